@@ -4,7 +4,14 @@ PYTHON  ?= python3
 PROFILE ?= smoke
 DATA    ?=
 RUNS    ?= runs
-JOBS    ?= 2
+KILLS   ?= 100
+
+# Where the jobs of a study run: on this machine, or through one of profiles/, and then how many at a time.
+WORKFLOW_PROFILE ?=
+JOBS    ?= $(if $(WORKFLOW_PROFILE),100,2)
+WORKERS := $(if $(WORKFLOW_PROFILE),--workflow-profile profiles/$(WORKFLOW_PROFILE) --jobs,--cores) $(JOBS)
+# GPUs of one training, which profiles/ ask for.
+export GPUS ?= 0
 
 # Rules of the Snakefile call commands of the environment. TensorFlow's start-up messages say nothing about a study.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -20,24 +27,35 @@ $(error DATA=$(DATA): no such folder. Expected the BUSI release, Dataset_BUSI_wi
 endif
 endif
 
-.PHONY: help study report test lint format lock lab clean
+ifneq ($(WORKFLOW_PROFILE),)
+ifeq ($(wildcard profiles/$(WORKFLOW_PROFILE)/config.yaml),)
+$(error WORKFLOW_PROFILE=$(WORKFLOW_PROFILE): no such profile. There are: $(notdir $(wildcard profiles/*)))
+endif
+endif
+
+.PHONY: help study report test test-faults test-slurm lint format lock lab clean
 
 help: ## List these targets
-	@awk -F ': .*## ' '/^[a-z]+: .*## / { printf "make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
 
-# A study that was killed leaves Snakemake's lock behind, which would stop the next one: runs have locks of their own.
-study: .venv/.installed ## Run a study [PROFILE=smoke|laptop|paper DATA=Dataset_BUSI_with_GT RUNS=runs JOBS=2]
-	.venv/bin/snakemake --snakefile Snakefile --cores $(JOBS) --nolock --rerun-incomplete \
+# A study that was killed leaves Snakemake's lock behind, which would stop the next one: the Snakefile has another.
+study: .venv/.installed ## Run a study [PROFILE=smoke|laptop|paper DATA=Dataset_BUSI_with_GT RUNS=runs JOBS=2 WORKFLOW_PROFILE=slurm GPUS=1]
+	.venv/bin/snakemake --snakefile Snakefile $(WORKERS) --nolock --rerun-incomplete --keep-going \
 		--config profile="$(PROFILE)" runs_dir="$(RUNS)" $(if $(DATA),data_dir="$(DATA)")
 	@echo "The study is in reports/$(PROFILE)/index.html"
 
 report: .venv/.installed ## Draw a report again from what it has gathered, without data or training [PROFILE=laptop]
-	.venv/bin/snakemake --snakefile Snakefile --cores $(JOBS) --nolock --rerun-incomplete --forceall \
-		--config profile="$(PROFILE)" train=False
+	.venv/bin/busi render "reports/$(PROFILE)" --jobs $(JOBS)
 	@echo "The report is in reports/$(PROFILE)/index.html"
 
 test: .venv/.installed ## Run the tests; the environment variable BUSI_DATA_DIR adds those on real images
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 2 --dist loadfile --ignore tests/faults
+
+test-faults: .venv/.installed ## Kill studies [KILLS=100] with one worker and as often with two, fill the disk, ... (an hour)
+	KILLS=$(KILLS) .venv/bin/python -m pytest --capture=no --verbose tests/faults
+
+test-slurm: .venv/.installed ## Run a study through Slurm on this machine and pull the plug of a node (root on Debian; installs Slurm)
+	.venv/bin/python -m pytest --capture=no --verbose tests/cluster/slurm.py
 
 lint: .venv/.installed ## Check style, layers, pins, and that notebooks are committed without outputs
 	.venv/bin/ruff check

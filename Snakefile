@@ -1,46 +1,84 @@
 """The study as a graph of jobs: data -> runs -> notebooks -> pages -> index. Settings come from the Makefile."""
 
+import sys
+from hashlib import sha256
+from pathlib import Path
 from shlex import quote
+
+from filelock import FileLock, Timeout
 
 from busi import config as parameters
 from busi.report.overview import stems
 
 PROFILE = config.get("profile", "smoke")
 OVERRIDES = {name: config[name] for name in ("data_dir", "runs_dir") if name in config}
-# `make report`: nothing is trained, what reports/<profile>/results holds is drawn again.
-if not config.get("train", True):
-    OVERRIDES["train_missing"] = False
 
 STUDY = parameters.read(f"params/{PROFILE}.yaml", **OVERRIDES)
 if STUDY.train_missing and not STUDY.data_dir:
     raise parameters.StudyError(f"profile {PROFILE!r} is for real images: give DATA=/path/to/Dataset_BUSI_with_GT")
 
 REPORT, BUILD = f"reports/{PROFILE}", f"build/{PROFILE}"
-RUNS = {f"{run.name}/fold{run.fold}-seed{run.seed}": run for run in parameters.distinct(STUDY)}
+MARKS = f"{BUILD}/finished"
+RUNS = [run for protocol in parameters.PROTOCOLS for run in parameters.distinct(STUDY, protocol)]
+JOBS = [RUNS[start : start + STUDY.runs_per_job] for start in range(0, len(RUNS), STUDY.runs_per_job)]
 FAMILY = {"1_upsampling": "upsampling", "2_optimization": "optimization", "3_loss": "loss", "4_data": "data"}
 FILES = f"-f params/{PROFILE}.yaml"
 PAIRS = " ".join("-p " + quote(f"{name}={value}") for name, value in OVERRIDES.items())
 PAPERMILL_PAIRS = " ".join(f"-p {name} {quote(str(value))}" for name, value in OVERRIDES.items())
 
+# Two studies of one profile in one folder would overwrite each other's pages: the second waits, then finds them made.
+# The system lets go of this lock when a study is killed.
+if workflow.is_main_process and not workflow.dryrun:
+    Path(BUILD).mkdir(parents=True, exist_ok=True)
+    LOCK = FileLock(f"{BUILD}/study.lock")
+    try:
+        LOCK.acquire(blocking=False)
+    except Timeout:
+        print(f"another study of profile {PROFILE!r} is at work in this folder: waiting for its end", file=sys.stderr)
+        LOCK.acquire()
+
+
+def mark(job):
+    """What says, in this working copy, that a job's runs are finished, and where they are."""
+    digest = job[0].digest() if len(job) == 1 else sha256("".join(run.digest() for run in job).encode()).hexdigest()[:8]
+    return f"{MARKS}/{job[0].label}-{digest}"
+
 
 def finished(configs):
-    """The marks of ``configs``' runs; none where nothing is to be trained."""
-    marks = [f"{BUILD}/runs/{run.name}/fold{run.fold}-seed{run.seed}-{run.digest()}" for run in configs]
-    return list(dict.fromkeys(marks)) if STUDY.train_missing else []
+    """The marks of the jobs that ``configs`` belong to; none where nothing is to be trained."""
+    return [mark(job) for job in JOBS if not set(configs).isdisjoint(job)] if STUDY.train_missing else []
 
 
 def needs(wildcards):
     """A notebook's runs: those of its family, or all of them for the summary."""
     if wildcards.notebook == "6_summary":
-        return finished(RUNS.values())
+        return finished(RUNS)
     if family := FAMILY.get(wildcards.notebook):
-        variants = parameters.family(family, PROFILE, **OVERRIDES).configs().values()
-        return finished(run for runs in variants for run in runs)
+        study = parameters.family(family, PROFILE, **OVERRIDES)
+        variants = [runs for protocol in parameters.PROTOCOLS for runs in study.configs(protocol).values()]
+        return finished([run for runs in variants for run in runs])
     return []
+
+
+onerror:
+    missing = [run.label for job in JOBS if not Path(mark(job)).exists() for run in job] if STUDY.train_missing else []
+    if missing:
+        print(
+            f"busi: not trained: {', '.join(missing)}. The reasons are told above; a job that was killed ran out of "
+            "memory or of time. All else is kept: mend it and give the same command again",
+            file=sys.stderr,
+        )
 
 
 wildcard_constraints:
     digest="[0-9a-f]{8}",
+
+
+# Seconds of work, not worth a place in a cluster's queue.
+localrules:
+    all,
+    page,
+    index,
 
 
 rule all:
@@ -65,10 +103,12 @@ if STUDY.train_missing:
         input:
             f"{REPORT}/results/dataset.csv",
         output:
-            touch(f"{BUILD}/runs/{{run}}-{{digest}}"),
+            f"{MARKS}/{{first}}-{{digest}}",
+        params:
+            runs=lambda wildcards, output: " ".join(quote(run.label) for job in JOBS if mark(job) == output[0] for run in job),
         threads: 1
         shell:
-            "busi train {wildcards.run} {FILES} {PAIRS} --threads {threads}"
+            "busi train {params.runs} {FILES} {PAIRS} --threads {threads} > {output}"
 
 
 rule notebook:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,16 @@ def verify(folder: Path) -> None:
 
 
 @app.command()
+def split(folder: Path) -> None:
+    """Write the cross-validation splits of FOLDER into params/, which every study of the same images then uses."""
+    from busi.dataset import catalog, splits
+
+    found = catalog.read(folder)
+    for kind in splits.KINDS:
+        print(splits.write(found, kind))
+
+
+@app.command()
 def data(files: Files, parameters: Pairs = None) -> None:
     """Verify a study's images and gather what its report needs of them: dataset.csv and floors.json."""
     from busi.dataset import catalog
@@ -50,20 +61,28 @@ def data(files: Files, parameters: Pairs = None) -> None:
 
 @app.command()
 def train(
-    run: Annotated[str, typer.Argument(help="Name and seed as under results/, e.g. loss-kld/fold0-seed0")],
+    labels: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="As under results/, e.g. published/loss-kld/fold0-seed0")
+    ],
     files: Files,
     parameters: Pairs = None,
     threads: Annotated[int | None, typer.Option(help="Of TensorFlow's arithmetic.")] = None,
 ) -> None:
-    """Train one run of a study, or find it finished, and gather its results."""
+    """Train runs of a study one after another, or find them finished, and gather their results."""
     from busi import study as runs
     from busi.dataset import catalog
 
     study = _study(files, parameters)
-    configs = {f"{each.name}/fold{each.fold}-seed{each.seed}": each for each in config.distinct(study)}
-    if run not in configs:
-        raise StudyError(f"{run}: no such run; profile {study.profile!r} has {', '.join(configs)}")
-    print(runs.finished(configs[run], catalog.of(study), runs.store(study), threads=threads).folder)
+    configs = {run.label: run for protocol in config.PROTOCOLS for run in config.distinct(study, protocol)}
+    for label in labels:
+        if label not in configs:
+            close = ", ".join(get_close_matches(label, configs, cutoff=0))
+            raise StudyError(
+                f"{label}: not one of the {len(configs)} runs of profile {study.profile!r}; close: {close}"
+            )
+    data = catalog.of(study)
+    for label in labels:
+        print(runs.finished(configs[label], data, runs.store(study), threads=threads).folder)
 
 
 @app.command()
@@ -80,6 +99,14 @@ def index(profile: str) -> None:
     from busi.report import overview
 
     print(overview.write(config.read(config.ROOT / "params" / f"{profile}.yaml", train_missing=False)))
+
+
+@app.command()
+def render(folder: Path, jobs: int = 2) -> None:
+    """Draw the report FOLDER, e.g. reports/laptop, again from its results: no data, no training, no TensorFlow."""
+    from busi.report import render
+
+    print(render.report(folder, jobs=jobs))
 
 
 @app.command()

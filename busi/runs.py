@@ -1,8 +1,9 @@
 """The store of finished runs: a folder that exists is finished.
 
 ``runs/<profile>/<protocol>/<name>/fold0-seed0-<key>/`` holds ``config.json``, ``history.csv``, ``metrics.json``,
-``environment.json`` and ``state.weights.h5`` (weights and optimizer, enough to train on). What readers need of it is
-gathered into ``reports/<profile>/results/<protocol>/<name>/fold0-seed0/``, without the weights.
+``environment.json`` and ``state.weights.h5`` (weights and optimizer, enough to train on); under the held-out protocol
+also ``per_image.csv``, ``bins.csv`` and ``best.weights.h5`` (the epoch that the validation part chose). What readers
+need of it is gathered into ``reports/<profile>/results/<protocol>/<name>/fold0-seed0/``, without the weights.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ TRAINING_VERSION = 1
 
 STATE = "state.weights.h5"
 EPOCHS = frozenset({"epochs"})
-GATHERED = ("config.json", "environment.json", "history.csv", "metrics.json")
+BEST = "best.weights.h5"
+WEIGHTS = frozenset({STATE, BEST})
 
 
 class DamageWarning(UserWarning):
@@ -39,13 +41,30 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict:
-        """`training` (last epoch, averaged while the weights move), `still` (weights held), `images`, `seconds`."""
+        """What the run scored.
+
+        Published: `training` (last epoch, averaged while the weights move), `still` (weights held), `images`,
+        `seconds`. Held-out: `threshold`, `best_epoch`, `epochs`, `validation_dice`, `parameters`, `images`, `seconds`.
+        """
         return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch: `epoch` from 1, `loss`, `accuracy`, `auc`, `lesion_share`, `seconds`."""
+        """One row an epoch: `epoch` from 1, `loss`, `seconds`, and what the protocol measures besides.
+
+        Published: `accuracy`, `auc`, `lesion_share`. Held-out: `validation_dice`.
+        """
         return pd.read_csv(self.folder / "history.csv")
+
+    @cached_property
+    def per_image(self) -> pd.DataFrame:
+        """Held-out only: the scores of every image of the test part, as `busi.evaluation.metrics.per_image`."""
+        return pd.read_csv(self.folder / "per_image.csv")
+
+    @cached_property
+    def bins(self) -> pd.DataFrame:
+        """Held-out only: pixels of the scored lesion images by probability, as `busi.evaluation.metrics.bins`."""
+        return pd.read_csv(self.folder / "bins.csv")
 
     @cached_property
     def environment(self) -> dict:
@@ -71,12 +90,11 @@ class Store:
 
     def folder(self, config: RunConfig, fingerprint: str) -> Path:
         """Where the finished run is or will be."""
-        parent = self.root / config.protocol / config.name
-        return parent / f"fold{config.fold}-seed{config.seed}-{self.key(config, fingerprint)}"
+        return self.root / f"{config.label}-{self.key(config, fingerprint)}"
 
     def gathered(self, config: RunConfig) -> Path:
         """Where the run's results are gathered; one place, whatever the key."""
-        return self.results / config.protocol / config.name / f"fold{config.fold}-seed{config.seed}"
+        return self.results / config.label
 
     def work(self, config: RunConfig, fingerprint: str) -> Path:
         """The folder of an unfinished run."""
@@ -95,7 +113,7 @@ class Store:
         """
         folder = self.folder(config, fingerprint)
         if folder.is_dir():
-            if not (damage := _damage(folder, STATE)):
+            if not (damage := _damage(folder, weights=True)):
                 return Run(folder, config)
             warnings.warn(f"{folder}: {damage}; training this run again", DamageWarning, stacklevel=2)
         gathered = self.gathered(config)
@@ -115,7 +133,7 @@ class Store:
             for folder in self.folder(config, fingerprint).parent.glob(f"fold{config.fold}-seed{config.seed}-????????")
             if (stored := _stored(folder)).get("fingerprint") == fingerprint
             and stored["training_version"] == TRAINING_VERSION
-            and not _damage(folder, STATE)
+            and not _damage(folder, weights=True)
         ]
         prefixes = [
             run
@@ -125,17 +143,16 @@ class Store:
         return max(prefixes, key=lambda run: run.config.epochs, default=None)
 
     def finish(self, config: RunConfig, fingerprint: str, checkpoint: Path, metrics: dict, environment: dict) -> Run:
-        """Turn the last checkpoint, which holds ``history.csv`` and the state, into the finished run, in one rename."""
+        """Turn the last checkpoint, which holds all else, into the finished run, in one rename."""
         folder = self.folder(config, fingerprint)
         _write_json(checkpoint / "metrics.json", metrics)
         _write_json(checkpoint / "environment.json", environment)
-        names = ("environment.json", "history.csv", "metrics.json", STATE)
         stored = {
             "key": self.key(config, fingerprint),
             "config": config.model_dump(),
             "fingerprint": fingerprint,
             "training_version": TRAINING_VERSION,
-            "sha256": {name: _sha256(checkpoint / name) for name in names},
+            "sha256": {file.name: _sha256(file) for file in sorted(checkpoint.iterdir()) if file.name != "config.json"},
         }
         _write_json(checkpoint / "config.json", stored)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one: an undamaged one would have been found
@@ -163,7 +180,7 @@ class Store:
             fresh = target.with_suffix(".new")
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
-            for name in GATHERED:
+            for name in ("config.json", *(ours["sha256"].keys() - WEIGHTS)):
                 shutil.copyfile(run.folder / name, fresh / name)
             shutil.rmtree(target, ignore_errors=True)
             fresh.rename(target)
@@ -204,12 +221,12 @@ def _continues(longer: dict, shorter: dict) -> bool:
     )
 
 
-def _damage(folder: Path, *also: str) -> str:
-    """What is wrong with a run folder's files, or nothing; weights are checked only when named in ``also``."""
+def _damage(folder: Path, *, weights: bool = False) -> str:
+    """What is wrong with a run folder's files, or nothing; its weights are checked only where they are wanted."""
     expected = _stored(folder).get("sha256")
     if not expected:
         return "config.json is missing or broken"
-    for name in (*(name for name in GATHERED if name != "config.json"), *also):
+    for name in expected if weights else sorted(expected.keys() - WEIGHTS):
         if not (folder / name).is_file():
             return f"{name} is missing"
         if _sha256(folder / name) != expected[name]:

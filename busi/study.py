@@ -1,6 +1,6 @@
 """The runs of a study: found in the store, or trained."""
 
-from busi.config import FAMILIES, RunConfig, Study, family
+from busi.config import FAMILIES, RunConfig, Study, related
 from busi.dataset import catalog
 from busi.dataset.catalog import Catalog
 from busi.runs import Run, Store
@@ -14,35 +14,35 @@ def store(study: Study) -> Store:
     return Store(study.runs_path, study.report_path / "results")
 
 
-def ensure(study: Study, *, threads: int | None = None) -> Runs:
-    """Each variant's runs; a missing one is trained here.
+def ensure(study: Study, protocol: str = "published", *, threads: int | None = None) -> Runs:
+    """Each variant's runs under a protocol; a missing one is trained here.
 
     With ``study.train_missing`` off, no data are needed: the runs gathered into the report are returned, those of fewer
     epochs included, and a variant without any gets an empty list.
 
     Args:
         study: Its family's variants, its profile's size.
+        protocol: "published" or "heldout".
         threads: As `busi.training.train`.
 
     Raises:
         StudyError: The data folder is missing or not whole.
     """
+    configs = study.configs(protocol)
     if not study.train_missing:
         return {
-            label: [run for config in configs if (run := store(study).read(config))]
-            for label, configs in study.configs().items()
+            label: [run for config in runs if (run := store(study).read(config))] for label, runs in configs.items()
         }
     data = catalog.of(study)
     return {
-        label: [finished(config, data, store(study), threads=threads) for config in configs]
-        for label, configs in study.configs().items()
+        label: [finished(config, data, store(study), threads=threads) for config in runs]
+        for label, runs in configs.items()
     }
 
 
-def every_family(study: Study) -> dict[str, Runs]:
+def every_family(study: Study, protocol: str = "published") -> dict[str, Runs]:
     """The runs of all families under ``study``'s profile and settings, as `ensure`."""
-    shared = study.model_dump(exclude={"profile", "family", "variants"})
-    return {name: ensure(family(name, study.profile, **shared)) for name in FAMILIES}
+    return {name: ensure(related(study, name), protocol) for name in FAMILIES}
 
 
 def finished(config: RunConfig, data: Catalog, where: Store, *, threads: int | None = None) -> Run:

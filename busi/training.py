@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,15 +21,14 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from busi import protocols
 from busi.config import RunConfig
-from busi.dataset.arrays import Arrays, published
+from busi.dataset.arrays import Arrays
 from busi.dataset.catalog import Catalog
-from busi.model import losses, metrics, optimizers, preprocessing, unet
-from busi.runs import STATE, Run, Store
+from busi.model import losses, optimizers, preprocessing, unet
+from busi.runs import BEST, STATE, Run, Store
 
 log = logging.getLogger(__name__)
-
-METRICS = ("loss", "accuracy", "auc", "lesion_share")
 
 
 def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None = None) -> Run:
@@ -52,14 +52,26 @@ def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None
     return store.gather(run)
 
 
-def compiled(config: RunConfig) -> keras.Model:
-    """The network of ``config``, freshly initialised from its seed and compiled as published."""
+def compiled(config: RunConfig, metrics: list | None = None) -> keras.Model:
+    """The network of ``config``, freshly initialised from its seed, with its loss and optimizer.
+
+    Args:
+        config: The run.
+        metrics: What Keras accumulates beside the loss.
+    """
     keras.utils.set_random_seed(config.seed)
-    model = unet.build(config.image_size, config.base_filters, config.upsampling, config.precision)
+    model = unet.build(
+        config.image_size,
+        config.base_filters,
+        config.upsampling,
+        config.precision,
+        upsampling_steps=config.upsampling_steps,
+        padding=config.padding,
+    )
     model.compile(
         optimizers.get(config),
         losses.get(config),
-        metrics=metrics.published(),
+        metrics=metrics,
         # XLA, which Keras turns on by itself, slows TensorFlow down on CPUs.
         jit_compile=False if keras.backend.backend() == "tensorflow" and not _gpus() else "auto",
     )
@@ -69,36 +81,34 @@ def compiled(config: RunConfig) -> keras.Model:
 
 def _train(config: RunConfig, data: Catalog, store: Store, threads: int | None) -> Run:
     _set_threads(threads)
-    arrays = published(data, config)
-    arrays = Arrays(preprocessing.scale(arrays.images, config.preprocessing), arrays.targets)
-    model = compiled(config)
+    keras.utils.clear_session()  # of the run before, whose graphs would stay in memory
+    protocol = protocols.of(config, data)
+    model = compiled(config, protocol.metrics())
     work = store.work(config, data.fingerprint)
     work.mkdir(parents=True, exist_ok=True)
     history = _resume(model, work, store.shorter(config, data.fingerprint))
-    if len(history) < config.epochs:
+    if len(history) < config.epochs and not protocol.ended(history):
+        batch_size = min(config.batch_size, len(protocol.training))
         model.fit(
-            _batches(arrays, config, first_epoch=len(history) + 1),
-            steps_per_epoch=len(arrays.images),
+            _batches(protocol.training, config, batch_size, first_epoch=len(history) + 1),
+            steps_per_epoch=len(protocol.training) // batch_size,
             initial_epoch=len(history),
             epochs=config.epochs,
-            callbacks=[_Epochs(config, history, work)],
+            callbacks=[_Epochs(config, protocol, history, work)],
             shuffle=False,
             verbose=0,
         )
-    result = {
-        "training": {name: history[-1][name] for name in METRICS},
-        "still": model.evaluate(arrays.images, arrays.targets, batch_size=1, verbose=0, return_dict=True),
-        "images": len(arrays.images),
-        "seconds": sum(row["seconds"] for row in history),
-    }
-    checkpoint = work / f"epoch-{config.epochs:04d}"
-    run = store.finish(config, data.fingerprint, checkpoint, result, _environment(threads))
+    checkpoint = _newest(work)
+    scores = protocol.score(model, history, checkpoint)
+    run = store.finish(config, data.fingerprint, checkpoint, scores, _environment(threads))
     shutil.rmtree(work)
     return run
 
 
-def _batches(arrays: Arrays, config: RunConfig, first_epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of one image (as published), epoch after epoch without end.
+def _batches(
+    arrays: Arrays, config: RunConfig, batch_size: int, first_epoch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches, epoch after epoch without end; what is left of an epoch after its last whole batch is not used in it.
 
     Each epoch draws from its own seed, so that a resumed run sees what an uninterrupted one would. One stream for the
     whole of `fit`: a pipeline built anew every epoch stalls TensorFlow between epochs.
@@ -107,17 +117,19 @@ def _batches(arrays: Arrays, config: RunConfig, first_epoch: int) -> Iterator[tu
         draw = np.random.default_rng([config.seed, epoch])
         seed = int(draw.integers(2**31 - 1))
         images, targets = preprocessing.augment(arrays.images, arrays.targets, config.preprocessing, seed)
-        for i in draw.permutation(len(images)) if config.shuffle else range(len(images)):
-            yield images[i : i + 1], targets[i : i + 1]
+        order = draw.permutation(len(images)) if config.shuffle else np.arange(len(images))
+        for start in range(0, len(images) - batch_size + 1, batch_size):
+            rows = order[start : start + batch_size]
+            yield images[rows], targets[rows]
 
 
 class _Epochs(keras.callbacks.Callback):
     """Keeps the history, puts a checkpoint aside after every epoch and says so."""
 
-    def __init__(self, config: RunConfig, history: list[dict], work: Path):
+    def __init__(self, config: RunConfig, protocol, history: list[dict], work: Path):
         super().__init__()
-        self.config, self.history, self.work = config, history, work
-        self.label = f"{config.name} seed {config.seed}"
+        self.config, self.protocol, self.history, self.work = config, protocol, history, work
+        self.label = f"{config.name} fold {config.fold} seed {config.seed}"
         # In a notebook a bar, anywhere else the log's line an epoch.
         self.bar = tqdm(
             total=config.epochs,
@@ -135,34 +147,47 @@ class _Epochs(keras.callbacks.Callback):
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        values = {name: float(value) for name, value in logs.items()} | self.protocol.measured(self.model)
         seconds = round(time.perf_counter() - self.start, 3)
-        values = {name: float(logs[name]) for name in METRICS}
         self.history.append({"epoch": epoch + 1, **values, "seconds": seconds})
-        _checkpoint(self.model, self.history, self.work)
+        _checkpoint(self.model, self.history, self.work, best=self.protocol.improved(self.history))
+        self.model.stop_training = self.protocol.ended(self.history)
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         self.bar.update()
-        log.info(
-            "%s: epoch %d of %d, loss %.4f, accuracy %.4f, AUC %.4f, predicted lesion %.4f; %.0f min left",
-            *(self.label, epoch + 1, self.config.epochs, *values.values()),
-            (self.config.epochs - epoch - 1) * seconds / 60,
-        )
+        measured = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
+        left = 0 if self.model.stop_training else (self.config.epochs - epoch - 1) * seconds / 60
+        log.info("%s: epoch %d of %d, %s; %.0f min left", self.label, epoch + 1, self.config.epochs, measured, left)
 
 
-def _checkpoint(model: keras.Model, history: list[dict], work: Path) -> None:
+def _checkpoint(model: keras.Model, history: list[dict], work: Path, *, best: bool) -> None:
     fresh = work / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     model.save_weights(fresh / STATE)
     pd.DataFrame(history).to_csv(fresh / "history.csv", index=False)
+    if best:
+        shutil.copyfile(fresh / STATE, fresh / BEST)
+    elif (last := _newest(work)) and (last / BEST).is_file():
+        shutil.copyfile(last / BEST, fresh / BEST)
     fresh.rename(work / f"epoch-{len(history):04d}")
     for old in sorted(work.glob("epoch-*"))[:-1]:
         shutil.rmtree(old)
 
 
+def _newest(work: Path) -> Path | None:
+    """The newest checkpoint's folder: ``history.csv``, the state, and the best epoch's where there is one."""
+    return max(work.glob("epoch-*"), default=None)
+
+
 def _resume(model: keras.Model, work: Path, shorter: Run | None) -> list[dict]:
-    """Load the newest checkpoint, else the shorter run's end; returns the epochs behind it."""
-    folder = max(work.glob("epoch-*"), default=shorter.folder if shorter else None)
-    if folder is None:
+    """Load the newest checkpoint, which is the shorter run's end where nothing is newer; returns its epochs."""
+    if shorter and not _newest(work):
+        fresh = work / "fresh"
+        shutil.rmtree(fresh, ignore_errors=True)
+        wanted = {"history.csv", STATE, BEST}
+        shutil.copytree(shorter.folder, fresh, ignore=lambda _, names: set(names) - wanted)
+        fresh.rename(work / f"epoch-{len(shorter.history):04d}")
+    if not (folder := _newest(work)):
         return []
     model.load_weights(folder / STATE)
     return pd.read_csv(folder / "history.csv").to_dict("records")
@@ -172,6 +197,7 @@ def _environment(threads: int | None) -> dict:
     backend = keras.backend.backend()
     package = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}[backend]
     return {
+        "finished": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "keras": keras.__version__,
         "backend": backend,

@@ -55,21 +55,16 @@ def written(folder) -> set[str]:
 def test_help_lists_the_commands_without_a_keras_backend():
     done = bare("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("phantom", "verify", "data", "train", "page", "index"):
+    for command in ("phantom", "verify", "split", "data", "train", "page", "index"):
         assert f" {command} " in done.stdout
 
 
-def test_an_unknown_run_stops_with_the_names_of_those_there_are_before_keras_is_imported():
-    done = bare("train", "loss-mse/fold0-seed0", "-f", SMOKE)
+def test_an_unknown_run_stops_with_the_names_closest_to_it_before_keras_is_imported():
+    done = bare("train", "published/loss-mse/fold0-seed0", "-f", SMOKE)
     assert (done.returncode, done.stdout) == (1, "")
-    names = [
-        *("baseline", "upsampling-Conv2DTranspose", "optimizer-adam", "momentum-0.0_schedule-exponential"),
-        *("optimizer-adam_schedule-exponential", "loss-kld", "loss-dice"),
-    ]
-    listed = ", ".join(f"{name}/fold0-seed0" for name in names)
     assert done.stderr == (
-        f"busi: loss-mse/fold0-seed0: no such run; profile 'smoke' has {listed}, baseline/fold0-seed1000, "
-        "preprocessing-code/fold0-seed0\n"
+        "busi: published/loss-mse/fold0-seed0: not one of the 27 runs of profile 'smoke'; close: "
+        "published/loss-dice/fold0-seed0, published/loss-kld/fold0-seed0, published/baseline/fold0-seed0\n"
     )
 
 
@@ -80,7 +75,7 @@ def test_an_unknown_run_stops_with_the_names_of_those_there_are_before_keras_is_
         (("-f", SMOKE, "-p", "epochs=0"), "busi: parameters: epochs: got 0 (int); should be greater than or equal to"),
         (("-f", SMOKE, "-p", "epoch=5"), "busi: parameters: unknown parameter 'epoch'; known are image_size"),
         (("-f", SMOKE, "-p", "image_size=300.0"), "busi: parameters: image_size: got 300.0 (float)"),
-        (("-f", SMOKE, "-p", "image_size=256"), "busi: parameters: image_size: got 256; the unpadded network takes"),
+        (("-f", SMOKE, "-p", "image_size=256"), "busi: parameters: image_size: got 256; with 'valid' padding the"),
         (("-f", SMOKE, "-p", "epochs"), "busi: -p epochs: expected NAME=VALUE, e.g. -p epochs=5"),
         (("-f", SMOKE, "-p", "profile=huge"), f"busi: {ROOT}/params/huge.yaml: no such parameter file"),
         (("-f", "params/gone.yaml"), "busi: params/gone.yaml: no such parameter file; those of the study are in"),
@@ -89,20 +84,20 @@ def test_an_unknown_run_stops_with_the_names_of_those_there_are_before_keras_is_
     ],
 )
 def test_a_mistake_in_the_parameters_is_told_in_one_message(busi, capsys, arguments, message):
-    told = busi("train", "baseline/fold0-seed0", *arguments)
+    told = busi("train", "published/baseline/fold0-seed0", *arguments)
     assert message in told  # sys.exit prints a message and exits with 1
     assert "\n" not in told
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_value_that_is_no_yaml_is_told_in_one_message(busi):
-    assert "-p seeds" in busi("train", "baseline/fold0-seed0", "-f", SMOKE, "-p", "seeds=[0")
+    assert "-p seeds" in busi("train", "published/baseline/fold0-seed0", "-f", SMOKE, "-p", "seeds=[0")
 
 
 def test_missing_images_are_asked_for_and_nothing_is_written(busi, elsewhere):
-    told = busi("train", "baseline/fold0-seed0", "-f", SMOKE, "-p", "data_dir=images")
+    told = busi("train", "published/baseline/fold0-seed0", "-f", SMOKE, "-p", "data_dir=images")
     assert told.startswith(f"busi: {elsewhere / 'images'}: no folder benign, malignant, normal; expected")
-    told = busi("train", "baseline/fold0-seed0", "-f", ROOT / "params" / "laptop.yaml", *TINY)
+    told = busi("train", "published/baseline/fold0-seed0", "-f", ROOT / "params" / "laptop.yaml", *TINY)
     assert told.startswith("busi: data_dir: not given, and profile 'laptop' is for real images")
     assert written(elsewhere) == set()
 
@@ -116,7 +111,7 @@ def test_a_missing_notebook_or_profile_is_told(busi, elsewhere):
 
 
 def test_without_a_parameters_file_the_usage_is_shown(busi, capsys):
-    assert busi("train", "baseline/fold0-seed0") == 2
+    assert busi("train", "published/baseline/fold0-seed0") == 2
     assert "Missing option '-f' / '--parameters-file'" in capsys.readouterr().err
 
 
@@ -165,7 +160,7 @@ def test_data_gathers_images_and_floors(busi, elsewhere, phantom_dir):
 
 @pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
 def test_train_gathers_the_run_and_finds_it_finished_the_second_time(busi, elsewhere, phantom_dir, capsys):
-    command = ("train", "loss-dice/fold0-seed0", "-f", SMOKE, "-p", f"data_dir={phantom_dir}", *TINY)
+    command = ("train", "published/loss-dice/fold0-seed0", "-f", SMOKE, "-p", f"data_dir={phantom_dir}", *TINY)
     assert busi(*command) == 0
     folder = elsewhere / "reports" / "smoke" / "results" / "published" / "loss-dice" / "fold0-seed0"
     assert capsys.readouterr().out == f"{folder}\n"

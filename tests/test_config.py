@@ -30,6 +30,10 @@ OTHER = {
     "masks": "all",
     "second_channel": "complement",
     "target": "aligned",
+    "upsampling_steps": "all",
+    "resize": "letterbox",
+    "padding": "same",
+    "batch_size": 8,
     "shuffle": True,
     "seed": 1,
 }
@@ -67,15 +71,24 @@ def written(folder, **files):
         ({"learning_rate": float("nan")}, "learning_rate: got nan (float); should be a finite number"),
         ({"momentum": 1.0}, "momentum: got 1.0 (float); should be less than 1"),
         ({"base_filters": 15}, "base_filters: got 15 (int); should be a multiple of 2"),
-        ({"loss": "mse"}, "loss: got 'mse' (str); should be 'bce', 'kld' or 'dice'"),
-        ({"fold": 1}, "fold: got 1 (int); should be less than or equal to 0"),
-        ({"image_size": 172}, "image_size: got 172 (int); should be greater than or equal to 188"),
-        ({"image_size": 301}, "image_size: got 301; the unpadded network takes 188 + 16 k pixels: use 300"),
-        ({"image_size": 310}, "image_size: got 310; the unpadded network takes 188 + 16 k pixels: use 316"),
+        ({"loss": "mse"}, "loss: got 'mse' (str); should be 'bce', 'kld', 'dice' or 'dice+bce'"),
+        ({"fold": 5}, "fold: got 5 (int); should be less than 5"),
+        ({"fold": 1}, "fold, patience: need a split that holds images out; set both to 0"),
+        ({"patience": 5}, "fold, patience: need a split that holds images out; set both to 0"),
+        ({"split": "grouped"}, "split: got 'grouped' under protocol 'published'; 'heldout' takes grouped or random,"
+         " 'published' none"),
+        ({"protocol": "heldout", "split": "none", "image_size": 128}, "split: got 'none' under protocol 'heldout';"
+         " 'heldout' takes grouped or random, 'published' none"),
+        ({"image_size": 172}, "image_size: got 172; with 'valid' padding the network takes 188 + 16 k pixels: use 188"),
+        ({"image_size": 301}, "image_size: got 301; with 'valid' padding the network takes 188 + 16 k pixels: use 300"),
+        ({"image_size": 310}, "image_size: got 310; with 'valid' padding the network takes 188 + 16 k pixels: use 316"),
+        ({"image_size": 300, "padding": "same"},
+         "image_size: got 300; with 'same' padding the network takes 16 + 16 k pixels: use 304"),
         ({"optimizer": "adam"}, "momentum: got 0.9 with optimizer adam, which has none: set momentum to 0"),
         ({"lerning_rate": 0.1}, "unknown parameter 'lerning_rate'; known are image_size, base_filters, epochs,"
-         " precision, protocol, upsampling, optimizer, learning_rate, momentum, schedule, loss, bce, preprocessing,"
-         " masks, second_channel, target, shuffle, fold, seed"),
+         " precision, protocol, upsampling, upsampling_steps, optimizer, learning_rate, momentum, schedule, loss, bce,"
+         " preprocessing, masks, second_channel, target, resize, padding, shuffle, batch_size, split, fold, patience,"
+         " seed"),
     ],
 )  # fmt: skip
 def test_a_faulty_parameter_is_named_with_what_it_got_and_takes(values, message):
@@ -85,7 +98,7 @@ def test_a_faulty_parameter_is_named_with_what_it_got_and_takes(values, message)
 def test_every_fault_is_told_at_once():
     assert refused(epochs=0, loss="mse") == (
         "run.yaml: epochs: got 0 (int); should be greater than or equal to 1;"
-        " loss: got 'mse' (str); should be 'bce', 'kld' or 'dice'"
+        " loss: got 'mse' (str); should be 'bce', 'kld', 'dice' or 'dice+bce'"
     )
 
 
@@ -94,10 +107,56 @@ def test_sizes_that_pool_evenly_are_taken(size, output):
     assert RunConfig(image_size=size).output_size == output
 
 
+@pytest.mark.parametrize("size", [16, 32, 128, 256])
+def test_a_padded_networks_output_covers_its_input(size):
+    assert RunConfig(image_size=size, padding="same").output_size == size
+
+
+def test_the_heldout_protocol_mends_every_fault_and_keeps_what_is_given():
+    run = RunConfig(protocol="heldout", image_size=128, masks="first", patience=3)
+    assert run.model_dump(exclude_defaults=True) == {
+        "protocol": "heldout",
+        "image_size": 128,
+        "second_channel": "complement",
+        "target": "aligned",
+        "resize": "letterbox",
+        "padding": "same",
+        "bce": "probabilities",
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+        "momentum": 0.0,
+        "preprocessing": "standardize",
+        "shuffle": True,
+        "batch_size": 8,
+        "split": "grouped",
+        "patience": 3,
+    }
+    assert run.name == "masks-first_patience-3"
+    assert RunConfig(**run.model_dump()) == run
+
+
+def test_heldout_runs_are_one_a_seed_and_fold_with_seeds_of_their_own():
+    study = Study(
+        seeds=[0, 2], folds=[1, 4], heldout={"image_size": 32}, heldout_variants={"A": {}, "B": {"loss": "kld"}}
+    )
+    runs = study.configs("heldout")
+    assert [(run.fold, run.seed) for run in runs["A"]] == [(1, 1), (4, 4), (1, 11), (4, 14)]
+    assert [run.loss for run in runs["B"]] == ["kld"] * 4
+    assert {(run.protocol, run.image_size, run.split) for run in runs["A"]} == {("heldout", 32, "grouped")}
+    assert study.configs() == {}
+
+
+@pytest.mark.parametrize("field", ["seed", "fold"])
+def test_a_variant_cannot_set_what_the_study_draws(field):
+    study = Study(heldout={"image_size": 32}, heldout_variants={"A": {field: 1}})
+    with pytest.raises(StudyError, match=f"^variant 'A': {field}: set by the study's seeds and folds"):
+        study.configs("heldout")
+
+
 @pytest.mark.parametrize(
     "settings, variant, message",
     [
-        ({}, {"loss": "KLD"}, "loss: got 'KLD' (str); should be 'bce', 'kld' or 'dice'"),
+        ({}, {"loss": "KLD"}, "loss: got 'KLD' (str); should be 'bce', 'kld', 'dice' or 'dice+bce'"),
         ({}, {"optimizer": "adam"}, "momentum: got 0.9 with optimizer adam, which has none: set momentum to 0"),
         ({"masks": "every"}, {}, "masks: got 'every' (str); should be 'first' or 'all'"),
     ],
@@ -260,12 +319,15 @@ def test_a_name_says_what_differs_from_the_baseline_but_size_and_seed(fields, na
 
 
 def test_every_field_with_a_second_value_is_tried():
-    assert set(RunConfig.model_fields) - set(OTHER) == {"protocol", "fold"}
+    assert set(RunConfig.model_fields) - set(OTHER) == {"protocol", "split", "fold", "patience"}
 
 
 @pytest.mark.parametrize("field", OTHER)
 def test_a_digest_changes_with_every_field_and_not_with_one_left_out(field):
-    base = RunConfig(**ADAM) if field == "optimizer" else RunConfig()
+    # 300 pixels are for the unpadded network, 304 for the padded one; Adam has no momentum.
+    base = RunConfig(**ADAM if field == "optimizer" else {})
+    if field == "padding":
+        base = base.model_copy(update={"image_size": 304})
     if field == "optimizer":
         base = base.model_copy(update={"optimizer": "sgd"})
     changed = RunConfig(**base.model_dump() | {field: OTHER[field]})

@@ -17,6 +17,9 @@ from busi.config import ROOT, Study
 from busi.dataset import phantom
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXECUTED = [path.stem for path in NOTEBOOKS if path.stem != "5_mechanisms"]
+"""Here; the mechanisms have runs of their own."""
+
 FAMILY = {"1_upsampling": "upsampling", "2_optimization": "optimization", "3_loss": "loss", "4_data": "data"}
 NUMBER = {"1_upsampling": 1, "2_optimization": 2, "3_loss": 3, "4_data": 4}
 METHODS = {
@@ -49,6 +52,8 @@ for stem in sys.argv[1:]:
     )
 """
 TINY = {"image_size": 188, "base_filters": 2, "epochs": 1}
+TINY_HELDOUT = {"image_size": 32, "base_filters": 2, "epochs": 1}
+UNTRAINED = ["Background everywhere", "Darkest blob"]
 
 
 # As committed
@@ -75,8 +80,8 @@ def test_a_notebook_begins_with_the_smoke_profile_as_its_parameters(path):
     given = {name: value for name, value in parameters.items() if not name.startswith("__")}
     profile = yaml.safe_load((ROOT / "params" / "smoke.yaml").read_text(encoding="utf-8"))
     assert profile.items() <= given.items()
-    family = {"family", "variants"} if path.stem in FAMILY else set()
-    assert given.keys() == Study.model_fields.keys() - ({"family", "variants"} - family)
+    of_family = set() if path.stem in FAMILY else {"family", "variants", "heldout_variants"}
+    assert given.keys() == Study.model_fields.keys() - of_family
     assert given.get("family", "") == FAMILY.get(path.stem, "")
 
 
@@ -99,8 +104,8 @@ class Repository:
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
         smoke = root / "params" / "smoke.yaml"
         profile = yaml.safe_load(smoke.read_text(encoding="utf-8"))
-        smoke.write_text(yaml.safe_dump(profile | TINY), encoding="utf-8")
-        phantom.draw(root / "data" / "phantom", benign=2, malignant=2, normal=1)
+        smoke.write_text(yaml.safe_dump(profile | TINY | {"heldout": TINY_HELDOUT}), encoding="utf-8")
+        phantom.draw(root / "data" / "phantom", benign=16, malignant=8, normal=4)
         for backend in ("keras", "tensorflow"):
             (root / "bare" / backend).mkdir(parents=True)
             (root / "bare" / backend / "__init__.py").write_text(f"raise ImportError('no {backend} here')\n")
@@ -151,8 +156,15 @@ class Repository:
 
     def runs(self) -> dict[str, int]:
         """The weights of every finished run, and when they were written."""
-        files = self.root.glob("runs/smoke/published/*/*-????????/state.weights.h5")
-        return {file.relative_to(self.root).as_posix(): file.stat().st_mtime_ns for file in files}
+        files = self.root.glob("runs/smoke/*/*/*-????????/state.weights.h5")
+        return {file.relative_to(self.root / "runs" / "smoke").as_posix(): file.stat().st_mtime_ns for file in files}
+
+    def trained(self, protocol: str) -> list[str]:
+        """Names of the finished runs of a protocol."""
+        return sorted(run.split("/")[1] for run in self.runs() if run.startswith(protocol))
+
+    def csv(self, table: str) -> pd.DataFrame:
+        return pd.read_csv(self.report / "tables" / table)
 
 
 def done(process: subprocess.CompletedProcess) -> None:
@@ -161,11 +173,16 @@ def done(process: subprocess.CompletedProcess) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Repository:
-    """The loss notebook has trained its runs; the other six were trained as a study."""
+    """The loss notebook has trained its runs; the others were trained as a study."""
     repository = Repository(tmp_path_factory.mktemp("repository"))
     done(repository.papermill("3_loss", keras=True))
-    assert sorted(run.split("/")[3] for run in repository.runs()) == ["baseline", "loss-dice", "loss-kld"]
-    study = "from busi import config, study; study.every_family(config.read('params/smoke.yaml'))"
+    assert repository.trained("published") == ["baseline", "loss-dice", "loss-kld"]
+    assert repository.trained("heldout") == ["baseline", "loss-dice", "loss-dice+bce", "loss-kld"]
+    study = """
+from busi import config, study
+for protocol in config.PROTOCOLS:
+    study.every_family(config.read("params/smoke.yaml"), protocol)
+"""
     done(repository.python("-c", study, keras=True))
     return repository
 
@@ -174,11 +191,11 @@ def trained(tmp_path_factory) -> Repository:
 def repository(trained) -> Repository:
     """Every notebook executed and its page written; only the summary, which draws the network, can import Keras."""
     before = trained.runs()
-    for path in NOTEBOOKS:
-        if path.stem != "3_loss":
-            done(trained.papermill(path.stem, keras=path.stem == "6_summary"))
+    for stem in EXECUTED:
+        if stem != "3_loss":
+            done(trained.papermill(stem, keras=stem == "6_summary"))
     # `busi page` six times over, in one process.
-    done(trained.python("-c", PAGES, *(path.stem for path in NOTEBOOKS)))
+    done(trained.python("-c", PAGES, *EXECUTED))
     assert trained.runs() == before
     return trained
 
@@ -191,7 +208,7 @@ def test_eleven_rows_are_nine_runs_with_the_profile_s_size(repository):
     for folder in found:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
         assert TINY.items() <= config.items()
-    assert len(repository.runs()) == 9
+    assert len(repository.trained("published")) == 9
 
 
 @pytest.mark.parametrize("stem", FAMILY)
@@ -216,19 +233,67 @@ def test_the_csv_tables_hold_the_runs_metrics(repository, stem):
 
 @pytest.mark.parametrize("stem", FAMILY)
 def test_a_family_s_page_shows_its_runs_and_says_where_each_method_stands(repository, stem):
-    table, runs = repository.tables(stem)
-    text = repository.page(stem).select_one(".finding").get_text()
+    table, runs, *_ = repository.tables(stem)
+    text = repository.page(stem).main.get_text()
     assert list(table.method) == METHODS[stem]
     for method, loss in zip(table.method, table["our loss"], strict=True):
         training = repository.metrics(method)["training"]
         assert loss == f"{training['loss']:.4f}"
         assert f"{method} ends at loss {loss} (published" in text
     assert len(runs) == len({RUNS[method] for method in METHODS[stem]})
-    assert "epochs)" not in text  # all of them reached what is planned
+    assert "epochs) ends" not in text  # all of them reached what is planned
+
+
+def test_every_held_out_variant_is_scored_on_images_it_never_saw(repository):
+    table = repository.csv("heldout.csv")
+    assert list(table.columns) == [
+        *("family", "variant", "dice", "dice_low", "dice_high", "iou", "hd95", "nsd", "precision", "recall", "auc"),
+        *("accuracy", "ece", "normals_fpr", "n_images", "n_runs", "parameters", "seconds"),
+    ]
+    split = pd.read_csv(repository.report / "results" / "split.csv").set_index("name")
+    for family in FAMILY.values():
+        params = yaml.safe_load((ROOT / "params" / f"{family}.yaml").read_text(encoding="utf-8"))
+        rows = table[table.family == family]
+        assert list(rows.variant) == [*params["heldout_variants"], *UNTRAINED]
+        trained = rows[~rows.variant.isin(UNTRAINED)]
+        assert (trained.n_runs == 1).all()
+        tested = split[(split.fold0 == "test") & (split.image_class != "normal")]
+        assert (trained.n_images == len(tested)).all()
+    assert len(repository.trained("heldout")) == 18  # the baseline stands in four families
+    scored = pd.read_csv(repository.report / "results" / "heldout" / "loss-kld" / "fold0-seed0" / "per_image.csv")
+    assert set(scored.name) == set(split.index[split.fold0 == "test"])
+    kld = table[table.variant == "KLD"].iloc[0]
+    lesions = scored[scored.image_class != "normal"]
+    assert (kld.dice, kld.accuracy) == pytest.approx((lesions.dice.mean(), lesions.accuracy.mean()), abs=2e-6)
+
+
+def test_every_two_variants_are_compared(repository):
+    pairs = repository.csv("pairwise.csv")
+    assert pairs.groupby("family", sort=False).size().to_dict() == {
+        **{"upsampling": 5 * 4 / 2, "optimization": 7 * 6 / 2, "loss": 4 * 3 / 2, "data": 5 * 4 / 2}
+    }
+    assert ((pairs.p_holm >= pairs.p) & (pairs.p_holm <= 1)).all()
+
+
+@pytest.mark.parametrize("stem", FAMILY)
+def test_a_family_s_page_ends_in_the_verdict_of_the_summary(repository, stem):
+    verdicts = repository.csv("claims.csv")
+    row = verdicts[verdicts.claim.str.startswith(f"{NUMBER[stem]}. ")].iloc[0]
+    finding = " ".join(repository.page(stem).select_one(".finding").get_text().split())
+    assert finding.startswith(f"Claim {NUMBER[stem]} (section ")
+    assert f"{row.claim.partition('. ')[2]} {row.verdict.capitalize()}. {row.evidence}" in finding
+
+
+def test_the_summary_begins_with_the_claims(repository):
+    assert repository.csv("claims.csv").columns.tolist() == ["claim", "published", "ours", "verdict", "evidence"]
+    claims = repository.tables("6_summary")[0]
+    assert [text.partition(".")[0] for text in claims.claim] == ["1", "2", "3", "4", "5"]
+    finding = repository.page("6_summary").select_one(".finding").get_text()
+    assert finding.strip().startswith("Of the paper's 5 claims, ")
 
 
 def test_the_summary_lists_each_run_once(repository):
-    runs = pd.read_csv(repository.report / "tables" / "runs.csv")
+    runs = repository.csv("runs.csv")
     assert len(runs) == 9
     assert len(runs.drop_duplicates(["run", "seed"])) == 9
     adam = runs[runs.run == "optimizer-adam"].iloc[0]
@@ -257,12 +322,15 @@ def test_the_summary_draws_the_ten_figures_of_the_paper(repository):
 
 
 def test_the_data_s_page_counts_the_images_and_lists_the_floors(repository):
-    classes, floors = repository.tables("0_dataset")
+    classes, folds, floors = repository.tables("0_dataset")
     assert classes[["class", "images", "several masks"]].values.tolist() == [
-        ["benign", "2", "1"],
-        ["malignant", "2", "0"],
-        ["normal", "1", "0"],
+        ["benign", "16", "2"],
+        ["malignant", "8", "0"],
+        ["normal", "4", "0"],
     ]
+    tested = folds[["test, benign", "test, malignant", "test, normal"]].astype(int)
+    assert tested.sum().tolist() == [16, 8, 4]
+    assert folds.fold.tolist() == ["0", "1", "2", "3", "4"]
     expected = repository.json("floors.json")
     assert dict(floors.values) == {name: f"{value:.4f}" for name, value in expected.items()}
     written = pd.read_csv(repository.report / "tables" / "floors.csv", index_col="floor").value
@@ -273,7 +341,7 @@ def test_the_index_leads_to_every_page(repository):
     done(repository.busi("index", "smoke"))
     index = repository.page("index")
     links = {link["href"] for link in index.main.find_all("a")}
-    assert {f"{path.stem}.html" for path in NOTEBOOKS} <= links
+    assert {f"{stem}.html" for stem in EXECUTED} <= links
     assert {f"tables/table{number}.csv" for number in (1, 2, 3, 4)} <= links
     assert "9 runs have been trained under this profile" in index.main.get_text()
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 
@@ -150,7 +151,12 @@ def test_damaged_results_count_as_missing(store, damage, told):
 def test_gathered_results_without_weights_count_as_finished(store):
     gathered = store.gather(finished(store))
     shutil.rmtree(store.root)
-    assert {file.name for file in gathered.folder.iterdir()} == set(runs.GATHERED)
+    assert {file.name for file in gathered.folder.iterdir()} == {
+        "config.json",
+        "environment.json",
+        "history.csv",
+        "metrics.json",
+    }
     found = store.find(RunConfig(), DATA)
     assert found.folder == store.gathered(RunConfig())
     assert found.metrics == METRICS
@@ -219,6 +225,66 @@ def test_reading_damaged_results_says_how_to_mend_them(store, damage, told):
     with pytest.raises(StudyError) as caught:
         store.read(RunConfig())
     assert str(caught.value).startswith(f"{folder}: {told}; restore it")
+
+
+# Held out
+
+HELDOUT = RunConfig(protocol="heldout", image_size=32, fold=3, seed=8)
+
+
+def heldout(store, config=HELDOUT):
+    """A held-out run's folder: scores of its images and the best epoch's weights besides."""
+    work = store.work(config, DATA)
+    work.mkdir(parents=True)
+    (work / "history.csv").write_text("epoch,loss,validation_dice\n1,0.5,0.1\n2,0.3,0.2\n", encoding="utf-8")
+    (work / "per_image.csv").write_text("name,dice\nbenign (1),0.25\nnormal (2),\n", encoding="utf-8")
+    (work / "bins.csv").write_text("probability,lesion,background\n0.25,1,7\n", encoding="utf-8")
+    for name in (runs.STATE, runs.BEST):
+        (work / name).write_bytes(name.encode())
+    return store.finish(config, DATA, work, {"threshold": 0.4, "best_epoch": 2}, {"python": "3"})
+
+
+def test_held_out_runs_lie_by_fold_and_seed(store):
+    key = store.key(HELDOUT, DATA)
+    assert store.folder(HELDOUT, DATA) == store.root / "heldout" / "baseline" / f"fold3-seed8-{key}"
+    assert store.gathered(HELDOUT) == store.results / "heldout" / "baseline" / "fold3-seed8"
+
+
+def test_held_out_scores_are_gathered_and_read_and_weights_are_not(store):
+    gathered = store.gather(heldout(store))
+    shutil.rmtree(store.root)
+    names = {"config.json", "environment.json", "history.csv", "metrics.json", "per_image.csv", "bins.csv"}
+    assert {file.name for file in gathered.folder.iterdir()} == names
+    for found in (store.find(HELDOUT, DATA), store.read(HELDOUT)):
+        assert found.metrics["threshold"] == 0.4
+        assert found.per_image.name.tolist() == ["benign (1)", "normal (2)"]
+        assert found.per_image.dice[0] == 0.25 and np.isnan(found.per_image.dice[1])
+        assert found.bins.to_dict("list") == {"probability": [0.25], "lesion": [1], "background": [7]}
+
+
+@pytest.mark.parametrize("name", ["per_image.csv", "bins.csv", runs.BEST])
+def test_a_held_out_run_is_damaged_where_any_of_its_files_is(store, name):
+    folder = heldout(store).folder
+    (folder / name).write_text("other", encoding="utf-8")
+    with pytest.warns(DamageWarning, match=f"{name} is not what was written; training this run again"):
+        assert store.find(HELDOUT, DATA) is None
+    assert store.shorter(HELDOUT.model_copy(update={"epochs": 99}), DATA) is None
+
+
+@pytest.mark.parametrize("name", ["per_image.csv", "bins.csv"])
+def test_reading_damaged_scores_is_refused(store, name):
+    folder = store.gather(heldout(store)).folder
+    (folder / name).unlink()
+    with pytest.raises(StudyError, match=f"{name} is missing; restore it"):
+        store.read(HELDOUT)
+
+
+@pytest.mark.parametrize("other", [{"fold": 2}, {"seed": 3}, {"patience": 7}, {"split": "random"}, {"loss": "dice"}])
+def test_another_fold_seed_or_split_is_another_run(store, other):
+    store.gather(heldout(store))
+    config = RunConfig(**HELDOUT.model_dump() | other | {"epochs": 99})
+    assert store.find(config, DATA) is store.shorter(config, DATA) is store.read(config) is None
+    assert store.shorter(HELDOUT.model_copy(update={"epochs": 99}), DATA).config == HELDOUT
 
 
 # Going on from a shorter run

@@ -1,5 +1,6 @@
 """Training on phantoms: the same bits twice, killed or not, and metrics against independent computations."""
 
+import itertools
 import shutil
 import signal
 import subprocess
@@ -19,8 +20,9 @@ from sklearn.metrics import roc_auc_score
 from busi.config import ROOT, RunConfig
 from busi.dataset import arrays, catalog
 from busi.runs import STATE, Store
-from busi.training import METRICS, compiled, train
+from busi.training import _batches, compiled, train
 
+METRICS = ("loss", "accuracy", "auc", "lesion_share")
 EPOCHS = 10
 SETTINGS = {
     "momentum": {},
@@ -216,6 +218,44 @@ def test_the_seed_decides_the_first_weights():
     for one, same in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, same)
     assert not np.array_equal(first[0], other[0])
+
+
+# Batches
+
+
+def epochs(config, batch_size, first_epoch=1):
+    """Three epochs' batches of ten images: the numbers of the images in each, those of image and target alike."""
+    numbers = np.arange(10, dtype=np.float32)[:, None, None, None]
+    ten = arrays.Arrays(numbers + np.zeros((10, 2, 2, 1)), numbers + np.zeros((10, 2, 2, 2)))
+    steps = 10 // batch_size
+    found = []
+    for images, targets in itertools.islice(_batches(ten, config, batch_size, first_epoch), 3 * steps):
+        assert images.shape[1:] == (2, 2, 1) and targets.shape[1:] == (2, 2, 2)
+        np.testing.assert_array_equal(images[:, 0, 0, 0], targets[:, 1, 1, 1])
+        found.append(images[:, 0, 0, 0].astype(int).tolist())
+    return [found[start : start + steps] for start in range(0, 3 * steps, steps)]
+
+
+def test_unshuffled_batches_are_the_images_as_listed():
+    assert epochs(small(), 1) == [[[k] for k in range(10)]] * 3
+
+
+def test_whole_batches_only_and_of_each_image_at_most_once_an_epoch():
+    """Of ten images in fours two are left over, others in every epoch."""
+    found = epochs(small(shuffle=True), 4)
+    drawn = [sorted(np.concatenate(batches).tolist()) for batches in found]
+    assert [[len(batch) for batch in batches] for batches in found] == [[4, 4]] * 3
+    assert all(len(set(epoch)) == 8 for epoch in drawn)
+    assert len(set(map(tuple, drawn))) > 1
+
+
+def test_an_epochs_order_follows_from_its_number_and_the_seed():
+    """Whether or not those before it were drawn: what a resumed run sees."""
+    config = small(shuffle=True)
+    whole = epochs(config, 2)
+    assert epochs(config, 2, first_epoch=3)[0] == whole[2]
+    assert whole[0] != whole[1] != whole[2]
+    assert epochs(small(shuffle=True, seed=1), 2) != whole
 
 
 # Metrics

@@ -10,9 +10,8 @@ import json
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import auc
 
-from busi.config import RunConfig, Study, StudyError
+from busi.config import RunConfig, Study, StudyError, validated
 from busi.dataset import catalog
 from busi.dataset.arrays import published
 
@@ -55,7 +54,7 @@ def gathered(study: Study) -> dict[str, float]:
     """
     file = study.report_path / "results" / "floors.json"
     if study.train_missing:
-        config = RunConfig(image_size=study.image_size)
+        config = validated(RunConfig, "settings", {"image_size": study.image_size} | study.settings)
         floors = of(published(catalog.of(study), config).targets)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(floors, indent=2) + "\n", encoding="utf-8")
@@ -92,4 +91,4 @@ def _pooled_auc(lesion: np.ndarray, background: np.ndarray) -> float:
     positive = np.array([(lesion > 0).sum(), (background > 0).sum()])
     negative = lesion.size - positive
     corner = negative[1] / negative.sum(), positive[1] / positive.sum()
-    return float(auc([0, corner[0], 1], [0, corner[1], 1]))
+    return float(np.trapezoid([0, corner[1], 1], [0, corner[0], 1]))

@@ -1,4 +1,4 @@
-"""The three published losses, over both channels."""
+"""The losses, over both channels: the three published ones, and Dice and cross-entropy together."""
 
 import keras
 from keras import ops
@@ -22,6 +22,14 @@ class ProbabilityCrossentropy(keras.losses.Loss):
         return ops.mean(keras.losses.binary_crossentropy(y_true, probabilities), axis=-1)
 
 
+class DicePlusCrossentropy(keras.losses.Loss):
+    """Dice over the whole batch plus `ProbabilityCrossentropy`: y and p are (n, h, w, 2), the result is a number."""
+
+    def call(self, y_true, y_pred):
+        """The sum of the two."""
+        return keras.losses.dice(y_true, y_pred) + ops.mean(ProbabilityCrossentropy().call(y_true, y_pred))
+
+
 def get(config: RunConfig) -> keras.losses.Loss:
     """The loss of ``config.loss``, for targets y and softmax probabilities p (n, h, w, 2).
 
@@ -32,6 +40,7 @@ def get(config: RunConfig) -> keras.losses.Loss:
       nor categorical cross-entropy, which "bce" of "probabilities" is.
     - "kld", mean over pixels of the sum over channels: y log(y / p); Keras clips y to at most 1.
     - "dice", over all pixels and channels of the batch: 1 - 2 sum(y p) / (sum(y) + sum(p)).
+    - "dice+bce", the sum of "dice" and "bce" of "probabilities".
 
     The public notebook names functions for "kld" and "dice" that it never defines; Keras' own are the reading here.
 
@@ -42,6 +51,8 @@ def get(config: RunConfig) -> keras.losses.Loss:
         return keras.losses.KLDivergence()
     if config.loss == "dice":
         return keras.losses.Dice()
+    if config.loss == "dice+bce":
+        return DicePlusCrossentropy()
     if config.bce == "probabilities":
         return ProbabilityCrossentropy()
     if keras.backend.backend() != "tensorflow":

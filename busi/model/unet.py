@@ -1,4 +1,4 @@
-"""The published U-Net: unpadded 3x3 convolutions, so the output covers only the middle of the input.
+"""The published U-Net, unpadded, so that its output covers only the middle of the input; and the same one padded.
 
 After Ronneberger, Fischer, Brox, "U-Net" (MICCAI 2015), as the public notebook has it: the bottleneck narrows in its
 second convolution (1024, 512), and of the four upsampling steps only the first is the one under study.
@@ -15,18 +15,24 @@ def build(
     base_filters: int = 64,
     upsampling: str = "UpSampling2D",
     precision: str = "float32",
+    *,
+    upsampling_steps: str = "first",
+    padding: str = "valid",
 ) -> keras.Model:
     """The network, freshly initialised (Glorot uniform, zero biases) from Keras' global seed.
 
     Args:
-        image_size: Height and width of the input in pixels, 188 + 16 k.
+        image_size: Height and width of the input in pixels: 188 + 16 k unpadded, 16 k padded.
         base_filters: Filters of the first convolution, doubled at each of the four poolings.
-        upsampling: The first upsampling step: "UpSampling2D" (nearest) or "Conv2DTranspose".
+        upsampling: "UpSampling2D" (nearest), "bilinear" or "Conv2DTranspose".
         precision: Keras dtype policy of all layers but the softmax, which is float32.
+        upsampling_steps: Which of the four steps ``upsampling`` is for: the "first" (published), the others being
+            Conv2DTranspose; or "all".
+        padding: Of the 3x3 convolutions, "valid" (published) or "same".
 
     Returns:
-        A model from (n, image_size, image_size, 1) to (n, o, o, 2), o = image_size - 184: the probabilities of lesion
-        and background, which sum to one.
+        A model from (n, image_size, image_size, 1) to (n, o, o, 2), o = image_size - 184 unpadded, image_size padded:
+        the probabilities of lesion and background, which sum to one.
 
     Example:
         >>> build().count_params()
@@ -37,31 +43,38 @@ def build(
     inputs = keras.Input((image_size, image_size, 1), name="image")
     x, skips = inputs, []
     for level, f in enumerate(filters):
-        x = _convolutions(x, f, f, f"down{level}", policy)
+        x = _convolutions(x, f, f, f"down{level}", padding, policy)
         skips.append(x)
         x = layers.MaxPooling2D(name=f"down{level}_pool", dtype=policy)(x)
-    x = _convolutions(x, 2 * filters[-1], filters[-1], "bottleneck", policy)
+    x = _convolutions(x, 2 * filters[-1], filters[-1], "bottleneck", padding, policy)
     for level in reversed(range(DEPTH)):
         f = filters[level]
-        if level == DEPTH - 1 and upsampling == "UpSampling2D":
-            x = layers.UpSampling2D(name=f"up{level}", dtype=policy)(x)
-        else:
-            x = layers.Conv2DTranspose(f, 2, strides=2, name=f"up{level}", dtype=policy)(x)
+        studied = upsampling_steps == "all" or level == DEPTH - 1
+        x = _doubled(x, f, upsampling if studied else "Conv2DTranspose", f"up{level}", policy)
         skip = _centre(skips[level], x.shape[1], f"up{level}_crop", policy)
         x = layers.Concatenate(name=f"up{level}_concat", dtype=policy)([skip, x])
-        x = _convolutions(x, f, f // 2 if level else f, f"up{level}", policy)
+        x = _convolutions(x, f, f // 2 if level else f, f"up{level}", padding, policy)
     outputs = layers.Conv2D(2, 1, activation="softmax", name="probability", dtype="float32")(x)
     return keras.Model(inputs, outputs, name="unet")
 
 
-def _convolutions(x, first: int, second: int, name: str, policy):
-    x = layers.Conv2D(first, 3, activation="relu", name=f"{name}_conv1", dtype=policy)(x)
-    return layers.Conv2D(second, 3, activation="relu", name=f"{name}_conv2", dtype=policy)(x)
+def _convolutions(x, first: int, second: int, name: str, padding: str, policy):
+    x = layers.Conv2D(first, 3, padding=padding, activation="relu", name=f"{name}_conv1", dtype=policy)(x)
+    return layers.Conv2D(second, 3, padding=padding, activation="relu", name=f"{name}_conv2", dtype=policy)(x)
+
+
+def _doubled(x, filters: int, upsampling: str, name: str, policy):
+    if upsampling == "Conv2DTranspose":
+        return layers.Conv2DTranspose(filters, 2, strides=2, name=name, dtype=policy)(x)
+    interpolation = {"UpSampling2D": "nearest", "bilinear": "bilinear"}[upsampling]
+    return layers.UpSampling2D(interpolation=interpolation, name=name, dtype=policy)(x)
 
 
 def _centre(x, size: int, name: str, policy):
     before = (x.shape[1] - size) // 2
     after = x.shape[1] - size - before
+    if before == after == 0:
+        return x
     return layers.Cropping2D(((before, after), (before, after)), name=name, dtype=policy)(x)
 
 

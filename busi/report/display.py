@@ -45,7 +45,8 @@ _TABLE = jinja2.Template(
 <tr>
 {% for cell in row -%}
 {% set css = columns[loop.index0].css -%}
-{% if loop.first %}<th scope="row"{{ css }}>{{ cell }}</th>{% else %}<td{{ css }}>{{ cell }}</td>{% endif %}
+{% set kind = 'th scope="row"' | safe if loop.first else 'td' -%}
+<{{ kind }}{{ css }}{{ cell.sort }}>{{ cell.text }}</{{ 'th' if loop.first else 'td' }}>
 {% endfor -%}
 </tr>
 {% endfor -%}
@@ -88,7 +89,8 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
     """A data frame as a table that a screen reader can read out: caption, column headers, row headers.
 
     Whole numbers get thousands separators, missing values a dash, truth values "yes" or "no"; an underscore in a
-    column's name is shown as a space, so that long headers wrap.
+    column's name is shown as a space, so that long headers wrap. Numbers carry all their digits in ``data-sort``, by
+    which a page of `busi.report.pages` sorts them.
 
     Args:
         frame: One level of columns. Its index if that has a name, otherwise its first column, heads the rows.
@@ -108,8 +110,11 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
     if unknown := [name for name in by_column if name not in frame.columns]:
         raise StudyError(f"digits: unknown column {unknown[0]!r}; the table has {', '.join(map(str, frame.columns))}")
     columns = [{"name": str(name).replace("_", " "), "css": _alignment(frame[name])} for name in frame.columns]
-    texts = [[_text(value, by_column.get(name, 4)) for value in frame[name]] for name in frame.columns]
-    return HTML(_TABLE.render(caption=caption, columns=columns, rows=list(zip(*texts, strict=True))))
+    cells = [
+        [{"text": _text(value, by_column.get(name, 4)), "sort": _sort(value)} for value in frame[name]]
+        for name in frame.columns
+    ]
+    return HTML(_TABLE.render(caption=caption, columns=columns, rows=list(zip(*cells, strict=True))))
 
 
 def _image(fig: Figure, raster: bool) -> bytes:
@@ -138,6 +143,15 @@ def _text(value: object, digits: int) -> str:
     if pd.api.types.is_float(value):
         return f"{value:,.{digits}f}"
     return str(value)
+
+
+def _sort(value: object) -> Markup:
+    """The attribute by which a table is sorted where the text shown will not do; empty sorts last."""
+    if pd.isna(value):
+        return Markup(' data-sort=""')
+    if pd.api.types.is_number(value) and not pd.api.types.is_bool(value):
+        return Markup(f' data-sort="{value!s}"')
+    return Markup("")
 
 
 def _refuse_empty(**texts: str) -> None:

@@ -164,6 +164,104 @@ def examples(images: list[np.ndarray], outlines: list[np.ndarray], titles: list[
     return fig
 
 
+def dice(table: pd.DataFrame) -> Figure:
+    """Mean Dice of held-out images with its 95 % interval, a point a variant; untrained predictors as lines.
+
+    Args:
+        table: `variant`, `dice`, `dice_low`, `dice_high` (missing where there is no run) and `n_runs` (0 for an
+            untrained predictor), as `busi.report.heldout.Answers.table`.
+    """
+    trained, lines = _trained(table)
+    with plt.style.context(STYLE):
+        fig, ax = plt.subplots(figsize=(7.2, 1.5 + 0.42 * max(len(trained), 1)))
+        _intervals(ax, trained, lines)
+        ax.set(xlabel="Dice on held-out images (mean, 95 % interval)")
+        if len(lines):
+            fig.legend(loc="outside upper left", ncols=2)
+    return fig
+
+
+def dice_by_part(parts: pd.DataFrame) -> Figure:
+    """Mean Dice by class and by size of the lesion, a panel each; untrained predictors as lines.
+
+    Args:
+        parts: `variant`, `part`, `dice`, `dice_low`, `dice_high` and `trained` (whether a network's), as
+            `busi.report.heldout.Answers.parts`.
+    """
+    names = list(dict.fromkeys(parts.part))
+    labels = list(dict.fromkeys(parts.variant[parts.trained]))
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(
+            1, len(names), figsize=(9.6, 2 + 0.36 * max(len(labels), 1)), sharex=True, sharey=True, squeeze=False
+        )
+        for ax, name in zip(axes[0], names, strict=True):
+            found = parts[parts.part == name]
+            trained = found[found.trained].set_index("variant").reindex(labels).reset_index()
+            _intervals(ax, trained, found[~found.trained])
+            ax.set(title=name, xlim=(0, 1), xticks=[0, 0.5, 1])
+        fig.supxlabel("Dice on held-out images (mean, 95 % interval)", fontsize=12)
+        handles, texts = axes[0, 0].get_legend_handles_labels()
+        if handles:
+            fig.legend(handles, texts, loc="outside upper left", ncols=2)
+    return fig
+
+
+def reliability(curves: dict[str, pd.DataFrame]) -> Figure:
+    """How often a pixel is lesion against how probable a network says it is; the diagonal is perfect calibration.
+
+    Args:
+        curves: Variant -> `predicted` and `observed` (both 0 to 1), as `busi.evaluation.metrics.reliability`.
+    """
+    with plt.style.context(STYLE):
+        fig, ax = plt.subplots(figsize=(7.2, 4.2))
+        ax.plot([0, 1], [0, 1], color="#767676", linewidth=1, linestyle="-", label="perfect calibration")
+        looks = itertools.cycle(plt.rcParams["axes.prop_cycle"])
+        for look, (variant, curve) in zip(looks, curves.items(), strict=False):
+            ax.plot(curve.predicted, curve.observed, marker="o", markersize=4, label=variant, **look)
+        ax.set(
+            xlim=(0, 1),
+            ylim=(0, 1),
+            xlabel="Predicted probability of lesion (mean of the bin)",
+            ylabel="Pixels that are lesion (share)",
+        )
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def hash_distances(counts: pd.DataFrame, bound: int) -> Figure:
+    """How many pairs of images are how far apart; logarithmic axis, the bound of near-duplicates as a line.
+
+    Args:
+        counts: `distance` (bits of 64) and `pairs`, as `busi.report.heldout.near_duplicates`.
+        bound: The largest distance of near-duplicates.
+    """
+    with plt.style.context(STYLE):
+        fig, ax = plt.subplots()
+        ax.bar(counts.distance, counts.pairs, width=0.9, color="#0072B2")
+        ax.axvline(bound + 0.5, label=f"near-duplicates: up to {bound} bits", **FLOOR_LINE)
+        ax.set(xlabel="Distance of the perceptual hashes (bits of 64)", ylabel="Pairs of images", yscale="log")
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16))
+    return fig
+
+
+def _trained(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of networks that have a run, and those of untrained predictors, which have none but are scored."""
+    return table[table.n_runs > 0], table[(table.n_runs == 0) & (table.n_images > 0)]
+
+
+def _intervals(ax, trained: pd.DataFrame, lines: pd.DataFrame) -> None:
+    """Points with whiskers, the first row on top, and a vertical line for each untrained predictor."""
+    places = np.arange(len(trained))[::-1]
+    whiskers = [trained.dice - trained.dice_low, trained.dice_high - trained.dice]
+    ax.errorbar(trained.dice, places, xerr=whiskers, fmt="o", color="#0072B2", capsize=3, linestyle="none")
+    looks = itertools.cycle([FLOOR_LINE, {"color": "#009E73", "linestyle": ":", "linewidth": 2}])
+    for look, row in zip(looks, lines.itertuples(), strict=False):
+        ax.axvline(row.dice, label=row.variant, **look)
+    ax.set_yticks(places, trained.variant)
+    ax.set(ylim=(-0.6, max(len(trained), 1) - 0.4))
+    ax.grid(axis="x")
+
+
 def _marker(run: Run) -> str:
     return "o" if run.config.epochs < 5 else ""
 

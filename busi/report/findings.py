@@ -82,6 +82,125 @@ def progress(runs: list[Run], planned: int) -> str:
     return f"{text}; {len(short)} of them {stop} short of the {planned} epochs planned: {names}."
 
 
+def heldout_progress(finished: int, planned: int) -> str:
+    """How many of a family's held-out runs there are, and what that means for its tables.
+
+    Args:
+        finished: Runs that have been trained.
+        planned: Runs that the profile plans.
+    """
+    if not finished:
+        return f"No held-out run has been trained yet; {planned} {_verb(planned, 'is', 'are')} planned."
+    if finished >= planned:
+        return f"All {planned} held-out runs have been trained."
+    return (
+        f"{finished} of {planned} held-out runs have been trained. Rows with different numbers of images do not "
+        "compare; the pairwise table takes only images that both variants have scored."
+    )
+
+
+def of_heldout(table: pd.DataFrame) -> str:
+    """One paragraph for a table of `busi.report.heldout.Answers.table`: each row's Dice, its images, where it stands.
+
+    Args:
+        table: Networks and untrained predictors.
+    """
+    sentences = []
+    for row in table.itertuples():
+        if not row.n_images:
+            sentences.append(f"**{row.variant}** has not been run yet.")
+            continue
+        runs = f", {row.n_runs} {_verb(row.n_runs, 'run', 'runs')}" if row.n_runs else ", untrained"
+        sentences.append(
+            f"**{row.variant}** has a mean Dice of {row.dice:.3f} (95 % interval {row.dice_low:.3f} to "
+            f"{row.dice_high:.3f}; {row.n_images} {_verb(row.n_images, 'image', 'images')}{runs}) at a pixel accuracy "
+            f"of {row.accuracy:.3f}."
+        )
+    return " ".join(sentences) or "Nothing has been scored yet."
+
+
+def by_part(parts: pd.DataFrame) -> str:
+    """Each predictor's mean Dice on each part of the images.
+
+    Args:
+        parts: As `busi.report.heldout.Answers.parts`.
+    """
+    rows = [
+        f"{variant}: {', '.join(f'{row.part} {row.dice:.3f}' for row in found.itertuples())}"
+        for variant, found in parts.groupby("variant", sort=False)
+    ]
+    return f"Mean Dice by class and size of the lesion. {'; '.join(rows) or 'Nothing has been scored yet'}."
+
+
+def of_pairs(pairs: pd.DataFrame, alpha: float) -> str:
+    """How many of a family's pairs differ, and by how much.
+
+    Args:
+        pairs: As `busi.report.heldout.Answers.pairs`.
+        alpha: Below which a corrected p counts.
+    """
+    if not len(pairs):
+        return "There are no two variants to compare yet."
+    apart = int((pairs.p_holm < alpha).sum())
+    widest = pairs.loc[pairs.difference.abs().idxmax()]
+    return (
+        f"{apart} of {len(pairs)} {_verb(len(pairs), 'pair', 'pairs')} {_verb(apart, 'differs', 'differ')} at "
+        f"p < {alpha} after Holm's correction. The widest difference is {widest.a} − {widest.b}: "
+        f"{widest.difference:+.3f} Dice (95 % interval {widest.low:+.3f} to {widest.high:+.3f}), on {widest.n_images} "
+        "images."
+    )
+
+
+def of_reliability(curves: dict[str, pd.DataFrame]) -> str:
+    """Where each network's most confident pixels stand: what it says of them, and how many are lesion."""
+    rows = [
+        f"{variant}: of the pixels with a mean probability of {curve.predicted.iloc[-1]:.2f}, the highest bin, "
+        f"{curve.observed.iloc[-1]:.1%} are lesion"
+        for variant, curve in curves.items()
+    ]
+    return f"Observed share of lesion against predicted probability. {'; '.join(rows) or 'No network has run yet'}."
+
+
+def near_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -> str:
+    """How many images have near-duplicates, in how many groups, and how many pairs are near.
+
+    Args:
+        split: `group` of each image, as `busi.dataset.splits.make`.
+        counts: `distance` and `pairs`, as `busi.report.heldout.near_duplicates`.
+        bound: The largest distance of near-duplicates, bits of 64.
+    """
+    sizes = split.group.value_counts()
+    several = sizes[sizes > 1]
+    near = counts.pairs[counts.distance <= bound].sum()
+    largest = f", the largest of {several.max()}" if len(several) else ""
+    groups = f"{len(several)} {_verb(len(several), 'group', 'groups')}{largest}"
+    return (
+        f"{near} of {counts.pairs.sum():,} pairs of images differ in at most {bound} bits of both hashes. They tie "
+        f"{several.sum()} of {len(split)} images into {groups}; a "
+        "group never stands on two sides of a split."
+    )
+
+
+def of_split(split: pd.DataFrame) -> pd.DataFrame:
+    """One row a fold: `fold`, images of its training, validation and test part, and the test part's by class.
+
+    Args:
+        split: As `busi.dataset.splits.make`.
+    """
+    lesions = split[split.image_class != "normal"]
+    rows = []
+    for fold in split.filter(regex=r"^fold\d$"):
+        test = split[split[fold] == "test"].image_class.value_counts()
+        rows.append(
+            {
+                "fold": fold.removeprefix("fold"),
+                **{part: int((lesions[fold] == part).sum()) for part in ("training", "validation")},
+                **{f"test, {name}": int(test.get(name, 0)) for name in split.image_class.unique()},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def plain(markdown: str) -> str:
     """A sentence without its emphasis marks, for alternative text."""
     return markdown.replace("**", "")

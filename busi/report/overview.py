@@ -3,11 +3,12 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from busi.config import ROOT, Study
+from busi.config import BORDER, ROOT, Study
 from busi.dataset import catalog
 from busi.evaluation import floors
 from busi.report import figures, findings, pages, tables
 from busi.report.display import STYLE
+from busi.runs import Run
 from busi.study import Runs, every_family
 
 QUESTION = (
@@ -34,44 +35,116 @@ def rows(runs: dict[str, Runs]) -> pd.DataFrame:
 
 
 def write(study: Study):
-    """Write ``reports/<profile>/index.html`` from what the report has gathered; its pages must be there.
+    """Write ``reports/<profile>/index.html`` from what the report has gathered.
+
+    A page that has not been written is named as missing.
 
     Raises:
-        StudyError: A page is missing, or floors or images have not been gathered.
+        StudyError: Floors or images have not been gathered.
     """
-    runs, floor = every_family(study), floors.gathered(study)["accuracy"]
+    runs, floor = every_family(study), floors.gathered(study)
     found = rows(runs)
+    distinct = list({run.folder: run for run in findings.flat(runs)}.values())
+    written = [stem for stem in stems() if (study.report_path / f"{stem}.html").is_file()]
+    return pages.index(
+        study.report_path,
+        profile=study.profile,
+        pages=written,
+        title="Breast ultrasound segmentation: a published study rebuilt",
+        question=QUESTION,
+        answer=f"{findings.on_the_floor(found, floor['accuracy'])}\n\n{blind(floor, distinct)}",
+        size=_size(study, distinct),
+        made=made(distinct),
+        commands=_commands(study),
+        pictures=[_headline(study, found, floor["accuracy"])],
+        absent={pages.label(stem): "it has not been drawn." for stem in stems() if stem not in written},
+    )
+
+
+def blind(floor: dict[str, float], runs: list[Run]) -> str:
+    """What the published Dice row shares with a predictor that never looks, and how many of our runs see a lesion.
+
+    Args:
+        floor: As `busi.evaluation.floors.of`.
+        runs: Each once.
+    """
+    dice = tables.published_row("loss", "DICE")
+    text = (
+        f"The Dice loss of that predictor is {floor['dice_loss']:.4f} and its AUC {floor['auc']:.4f}; the published "
+        f"row DICE has {dice['loss']:.4f} and {dice['auc']:.4f}."
+    )
+    if runs:
+        seeing = sum(run.metrics["still"]["lesion_share"] > 0 for run in runs)
+        text += (
+            " Networks trained here that call any pixel of their training images lesion once the weights are held "
+            f"still: {seeing or 'none'} of {len(runs)}."
+        )
+    return text
+
+
+def made(runs: list[Run]) -> dict[str, str]:
+    """When, on what and with which software ``runs`` were trained, as they recorded it; nothing without a run."""
+    if not runs:
+        return {}
+    environments = [run.environment for run in runs]
+    days = sorted({found["finished"] for found in environments if "finished" in found})
+    hours = sum(run.metrics["seconds"] for run in runs) / 3600
+    return ({"Trained": " to ".join(dict.fromkeys([days[0], days[-1]]))} if days else {}) | {
+        "Training time": f"{hours:.1f} hours in {len(runs)} runs",
+        "Machine": "; ".join(dict.fromkeys(map(_machine, environments))),
+        "Software": "; ".join(dict.fromkeys(map(_software, environments))),
+    }
+
+
+def _machine(environment: dict) -> str:
+    gpus = environment["gpus"] or "no"
+    return (
+        f"{environment['processor']}, {environment['cores']} cores ({environment['threads']} used by a run), "
+        f"{gpus} GPU{'' if gpus == 1 else 's'}"
+    )
+
+
+def _software(environment: dict) -> str:
+    backend = environment["backend"]
+    return (
+        f"Python {environment['python']}, Keras {environment['keras']} on {backend} {environment[backend]}, "
+        f"NumPy {environment['numpy']}"
+    )
+
+
+def _size(study: Study, runs: list[Run]) -> dict[str, str]:
+    images = catalog.gathered(study)
+    return {
+        "Images": f"{len(images)}, of which {(images.image_class != 'normal').sum()} with a lesion are trained on",
+        "Data": "phantom: synthetic images" if study.data_dir == "phantom" else "BUSI",
+        "Input and output": f"{study.image_size}² and {study.image_size - BORDER}² pixels",
+        "Network": f"{study.base_filters} to {16 * study.base_filters} filters (published: 64 to 1024)",
+        "Epochs": f"{study.epochs} (published: 75), batches of one image",
+        "Arithmetic": study.precision,
+        "Runs": findings.progress(runs, study.epochs),
+    }
+
+
+def _commands(study: Study) -> dict[str, str]:
+    data = "" if study.data_dir == "phantom" else " DATA=/path/to/Dataset_BUSI_with_GT"
+    return {
+        "Draw these pages again from the committed results, without data or training": (
+            f"busi render reports/{study.profile}"
+        ),
+        "Train what is missing, then draw them": f"make study PROFILE={study.profile}{data}",
+    }
+
+
+def _headline(study: Study, found: pd.DataFrame, floor: float) -> pages.Picture:
     picture = study.report_path / "figures" / "rows-against-floor.svg"
     picture.parent.mkdir(parents=True, exist_ok=True)
     with plt.style.context(STYLE):
         fig = figures.rows_against_floor(found, floor)
         fig.savefig(picture, metadata={"Creator": None, "Date": None})
         plt.close(fig)
-    flat = findings.flat(runs)
-    images = catalog.gathered(study)
-    return pages.index(
-        study.report_path,
-        profile=study.profile,
-        pages=stems(),
-        title="Breast ultrasound segmentation: a published study rebuilt",
-        introduction=f"{QUESTION}\n\n{findings.on_the_floor(found, floor)}\n\n{findings.progress(flat, study.epochs)}",
-        size={
-            "Images": f"{len(images)}, of which {(images.image_class != 'normal').sum()} with a lesion are trained on",
-            "Data": "phantom: synthetic images" if study.data_dir == "phantom" else "BUSI",
-            "Input and output": f"{study.image_size}² and {study.output_size}² pixels",
-            "Network": f"{study.base_filters} to {16 * study.base_filters} filters (published: 64 to 1024)",
-            "Epochs": f"{study.epochs} (published: 75), batches of one image",
-            "Arithmetic": study.precision,
-        },
-        command=f"make study PROFILE={study.profile}"
-        + ("" if study.data_dir == "phantom" else " DATA=/path/to/Dataset_BUSI_with_GT"),
-        versions={name: str(value) for name, value in (flat[0].environment if flat else {}).items()},
-        pictures=[
-            pages.Picture(
-                picture,
-                alt=findings.plain(findings.on_the_floor(found, floor)),
-                caption="Accuracy on the training images of the nine distinct published rows, and of ours, against the "
-                "accuracy of calling every pixel background.",
-            )
-        ],
+    return pages.Picture(
+        picture,
+        alt=findings.plain(findings.on_the_floor(found, floor)),
+        caption="Accuracy on the training images of the nine distinct published rows, and of ours, against the "
+        "accuracy of calling every pixel background.",
     )

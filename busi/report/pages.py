@@ -2,22 +2,28 @@
 
 import base64
 import functools
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import jinja2
 import mistune
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 from busi.config import ROOT, StudyError
 
+LIMIT = 2_000_000
+"""No page is larger, in bytes."""
+
 _TEMPLATE = Path(__file__).with_name("template")
+_SCRIPTS = ("vendored/sortable.min.js", "copy.js")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _SCROLL = {"class": "scroll", "role": "group", "aria-label": "Table", "tabindex": "0"}
@@ -37,8 +43,9 @@ class Picture:
 def page(notebook: Path, out: Path, *, profile: str, pages: Sequence[str]) -> Path:
     """Write an executed notebook as one HTML page.
 
-    Progress bars, what went to standard error and empty outputs are left out; code is folded away. Folders of
-    this machine are not shown: absolute paths among the notebook's parameters are cut to their last part.
+    The title comes first, whatever cells stand above it in the notebook. Progress bars, what went to standard error and
+    empty outputs are left out; code is folded away. Folders of this machine are not shown: absolute paths among the
+    notebook's parameters are cut to their last part.
 
     Args:
         notebook: As papermill left it. Its first heading is the page's title.
@@ -50,26 +57,18 @@ def page(notebook: Path, out: Path, *, profile: str, pages: Sequence[str]) -> Pa
         ``out``.
 
     Raises:
-        StudyError: A cell failed or was not run, there is no first-level heading, or an image has no
-            alternative text or lies outside the notebook. Nothing is written then.
+        StudyError: A cell failed or was not run, no text cell has a first-level heading, an image has no alternative
+            text or lies outside the notebook, or the page would be larger than `LIMIT`. Nothing is written then.
     """
     nb = _without_noise(_without_machine(_finished(notebook)))
     cells, _ = _exporter().from_notebook_node(nb)
     body = BeautifulSoup(cells, "html.parser")
     _check_images(body, notebook)
-    if body.h1 is None:
-        raise StudyError(f"{notebook}: has no title; begin its first cell with '# Title'")
-    _scrollable_tables(body)
-    contents = _named_headings(body)
-    return _write(
-        out,
-        "page.html.j2",
-        pages,
-        profile=profile,
-        title=body.h1.get_text(),
-        contents=contents,
-        body=Markup(str(body)),
-    )
+    title = body.select_one(".text:has(h1)")
+    if title is None:
+        raise StudyError(f"{notebook}: has no title; begin its first text with '# Title'")
+    body.insert(0, title.extract())
+    return _write(out, body, profile=profile, pages=pages)
 
 
 def index(
@@ -78,50 +77,64 @@ def index(
     profile: str,
     pages: Sequence[str],
     title: str,
-    introduction: str,
+    question: str,
+    answer: str,
     size: Mapping[str, str],
-    command: str,
-    versions: Mapping[str, str],
+    made: Mapping[str, str],
+    commands: Mapping[str, str],
     pictures: Sequence[Picture] = (),
+    claims: str = "",
+    absent: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write ``folder/index.html``, which leads to the report's pages and tables.
 
-    Each page is named by its title, followed by its finding: the first paragraph of what the cell tagged
-    ``finding`` shows, where there is one.
+    Each page is named by its title, followed by its question, the paragraph after the title, and its finding: the
+    first paragraph of what the cell tagged ``finding`` shows. Where there is none, none is shown.
 
     Args:
         folder: ``reports/<profile>``, with the pages and ``tables/*.csv`` in it.
         profile: As for `page`.
         pages: As for `page`; all must be there.
         title: The study's.
-        introduction: Markdown: what the study is and what it found.
+        question: Markdown: what the study is and what it asks.
+        answer: Markdown: what it found.
         size: What data and what size of study, name by name: ``{"Images": "647 with lesions", ...}``.
-        command: What to type to make the report again.
-        versions: Software and its version.
+        made: When and on what the results were made, name by name.
+        commands: What to type to make the report again, by what each command does.
         pictures: Headline figures.
+        claims: HTML, e.g. of `busi.report.display.table`: what the paper claims and what became of it.
+        absent: Pages that a reader may look for in vain -> why they are not in this report, a sentence.
 
     Returns:
         The index.
 
     Raises:
-        StudyError: A page or a picture is missing, or a picture is neither SVG nor PNG or has no text.
+        StudyError: A page or a picture is missing, a picture is neither SVG nor PNG or has no text, or the index
+            would be larger than `LIMIT`. Nothing is written then.
     """
-    body = BeautifulSoup(mistune.html(introduction), "html.parser")
-    _scrollable_tables(body)
-    return _write(
-        folder / "index.html",
-        "index.html.j2",
-        pages,
-        profile=profile,
-        title=title,
-        introduction=Markup(str(body)),
-        pictures=[_embedded(picture) for picture in pictures],
-        summaries=[_summary(folder / f"{stem}.html") for stem in pages],
-        tables=sorted(file.relative_to(folder).as_posix() for file in folder.glob("tables/*.csv")),
-        size=size,
-        command=command,
-        versions=versions,
+    html = (
+        _templates()
+        .get_template("index.html.j2")
+        .render(
+            title=title,
+            question=Markup(mistune.html(question)),
+            answer=Markup(mistune.html(answer)),
+            pictures=[_embedded(picture) for picture in pictures],
+            claims=Markup(claims),
+            summaries=[_summary(folder / f"{stem}.html") for stem in pages],
+            absent=absent,
+            tables=sorted(file.relative_to(folder).as_posix() for file in folder.glob("tables/*.csv")),
+            size=size,
+            made=made,
+            commands=commands,
+        )
     )
+    return _write(folder / "index.html", BeautifulSoup(html, "html.parser"), profile=profile, pages=pages)
+
+
+def label(stem: str) -> str:
+    """What a page is called in the navigation: "3_loss" is "3 Loss"."""
+    return stem.replace("_", " ").title()
 
 
 def _finished(notebook: Path) -> NotebookNode:
@@ -190,11 +203,29 @@ def _check_images(body: BeautifulSoup, notebook: Path) -> None:
             raise StudyError(f"{notebook}: image {image['src']} lies outside the page; embed it")
 
 
-def _scrollable_tables(body: BeautifulSoup) -> None:
-    """Put every table into a box that scrolls sideways where the screen is narrow."""
+def _reachable_code(body: BeautifulSoup) -> None:
+    """Let a keyboard reach, and so scroll, preformatted text; notebooks' code is wrapped and needs no scrolling."""
+    for block in body.select("pre:not(.highlight pre)"):
+        block["tabindex"] = "0"
+
+
+def _handy_tables(body: BeautifulSoup) -> None:
+    """Give every table a button to copy it, headings that sort it and a box that scrolls on a narrow screen."""
     for table in body.find_all("table"):
-        if not table.find_parent(class_="scroll"):
-            table.wrap(body.new_tag("div", attrs=_SCROLL))
+        box = table.find_parent(class_="scroll") or table.wrap(body.new_tag("div", attrs=_SCROLL))
+        box.wrap(body.new_tag("div", attrs={"class": "table"})).insert(0, _button(body, "Copy", "copy"))
+        if table.thead and table.tbody and len(table.tbody.find_all("tr")) > 1:
+            # Of the vendored sortable.min.js: ascending first, missing values last.
+            table["class"] = [*table.get("class", []), "sortable", "asc", "n-last"]
+            for heading in table.thead.find_all("th"):
+                # A button, so that a keyboard reaches what the library listens to: a press anywhere in the heading.
+                button = _button(body, "", "sort")
+                button.extend(heading.contents)
+                heading.append(button)
+
+
+def _button(body: BeautifulSoup, text: str, kind: str) -> Tag:
+    return body.new_tag("button", attrs={"type": "button", "class": kind}, string=text)
 
 
 def _named_headings(body: BeautifulSoup) -> list[dict[str, str]]:
@@ -225,19 +256,25 @@ def _embedded(picture: Picture) -> dict[str, str]:
 
 
 def _summary(file: Path) -> dict[str, str]:
-    """Address, title and finding of a page that is written."""
+    """Address, title, question and finding of a page that is written."""
     if not file.is_file():
         raise StudyError(f"{file}: no such page; write it with busi.report.pages.page before the index")
     written = BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser")
     paragraph = written.select_one(".finding p")
     finding = " ".join(paragraph.get_text().split()) if paragraph else ""
-    return {"href": file.name, "title": written.h1.get_text(), "finding": finding}
+    question = written.select_one("h1 + p")
+    return {
+        "href": file.name,
+        "title": written.h1.get_text(),
+        "question": " ".join(question.get_text().split()) if question else "",
+        "finding": finding,
+    }
 
 
 def _navigation(current: str, pages: Sequence[str]) -> list[dict]:
-    """Where each page is, what it is called ("3_loss": "3 Loss"), and which one this is."""
-    labels = {"index": "Overview"} | {stem: stem.replace("_", " ").title() for stem in pages}
-    return [{"href": f"{stem}.html", "label": label, "current": stem == current} for stem, label in labels.items()]
+    """Where each page is, what it is called, and which one this is."""
+    labels = {"index": "Overview"} | {stem: label(stem) for stem in pages}
+    return [{"href": f"{stem}.html", "label": text, "current": stem == current} for stem, text in labels.items()]
 
 
 @functools.cache
@@ -261,9 +298,34 @@ def _templates() -> jinja2.Environment:
     )
 
 
-def _write(out: Path, template: str, pages: Sequence[str], **content: object) -> Path:
-    """Fill in a template and put it in place whole, or not at all."""
-    html = _templates().get_template(template).render(navigation=_navigation(out.stem, pages), **content)
+@functools.cache
+def _scripts() -> list[dict[str, str]]:
+    """What runs in a page, each with the digest by which the page's content policy lets it run."""
+    texts = [(_TEMPLATE / name).read_text(encoding="utf-8") for name in _SCRIPTS]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii") for text in texts]
+    return [{"text": Markup(text), "digest": f"sha256-{digest}"} for text, digest in zip(texts, digests, strict=True)]
+
+
+def _write(out: Path, body: BeautifulSoup, *, profile: str, pages: Sequence[str]) -> Path:
+    """Put what every page has around ``body``, and the page in place whole, or not at all."""
+    _handy_tables(body)
+    _reachable_code(body)
+    contents = _named_headings(body)
+    html = (
+        _templates()
+        .get_template("layout.html.j2")
+        .render(
+            title=body.h1.get_text(),
+            profile=profile,
+            navigation=_navigation(out.stem, pages),
+            contents=contents,
+            has_code=body.select_one(".code") is not None,
+            body=Markup(str(body)),
+            scripts=_scripts(),
+        )
+    )
+    if (size := len(html.encode())) > LIMIT:
+        raise StudyError(f"{out}: would have {size:,} bytes, the limit is {LIMIT:,}; show fewer or smaller images")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f"{out.name}.part")
     partial.write_text(html, encoding="utf-8", newline="\n")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from busi.config import ROOT, Study, StudyError
 from busi.evaluation import floors
-from busi.report import findings, overview, tables
+from busi.report import claims, findings, heldout, overview, tables
 from busi.study import every_family
 
 START, END = "<!-- findings -->", "<!-- /findings -->"
@@ -37,7 +37,7 @@ def update(study: Study, readme: Path = ROOT / "README.md") -> Path:
 
 
 def block(study: Study) -> str:
-    """What the study found, as Markdown: the rows on the floor, the floors, how far the runs are, and the figure.
+    """What the study found, as Markdown: rows on the floor, floors, claims, how far the runs are, and the figure.
 
     Raises:
         StudyError: The report has no floors.
@@ -51,6 +51,12 @@ def block(study: Study) -> str:
         f"row DICE has {dice['loss']:.4f} and {dice['auc']:.4f}. The lowest binary cross-entropy "
         f"that a constant probability of lesion reaches is {floor['bce']:.4f}."
     )
+    answers = heldout.every_family(study)
+    finished, planned = (
+        frozenset.union(*(getattr(each, name) for each in answers.values())) for name in ("finished", "planned")
+    )
+    progressed = findings.heldout_progress(len(finished), len(planned))
+    held_out = f"{claims.summed_up(claims.table(answers))} {progressed}"
     progress = findings.progress(findings.flat(runs), study.epochs)
     figure = f"![{findings.plain(found)}](reports/{study.profile}/figures/rows-against-floor.svg)"
-    return "\n\n".join([found, constant, f"Profile `{study.profile}`: {progress}", figure])
+    return "\n\n".join([found, constant, held_out, f"Profile `{study.profile}`: {progress}", figure])

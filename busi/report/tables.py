@@ -124,8 +124,8 @@ def shown_runs(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def write(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
-    """Write ``frame`` as CSV, numbers with six decimals; returns it."""
+def write(frame: pd.DataFrame, file: Path, *, number: str = "%.6f") -> pd.DataFrame:
+    """Write ``frame`` as CSV, numbers with six decimals or as ``number`` formats them; returns it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(file, index=False, float_format="%.6f")
+    frame.to_csv(file, index=False, float_format=number)
     return frame

@@ -1,9 +1,10 @@
-"""The published arrays: numbers worked by hand, TensorFlow's own resizing, and figures known of the release."""
+"""Images, targets and the way back: worked by hand, TensorFlow's own resizing, and figures known of the release."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.ndimage import minimum_filter
 
 from busi.config import RunConfig
 from busi.dataset import arrays, catalog
@@ -151,6 +152,133 @@ def test_order_is_the_catalogs(phantoms):
     for k in (0, 5, 6, 9):
         file = phantoms.lesions.image[k]
         np.testing.assert_array_equal(images[k, ..., 0], arrays.bilinear(catalog.grey(file) / np.float32(255), 204))
+
+
+# Letterboxed: aspect ratio kept
+
+
+def heldout(image_size=32, **settings):
+    return RunConfig(protocol="heldout", image_size=image_size, **settings)
+
+
+@pytest.mark.parametrize(
+    "height, width, size, rows, columns",
+    [
+        (60, 30, 32, (0, 32), (8, 24)),  # 30 * 32 / 60 = 16, eight free on either side
+        (30, 60, 32, (8, 24), (0, 32)),
+        (60, 60, 32, (0, 32), (0, 32)),
+        (500, 333, 128, (0, 128), (21, 106)),  # 333 * 128 / 500 = 85.2, of the 43 free ones 21 before
+        (16, 8, 32, (0, 32), (8, 24)),  # smaller than the network
+        (1000, 3, 32, (0, 32), (15, 16)),  # never nothing
+    ],
+)
+def test_the_longer_side_fills_the_letterbox(height, width, size, rows, columns):
+    assert arrays.box(height, width, size) == (slice(*rows), slice(*columns))
+
+
+@pytest.mark.parametrize("shape", [(60, 30), (47, 90), (10, 20)])
+def test_the_padding_never_leaks(shape):
+    """Into a white image no black, and from a black output no white around it."""
+    box = arrays.box(*shape, 32)
+    letterboxed = arrays.resized(np.ones(shape), 32, "letterbox")
+    expected = np.zeros((32, 32), np.float32)
+    expected[box] = 1
+    np.testing.assert_array_equal(letterboxed, expected)
+    np.testing.assert_array_equal(arrays.restored(letterboxed, *shape, heldout()), np.ones(shape))
+    np.testing.assert_array_equal(arrays.restored(1 - letterboxed, *shape, heldout()), np.zeros(shape))
+
+
+def test_shrinking_in_a_letterbox_averages():
+    """A chequerboard of pixels becomes grey, where the published resizing picks some of them."""
+    chequered = np.indices((96, 96)).sum(axis=0) % 2
+    assert np.abs(arrays.resized(chequered.astype(float), 32, "letterbox") - 0.5).max() < 0.05
+    assert set(np.unique(arrays.resized(chequered.astype(float), 32, "squash"))) == {0, 1}
+
+
+def test_a_square_by_hand_there_and_back():
+    """60 x 30 on 32: rows 20 to 39 become 10.7 to 21.3, columns 10 to 19 become 8 + 5.3 to 8 + 10.7."""
+    inside = np.zeros((60, 30), bool)
+    inside[20:40, 10:20] = True
+    lesion = arrays.lesion(inside, heldout())
+    assert lesion.dtype == np.float32
+    assert box(lesion) == (11, 20, 13, 18)  # at least half inside: 10 and 21 are by a third, 13 and 18 by two thirds
+    assert lesion.sum() == 10 * 6
+    back = arrays.restored(lesion, 60, 30, heldout())
+    assert (back.shape, back.dtype) == ((60, 30), np.float32)
+    assert np.abs(np.subtract(box(back), (20, 39, 10, 19))).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(240, 180), (130, 300)])
+@pytest.mark.parametrize("target", ["aligned", "squeezed"])
+@pytest.mark.parametrize("padding, size", [("valid", 316), ("same", 128)])
+@pytest.mark.parametrize("resize", ["squash", "letterbox"])
+def test_restoring_is_the_inverse(shape, target, padding, size, resize):
+    """Of a slope down and one across: every pixel comes back to where it was, to a tenth of its side.
+
+    Resizing leaves slopes slopes; the edges, where it clamps, are left out.
+    """
+    config = RunConfig(image_size=size, padding=padding, target=target, resize=resize)
+    height, width = shape
+    slopes = np.indices(shape) / np.reshape(shape, (2, 1, 1))
+    start = (size - config.output_size) // 2 if target == "aligned" else 0
+    covered = slice(start, start + config.output_size)
+    whole = size if target == "aligned" else config.output_size
+    outputs = [arrays.resized(slope, whole, resize)[covered, covered] for slope in slopes]
+    back = [arrays.restored(output, height, width, config) for output in outputs]
+    reached = arrays.restored(np.ones((config.output_size, config.output_size)), height, width, config)
+    inner = np.zeros(shape, bool)
+    inner[10:-10, 10:-10] = True
+    inner &= minimum_filter(reached, 9) > 0.999
+    assert inner.mean() > (0.1 if (target, padding) == ("aligned", "valid") else 0.7)
+    for side, slope, found in zip(shape, slopes, back, strict=True):
+        assert np.abs(found - slope)[inner].max() * side < 0.1
+
+
+def test_where_an_unpadded_output_does_not_reach_there_is_no_lesion():
+    """Its 132 of 316 pixels cover the middle: of an image as large, rows and columns 92 to 223."""
+    config = RunConfig(image_size=316, target="aligned")
+    found = arrays.restored(np.ones((132, 132)), 316, 316, config)
+    expected = np.zeros((316, 316))
+    expected[92:224, 92:224] = 1
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_heldout_targets_are_one_hot_pairs_of_all_images(phantoms):
+    made = arrays.whole(phantoms, heldout())
+    assert (made.images.shape, made.targets.shape) == ((12, 32, 32, 1), (12, 32, 32, 2))
+    assert made.images.dtype == made.targets.dtype == np.float32
+    assert set(np.unique(made.targets)) == {0, 1}
+    np.testing.assert_array_equal(made.targets.sum(axis=-1), 1)
+    has_lesion = made.targets[..., 0].any(axis=(1, 2))
+    np.testing.assert_array_equal(has_lesion, phantoms.table.image_class != "normal")
+
+
+def test_heldout_images_are_the_catalogs_with_all_masks(phantoms):
+    """Image 2 has two masks; its padding is black and background."""
+    made = arrays.whole(phantoms, heldout())
+    padding = 0
+    for k in (0, 4, 11):
+        row = phantoms.table.loc[k]
+        rows, columns = arrays.box(row.height, row.width, 32)
+        grey = catalog.grey(row.image) / np.float32(255)
+        np.testing.assert_array_equal(made.images[k, ..., 0], arrays.resized(grey, 32, "letterbox"))
+        outside = np.ones((32, 32), bool)
+        outside[rows, columns] = False
+        padding += outside.sum()
+        assert not made.images[k][outside].any() and not made.targets[k][outside][:, 0].any()
+    assert padding > 100
+    second = phantoms.table.index[phantoms.table.name == "benign (2)"][0]
+    both, first = (arrays.whole(phantoms, heldout(masks=masks)).targets[second, ..., 0] for masks in ("all", "first"))
+    assert len(phantoms.table.masks[second]) == 2
+    assert (both >= first).all() and both.sum() > first.sum() > 0
+
+
+def test_arrays_of_some_images(phantoms):
+    made = arrays.whole(phantoms, heldout())
+    some = made[np.array([7, 3])]
+    assert (len(made), len(some)) == (12, 2)
+    np.testing.assert_array_equal(some.images[1], made.images[3])
+    np.testing.assert_array_equal(some.targets[0], made.targets[7])
 
 
 # The release under the published protocol

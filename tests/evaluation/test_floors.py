@@ -166,6 +166,17 @@ def test_floors_are_gathered_for_who_has_no_data(elsewhere, phantom_dir):
     assert floors.gathered(Study(**settings | {"data_dir": "", "train_missing": False})) == expected
 
 
+def test_floors_are_those_of_the_studys_own_targets(elsewhere, phantom_dir):
+    shared = {"masks": "all", "second_channel": "complement", "target": "aligned"}
+    with pytest.warns(catalog.CountWarning):
+        made = floors.gathered(Study(profile="tiny", image_size=188, data_dir=str(phantom_dir), settings=shared))
+        data = catalog.read(phantom_dir)
+    expected, published = (
+        floors.of(arrays.published(data, RunConfig(image_size=188, **settings)).targets) for settings in (shared, {})
+    )
+    assert made == expected != published
+
+
 def test_floors_never_gathered_are_asked_for(elsewhere):
     with pytest.raises(StudyError, match=r"floors\.json: not gathered yet; run the study once with its data"):
         floors.gathered(Study(train_missing=False))

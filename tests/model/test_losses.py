@@ -14,6 +14,7 @@ CONFIGS = {
     "bce of logits": RunConfig(bce="logits"),
     "kld": RunConfig(loss="kld"),
     "dice": RunConfig(loss="dice"),
+    "dice+bce": RunConfig(loss="dice+bce"),
 }
 CROSS_ENTROPY = keras.losses.CategoricalCrossentropy()
 
@@ -46,6 +47,7 @@ def pixels():
         ("bce", 0.4904146),  # (-ln 0.75 - ln 0.5) / 2 = (0.2876821 + 0.6931472) / 2
         ("kld", 0.4904146),  # the same: only the true channel counts, but for 1e-7 * ln(1e-7) in the other
         ("dice", 0.375),  # 1 - 2 * (0.75 + 0.5) / (2 + 2)
+        ("dice+bce", 0.8654146),  # 0.375 + 0.4904146
     ],
 )
 def test_a_lesion_and_a_background_pixel_by_hand(name, by_hand):
@@ -63,6 +65,7 @@ def test_a_lesion_and_a_background_pixel_by_hand(name, by_hand):
         ("kld", 0.5198604),
         # 1 - 2 * (0.125 + 0.625) / (1.5 + 1)
         ("dice", 0.4),
+        ("dice+bce", 1.0931472),
     ],
 )
 def test_a_soft_mirror_pixel_by_hand(name, by_hand):
@@ -113,6 +116,22 @@ def test_dice_is_taken_over_the_whole_batch_and_both_channels(pixels):
     targets, probabilities = pixels
     expected = 1 - 2 * (targets * probabilities).sum() / (targets.sum() + probabilities.sum())
     assert value("dice", targets, probabilities) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dice_of_one_hot_pixels_is_the_mean_absolute_error(pixels):
+    """Over both channels target and prediction each sum to the number of pixels: what Dice divides by is fixed.
+
+    So nothing weighs a small lesion up, as Dice of the lesion channel alone would.
+    """
+    targets, probabilities = pixels
+    assert value("dice", targets, probabilities) == pytest.approx(np.abs(targets - probabilities).mean(), rel=1e-5)
+
+
+def test_dice_and_bce_are_summed_unweighted(pixels):
+    targets, probabilities = pixels
+    dice = 1 - 2 * (targets * probabilities).sum() / (targets.sum() + probabilities.sum())
+    expected = dice + log_loss(targets.ravel(), probabilities.ravel())
+    assert value("dice+bce", targets, probabilities) == pytest.approx(expected, rel=1e-5)
 
 
 # Behind a softmax
@@ -178,16 +197,25 @@ def test_a_soft_mirror_pixel_pulls_each_loss_elsewhere(name, by_hand):
 
 
 @needs_tensorflow
+def test_dice_and_bce_pull_with_the_sum_of_their_gradients(logits):
+    """Whatever the softmax hands on: the bce in it is that of the probabilities."""
+    targets, z = logits
+    gradients = {name: behind_softmax(losses.get(CONFIGS[name]), targets, z)[1] for name in ("dice+bce", "dice", "bce")}
+    np.testing.assert_allclose(gradients["dice+bce"], gradients["dice"] + gradients["bce"], rtol=2e-5, atol=2e-7)
+
+
+@needs_tensorflow
 @pytest.mark.parametrize(
-    "name, precision", [*((name, "float32") for name in CONFIGS), ("bce of logits", "mixed_bfloat16")]
+    "name, precision",
+    [*((name, "float32") for name in CONFIGS), ("bce of logits", "mixed_bfloat16"), ("dice+bce", "mixed_bfloat16")],
 )
 def test_a_network_is_trained_on_its_loss(name, precision):
     """In Keras' own step, on a graph. Features are zero, so that the logits are the biases -2 and 0.5."""
-    model = unet.build(204, 2, precision=precision)
+    model = unet.build(32, 2, precision=precision, padding="same")
     model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
     model.get_layer("probability").bias.assign([-2.0, 0.5])
-    image = np.zeros((1, 204, 204, 1), "float32")
-    targets = one_hot(np.random.default_rng(2).random((1, 20, 20)) < 0.3)
+    image = np.zeros((1, 32, 32, 1), "float32")
+    targets = one_hot(np.random.default_rng(2).random((1, 32, 32)) < 0.3)
     z = np.full(targets.shape, [-2.0, 0.5])
     softmax = np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
     expected = {
@@ -195,9 +223,10 @@ def test_a_network_is_trained_on_its_loss(name, precision):
         "bce of logits": log_loss(targets.ravel(), expit(z).ravel()),
         "kld": rel_entr(targets, softmax).sum(axis=-1).mean(),
         "dice": 1 - 2 * (targets * softmax).sum() / (targets.sum() + softmax.sum()),
-    }[name]
+    }
+    expected["dice+bce"] = expected["dice"] + expected["bce"]
     model.compile("sgd", losses.get(CONFIGS[name]), jit_compile=False)
-    assert model.train_on_batch(image, targets) == pytest.approx(expected, abs=3e-6)
+    assert model.train_on_batch(image, targets) == pytest.approx(expected[name], abs=3e-6)
 
 
 def test_the_published_bce_is_refused_on_a_backend_that_computes_another(monkeypatch):

@@ -1,4 +1,4 @@
-"""The published network: its shapes written out by hand, its wiring by weights that let one path through."""
+"""The network, published and padded: shapes written out by hand, wiring by weights that let one path through."""
 
 import keras
 import numpy as np
@@ -84,6 +84,82 @@ def test_only_the_first_upsampling_step_differs():
     assert [layer.name for layer in nearest.layers if isinstance(layer, keras.layers.UpSampling2D)] == ["up3"]
 
 
+STEPS = {
+    ("UpSampling2D", "first"): ["nearest", "transposed", "transposed", "transposed"],
+    ("bilinear", "first"): ["bilinear", "transposed", "transposed", "transposed"],
+    ("UpSampling2D", "all"): ["nearest"] * 4,
+    ("bilinear", "all"): ["bilinear"] * 4,
+    ("Conv2DTranspose", "first"): ["transposed"] * 4,
+    ("Conv2DTranspose", "all"): ["transposed"] * 4,
+}
+TRANSPOSED = {3: 1_049_088, 2: 262_400, 1: 65_664, 0: 16_448}
+"""Parameters of a transposed convolution at each step: 2 * 2 * f * f + f for 512, 256, 128 and 64 filters."""
+
+
+@pytest.mark.parametrize(("upsampling", "steps"), STEPS)
+def test_upsampling_is_for_the_first_step_or_all(upsampling, steps):
+    model = unet.build(32, 2, upsampling, upsampling_steps=steps, padding="same")
+    kinds = [
+        getattr(model.get_layer(f"up{level}"), "interpolation", "transposed") for level in reversed(range(unet.DEPTH))
+    ]
+    assert kinds == STEPS[upsampling, steps]
+
+
+@pytest.mark.parametrize(("upsampling", "steps"), STEPS)
+def test_only_transposed_steps_have_parameters(upsampling, steps):
+    """By hand, at full width; those of all else are what the published network has without its three."""
+    elsewhere = 22_321_090 - 262_400 - 65_664 - 16_448
+    kinds = dict(zip((3, 2, 1, 0), STEPS[upsampling, steps], strict=True))
+    expected = elsewhere + sum(TRANSPOSED[level] for level in kinds if kinds[level] == "transposed")
+    assert unet.build(32, 64, upsampling, upsampling_steps=steps, padding="same").count_params() == expected
+
+
+PADDED = {
+    "image": (32, 1),
+    "down0_conv1": (32, 2),
+    "down0_conv2": (32, 2),
+    "down0_pool": (16, 2),
+    "down1_conv1": (16, 4),
+    "down1_conv2": (16, 4),
+    "down1_pool": (8, 4),
+    "down2_conv1": (8, 8),
+    "down2_conv2": (8, 8),
+    "down2_pool": (4, 8),
+    "down3_conv1": (4, 16),
+    "down3_conv2": (4, 16),
+    "down3_pool": (2, 16),
+    "bottleneck_conv1": (2, 32),
+    "bottleneck_conv2": (2, 16),
+    "up3": (4, 16),
+    "up3_concat": (4, 32),
+    "up3_conv1": (4, 16),
+    "up3_conv2": (4, 8),
+    "up2": (8, 8),
+    "up2_concat": (8, 16),
+    "up2_conv1": (8, 8),
+    "up2_conv2": (8, 4),
+    "up1": (16, 4),
+    "up1_concat": (16, 8),
+    "up1_conv1": (16, 4),
+    "up1_conv2": (16, 2),
+    "up0": (32, 2),
+    "up0_concat": (32, 4),
+    "up0_conv1": (32, 2),
+    "up0_conv2": (32, 2),
+    "probability": (32, 2),
+}
+"""As `PUBLISHED`, with padding: nothing is cropped, and the output covers the input."""
+
+
+@pytest.mark.parametrize("steps", ["first", "all"])
+@pytest.mark.parametrize("upsampling", ["UpSampling2D", "bilinear", "Conv2DTranspose"])
+def test_padded_layers_keep_their_size(upsampling, steps):
+    model = unet.build(32, 2, upsampling, upsampling_steps=steps, padding="same")
+    assert {layer.name: layer.output.shape for layer in model.layers} == {
+        name: (None, size, size, channels) for name, (size, channels) in PADDED.items()
+    }
+
+
 def test_kernels_are_glorot_uniform_and_biases_zero(full):
     for layer in full.layers:
         if not layer.weights:
@@ -156,11 +232,11 @@ def let_through(model, level):
         copy(f"{name}_conv1", 0)
         copy(f"{name}_conv2", 0)
     for up in range(min(level, 3), -1, -1):
-        if up < level and up < 3:
+        if up < level and isinstance(model.get_layer(f"up{up}"), keras.layers.Conv2DTranspose):
             kernel = np.zeros(model.get_layer(f"up{up}").kernel.shape, "float32")
             kernel[:, :, 0, 0] = 1
             model.get_layer(f"up{up}").kernel.assign(kernel)
-        skip_channels = model.get_layer(f"up{up}_crop").output.shape[-1]
+        skip_channels = model.get_layer(f"up{up}_concat").input[0].shape[-1]
         copy(f"up{up}_conv1", 0 if up == level else skip_channels)
         copy(f"up{up}_conv2", 0)
     copy("probability", 0)
@@ -188,12 +264,28 @@ def test_crops_are_centred_skips_come_first_and_upsampling_repeats(level):
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-maxima[np.ix_(at, at)])), rtol=0, atol=1e-6)
 
 
-def test_upsampling_repeats_pixels():
-    """Nearest, not bilinear: the published first step, seen alone."""
-    layer = unet.build(204, 2).get_layer("up3")
+@pytest.mark.parametrize("steps", ["first", "all"])
+@pytest.mark.parametrize("level", range(5))
+def test_a_padded_output_pixel_stands_for_the_input_pixel_in_its_place(level, steps):
+    """On every path: it is the maximum of the square of 2**level input pixels around it, whichever step repeats it."""
+    model = unet.build(64, 2, upsampling_steps=steps, padding="same")
+    let_through(model, level)
+    image = np.random.default_rng(level).uniform(0, 3, (64, 64)).astype("float32")
+    found = keras.ops.convert_to_numpy(model(image[None, :, :, None]))[0, :, :, 0]
+    side = 2**level
+    maxima = image.reshape(64 // side, side, -1, side).max(axis=(1, 3)).repeat(side, axis=0).repeat(side, axis=1)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-maxima)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("upsampling", "row"), [("UpSampling2D", [0, 0, 1, 1]), ("bilinear", [0, 0.25, 0.75, 1])], ids=str
+)
+def test_upsampling_repeats_or_interpolates_pixels(upsampling, row):
+    """Each pixel becomes four; interpolated, their centres lie a quarter of the way to the neighbours' either side."""
+    layer = unet.build(32, 2, upsampling, padding="same").get_layer("up3")
     pixels = np.array([[1, 2], [3, 4]], "float32").reshape(1, 2, 2, 1)
     found = keras.ops.convert_to_numpy(layer(pixels))[0, :, :, 0]
-    assert found.tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+    np.testing.assert_allclose(found, 1 + 2 * np.array(row)[:, None] + np.array(row), rtol=0, atol=1e-6)
 
 
 def test_an_output_pixel_sees_only_its_receptive_field():

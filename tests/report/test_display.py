@@ -98,6 +98,14 @@ def test_a_table_shows_each_kind_of_value_as_a_reader_expects():
     ]
 
 
+def test_a_table_is_sorted_by_all_digits_of_its_numbers_and_missing_values_apart():
+    frame = pd.DataFrame(
+        {"method": ["KLD", "BCE"], "loss": [0.14888, None], "images": [22321090, 5], "best": [True, False]}
+    )
+    cells = parsed(frame).tbody.find_all(["th", "td"])
+    assert [cell.get("data-sort") for cell in cells] == [None, "0.14888", "22321090", None, None, "", "5", None]
+
+
 def test_a_table_has_a_caption_headers_and_its_numbers_on_the_right():
     frame = pd.DataFrame({"method": ["KLD"], "published_auc": [0.987], "predicts_lesion": [True]})
     soup = parsed(frame, digits=2)

@@ -145,3 +145,77 @@ def test_examples_outline_lesions_and_nothing_on_a_normal_image():
     assert (outline[:, 0].min(), outline[:, 0].max()) == (0.5, 2.5)
     assert (outline[:, 1].min(), outline[:, 1].max()) == (0.5, 1.5)
     assert len(normal.collections) == 0
+
+
+# Held out
+
+
+def held_out():
+    return pd.DataFrame(
+        {
+            "variant": ["KLD", "DICE", "BCE", "Background everywhere", "Darkest blob"],
+            "dice": [0.7, np.nan, 0.6, 0.0, 0.37],
+            "dice_low": [0.65, np.nan, 0.5, 0.0, 0.34],
+            "dice_high": [0.72, np.nan, 0.68, 0.0, 0.4],
+            "n_runs": [5, 0, 1, 0, 0],
+            "n_images": [647, 0, 130, 647, 647],
+        }
+    )
+
+
+def whiskers(ax):
+    """Ends of the intervals, from the top row down."""
+    return [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+
+
+def test_networks_are_points_with_intervals_and_untrained_predictors_lines():
+    fig = figures.dice(held_out())
+    ax = fig.axes[0]
+    points = ax.lines[0]
+    np.testing.assert_array_equal(points.get_xydata(), [[0.7, 1], [0.6, 0]])
+    np.testing.assert_allclose(whiskers(ax), [[0.65, 0.72], [0.5, 0.68]])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["KLD", "BCE"]
+    drawn = {line.get_label(): line.get_xdata()[0] for line in ax.lines if not line.get_label().startswith("_")}
+    assert drawn == {"Background everywhere": 0.0, "Darkest blob": 0.37}
+    assert ax.get_xlabel() == "Dice on held-out images (mean, 95 % interval)"
+
+
+def test_a_figure_without_any_run_shows_the_untrained_predictors():
+    ax = figures.dice(held_out().query("n_runs == 0")).axes[0]
+    assert len(ax.lines[0].get_xdata()) == 0
+    assert [line.get_xdata()[0] for line in ax.lines[-2:]] == [0.0, 0.37]
+
+
+def test_each_part_has_a_panel_with_the_variants_in_one_order():
+    parts = pd.DataFrame(
+        {
+            "variant": ["KLD", "KLD", "BCE", "Darkest blob", "Darkest blob"],
+            "part": ["benign", "large", "large", "benign", "large"],
+            "dice": [0.7, 0.8, 0.6, 0.3, 0.5],
+            "trained": [True, True, True, False, False],
+        }
+    )
+    parts = parts.assign(dice_low=parts.dice - 0.1, dice_high=parts.dice + 0.1)
+    benign, large = figures.dice_by_part(parts).axes
+    assert [ax.get_title(loc="left") for ax in (benign, large)] == ["benign", "large"]
+    np.testing.assert_array_equal(large.lines[0].get_xydata(), [[0.8, 1], [0.6, 0]])
+    np.testing.assert_array_equal(benign.lines[0].get_xydata(), [[0.7, 1], [np.nan, 0]])
+    assert (benign.lines[-1].get_xdata()[0], large.lines[-1].get_xdata()[0]) == (0.3, 0.5)
+    assert benign.get_xlim() == (0, 1)
+
+
+def test_reliability_is_drawn_against_the_diagonal():
+    curve = pd.DataFrame({"predicted": [0.1, 0.9], "observed": [0.05, 0.7]})
+    found = lines(figures.reliability({"KLD": curve}))
+    np.testing.assert_array_equal(found["perfect calibration"].get_xydata(), [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(found["KLD"].get_xydata(), [[0.1, 0.05], [0.9, 0.7]])
+
+
+def test_hash_distances_are_bars_with_the_bound_between_two():
+    fig = figures.hash_distances(pd.DataFrame({"distance": [0, 1, 8, 9], "pairs": [17, 3, 2, 5]}), 8)
+    ax = fig.axes[0]
+    assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in ax.patches] == [
+        *((0, 17), (1, 3), (8, 2), (9, 5)),
+    ]
+    assert ax.lines[0].get_xdata()[0] == 8.5
+    assert ax.get_yscale() == "log"

@@ -152,6 +152,97 @@ def test_alternative_text_has_no_emphasis_marks():
     assert findings.plain("**DICE** ends and **never predicts** a lesion.") == "DICE ends and never predicts a lesion."
 
 
+# Held out
+
+
+def scores(**changes):
+    table = {
+        "variant": ["KLD", "DICE", "Darkest blob"],
+        "dice": [0.7012, float("nan"), 0.3676],
+        "dice_low": [0.68, float("nan"), 0.33],
+        "dice_high": [0.72, float("nan"), 0.41],
+        "accuracy": [0.951, float("nan"), 0.908],
+        "n_images": [647, 0, 647],
+        "n_runs": [5, 0, 0],
+    }
+    return pd.DataFrame(table | changes)
+
+
+def test_held_out_progress_says_when_rows_do_not_compare():
+    assert findings.heldout_progress(0, 20) == "No held-out run has been trained yet; 20 are planned."
+    partly = findings.heldout_progress(7, 20)
+    assert partly.startswith("7 of 20 held-out runs have been trained.")
+    assert "do not compare" in partly
+    assert findings.heldout_progress(20, 20) == "All 20 held-out runs have been trained."
+
+
+def test_a_held_out_row_s_sentence_holds_its_numbers_images_and_runs():
+    first, waiting, blob = findings.of_heldout(scores()).split(" **")
+    assert first == (
+        "**KLD** has a mean Dice of 0.701 (95 % interval 0.680 to 0.720; 647 images, 5 runs) at a pixel accuracy of "
+        "0.951."
+    )
+    assert waiting == "DICE** has not been run yet."
+    assert "0.368 (95 % interval 0.330 to 0.410; 647 images, untrained)" in blob
+    other = findings.of_heldout(scores(dice=[0.1, 0.2, 0.3], n_images=[1, 0, 647], n_runs=[1, 0, 0]))
+    assert "0.100 (95 % interval 0.680 to 0.720; 1 image, 1 run)" in other
+
+
+def test_pairs_are_counted_and_the_widest_is_named():
+    pairs = pd.DataFrame(
+        {
+            **{"a": ["KLD", "KLD", "DICE"], "b": ["DICE", "BCE", "BCE"], "difference": [0.1, 0.01, -0.3]},
+            **{"low": [0.05, -0.01, -0.4], "high": [0.15, 0.03, -0.2], "p_holm": [0.049, 0.05, 0.0001]},
+            "n_images": [10, 20, 30],
+        }
+    )
+    assert findings.of_pairs(pairs, 0.05) == (
+        "2 of 3 pairs differ at p < 0.05 after Holm's correction. The widest difference is DICE − BCE: -0.300 Dice "
+        "(95 % interval -0.400 to -0.200), on 30 images."
+    )
+    assert findings.of_pairs(pairs.iloc[:1], 0.05).startswith("1 of 1 pair differs at")
+    assert findings.of_pairs(pairs.iloc[:0], 0.05) == "There are no two variants to compare yet."
+
+
+def test_parts_and_calibration_are_told_variant_by_variant():
+    parts = pd.DataFrame(
+        {"variant": ["KLD", "KLD", "DICE"], "part": ["benign", "small", "benign"], "dice": [0.7, 0.5, 0]}
+    )
+    assert findings.by_part(parts) == (
+        "Mean Dice by class and size of the lesion. KLD: benign 0.700, small 0.500; DICE: benign 0.000."
+    )
+    curve = pd.DataFrame({"predicted": [0.02, 0.97], "observed": [0.01, 0.911]})
+    assert "KLD: of the pixels with a mean probability of 0.97, the highest bin, 91.1% are lesion" in (
+        findings.of_reliability({"KLD": curve})
+    )
+
+
+def test_near_duplicates_are_counted_by_pair_group_and_image():
+    split = pd.DataFrame({"group": [0, 0, 1, 2, 2, 2]})
+    counts = pd.DataFrame({"distance": [0, 8, 9, 30], "pairs": [1, 2, 4, 8]})
+    assert findings.near_duplicates(split, counts, 8) == (
+        "3 of 15 pairs of images differ in at most 8 bits of both hashes. They tie 5 of 6 images into 2 groups, the "
+        "largest of 3; a group never stands on two sides of a split."
+    )
+    assert "They tie 0 of 6 images into 0 groups; a group" in findings.near_duplicates(
+        split.assign(group=range(6)), counts, 8
+    )
+
+
+def test_a_fold_counts_lesions_trained_on_and_all_that_is_tested():
+    split = pd.DataFrame(
+        {
+            "image_class": ["benign", "benign", "malignant", "normal", "normal"],
+            "fold0": ["training", "validation", "test", "training", "test"],
+            "fold1": ["test", "training", "training", "test", "validation"],
+        }
+    )
+    assert findings.of_split(split).to_dict("records") == [
+        {"fold": "0", "training": 1, "validation": 1, "test, benign": 0, "test, malignant": 1, "test, normal": 1},
+        {"fold": "1", "training": 2, "validation": 0, "test, benign": 1, "test, malignant": 0, "test, normal": 1},
+    ]
+
+
 # One of a kind
 
 

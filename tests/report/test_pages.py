@@ -1,5 +1,7 @@
 """Pages and the index, from notebooks written by hand as papermill would leave them."""
 
+import base64
+import hashlib
 import re
 import shutil
 from html.parser import HTMLParser
@@ -100,12 +102,38 @@ def test_a_page_is_well_formed_and_loads_nothing(tmp_path, profile):
     assert html.startswith("<!DOCTYPE html>")
     audit = Audit(html)
     assert [address[:5] for address in audit.loaded] == ["data:", "data:"]  # the icon and the figure
-    assert soup.find("script") is None
-    policy = soup.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
-    assert policy.startswith("default-src 'none'")
     assert soup.html["lang"] == "en"
     assert soup.title.string == f"Which loss? · BUSI study, {profile}"
     assert soup.find("a", string="Distill")["href"] == "https://distill.pub"
+
+
+def test_only_the_page_s_own_scripts_may_run(tmp_path):
+    soup = rendered(tmp_path, *study(tmp_path))
+    digests = [base64.b64encode(hashlib.sha256(tag.string.encode()).digest()).decode() for tag in soup.select("script")]
+    policy = soup.find("meta", attrs={"http-equiv": "Content-Security-Policy"})["content"]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert re.findall("script-src (.*)", policy) == [" ".join(f"'sha256-{digest}'" for digest in digests)]
+    assert len(digests) == 2
+
+
+def test_the_title_stands_above_the_parameters(tmp_path):
+    title = new_markdown_cell("# Which loss?\n\nWhat *Table 3* says.")
+    cells = [
+        code("seeds = [0]", tags=["parameters"]),
+        new_markdown_cell("Beforehand."),
+        title,
+        new_markdown_cell("On."),
+    ]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "parameters-first.ipynb")
+    out = pages.page(tmp_path / "parameters-first.ipynb", tmp_path / "3_loss.html", profile="laptop", pages=STEMS)
+    main = BeautifulSoup(out.read_text(encoding="utf-8"), "html.parser").main
+    texts = [" ".join(part.get_text().split()) for part in main.find_all(recursive=False)]
+    assert texts == [
+        "Which loss? What Table 3 says.",
+        "Parameters and their defaults seeds = [0]",
+        "Beforehand.",
+        "On.",
+    ]
 
 
 def test_the_navigation_leads_to_every_page_and_marks_this_one(tmp_path):
@@ -139,6 +167,7 @@ def test_code_is_folded_cell_by_cell_and_one_switch_stands_for_all(tmp_path):
     assert not any(block.has_attr("open") for block in blocks)
     assert blocks[2].pre.get_text().strip() == "runs = study.runs()"
     assert len(soup.select("label input#show-code")) == 1
+    assert rendered(tmp_path, new_markdown_cell("No code.")).select("#show-code") == []
 
 
 def test_progress_bars_and_empty_outputs_are_left_out(tmp_path):
@@ -175,10 +204,23 @@ def test_an_embedded_image_that_spells_a_folder_stays_whole(tmp_path):
     assert "~/x" in soup.main.get_text()
 
 
-def test_tables_scroll_in_a_box_of_their_own(tmp_path):
-    boxed = '<div class="scroll"><table><tr><td>1</td></tr></table></div>'
-    soup = rendered(tmp_path, *study(tmp_path), code("table()", shown(text_html=boxed)))
-    assert [len(table.find_parents(class_="scroll")) for table in soup.find_all("table")] == [1, 1]
+def test_a_table_scrolls_in_a_box_can_be_copied_and_is_sorted_where_it_has_rows_to_sort(tmp_path):
+    boxed = """<div class="scroll"><table class="wide"><thead><tr><th class="number">our <em>loss</em></th></tr></thead>
+        <tbody><tr><td>1</td></tr><tr><td>2</td></tr></tbody></table></div>"""
+    single, several = rendered(tmp_path, *study(tmp_path), code("table()", shown(text_html=boxed))).find_all("table")
+    for table in (single, several):
+        assert len(table.find_parents(class_="scroll")) == 1
+        assert [button.string for button in table.find_parent(class_="table").select("button.copy")] == ["Copy"]
+    assert single.get("class") is None
+    assert single.find("button") is None
+    assert several["class"] == ["wide", "sortable", "asc", "n-last"]
+    assert str(several.th) == ('<th class="number"><button class="sort" type="button">our <em>loss</em></button></th>')
+
+
+def test_a_keyboard_reaches_preformatted_text_but_not_code_which_is_wrapped(tmp_path):
+    body = rendered(tmp_path, *study(tmp_path), new_markdown_cell("    BCE = KLD"), code("train()")).main
+    assert [block.get("tabindex") for block in body.select("pre") if "BCE" in block.get_text()] == ["0"]
+    assert {block.get("tabindex") for block in body.select(".highlight pre")} == {None}
 
 
 def test_an_image_shown_without_html_keeps_its_alternative_text(tmp_path):
@@ -212,6 +254,13 @@ def test_a_cell_that_failed_is_refused_by_name(tmp_path):
 def test_a_cell_that_never_ran_is_refused(tmp_path):
     with pytest.raises(StudyError, match=r"cell 2 \('train\(\)'\) was not run"):
         rendered(tmp_path, code("train()", count=None))
+
+
+def test_a_page_that_nobody_would_wait_for_is_refused(tmp_path):
+    image = f'<img src="data:image/png;base64,{"A" * pages.LIMIT}" alt="Dots.">'
+    with pytest.raises(StudyError, match=r"3_loss\.html: would have 2,0\d\d,\d{3} bytes, the limit is 2,000,000; show"):
+        rendered(tmp_path, code("show()", shown(text_html=image)))
+    assert not list(tmp_path.glob("3_loss.html*"))
 
 
 def test_a_missing_notebook_or_title_is_refused(tmp_path):
@@ -252,24 +301,42 @@ def indexed(folder: Path, **changes) -> BeautifulSoup:
         "profile": "laptop",
         "pages": STEMS,
         "title": "The study",
-        "introduction": "Six rows are **at** the floor.\n\n| row | AUC |\n|---|---|\n| KLD | 0.9 |",
+        "question": "Does *it* work?",
+        "answer": "Six rows are **at** the floor.\n\n| row | AUC |\n|---|---|\n| KLD | 0.9 |",
         "size": {"Images": "647 & masks"},
-        "command": "make study PROFILE=laptop",
-        "versions": {"Keras": "3.15.1"},
+        "made": {"Software": "Keras 3.15.1"},
+        "commands": {"Draw": "busi render reports/laptop", "Train": "make study PROFILE=laptop"},
     }
     out = pages.index(folder, **content | changes)
     assert out == folder / "index.html"
     return BeautifulSoup(out.read_text(encoding="utf-8"), "html.parser")
 
 
-def test_the_index_names_each_page_with_its_finding(report):
+def test_the_index_names_each_page_with_its_question_and_its_finding(report):
     soup = indexed(report)
-    entries = [(li.a["href"], li.a.string, li.p and li.p.string) for li in soup.select(".pages > li")]
+    entries = [(li.a["href"], li.a.string, *(p.string for p in li.find_all("p"))) for li in soup.select(".pages > li")]
     assert entries == [
-        ("0_dataset.html", "Which loss?", "KLD is BCE here."),
-        ("3_loss.html", "Which loss?", "KLD is BCE here."),
-        ("6_summary.html", "Which loss?", None),
+        ("0_dataset.html", "Which loss?", "What Table 3 says.", "KLD is BCE here."),
+        ("3_loss.html", "Which loss?", "What Table 3 says.", "KLD is BCE here."),
+        ("6_summary.html", "Which loss?", "What Table 3 says."),
     ]
+
+
+def test_the_index_says_why_a_page_is_not_there_and_does_not_lead_to_it(report):
+    soup = indexed(report, absent={"7 Gallery": "it shows pixels of BUSI."})
+    assert "7 Gallery is not in this report: it shows pixels of BUSI." in soup.main.get_text()
+    assert not [a for a in soup.find_all("a") if "allery" in str(a)]
+    assert "is not in this report" not in indexed(report).get_text()
+
+
+def test_the_index_holds_the_claims_among_its_contents(report):
+    soup = indexed(report, claims="<table><tr><td>KLD is best</td></tr></table>")
+    headings = [a.string for a in soup.aside.find_all("a")]
+    assert headings == [
+        *("What the paper claims", "Pages", "Tables", "Data and size", "How it was made", "Make it again"),
+    ]
+    assert soup.find("td", string="KLD is best").find_parent(class_="scroll")
+    assert "What the paper claims" not in indexed(report, claims="").get_text()
 
 
 def test_the_index_is_well_formed_and_every_link_of_it_leads_somewhere(report):
@@ -278,20 +345,22 @@ def test_the_index_is_well_formed_and_every_link_of_it_leads_somewhere(report):
     assert Audit(html).loaded == ["data:,"]
     links = {a["href"] for a in soup.find_all("a")}
     assert {"tables/floors.csv", "tables/table3.csv"} < links
-    assert all((report / link).is_file() for link in links - {"#content"})
+    assert all((report / link).is_file() for link in links if not link.startswith("#"))
     assert soup.header.find("a", attrs={"aria-current": "page"})["href"] == "index.html"
 
 
 def test_the_index_says_what_the_study_is_and_how_to_make_it_again(report):
     soup = indexed(report)
     assert soup.h1.string == "The study"
-    assert soup.main.strong.string == "at"
+    assert soup.main.em.string == "it"
+    assert soup.select_one(".finding strong").string == "at"
     assert soup.main.table.find_parent(class_="scroll")
     assert [(dt.string, dt.find_next("dd").string) for dt in soup.find_all("dt")] == [
         ("Images", "647 & masks"),
-        ("Keras", "3.15.1"),
+        ("Software", "Keras 3.15.1"),
     ]
-    assert soup.find("pre").get_text() == "make study PROFILE=laptop"
+    commands = [pre.get_text() for pre in soup.find_all("pre")]
+    assert commands == ["busi render reports/laptop", "make study PROFILE=laptop"]
     assert "these numbers mean nothing" in indexed(report, profile="smoke").get_text()
 
 

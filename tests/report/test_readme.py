@@ -11,7 +11,7 @@ from busi.config import ROOT, StudyError
 from busi.report import readme
 
 LAPTOP = ROOT / "reports" / "laptop"
-DOCUMENTS = ("README.md", "docs/published-protocol.md")
+DOCUMENTS = ("README.md", "docs/published-protocol.md", "docs/heldout-protocol.md", "docs/reports.md")
 FLOORS = {"accuracy": 0.92506, "auc": 0.81234, "dice_loss": 0.0712, "bce": 0.25, "bce_probability": 0.07, "kld": 0.26}
 
 

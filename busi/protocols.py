@@ -1,0 +1,165 @@
+"""What a protocol trains on, what it measures after an epoch, and how it scores the trained network."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from busi.config import RunConfig
+from busi.dataset import splits
+from busi.dataset.arrays import Arrays, published, restored, union, whole
+from busi.dataset.catalog import Catalog
+from busi.evaluation import metrics
+from busi.model import preprocessing
+from busi.model.metrics import published as published_metrics
+from busi.runs import BEST
+
+THRESHOLDS = np.arange(1, 20) / 20
+"""Thresholds of the probability among which the validation part chooses: 0.05 to 0.95."""
+
+
+class Published:
+    """Trained and scored on all lesion images, as the study's code did.
+
+    Args:
+        config: The run.
+        data: Its images.
+
+    Attributes:
+        training: The images and targets that are trained on, preprocessed but not augmented.
+    """
+
+    def __init__(self, config: RunConfig, data: Catalog):
+        arrays = published(data, config)
+        self.training = Arrays(preprocessing.scale(arrays.images, config.preprocessing), arrays.targets)
+
+    def metrics(self) -> list:
+        """What Keras accumulates beside the loss."""
+        return published_metrics()
+
+    def measured(self, model) -> dict[str, float]:
+        """Nothing more after an epoch."""
+        return {}
+
+    def improved(self, history: list[dict]) -> bool:
+        """No epoch is better than another: the last one counts."""
+        return False
+
+    def ended(self, history: list[dict]) -> bool:
+        """Every epoch is trained."""
+        return False
+
+    def score(self, model, history: list[dict], folder: Path) -> dict:
+        """The run's metrics: the last epoch as published, and the same images with the weights held still."""
+        still = model.evaluate(self.training.images, self.training.targets, batch_size=1, verbose=0, return_dict=True)
+        return {
+            "training": {name: history[-1][name] for name in still},
+            "still": still,
+            "images": len(self.training),
+            "seconds": sum(row["seconds"] for row in history),
+        }
+
+
+class Heldout:
+    """Trained on a fold's training part; its validation part decides epoch and threshold; its test part is scored.
+
+    Args:
+        config: The run.
+        data: Its images.
+
+    Attributes:
+        training: The images and targets that are trained on, preprocessed but not augmented.
+        validation: Those of the validation part, the same way.
+    """
+
+    def __init__(self, config: RunConfig, data: Catalog):
+        self.config, self.data = config, data
+        self.split = splits.of(data, config.split)
+        arrays = whole(data, config)
+        raw = arrays[self._rows("training")].images
+        scaled = Arrays(preprocessing.scale(arrays.images, config.preprocessing, raw), arrays.targets)
+        self.images = scaled.images
+        self.training, self.validation = scaled[self._rows("training")], scaled[self._rows("validation")]
+
+    def _rows(self, part: str) -> np.ndarray:
+        """Of the lesion images: normals are never trained on and decide nothing."""
+        return np.flatnonzero((self.split[f"fold{self.config.fold}"] == part) & (self.split.image_class != "normal"))
+
+    def metrics(self) -> list:
+        """The loss is enough while training."""
+        return []
+
+    def measured(self, model) -> dict[str, float]:
+        """`validation_dice`: Dice of the probabilities on the validation part, mean over its images.
+
+        Per image 2 sum(y p) / (sum(y) + sum(p)) over the lesion channel at the network's resolution: it needs no
+        threshold, and means the same whatever the loss.
+        """
+        p, y = self._predicted(model, self.validation.images), self.validation.targets[..., 0]
+        overlap, total = (y * p).sum(axis=(1, 2)), (y + p).sum(axis=(1, 2))
+        return {"validation_dice": float((2 * overlap / np.maximum(total, 1e-7)).mean())}
+
+    def improved(self, history: list[dict]) -> bool:
+        """Whether the last epoch is the best yet on the validation part."""
+        return _best(history) == len(history)
+
+    def ended(self, history: list[dict]) -> bool:
+        """Whether `patience` epochs have passed since the best."""
+        return bool(history and self.config.patience) and len(history) - _best(history) >= self.config.patience
+
+    def score(self, model, history: list[dict], folder: Path) -> dict:
+        """The run's metrics, of the best epoch's weights; writes ``per_image.csv`` and ``bins.csv`` into ``folder``.
+
+        The threshold is the one of `THRESHOLDS` with the best mean Dice on the validation part. Everything is computed
+        at the images' original sizes, against all masks of an image.
+        """
+        model.load_weights(folder / BEST)
+        threshold = _threshold(*self._restored(model, self._rows("validation")))
+        scored = np.flatnonzero(self.split[f"fold{self.config.fold}"] == "test")
+        truths, probabilities = self._restored(model, scored)
+        per_image = self.split.loc[scored, ["image_class", "name", "group"]].assign(
+            lesion_share=self.data.table.lesion_share[scored]
+        )
+        rows = [metrics.per_image(t, p, threshold) for t, p in zip(truths, probabilities, strict=True)]
+        per_image = per_image.reset_index(drop=True).join(pd.DataFrame(rows))
+        per_image.to_csv(folder / "per_image.csv", index=False, float_format="%.6f")
+        lesions = [i for i, truth in enumerate(truths) if truth.any()]
+        bins = sum(metrics.bins(truths[i], probabilities[i]).set_index("probability") for i in lesions)
+        bins.reset_index().to_csv(folder / "bins.csv", index=False)
+        return {
+            "threshold": float(threshold),
+            "best_epoch": _best(history),
+            "epochs": len(history),
+            "validation_dice": history[_best(history) - 1]["validation_dice"],
+            "parameters": model.count_params(),
+            "images": len(self.training),
+            "seconds": sum(row["seconds"] for row in history),
+        }
+
+    def _predicted(self, model, images: np.ndarray) -> np.ndarray:
+        return model.predict(images, batch_size=self.config.batch_size, verbose=0)[..., 0]
+
+    def _restored(self, model, rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Truth and probability of each image at its original size."""
+        table = self.data.table.loc[rows]
+        predicted = self._predicted(model, self.images[rows])
+        sizes = zip(predicted, table.height, table.width, strict=True)
+        return [union(files) for files in table.masks], [restored(p, h, w, self.config) for p, h, w in sizes]
+
+
+def of(config: RunConfig, data: Catalog) -> Published | Heldout:
+    """The protocol of a run, with its images."""
+    return {"published": Published, "heldout": Heldout}[config.protocol](config, data)
+
+
+def _best(history: list[dict]) -> int:
+    """The epoch, from 1, with the highest validation Dice; the earliest of equals, and none that went to nan."""
+    return 1 + int(np.argmax([np.nan_to_num(row["validation_dice"], nan=-1) for row in history]))
+
+
+def _threshold(truths: list[np.ndarray], probabilities: list[np.ndarray]) -> float:
+    dice = np.zeros(len(THRESHOLDS))
+    for truth, probability in zip(truths, probabilities, strict=True):
+        inside = [probability >= threshold for threshold in THRESHOLDS]
+        dice += [2 * (truth & each).sum() / (truth.sum() + each.sum()) for each in inside]
+    return THRESHOLDS[np.argmax(dice)]

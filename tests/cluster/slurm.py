@@ -1,0 +1,165 @@
+"""The smoke study through Slurm: a controller and two nodes on this machine, one of which is lost in the middle.
+
+Not named test_*: it installs Slurm from Debian's packages and needs root, so it runs where it is asked for only, with
+``make test-slurm``.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from working_copy import WorkingCopy
+
+PACKAGES = ("munge", "slurm-client", "slurmctld", "slurmd")
+
+# Nodes of one processor each, whatever this machine has; no database of past jobs; nothing outside of one folder.
+CONFIG = """
+ClusterName=busi
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmUser=root
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+MpiDefault=none
+ReturnToService=2
+SlurmdTimeout=15
+MinJobAge=86400
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=64000
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=64000
+PartitionName=all Nodes=ALL Default=YES State=UP
+"""
+
+# What a person adds to the repository's profile for the cluster at hand: here, no accounts and no database.
+SITE = {"slurm-status-command": "squeue", "slurm-no-account": True}
+
+
+class Cluster:
+    """Slurm's daemons on this machine, keeping all they have in one folder."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.daemons = folder, {}
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "SNAKEMAKE_PROFILE": str(folder / "site")}
+        for name in ("state", "node1", "node2", "site"):
+            (folder / name).mkdir()
+        (folder / "site" / "config.yaml").write_text(yaml.safe_dump(SITE))
+        (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, host=socket.gethostname(), ports=_ports(3)))
+        (folder / "munge.key").write_bytes(os.urandom(1024))
+        (folder / "munge.key").chmod(0o400)
+
+    def __enter__(self):
+        files = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
+        self._start("munged", "munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *files)
+        _wait(lambda: (self.folder / "munge.socket").exists(), "munged", 30)
+        self._start("slurmctld", "slurmctld", "-D")
+        for node in ("node1", "node2"):
+            # Processes of a namespace die with its first: a node is lost with all that runs on it, as in a power cut.
+            # srun inside of a job looks for its configuration where Slurm is installed, and nowhere else.
+            own = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec")
+            self._start(node, *own, f"mount --bind {self.folder} /etc/slurm; exec slurmd -D -N {node}")
+        _wait(lambda: self.ask("sinfo", "-h", "-o", "%D %t") == "2 idle", "both nodes", 120)
+        return self
+
+    def __exit__(self, *_):
+        for daemon in reversed(self.daemons.values()):
+            daemon.kill()
+            daemon.wait()
+
+    def ask(self, *command: str) -> str:
+        """What one of Slurm's commands prints; nothing where it fails."""
+        answer = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True)
+        return answer.stdout.strip()
+
+    def lose(self, node: str) -> None:
+        """Kill a node's daemon and every job on it."""
+        self.daemons[node].kill()
+        self.daemons[node].wait()
+
+    def _start(self, name: str, *command: str) -> None:
+        with (self.folder / f"{name}.out").open("w") as output:
+            self.daemons[name] = subprocess.Popen(
+                command, env=os.environ | self.environment, stdout=output, stderr=subprocess.STDOUT
+            )
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        pytest.skip("needs root on Debian or its kin, to install Slurm and to give its nodes namespaces of their own")
+    if not all(map(shutil.which, ("munged", "sbatch", "slurmctld", "slurmd"))):
+        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES], check=True)
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with Cluster(folder) as cluster:
+        yield cluster
+
+
+def test_a_study_that_loses_a_node_ends_with_the_tables_of_a_local_one(cluster, tmp_path):
+    local = WorkingCopy(tmp_path / "local", profile="smoke")
+    assert local.study(JOBS=2) == 0, local.said()
+
+    copy = WorkingCopy(tmp_path / "copy", profile="smoke")
+    study = copy.start(WORKFLOW_PROFILE="slurm", environment=cluster.environment)
+    lost = _wait(
+        lambda: _trainings(copy, "node1") if study.poll() is None else pytest.fail(copy.said()), "training", 900
+    )
+    job = lost[0].environ()["SLURM_JOB_ID"]
+    cluster.lose("node1")
+    assert not psutil.wait_procs(lost, timeout=10)[1]
+
+    assert study.wait() == 0, copy.said()
+    assert copy.tables() == local.tables()
+    shown = dict(re.findall(r"(\w+)=(\S*)", cluster.ask("scontrol", "show", "job", job)))
+    assert (shown["JobState"], shown["Restarts"], shown["NodeList"]) == ("COMPLETED", "1", "node2")
+    assert cluster.ask("sinfo", "-h", "-N", "-o", "%N %t").split()[1].startswith("down")
+
+
+def _trainings(copy: WorkingCopy, node: str) -> list[psutil.Process]:
+    """Processes that train on a node and have an epoch behind them, so that there is something to go on from."""
+    unfinished = [str(folder) for folder in copy.runs.glob("smoke/*/*/*.unfinished/epoch-*")]
+    found = []
+    for process in copy.processes("train"):
+        try:
+            runs = [f"{argument}-" for argument in process.cmdline() if "/fold" in argument]
+            begun = any(run in folder for run in runs for folder in unfinished)
+            if begun and process.environ().get("SLURMD_NODENAME") == node:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _wait(until, what: str, seconds: float):
+    """The first true value of ``until()``."""
+    end = time.monotonic() + seconds
+    while not (value := until()):
+        assert time.monotonic() < end, f"{what}: not there after {seconds} s"
+        time.sleep(0.05)
+    return value
+
+
+def _ports(count: int) -> list[int]:
+    """Ports that are free now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

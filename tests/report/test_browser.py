@@ -1,0 +1,216 @@
+"""Pages in a real browser, with the network off: a small report made here, and the committed ones as they stand."""
+
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from busi.config import ROOT
+from busi.report import display, pages
+
+STEMS = ["3_loss", "6_summary"]
+COMMITTED = sorted(ROOT.glob("reports/laptop/*.html"))
+LOSSES = pd.DataFrame(
+    # Texts would sort 0.3 before -2, and the two shown as 0.1489 look alike.
+    {"method": ["DICE", "KLD", "BCE", "MSE"], "loss": [0.14892, -2.0, None, 0.14888], "images": [647, 1000, 96, 9]}
+)
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if executable is None:
+        pytest.skip("needs Chromium: install it (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """Two pages as papermill and `busi page` would leave them, and their index; a smoke report."""
+    folder = tmp_path_factory.mktemp("smoke")
+    figure, axes = plt.subplots()
+    axes.plot([0.31, 0.30])
+    drawn = display.figure(figure, caption="Training loss.", alt="A falling curve.")
+    table = display.table(LOSSES, caption="Loss by method, after the last epoch of each of the runs that were trained.")
+    cells = [
+        new_code_cell('profile: str = "smoke"', execution_count=1, metadata={"tags": ["parameters"]}),
+        new_markdown_cell("# Which loss?\n\nDoes the *loss* matter?\n\n## The table"),
+        code("display.table(losses)", table.data),
+        new_markdown_cell("### Beside it\n\n| row | AUC |\n|---|---|\n| KLD | 0.985 |"),
+        code("display.figure(curves)", drawn.data),
+        code("Markdown(found)", "<p>It does <strong>not</strong>.</p>", tags=["finding"]),
+    ]
+    nbformat.write(new_notebook(cells=cells), folder / "executed.ipynb")
+    for stem in STEMS:
+        pages.page(folder / "executed.ipynb", folder / f"{stem}.html", profile="smoke", pages=STEMS)
+    (folder / "tables").mkdir()
+    (folder / "tables" / "floors.csv").write_text("floor,value\n", encoding="utf-8")
+    pages.index(
+        folder,
+        profile="smoke",
+        pages=STEMS,
+        title="A study",
+        question="Does it *work*?",
+        answer="It does **not**.",
+        claims=table.data,
+        size={"Images": "12"},
+        made={"Machine": "2 cores"},
+        commands={"Draw these pages again": "busi render reports/smoke"},
+        absent={"7 Gallery": "it shows pixels."},
+    )
+    return folder
+
+
+def code(source, html, tags=()):
+    output = new_output("display_data", data={"text/html": html})
+    return new_code_cell(source, outputs=[output], execution_count=1, metadata={"tags": list(tags)})
+
+
+@pytest.fixture
+def tab(browser: Browser):
+    """A page without a network that fails on whatever it wants to load, and on whatever it complains of."""
+    context = browser.new_context(viewport=WIDE, color_scheme="light")
+    context.set_offline(True)
+    page, complaints = context.new_page(), []
+    page.on("request", lambda request: complaints.append(request.url) if is_remote(request.url) else None)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def is_remote(url: str) -> bool:
+    return not url.startswith(("file:", "data:"))
+
+
+def violations(page: Page) -> str:
+    found = Axe().run(page)
+    return found.generate_report() if found.violations_count else ""
+
+
+def overflow(page: Page) -> int:
+    """Pixels by which the page, not a box in it, would scroll sideways."""
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def check(page: Page, file: Path) -> None:
+    """Light and wide, dark and narrow: nothing sticks out and nothing keeps a reader out."""
+    page.goto(file.as_uri())
+    assert (overflow(page), violations(page)) == (0, "")
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size(NARROW)
+    assert (overflow(page), violations(page)) == (0, "")
+
+
+@pytest.mark.parametrize("stem", [*STEMS, "index"])
+def test_a_page_is_open_to_everybody_in_light_and_dark_wide_and_narrow(tab, report, stem):
+    check(tab, report / f"{stem}.html")
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.stem)
+def test_a_committed_page_is_open_to_everybody_in_light_and_dark_wide_and_narrow(tab, file):
+    check(tab, file)
+    assert file.stat().st_size <= pages.LIMIT
+
+
+def test_every_link_of_the_navigation_leads_to_a_page(tab, report):
+    tab.goto((report / "index.html").as_uri())
+    for name, title in (("3 Loss", "Which loss?"), ("6 Summary", "Which loss?"), ("Overview", "A study")):
+        tab.get_by_role("navigation", name="Pages of this report").get_by_role("link", name=name).click()
+        assert tab.get_by_role("heading", level=1).inner_text() == title
+    assert "these numbers mean nothing" in tab.get_by_role("banner").inner_text()
+
+
+def test_one_switch_unfolds_all_code_and_folds_it_again(tab, report):
+    tab.goto((report / "3_loss.html").as_uri())
+    blocks = tab.locator(".code pre")
+    seen = [blocks.nth(place).is_visible() for place in range(blocks.count())]
+    assert seen == [False] * 4
+    for visible in (True, False):
+        tab.get_by_role("switch", name="Show all code").click()
+        assert [blocks.nth(place).is_visible() for place in range(blocks.count())] == [visible] * 4
+    tab.locator(".code summary").first.click()
+    assert [blocks.nth(place).is_visible() for place in range(blocks.count())] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("column", "presses", "order"),
+    [
+        ("method", 1, ["BCE", "DICE", "KLD", "MSE"]),
+        ("loss", 1, ["KLD", "MSE", "DICE", "BCE"]),  # by all digits, not by the four shown; missing ones last
+        ("loss", 2, ["DICE", "MSE", "KLD", "BCE"]),
+        ("images", 1, ["MSE", "BCE", "DICE", "KLD"]),  # "1,000" is more than "96"
+    ],
+)
+def test_a_heading_sorts_its_table_by_value_with_the_keyboard_too(tab, report, column, presses, order):
+    tab.goto((report / "3_loss.html").as_uri())
+    table = tab.get_by_role("table", name="Loss by method")
+    heading = table.get_by_role("columnheader", name=column)
+    heading.get_by_role("button").focus()
+    for press in range(presses):
+        tab.keyboard.press("Enter")
+        tab.wait_for_function(
+            "([cell, order]) => cell.ariaSort === order", arg=[heading.element_handle(), ORDERS[press]]
+        )
+    tab.wait_for_timeout(50)  # the library moves the rows a moment after it marks the heading
+    assert table.locator("tbody th").all_inner_texts() == order
+
+
+ORDERS = ["ascending", "descending"]
+
+
+def test_a_table_is_copied_as_it_is_sorted(tab, report):
+    tab.goto((report / "3_loss.html").as_uri())
+    box = tab.locator(".table", has_text="Loss by method")
+    box.get_by_role("columnheader", name="images").get_by_role("button").click()
+    tab.wait_for_timeout(50)
+    box.get_by_role("button", name="Copy").click()
+    box.get_by_role("button", name="Copied").wait_for()
+    tab.evaluate("document.body.prepend(document.createElement('textarea'))")
+    pasted = tab.get_by_role("textbox")
+    pasted.press("Control+V")
+    assert pasted.input_value().splitlines() == [
+        "method\tloss\timages",
+        "MSE\t0.1489\t9",
+        "BCE\t–\t96",
+        "DICE\t0.1489\t647",
+        "KLD\t-2.0000\t1,000",
+    ]
+
+
+def test_a_table_of_one_row_has_nothing_to_sort(tab, report):
+    tab.goto((report / "3_loss.html").as_uri())
+    single = tab.locator(".table", has_text="AUC")
+    assert single.get_by_role("button").all_inner_texts() == ["Copy"]
+
+
+def test_dark_turns_the_page_but_not_the_ground_of_a_figure_and_print_is_light(tab, report):
+    tab.goto((report / "3_loss.html").as_uri())
+    assert colours(tab) == ("rgb(255, 255, 255)", "rgb(27, 31, 36)", "rgb(255, 255, 255)")
+    tab.emulate_media(color_scheme="dark")
+    assert colours(tab) == ("rgb(20, 23, 27)", "rgb(227, 230, 234)", "rgb(255, 255, 255)")
+    tab.emulate_media(color_scheme="dark", media="print")
+    assert colours(tab)[:2] == ("rgb(255, 255, 255)", "rgb(27, 31, 36)")
+    assert not tab.get_by_role("navigation").first.is_visible()
+
+
+def colours(page: Page) -> tuple[str, ...]:
+    """Of the page's ground and letters, and of a figure's ground."""
+    style = "(tag) => getComputedStyle(document.querySelector(tag))"
+    body, image = (page.evaluate_handle(style, tag) for tag in ("body", "figure img"))
+    return (
+        body.evaluate("style => style.backgroundColor"),
+        body.evaluate("style => style.color"),
+        image.evaluate("style => style.backgroundColor"),
+    )
