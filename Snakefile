@@ -8,6 +8,7 @@ from shlex import quote
 from filelock import FileLock, Timeout
 
 from busi import config as parameters
+from busi.mechanisms import experiments
 from busi.report.overview import stems
 
 PROFILE = config.get("profile", "smoke")
@@ -19,9 +20,13 @@ if STUDY.train_missing and not STUDY.data_dir:
 
 REPORT, BUILD = f"reports/{PROFILE}", f"build/{PROFILE}"
 MARKS = f"{BUILD}/finished"
-RUNS = [run for protocol in parameters.PROTOCOLS for run in parameters.distinct(STUDY, protocol)]
-JOBS = [RUNS[start : start + STUDY.runs_per_job] for start in range(0, len(RUNS), STUDY.runs_per_job)]
+RUNS = experiments.every_job(STUDY)
+JOBS = [list(RUNS)[start : start + STUDY.runs_per_job] for start in range(0, len(RUNS), STUDY.runs_per_job)]
 FAMILY = {"1_upsampling": "upsampling", "2_optimization": "optimization", "3_loss": "loss", "4_data": "data"}
+GATHERED = [
+    f"{REPORT}/results/{name}"
+    for name in ("dataset.csv", "floors.json", "duplicates.csv", "split.csv", "heldout/trivial.sha256")
+]
 FILES = f"-f params/{PROFILE}.yaml"
 PAIRS = " ".join("-p " + quote(f"{name}={value}") for name, value in OVERRIDES.items())
 PAPERMILL_PAIRS = " ".join(f"-p {name} {quote(str(value))}" for name, value in OVERRIDES.items())
@@ -40,28 +45,33 @@ if workflow.is_main_process and not workflow.dryrun:
 
 def mark(job):
     """What says, in this working copy, that a job's runs are finished, and where they are."""
-    digest = job[0].digest() if len(job) == 1 else sha256("".join(run.digest() for run in job).encode()).hexdigest()[:8]
-    return f"{MARKS}/{job[0].label}-{digest}"
+    digest = sha256("".join(RUNS[name][0].digest() for name in job).encode()).hexdigest()[:8]
+    return f"{MARKS}/{job[0]}-{digest}"
 
 
-def finished(configs):
-    """The marks of the jobs that ``configs`` belong to; none where nothing is to be trained."""
-    return [mark(job) for job in JOBS if not set(configs).isdisjoint(job)] if STUDY.train_missing else []
+MARKED = {mark(job): job for job in JOBS} if STUDY.train_missing else {}
+
+
+def finished(names):
+    """The marks of the jobs that runs belong to; none where nothing is to be trained."""
+    return [mark for mark, job in MARKED.items() if not set(names).isdisjoint(job)]
 
 
 def needs(wildcards):
-    """A notebook's runs: those of its family, or all of them for the summary."""
+    """A notebook's runs: those of its family or its sections, or all of them for the summary."""
     if wildcards.notebook == "6_summary":
         return finished(RUNS)
+    if wildcards.notebook == "5_mechanisms":
+        return finished(experiments.jobs(STUDY))
     if family := FAMILY.get(wildcards.notebook):
         study = parameters.family(family, PROFILE, **OVERRIDES)
         variants = [runs for protocol in parameters.PROTOCOLS for runs in study.configs(protocol).values()]
-        return finished([run for runs in variants for run in runs])
+        return finished(run.label for runs in variants for run in runs)
     return []
 
 
 onerror:
-    missing = [run.label for job in JOBS if not Path(mark(job)).exists() for run in job] if STUDY.train_missing else []
+    missing = [name for mark, job in MARKED.items() if not Path(mark).exists() for name in job]
     if missing:
         print(
             f"busi: not trained: {', '.join(missing)}. The reasons are told above; a job that was killed ran out of "
@@ -90,8 +100,7 @@ if STUDY.train_missing:
 
     rule data:
         output:
-            table=f"{REPORT}/results/dataset.csv",
-            floors=f"{REPORT}/results/floors.json",
+            GATHERED,
         params:
             folder=str(STUDY.data_path),
         shell:
@@ -105,7 +114,7 @@ if STUDY.train_missing:
         output:
             f"{MARKS}/{{first}}-{{digest}}",
         params:
-            runs=lambda wildcards, output: " ".join(quote(run.label) for job in JOBS if mark(job) == output[0] for run in job),
+            runs=lambda wildcards, output: " ".join(map(quote, MARKED[output[0]])),
         threads: 1
         shell:
             "busi train {params.runs} {FILES} {PAIRS} --threads {threads} > {output}"
@@ -117,7 +126,7 @@ rule notebook:
         parameters=lambda wildcards: [
             f"params/{name}.yaml" for name in (FAMILY.get(wildcards.notebook), PROFILE) if name
         ],
-        gathered=[f"{REPORT}/results/dataset.csv", f"{REPORT}/results/floors.json"],
+        gathered=GATHERED if STUDY.train_missing else [],
         runs=needs,
     output:
         f"{BUILD}/{{notebook}}.ipynb",

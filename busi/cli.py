@@ -50,13 +50,17 @@ def split(folder: Path) -> None:
 
 @app.command()
 def data(files: Files, parameters: Pairs = None) -> None:
-    """Verify a study's images and gather what its report needs of them: dataset.csv and floors.json."""
+    """Verify a study's images and gather what its report needs of them beside the runs."""
     from busi.dataset import catalog
     from busi.evaluation import floors
+    from busi.report import heldout
 
     study = _study(files, parameters)
     catalog.gathered(study)
     floors.gathered(study)
+    heldout.near_duplicates(study)
+    heldout.split(study)
+    heldout.trivial(study)
 
 
 @app.command()
@@ -71,18 +75,17 @@ def train(
     """Train runs of a study one after another, or find them finished, and gather their results."""
     from busi import study as runs
     from busi.dataset import catalog
+    from busi.mechanisms import experiments
 
     study = _study(files, parameters)
-    configs = {run.label: run for protocol in config.PROTOCOLS for run in config.distinct(study, protocol)}
+    jobs = experiments.every_job(study)
     for label in labels:
-        if label not in configs:
-            close = ", ".join(get_close_matches(label, configs, cutoff=0))
-            raise StudyError(
-                f"{label}: not one of the {len(configs)} runs of profile {study.profile!r}; close: {close}"
-            )
+        if label not in jobs:
+            close = ", ".join(get_close_matches(label, jobs, cutoff=0))
+            raise StudyError(f"{label}: not one of the {len(jobs)} runs of profile {study.profile!r}; close: {close}")
     data = catalog.of(study)
-    for label in labels:
-        print(runs.finished(configs[label], data, runs.store(study), threads=threads).folder)
+    for run, store in (jobs[label] for label in labels):
+        print(runs.finished(run, data, store, threads=threads).folder)
 
 
 @app.command()

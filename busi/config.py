@@ -101,8 +101,8 @@ class RunConfig(Size):
         learning_rate: Initial rate, per step of one batch.
         momentum: Of SGD; must be 0 for Adam, which has none.
         schedule: "constant", or "exponential": rate * 0.96 ** (step / 1000), continuous.
-        loss: "bce" and "kld" average over both channels' pixels, "dice" is taken over a whole batch, "dice+bce" is
-            the sum of both.
+        loss: "bce" and "kld" average over both channels' pixels; "dice" is taken over both channels of a whole batch
+            (published), "lesion-dice" over the lesion channel alone, "lesion-dice+bce" is the sum of that and "bce".
         bce: What "bce" is taken of. "logits": each softmax logit through a sigmoid of its own, which is what Keras on
             TensorFlow makes of BinaryCrossentropy behind a softmax (published); "probabilities": the softmax's.
         preprocessing: "none"; "normalize": each image to [0, 1] by its own extremes; "standardize": that, then the
@@ -132,7 +132,7 @@ class RunConfig(Size):
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["constant", "exponential"] = "constant"
-    loss: Literal["bce", "kld", "dice", "dice+bce"] = "bce"
+    loss: Literal["bce", "kld", "dice", "lesion-dice", "lesion-dice+bce"] = "bce"
     bce: Literal["logits", "probabilities"] = "logits"
     preprocessing: Literal["none", "normalize", "standardize", "augment", "augment-image", "text", "code"] = "none"
     masks: Literal["first", "all"] = "first"

@@ -19,8 +19,8 @@ from filelock import FileLock
 
 from busi.config import RunConfig, StudyError
 
-TRAINING_VERSION = 1
-"""Raised by a person when training code changes meaning: runs of another version are not found."""
+TRAINING_VERSION = {"published": 1, "heldout": 2}
+"""By protocol; raised by a person when training code changes meaning: runs of another version are not found."""
 
 STATE = "state.weights.h5"
 EPOCHS = frozenset({"epochs"})
@@ -86,7 +86,7 @@ class Store:
 
     def key(self, config: RunConfig, fingerprint: str) -> str:
         """Hash of all that changes the numbers: configuration, data and training version."""
-        return config.digest(fingerprint, str(TRAINING_VERSION))
+        return config.digest(fingerprint, str(TRAINING_VERSION[config.protocol]))
 
     def folder(self, config: RunConfig, fingerprint: str) -> Path:
         """Where the finished run is or will be."""
@@ -132,7 +132,7 @@ class Store:
             Run(folder, RunConfig(**stored["config"]))
             for folder in self.folder(config, fingerprint).parent.glob(f"fold{config.fold}-seed{config.seed}-????????")
             if (stored := _stored(folder)).get("fingerprint") == fingerprint
-            and stored["training_version"] == TRAINING_VERSION
+            and stored["training_version"] == TRAINING_VERSION[config.protocol]
             and not _damage(folder, weights=True)
         ]
         prefixes = [
@@ -151,7 +151,7 @@ class Store:
             "key": self.key(config, fingerprint),
             "config": config.model_dump(),
             "fingerprint": fingerprint,
-            "training_version": TRAINING_VERSION,
+            "training_version": TRAINING_VERSION[config.protocol],
             "sha256": {file.name: _sha256(file) for file in sorted(checkpoint.iterdir()) if file.name != "config.json"},
         }
         _write_json(checkpoint / "config.json", stored)

@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from busi import cli, config
 from busi.config import ROOT, RunConfig
-from busi.dataset import arrays, catalog
-from busi.evaluation import floors
+from busi.dataset import arrays, catalog, phantom
+from busi.evaluation import floors, predictors
 
 # The command where no Keras backend can be imported.
 BARE = "import sys; sys.modules.update(keras=None, tensorflow=None); from busi.cli import main; main()"
@@ -63,7 +64,7 @@ def test_an_unknown_run_stops_with_the_names_closest_to_it_before_keras_is_impor
     done = bare("train", "published/loss-mse/fold0-seed0", "-f", SMOKE)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "busi: published/loss-mse/fold0-seed0: not one of the 27 runs of profile 'smoke'; close: "
+        "busi: published/loss-mse/fold0-seed0: not one of the 37 runs of profile 'smoke'; close: "
         "published/loss-dice/fold0-seed0, published/loss-kld/fold0-seed0, published/baseline/fold0-seed0\n"
     )
 
@@ -149,13 +150,21 @@ def test_phantom_draws_what_is_asked_for_and_never_over_another(busi, elsewhere,
 
 
 @pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
-def test_data_gathers_images_and_floors(busi, elsewhere, phantom_dir):
-    assert busi("data", "-f", SMOKE, "-p", f"data_dir={phantom_dir}", "-p", "image_size=188") == 0
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+def test_data_gathers_what_the_report_needs_of_the_images(busi, elsewhere, tmp_path_factory):
+    folder = phantom.draw(tmp_path_factory.mktemp("data") / "phantom", benign=16, malignant=8, normal=4, seed=0)
+    assert busi("data", "-f", SMOKE, "-p", f"data_dir={folder}", "-p", "image_size=188") == 0
     results = elsewhere / "reports" / "smoke" / "results"
-    assert written(elsewhere) == {"reports/smoke/results/dataset.csv", "reports/smoke/results/floors.json"}
-    targets = arrays.published(catalog.read(phantom_dir), RunConfig(image_size=188)).targets
+    untrained = [f"heldout/{name}/{file}.csv" for name in predictors.PREDICTORS for file in ("per_image", "bins")]
+    assert {file.removeprefix("reports/smoke/results/") for file in written(elsewhere) if "runs/" not in file} == {
+        *("dataset.csv", "floors.json", "duplicates.csv", "split.csv", "heldout/trivial.sha256"),
+        *(name.replace(" ", "-") for name in untrained),
+    }
+    targets = arrays.published(catalog.read(folder), RunConfig(image_size=188)).targets
     assert json.loads((results / "floors.json").read_text(encoding="utf-8")) == floors.of(targets)
-    assert len((results / "dataset.csv").read_text(encoding="utf-8").splitlines()) == 1 + 12
+    assert len((results / "dataset.csv").read_text(encoding="utf-8").splitlines()) == 1 + 28
+    split = pd.read_csv(results / "split.csv")
+    assert (split.filter(like="fold") == "test").sum(axis=1).eq(1).all()
 
 
 @pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")

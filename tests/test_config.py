@@ -71,7 +71,7 @@ def written(folder, **files):
         ({"learning_rate": float("nan")}, "learning_rate: got nan (float); should be a finite number"),
         ({"momentum": 1.0}, "momentum: got 1.0 (float); should be less than 1"),
         ({"base_filters": 15}, "base_filters: got 15 (int); should be a multiple of 2"),
-        ({"loss": "mse"}, "loss: got 'mse' (str); should be 'bce', 'kld', 'dice' or 'dice+bce'"),
+        ({"loss": "mse"}, "loss: got 'mse' (str); should be 'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice+bce'"),
         ({"fold": 5}, "fold: got 5 (int); should be less than 5"),
         ({"fold": 1}, "fold, patience: need a split that holds images out; set both to 0"),
         ({"patience": 5}, "fold, patience: need a split that holds images out; set both to 0"),
@@ -98,7 +98,7 @@ def test_a_faulty_parameter_is_named_with_what_it_got_and_takes(values, message)
 def test_every_fault_is_told_at_once():
     assert refused(epochs=0, loss="mse") == (
         "run.yaml: epochs: got 0 (int); should be greater than or equal to 1;"
-        " loss: got 'mse' (str); should be 'bce', 'kld', 'dice' or 'dice+bce'"
+        " loss: got 'mse' (str); should be 'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice+bce'"
     )
 
 
@@ -156,7 +156,11 @@ def test_a_variant_cannot_set_what_the_study_draws(field):
 @pytest.mark.parametrize(
     "settings, variant, message",
     [
-        ({}, {"loss": "KLD"}, "loss: got 'KLD' (str); should be 'bce', 'kld', 'dice' or 'dice+bce'"),
+        (
+            {},
+            {"loss": "KLD"},
+            "loss: got 'KLD' (str); should be 'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice+bce'",
+        ),
         ({}, {"optimizer": "adam"}, "momentum: got 0.9 with optimizer adam, which has none: set momentum to 0"),
         ({"masks": "every"}, {}, "masks: got 'every' (str); should be 'first' or 'all'"),
     ],

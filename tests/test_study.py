@@ -79,7 +79,7 @@ def test_every_family_is_asked_under_either_protocol(tmp_path):
     shutil.copytree(REPOSITORY / "params", tmp_path / "params")
     found = study.every_family(held_out(), "heldout")
     assert list(found) == ["upsampling", "optimization", "loss", "data"]
-    assert [len(variants) for variants in found.values()] == [5, 7, 4, 5]
+    assert [len(variants) for variants in found.values()] == [5, 7, 5, 5]
     assert all(runs == [] for variants in found.values() for runs in variants.values())
 
 

@@ -45,6 +45,14 @@ def background(pixels: np.ndarray) -> np.ndarray:
     return np.zeros(pixels.shape, np.float32)
 
 
+def lesion(pixels: np.ndarray) -> np.ndarray:
+    """Lesion everywhere, whatever is shown: float32 ones of the shape of ``pixels``.
+
+    What a network comes to that answers every pixel alike, once a threshold is chosen by Dice.
+    """
+    return np.ones(pixels.shape, np.float32)
+
+
 def darkest_blob(pixels: np.ndarray) -> np.ndarray:
     """The patch darker than the tissue at its depth, large, compact and near the middle, by threshold and morphology.
 
@@ -72,7 +80,7 @@ def darkest_blob(pixels: np.ndarray) -> np.ndarray:
 
 
 def scored(catalog: Catalog, groups: pd.Series) -> dict[str, Scored]:
-    """Both predictors on every image, at its own resolution: "constant" (`background`) and "darkest blob".
+    """Each of `PREDICTORS` on every image, at its own resolution.
 
     Args:
         catalog: The images.
@@ -92,7 +100,8 @@ def scored(catalog: Catalog, groups: pd.Series) -> dict[str, Scored]:
     return {name: _gathered(images, [each[name] for each in done]) for name in PREDICTORS}
 
 
-PREDICTORS = {"constant": background, "darkest blob": darkest_blob}
+PREDICTORS = {"constant": background, "everything": lesion, "darkest blob": darkest_blob}
+"""By the names that files of their scores go by."""
 
 
 def _likeness(patch, shape: np.ndarray) -> float:

@@ -10,10 +10,10 @@ import pandas as pd
 import yaml
 
 from busi import study as runs
-from busi.config import FOLDS, ROOT, RunConfig, Study, StudyError, validated
+from busi.config import FOLDS, PROTOCOLS, ROOT, RunConfig, Study, StudyError, distinct, validated
 from busi.dataset import catalog
 from busi.dataset.catalog import Catalog
-from busi.runs import Run, Store
+from busi.runs import TRAINING_VERSION, Run, Store
 from busi.study import Runs
 
 FILE = ROOT / "params" / "mechanisms.yaml"
@@ -81,13 +81,30 @@ def store(study: Study, section: str) -> Store:
 
 
 def jobs(study: Study) -> dict[str, tuple[RunConfig, Store]]:
-    """Every run of every section with its store, by name: "mechanisms/ladder/published/baseline/fold0-seed0"."""
+    """Every run of every section with its store, by its folder in the report's results.
+
+    "mechanisms/ladder/published/baseline/fold0-seed0", and "heldout/baseline/fold0-seed0" for those that sections share
+    with the families or with each other.
+    """
     return {
-        f"mechanisms/{section}/{config.label}": (config, store(study, section))
+        (store(study, section).results / config.label).relative_to(study.report_path / "results").as_posix(): (
+            config,
+            store(study, section),
+        )
         for section in settings(study)["sections"]
         for found in configs(study, section).values()
         for config in found
     }
+
+
+def every_job(study: Study) -> dict[str, tuple[RunConfig, Store]]:
+    """Every run of the study with its store, by its folder in the report's results: families first, then `jobs`.
+
+    Raises:
+        StudyError: As `busi.config.distinct`.
+    """
+    families = [config for protocol in PROTOCOLS for config in distinct(study, protocol)]
+    return {config.label: (config, runs.store(study)) for config in families} | jobs(study)
 
 
 def ensure(study: Study, section: str) -> Runs:
@@ -134,13 +151,17 @@ def gathered(study: Study, name: str, make: Callable[[Catalog], pd.DataFrame], *
         data = catalog.of(study)
         settled = {"image_size": study.image_size, "settings": study.settings, "folds": study.folds}
         settled |= {"heldout": study.heldout, "trajectory": settings(study)["trajectory"]}
-        hangs_on = [data.fingerprint, *(run.config.digest() for run in of), json.dumps(settled, sort_keys=True)]
+        hangs_on = [data.fingerprint, *(_version(run) for run in of), json.dumps(settled, sort_keys=True)]
         key = hashlib.sha256(" ".join([str(VERSION), *hangs_on]).encode()).hexdigest()[:16]
         if _key(file) != key:
             table = make(data).to_csv(index=False, float_format="%.6g")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"# key {key}\n{table}", encoding="utf-8")
     return pd.read_csv(file, skiprows=1) if file.is_file() else None
+
+
+def _version(run: Run) -> str:
+    return run.config.digest(str(TRAINING_VERSION[run.config.protocol]))
 
 
 def _key(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""The losses, over both channels: the three published ones, and Dice and cross-entropy together."""
+"""The losses: the three published ones over both channels, and Dice of the lesion alone, by itself and with BCE."""
 
 import keras
 from keras import ops
@@ -22,12 +22,23 @@ class ProbabilityCrossentropy(keras.losses.Loss):
         return ops.mean(keras.losses.binary_crossentropy(y_true, probabilities), axis=-1)
 
 
-class DicePlusCrossentropy(keras.losses.Loss):
-    """Dice over the whole batch plus `ProbabilityCrossentropy`: y and p are (n, h, w, 2), the result is a number."""
+class LesionDice(keras.losses.Loss):
+    """Dice over the lesion pixels of the whole batch: y and p are (n, h, w, 2), lesion first; the result is a number.
+
+    Milletari, Navab, Ahmadi: V-Net (2016), section 3, with sums in place of sums of squares.
+    """
+
+    def call(self, y_true, y_pred):
+        """1 - 2 sum(y p) / (sum(y) + sum(p)) over the first channel."""
+        return keras.losses.dice(y_true[..., :1], y_pred[..., :1])
+
+
+class LesionDicePlusCrossentropy(keras.losses.Loss):
+    """`LesionDice` plus `ProbabilityCrossentropy`: y and p are (n, h, w, 2), the result is a number."""
 
     def call(self, y_true, y_pred):
         """The sum of the two."""
-        return keras.losses.dice(y_true, y_pred) + ops.mean(ProbabilityCrossentropy().call(y_true, y_pred))
+        return LesionDice().call(y_true, y_pred) + ops.mean(ProbabilityCrossentropy().call(y_true, y_pred))
 
 
 def get(config: RunConfig) -> keras.losses.Loss:
@@ -39,8 +50,11 @@ def get(config: RunConfig) -> keras.losses.Loss:
       (``_keras_logits``); so did the published runs, as far as anyone can tell. On one-hot targets it is neither KLD
       nor categorical cross-entropy, which "bce" of "probabilities" is.
     - "kld", mean over pixels of the sum over channels: y log(y / p); Keras clips y to at most 1.
-    - "dice", over all pixels and channels of the batch: 1 - 2 sum(y p) / (sum(y) + sum(p)).
-    - "dice+bce", the sum of "dice" and "bce" of "probabilities".
+    - "dice", over all pixels and channels of the batch: 1 - 2 sum(y p) / (sum(y) + sum(p)). Where the channels are
+      complements, both sums are the number of pixels, whatever is predicted, and this is the mean absolute error: it
+      weighs a lesion by its area.
+    - "lesion-dice", the same over the lesion channel alone.
+    - "lesion-dice+bce", the sum of "lesion-dice" and "bce" of "probabilities".
 
     The public notebook names functions for "kld" and "dice" that it never defines; Keras' own are the reading here.
 
@@ -51,8 +65,10 @@ def get(config: RunConfig) -> keras.losses.Loss:
         return keras.losses.KLDivergence()
     if config.loss == "dice":
         return keras.losses.Dice()
-    if config.loss == "dice+bce":
-        return DicePlusCrossentropy()
+    if config.loss == "lesion-dice":
+        return LesionDice()
+    if config.loss == "lesion-dice+bce":
+        return LesionDicePlusCrossentropy()
     if config.bce == "probabilities":
         return ProbabilityCrossentropy()
     if keras.backend.backend() != "tensorflow":

@@ -206,9 +206,10 @@ def plain(markdown: str) -> str:
     return markdown.replace("**", "")
 
 
-def flat(runs: dict[str, Runs]) -> list[Run]:
-    """All families' runs in one list; one that stands in several tables stands in it as often."""
-    return [run for variants in runs.values() for found in variants.values() for run in found]
+def distinct(runs: dict[str, Runs]) -> list[Run]:
+    """All families' runs, each once, whatever number of tables it stands in."""
+    every = [run for variants in runs.values() for found in variants.values() for run in found]
+    return list({run.folder: run for run in every}.values())
 
 
 def by_class(images: pd.DataFrame) -> pd.DataFrame:

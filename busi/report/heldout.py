@@ -21,9 +21,9 @@ from busi.evaluation import metrics, predictors, statistics
 from busi.runs import Run
 from busi.study import Runs, ensure
 
-CONSTANT, BLOB = "Background everywhere", "Darkest blob"
+CONSTANT, EVERYTHING, BLOB = "Background everywhere", "Lesion everywhere", "Darkest blob"
 
-TRIVIAL = {CONSTANT: "constant", BLOB: "darkest blob"}
+TRIVIAL = {CONSTANT: "constant", EVERYTHING: "everything", BLOB: "darkest blob"}
 """Untrained predictors as tables name them -> as `busi.evaluation.predictors` does."""
 
 COLUMNS = (

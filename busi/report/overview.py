@@ -1,13 +1,18 @@
 """The index of a report: what the study asks, what it found, how big it was and how to make it again."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
-from busi.config import BORDER, ROOT, Study
+from busi.config import BORDER, ROOT, RunConfig, Study
 from busi.dataset import catalog
 from busi.evaluation import floors
-from busi.report import figures, findings, pages, tables
+from busi.mechanisms import ladder
+from busi.report import claims, display, figures, findings, heldout, mechanisms, pages, tables
 from busi.report.display import STYLE
+from busi.report.heldout import Answers
 from busi.runs import Run
 from busi.study import Runs, every_family
 
@@ -15,7 +20,8 @@ QUESTION = (
     "A student paper trained a U-Net on BUSI, breast ultrasound images with lesion masks, and compared upsampling "
     "layers, optimizers, losses and preprocessing in four small tables (Duffy, Hassan, Kim: *Breast Ultrasound Image "
     "Segmentation Analysis*, 2024). This report rebuilds those tables as they were made, training metrics and faults "
-    "included, and sets each row beside its floor: what a predictor scores that never looks at the image."
+    "included, and sets each row beside its floor: what a predictor scores that never looks at the image. Then it asks "
+    "the same questions on images held out from training."
 )
 
 
@@ -43,8 +49,10 @@ def write(study: Study):
         StudyError: Floors or images have not been gathered.
     """
     runs, floor = every_family(study), floors.gathered(study)
-    found = rows(runs)
-    distinct = list({run.folder: run for run in findings.flat(runs)}.values())
+    found, answers = rows(runs), heldout.every_family(study)
+    verdicts = claims.table(answers)
+    distinct = findings.distinct(runs)
+    scored = findings.distinct({name: answer.runs for name, answer in answers.items()})
     written = [stem for stem in stems() if (study.report_path / f"{stem}.html").is_file()]
     return pages.index(
         study.report_path,
@@ -52,11 +60,14 @@ def write(study: Study):
         pages=written,
         title="Breast ultrasound segmentation: a published study rebuilt",
         question=QUESTION,
-        answer=f"{findings.on_the_floor(found, floor['accuracy'])}\n\n{blind(floor, distinct)}",
+        answer="\n\n".join(
+            [findings.on_the_floor(found, floor["accuracy"]), blind(floor, distinct), held_out(answers, verdicts)]
+        ),
         size=_size(study, distinct),
-        made=made(distinct),
+        made=made([*distinct, *scored]),
         commands=_commands(study),
-        pictures=[_headline(study, found, floor["accuracy"])],
+        pictures=[_headline(study, found, floor["accuracy"]), *_ladder(study)],
+        claims=display.table(verdicts, caption="Each claim, what was published, our held-out answer and verdict.").data,
         absent={pages.label(stem): "it has not been drawn." for stem in stems() if stem not in written},
     )
 
@@ -80,6 +91,19 @@ def blind(floor: dict[str, float], runs: list[Run]) -> str:
             f"still: {seeing or 'none'} of {len(runs)}."
         )
     return text
+
+
+def held_out(answers: dict[str, Answers], verdicts: pd.DataFrame) -> str:
+    """What became of the claims, and how far the held-out runs are.
+
+    Args:
+        answers: Of all families.
+        verdicts: As `busi.report.claims.table`.
+    """
+    finished, planned = (
+        frozenset.union(*(getattr(each, name) for each in answers.values())) for name in ("finished", "planned")
+    )
+    return f"{claims.summed_up(verdicts)} {findings.heldout_progress(len(finished), len(planned))}"
 
 
 def made(runs: list[Run]) -> dict[str, str]:
@@ -122,7 +146,17 @@ def _size(study: Study, runs: list[Run]) -> dict[str, str]:
         "Epochs": f"{study.epochs} (published: 75), batches of one image",
         "Arithmetic": study.precision,
         "Runs": findings.progress(runs, study.epochs),
+        "Held-out runs": _heldout_size(study),
     }
+
+
+def _heldout_size(study: Study) -> str:
+    """Of the protocol's baseline, of which every other held-out run is a change."""
+    run = RunConfig(protocol="heldout", **study.heldout)
+    return (
+        f"{run.image_size}² pixels, aspect ratio kept, {run.base_filters} to {16 * run.base_filters} filters, at most "
+        f"{run.epochs} epochs in batches of {run.batch_size}; scored at each image's own size"
+    )
 
 
 def _commands(study: Study) -> dict[str, str]:
@@ -136,15 +170,37 @@ def _commands(study: Study) -> dict[str, str]:
 
 
 def _headline(study: Study, found: pd.DataFrame, floor: float) -> pages.Picture:
-    picture = study.report_path / "figures" / "rows-against-floor.svg"
-    picture.parent.mkdir(parents=True, exist_ok=True)
     with plt.style.context(STYLE):
         fig = figures.rows_against_floor(found, floor)
-        fig.savefig(picture, metadata={"Creator": None, "Date": None})
-        plt.close(fig)
     return pages.Picture(
-        picture,
+        _saved(study, "rows-against-floor", fig),
         alt=findings.plain(findings.on_the_floor(found, floor)),
         caption="Accuracy on the training images of the nine distinct published rows, and of ours, against the "
         "accuracy of calling every pixel background.",
     )
+
+
+def _ladder(study: Study) -> list[pages.Picture]:
+    """From the published number to the held-out one; nothing where no rung has been scored."""
+    rungs = ladder.measured(study)
+    if rungs is None:
+        return []
+    found, published = ladder.table(rungs), tables.published_row("upsampling", "Upsampling2D")
+    return [
+        pages.Picture(
+            _saved(study, "ladder", mechanisms.waterfall(found, published)),
+            alt=findings.plain(ladder.conclusion(found, published)),
+            caption="From the published number (star) to the held-out one in single steps, each with the 95 % interval "
+            "of its change; dashed, background everywhere on the same images.",
+        )
+    ]
+
+
+def _saved(study: Study, name: str, fig: Figure) -> Path:
+    """The figure as ``figures/<name>.svg`` of the report: the same bytes every time."""
+    file = study.report_path / "figures" / f"{name}.svg"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with plt.style.context(STYLE):
+        fig.savefig(file, metadata={"Creator": None, "Date": None})
+    plt.close(fig)
+    return file

@@ -52,11 +52,7 @@ def block(study: Study) -> str:
         f"that a constant probability of lesion reaches is {floor['bce']:.4f}."
     )
     answers = heldout.every_family(study)
-    finished, planned = (
-        frozenset.union(*(getattr(each, name) for each in answers.values())) for name in ("finished", "planned")
-    )
-    progressed = findings.heldout_progress(len(finished), len(planned))
-    held_out = f"{claims.summed_up(claims.table(answers))} {progressed}"
-    progress = findings.progress(findings.flat(runs), study.epochs)
+    held_out = overview.held_out(answers, claims.table(answers))
+    progress = findings.progress(findings.distinct(runs), study.epochs)
     figure = f"![{findings.plain(found)}](reports/{study.profile}/figures/rows-against-floor.svg)"
     return "\n\n".join([found, constant, held_out, f"Profile `{study.profile}`: {progress}", figure])

@@ -110,9 +110,9 @@ def scored(phantoms):
     return predictors.scored(phantoms, pd.Series(range(100, 100 + len(names)), index=names).iloc[::-1])
 
 
-def test_both_are_scored_on_every_image_as_a_network_is(phantoms, scored):
-    assert list(scored) == ["constant", "darkest blob"]
-    for name, predict in (("constant", predictors.background), ("darkest blob", predictors.darkest_blob)):
+def test_all_are_scored_on_every_image_as_a_network_is(phantoms, scored):
+    assert list(scored) == ["constant", "everything", "darkest blob"]
+    for name, predict in predictors.PREDICTORS.items():
         table = scored[name].per_image
         assert table.name.to_list() == phantoms.table.name.to_list()
         assert table.group.to_list() == list(range(100, 100 + len(table)))
@@ -139,6 +139,16 @@ def test_the_constant_stands_at_its_floor(phantoms, scored):
     assert row["auc"] == 0.5
     assert row["accuracy"] == pytest.approx(1 - phantoms.lesions.lesion_share.mean())
     assert row["hd95"] == pytest.approx(np.hypot(phantoms.lesions.height, phantoms.lesions.width).mean())
+
+
+def test_everything_scores_what_the_lesion_s_share_alone_makes_of_it(scored):
+    """All of the lesion and all of the rest inside: recall 1, precision s, Dice 2 s / (1 + s), accuracy s."""
+    images = scored["everything"].per_image
+    lesions = images[images.image_class != "normal"]
+    share = lesions.lesion_share
+    assert (lesions.recall == 1).all()
+    for name, expected in (("precision", share), ("dice", 2 * share / (1 + share)), ("accuracy", share)):
+        assert lesions[name].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-9)
 
 
 def test_looking_beats_not_looking(scored):

@@ -17,7 +17,7 @@ SECTIONS = ("collapse", "identity", "misalignment", "flips", "checkerboards", "l
 
 def test_the_sweep_holds_the_published_protocol_save_padding_and_what_a_label_says():
     found = {label: run for label, (run,) in experiments.configs(LAPTOP, "collapse").items()}
-    size = {"image_size": 64, "base_filters": 8, "epochs": 3, "padding": "same"}
+    size = {"image_size": 64, "base_filters": 8, "epochs": 10, "padding": "same"}
     assert found["SGD + momentum, 0.01"] == RunConfig(**size)
     assert found["Adam, 0.001"] == RunConfig(**size, optimizer="adam", momentum=0.0, learning_rate=0.001)
     for label, run in found.items():
@@ -48,12 +48,22 @@ def test_runs_that_other_notebooks_have_are_found_there(section, family):
     assert experiments.store(LAPTOP, section) == study.store(LAPTOP)
 
 
-def test_no_two_runs_share_a_place():
+def test_a_run_is_named_after_the_one_place_where_it_is_gathered():
     for profile in (LAPTOP, SMOKE):
-        jobs = experiments.jobs(profile)
-        assert {name.split("/")[1] for name in jobs} == set(SECTIONS)
-        places = [where.gathered(run) for run, where in jobs.values()]
-        assert len(set(places)) == len(places)
+        for name, (run, where) in experiments.every_job(profile).items():
+            assert where.gathered(run) == profile.report_path / "results" / name
+
+
+def test_every_run_of_every_section_is_a_job_and_those_of_families_are_shared():
+    for profile in (LAPTOP, SMOKE):
+        jobs = experiments.every_job(profile)
+        for section in SECTIONS:
+            where = experiments.store(profile, section)
+            for run in (run for runs in experiments.configs(profile, section).values() for run in runs):
+                assert (run, where) in jobs.values()
+        families = {run.label: run for protocol in config.PROTOCOLS for run in config.distinct(profile, protocol)}
+        assert families.items() <= {name: run for name, (run, _) in jobs.items()}.items()
+        assert experiments.jobs(profile).keys() <= jobs.keys()
 
 
 def test_a_quick_profile_has_two_runs_a_section_of_its_own_size():

@@ -14,7 +14,8 @@ CONFIGS = {
     "bce of logits": RunConfig(bce="logits"),
     "kld": RunConfig(loss="kld"),
     "dice": RunConfig(loss="dice"),
-    "dice+bce": RunConfig(loss="dice+bce"),
+    "lesion-dice": RunConfig(loss="lesion-dice"),
+    "lesion-dice+bce": RunConfig(loss="lesion-dice+bce"),
 }
 CROSS_ENTROPY = keras.losses.CategoricalCrossentropy()
 
@@ -47,7 +48,8 @@ def pixels():
         ("bce", 0.4904146),  # (-ln 0.75 - ln 0.5) / 2 = (0.2876821 + 0.6931472) / 2
         ("kld", 0.4904146),  # the same: only the true channel counts, but for 1e-7 * ln(1e-7) in the other
         ("dice", 0.375),  # 1 - 2 * (0.75 + 0.5) / (2 + 2)
-        ("dice+bce", 0.8654146),  # 0.375 + 0.4904146
+        ("lesion-dice", 0.3333333),  # 1 - 2 * 0.75 / (1 + 1.25)
+        ("lesion-dice+bce", 0.8237480),  # 0.3333333 + 0.4904146
     ],
 )
 def test_a_lesion_and_a_background_pixel_by_hand(name, by_hand):
@@ -65,7 +67,8 @@ def test_a_lesion_and_a_background_pixel_by_hand(name, by_hand):
         ("kld", 0.5198604),
         # 1 - 2 * (0.125 + 0.625) / (1.5 + 1)
         ("dice", 0.4),
-        ("dice+bce", 1.0931472),
+        ("lesion-dice", 0.6666667),  # 1 - 2 * 0.125 / (0.25 + 0.5)
+        ("lesion-dice+bce", 1.3598139),
     ],
 )
 def test_a_soft_mirror_pixel_by_hand(name, by_hand):
@@ -127,11 +130,22 @@ def test_dice_of_one_hot_pixels_is_the_mean_absolute_error(pixels):
     assert value("dice", targets, probabilities) == pytest.approx(np.abs(targets - probabilities).mean(), rel=1e-5)
 
 
-def test_dice_and_bce_are_summed_unweighted(pixels):
-    targets, probabilities = pixels
-    dice = 1 - 2 * (targets * probabilities).sum() / (targets.sum() + probabilities.sum())
-    expected = dice + log_loss(targets.ravel(), probabilities.ravel())
-    assert value("dice+bce", targets, probabilities) == pytest.approx(expected, rel=1e-5)
+def test_dice_of_the_lesion_is_taken_over_the_whole_batch_and_its_channel_alone(pixels):
+    y, p = (channels[..., 0] for channels in pixels)
+    assert value("lesion-dice", *pixels) == pytest.approx(1 - 2 * (y * p).sum() / (y.sum() + p.sum()), rel=1e-5)
+
+
+def test_dice_of_the_lesion_and_bce_are_summed_unweighted(pixels):
+    y, p = (channels[..., 0] for channels in pixels)
+    expected = 1 - 2 * (y * p).sum() / (y.sum() + p.sum()) + log_loss(pixels[0].ravel(), pixels[1].ravel())
+    assert value("lesion-dice+bce", *pixels) == pytest.approx(expected, rel=1e-5)
+
+
+def test_missing_every_lesion_costs_dice_of_the_lesion_all_and_dice_of_both_channels_little():
+    targets = one_hot(np.arange(100).reshape(1, 10, 10) < 9)
+    background = one_hot(np.zeros((1, 10, 10)))
+    assert value("lesion-dice", targets, background) == pytest.approx(1, abs=1e-6)
+    assert value("dice", targets, background) == pytest.approx(0.09, abs=1e-6)
 
 
 # Behind a softmax
@@ -197,17 +211,21 @@ def test_a_soft_mirror_pixel_pulls_each_loss_elsewhere(name, by_hand):
 
 
 @needs_tensorflow
-def test_dice_and_bce_pull_with_the_sum_of_their_gradients(logits):
+def test_dice_of_the_lesion_and_bce_pull_with_the_sum_of_their_gradients(logits):
     """Whatever the softmax hands on: the bce in it is that of the probabilities."""
     targets, z = logits
-    gradients = {name: behind_softmax(losses.get(CONFIGS[name]), targets, z)[1] for name in ("dice+bce", "dice", "bce")}
-    np.testing.assert_allclose(gradients["dice+bce"], gradients["dice"] + gradients["bce"], rtol=2e-5, atol=2e-7)
+    names = ("lesion-dice+bce", "lesion-dice", "bce")
+    both, dice, bce = (behind_softmax(losses.get(CONFIGS[name]), targets, z)[1] for name in names)
+    np.testing.assert_allclose(both, dice + bce, rtol=2e-5, atol=2e-7)
 
 
 @needs_tensorflow
 @pytest.mark.parametrize(
     "name, precision",
-    [*((name, "float32") for name in CONFIGS), ("bce of logits", "mixed_bfloat16"), ("dice+bce", "mixed_bfloat16")],
+    [
+        *((name, "float32") for name in CONFIGS),
+        *((name, "mixed_bfloat16") for name in ("bce of logits", "lesion-dice+bce")),
+    ],
 )
 def test_a_network_is_trained_on_its_loss(name, precision):
     """In Keras' own step, on a graph. Features are zero, so that the logits are the biases -2 and 0.5."""
@@ -224,7 +242,9 @@ def test_a_network_is_trained_on_its_loss(name, precision):
         "kld": rel_entr(targets, softmax).sum(axis=-1).mean(),
         "dice": 1 - 2 * (targets * softmax).sum() / (targets.sum() + softmax.sum()),
     }
-    expected["dice+bce"] = expected["dice"] + expected["bce"]
+    lesion, found = targets[..., 0], softmax[..., 0]
+    expected["lesion-dice"] = 1 - 2 * (lesion * found).sum() / (lesion.sum() + found.sum())
+    expected["lesion-dice+bce"] = expected["lesion-dice"] + expected["bce"]
     model.compile("sgd", losses.get(CONFIGS[name]), jit_compile=False)
     assert model.train_on_batch(image, targets) == pytest.approx(expected[name], abs=3e-6)
 

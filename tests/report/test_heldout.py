@@ -8,7 +8,7 @@ from busi import config
 from busi.config import RunConfig, Study
 from busi.dataset import catalog, phantom
 from busi.report import heldout
-from busi.report.heldout import BLOB, CONSTANT, Answers
+from busi.report.heldout import BLOB, CONSTANT, EVERYTHING, Answers
 
 
 def answers(runs, trivial=None, planned=()):
@@ -167,7 +167,7 @@ def test_untrained_predictors_are_gathered_and_read_without_the_data(study):
     assert heldout.trivial(study.model_copy(update={"train_missing": False})) == {}
     written = heldout.trivial(study)
     read = heldout.trivial(study.model_copy(update={"train_missing": False, "data_dir": ""}))
-    assert list(read) == [CONSTANT, BLOB]
+    assert list(read) == [CONSTANT, EVERYTHING, BLOB]
     for label, scored in read.items():
         pd.testing.assert_frame_equal(scored.per_image, written[label].per_image)
         assert scored.per_image.name.nunique() == 12
