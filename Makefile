@@ -5,6 +5,7 @@ PROFILE ?= smoke
 DATA    ?=
 RUNS    ?= runs
 KILLS   ?= 100
+PARTS   ?= speed study scale
 
 # Where the jobs of a study run: on this machine, or through one of profiles/, and then how many at a time.
 WORKFLOW_PROFILE ?=
@@ -33,7 +34,7 @@ $(error WORKFLOW_PROFILE=$(WORKFLOW_PROFILE): no such profile. There are: $(notd
 endif
 endif
 
-.PHONY: help study report test test-faults test-slurm lint format lock lab clean
+.PHONY: help study plan report bench test test-faults test-slurm lint format lock lab clean
 
 help: ## List these targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
@@ -44,9 +45,15 @@ study: .venv/.installed ## Run a study [PROFILE=smoke|laptop|paper DATA=Dataset_
 		--config profile="$(PROFILE)" runs_dir="$(RUNS)" $(if $(DATA),data_dir="$(DATA)")
 	@echo "The study is in reports/$(PROFILE)/index.html"
 
+plan: .venv/.installed ## Say what a study has left to train and for how long, and start nothing [PROFILE=laptop DATA=... JOBS=2]
+	.venv/bin/busi plan -f params/$(PROFILE).yaml -p runs_dir="$(RUNS)" $(if $(DATA),-p data_dir="$(DATA)") --jobs $(JOBS)
+
 report: .venv/.installed ## Draw a report again from what it has gathered, without data or training [PROFILE=laptop]
 	.venv/bin/busi render "reports/$(PROFILE)" --jobs $(JOBS)
 	@echo "The report is in reports/$(PROFILE)/index.html"
+
+bench: .venv/.installed ## Measure speed and growth on a quiet machine, into reports/benchmark/ [PARTS="speed study scale"]
+	.venv/bin/busi bench $(PARTS)
 
 test: .venv/.installed ## Run the tests; the environment variable BUSI_DATA_DIR adds those on real images
 	.venv/bin/python -m pytest -n 2 --dist loadfile --ignore tests/faults

@@ -54,7 +54,8 @@ MARKED = {mark(job): job for job in JOBS} if STUDY.train_missing else {}
 
 def finished(names):
     """The marks of the jobs that runs belong to; none where nothing is to be trained."""
-    return [mark for mark, job in MARKED.items() if not set(names).isdisjoint(job)]
+    wanted = set(names)
+    return [mark for mark, job in MARKED.items() if not wanted.isdisjoint(job)]
 
 
 def needs(wildcards):
@@ -101,6 +102,8 @@ if STUDY.train_missing:
     rule data:
         output:
             GATHERED,
+        benchmark:
+            f"{BUILD}/benchmark/data.tsv"
         params:
             folder=str(STUDY.data_path),
         shell:
@@ -113,6 +116,8 @@ if STUDY.train_missing:
             f"{REPORT}/results/dataset.csv",
         output:
             f"{MARKS}/{{first}}-{{digest}}",
+        benchmark:
+            f"{BUILD}/benchmark/run/{{first}}-{{digest}}.tsv"
         params:
             runs=lambda wildcards, output: " ".join(map(quote, MARKED[output[0]])),
         threads: 1
@@ -126,10 +131,13 @@ rule notebook:
         parameters=lambda wildcards: [
             f"params/{name}.yaml" for name in (FAMILY.get(wildcards.notebook), PROFILE) if name
         ],
+        settings=lambda wildcards: "params/mechanisms.yaml" if wildcards.notebook == "5_mechanisms" else [],
         gathered=GATHERED if STUDY.train_missing else [],
         runs=needs,
     output:
         f"{BUILD}/{{notebook}}.ipynb",
+    benchmark:
+        f"{BUILD}/benchmark/notebook/{{notebook}}.tsv"
     params:
         files=lambda wildcards, input: " ".join(f"-f {file}" for file in input.parameters),
         pairs=PAPERMILL_PAIRS,
@@ -144,6 +152,8 @@ rule page:
         f"{BUILD}/{{notebook}}.ipynb",
     output:
         f"{REPORT}/{{notebook}}.html",
+    benchmark:
+        f"{BUILD}/benchmark/page/{{notebook}}.tsv"
     shell:
         "busi page {input} {output}"
 
@@ -153,5 +163,7 @@ rule index:
         [f"{REPORT}/{stem}.html" for stem in stems()],
     output:
         f"{REPORT}/index.html",
+    benchmark:
+        f"{BUILD}/benchmark/index.tsv"
     shell:
         "busi index {PROFILE}"

@@ -89,6 +89,33 @@ def train(
 
 
 @app.command()
+def plan(
+    files: Files,
+    parameters: Pairs = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Workers that train side by side.")] = 2,
+) -> None:
+    """Say how many runs a study has, how many are done, and how long the rest will take; nothing is started."""
+    from busi import plan
+
+    study = _study(files, parameters)
+    print(plan.described(study, plan.table(study), jobs))
+
+
+@app.command()
+def bench(
+    parts: Annotated[list[str] | None, typer.Argument(help="speed, study, scale; all where none is named.")] = None,
+    filters: Annotated[list[int], typer.Option(help="Widths of the published network.")] = [64, 16],  # noqa: B006
+    windows: Annotated[int, typer.Option(min=1, help="Of each contender, in turn.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Of a window.")] = 10,
+) -> None:
+    """Measure speed, the smoke study and how cost grows, into reports/benchmark/."""
+    from busi.benchmark import record
+
+    record.measure(parts or list(record.PARTS), filters=filters, windows=windows, seconds=seconds)
+    print(record.page(record.OUT))
+
+
+@app.command()
 def page(notebook: Path, out: Path) -> None:
     """Write an executed NOTEBOOK as the page OUT, reports/<profile>/<name>.html."""
     from busi.report import overview, pages

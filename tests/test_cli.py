@@ -12,14 +12,14 @@ from busi.config import ROOT, RunConfig
 from busi.dataset import arrays, catalog, phantom
 from busi.evaluation import floors, predictors
 
-# The command where no Keras backend can be imported.
-BARE = "import sys; sys.modules.update(keras=None, tensorflow=None); from busi.cli import main; main()"
+# The command where some packages cannot be imported.
+BARE = "import sys; sys.modules.update(dict.fromkeys({})); from busi.cli import main; main()"
 SMOKE = str(ROOT / "params" / "smoke.yaml")
 TINY = ("-p", "image_size=188", "-p", "base_filters=2", "-p", "epochs=1")
 
 
-def bare(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", BARE, *arguments], capture_output=True, text=True)
+def bare(*arguments, without=("keras", "tensorflow")) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", BARE.format(without), *arguments], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -56,8 +56,14 @@ def written(folder) -> set[str]:
 def test_help_lists_the_commands_without_a_keras_backend():
     done = bare("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("phantom", "verify", "split", "data", "train", "page", "index"):
+    for command in ("phantom", "verify", "split", "data", "train", "plan", "bench", "page", "index"):
         assert f" {command} " in done.stdout
+
+
+def test_help_of_the_benchmark_waits_for_nothing_that_it_measures_with():
+    done = bare("bench", "--help", without=("keras", "tensorflow", "numpy", "pandas", "snakemake"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[default: 64, 16]" in done.stdout
 
 
 def test_an_unknown_run_stops_with_the_names_closest_to_it_before_keras_is_imported():
@@ -109,6 +115,10 @@ def test_a_missing_notebook_or_profile_is_told(busi, elsewhere):
     assert told == f"busi: {notebook}: no such notebook; execute it with papermill first"
     assert "huge.yaml: no such parameter file" in busi("index", "huge")
     assert written(elsewhere) == set()
+
+
+def test_an_unknown_part_of_the_benchmark_is_told(busi):
+    assert busi("bench", "study", "sped") == "busi: bench: no part 'sped'; there are speed, study, scale"
 
 
 def test_without_a_parameters_file_the_usage_is_shown(busi, capsys):
@@ -183,3 +193,18 @@ def test_train_gathers_the_run_and_finds_it_finished_the_second_time(busi, elsew
     assert busi(*command) == 0
     assert capsys.readouterr().out == f"{folder}\n"
     assert weights[0].stat().st_mtime_ns == before
+
+
+@pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
+def test_plan_counts_what_train_has_done_and_says_when_the_rest_will_be(busi, elsewhere, phantom_dir, capsys):
+    study = ("-f", SMOKE, "-p", f"data_dir={phantom_dir}", *TINY)
+    assert busi("train", "published/loss-dice/fold0-seed0", *study) == 0
+    before = written(elsewhere)
+    capsys.readouterr()
+    assert busi("plan", *study, "--jobs", 3) == 0
+    found, left, unknown = capsys.readouterr().out.splitlines()
+    assert found == "smoke: 27 runs; 1 finished, 0 under way, 26 not begun"
+    assert " on 3 workers " in left
+    assert " of training in 8 runs," in left
+    assert unknown.startswith("left, and for how long is not known: 18 runs of protocol heldout, image_size 32, ")
+    assert written(elsewhere) == before
