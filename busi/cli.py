@@ -51,16 +51,40 @@ def split(folder: Path) -> None:
 @app.command()
 def data(files: Files, parameters: Pairs = None) -> None:
     """Verify a study's images and gather what its report needs of them beside the runs."""
+    study = _study(files, parameters)  # first, so that a mistake is told at once
     from busi.dataset import catalog
     from busi.evaluation import floors
     from busi.report import heldout
 
-    study = _study(files, parameters)
     catalog.gathered(study)
     floors.gathered(study)
     heldout.near_duplicates(study)
     heldout.split(study)
     heldout.trivial(study)
+
+
+@app.command()
+def params(
+    notebook: Annotated[str, typer.Argument(help="Its name, e.g. 3_loss; all are listed without one.")] = "",
+) -> None:
+    """Show what each parameter of NOTEBOOK is, for papermill's -p NAME VALUE: type, default, meaning."""
+    import nbformat
+    from papermill import inspect_notebook
+
+    logging.getLogger("papermill").setLevel(logging.WARNING)  # which file it reads is what was asked for
+    files = {file.stem: file for file in sorted((config.ROOT / "notebooks").glob("*.ipynb"))}
+    if not notebook:
+        titles = [(name, _title(nbformat.read(file, as_version=4))) for name, file in files.items()]
+        print(_columns(titles))
+    elif notebook not in files:
+        raise StudyError(f"{notebook}: no such notebook; there are {', '.join(files)}")
+    else:
+        found = inspect_notebook(files[notebook]).values()
+        print(
+            _columns(
+                [tuple(each[part] for part in ("name", "inferred_type_name", "default", "help")) for each in found]
+            )
+        )
 
 
 @app.command()
@@ -73,11 +97,11 @@ def train(
     threads: Annotated[int | None, typer.Option(help="Of TensorFlow's arithmetic.")] = None,
 ) -> None:
     """Train runs of a study one after another, or find them finished, and gather their results."""
+    study = _study(files, parameters)  # first, so that a mistake is told at once
     from busi import study as runs
     from busi.dataset import catalog
     from busi.mechanisms import experiments
 
-    study = _study(files, parameters)
     jobs = experiments.every_job(study)
     for label in labels:
         if label not in jobs:
@@ -154,6 +178,20 @@ def main() -> None:
         app()
     except StudyError as error:
         sys.exit(f"busi: {error}")
+
+
+def _title(notebook) -> str:
+    """The first heading of a notebook, which is its page's title."""
+    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
+
+
+def _columns(rows: list[tuple[str, ...]]) -> str:
+    """Rows of text with their columns aligned, save the last, which may be long."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    )
 
 
 def _study(files: list[Path], parameters: list[str] | None) -> config.Study:

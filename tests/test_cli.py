@@ -1,6 +1,7 @@
 """The command: what it tells a user who made a mistake, and that it works on phantom images."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -56,7 +57,7 @@ def written(folder) -> set[str]:
 def test_help_lists_the_commands_without_a_keras_backend():
     done = bare("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("phantom", "verify", "split", "data", "train", "plan", "bench", "page", "index"):
+    for command in ("phantom", "verify", "split", "data", "params", "train", "plan", "bench", "page", "index"):
         assert f" {command} " in done.stdout
 
 
@@ -127,6 +128,30 @@ def test_without_a_parameters_file_the_usage_is_shown(busi, capsys):
 
 
 # Work
+
+
+def test_params_lists_the_notebooks_by_their_titles(busi, capsys):
+    assert busi("params") == 0
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(listed) == sorted(file.stem for file in (ROOT / "notebooks").glob("*.ipynb"))
+    assert (listed["0_dataset"], listed["3_loss"]) == ("The data set", "Table 3: loss")
+
+
+@pytest.mark.parametrize("notebook", sorted(file.stem for file in (ROOT / "notebooks").glob("*.ipynb")))
+def test_params_shows_type_default_and_meaning_of_every_parameter(busi, capsys, notebook):
+    assert busi("params", notebook) == 0
+    cell = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"][0]
+    declared = [re.fullmatch(r"(\w+): (\w+) = (.+?)  # (.+)", line.strip()).groups() for line in cell["source"]]
+    out, err = capsys.readouterr()
+    # Columns stand two spaces or more apart, and nothing in them does.
+    assert [tuple(re.split(r" {2,}", line)) for line in out.splitlines()] == declared
+    assert err == ""
+
+
+def test_params_names_the_notebooks_when_it_is_asked_for_another(busi, capsys):
+    told = busi("params", "3_los")
+    assert told.startswith("busi: 3_los: no such notebook; there are 0_dataset, 1_upsampling, ")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_verify_counts_phantom_images_and_warns_that_they_are_not_the_release(busi, elsewhere, phantom_dir, capsys):
