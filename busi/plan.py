@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from busi import study as runs
-from busi.config import PROTOCOLS, RunConfig, Study, distinct
+from busi.config import RunConfig, Study
 from busi.dataset import catalog
+from busi.mechanisms import experiments
 from busi.runs import Run, Store
 
 SIZE = ("protocol", "image_size", "base_filters", "batch_size", "precision")
@@ -18,19 +18,18 @@ def table(study: Study) -> pd.DataFrame:
     """Every run of ``study``, in the order in which they are started; nothing is trained or changed.
 
     Returns:
-        One row a run: `run` (its label), `state` ("finished", "unfinished" or "missing"), `epoch` (how many it has),
-        `epochs` (how many it may have: the validation part may end a held-out run earlier), the fields of `SIZE`, and
-        `seconds` (left, at the median seconds an epoch of runs of the same size that have any; NaN where none has).
+        One row a run: `run` (as `busi train` takes it), `state` ("finished", "unfinished" or "missing"), `epoch` (how
+        many it has), `epochs` (how many it may have: the validation part may end a held-out run earlier), the fields of
+        `SIZE`, and `seconds` (left, at the median seconds an epoch of runs of the same size that have any; NaN where none has).
 
     Raises:
         StudyError: As `busi.dataset.catalog.of`.
     """
-    data, where = catalog.of(study), runs.store(study)
-    rows, epochs = [], []
-    for config in (config for protocol in PROTOCOLS for config in distinct(study, protocol)):
+    data, rows, epochs = catalog.of(study), [], []
+    for name, (config, where) in experiments.every_job(study).items():
         size = {field: getattr(config, field) for field in SIZE}
         state, history = _so_far(config, data.fingerprint, where)
-        rows.append({"run": config.label, "state": state, "epoch": len(history), "epochs": config.epochs} | size)
+        rows.append({"run": name, "state": state, "epoch": len(history), "epochs": config.epochs} | size)
         epochs.append(history.assign(**size))
     planned = pd.DataFrame(rows)
     speed = pd.concat(epochs).groupby(list(SIZE)).seconds.median().rename("an_epoch")

@@ -19,6 +19,12 @@ def asked(tmp_path, monkeypatch, phantom_dir):
     families = {name: {"family": name} for name in config.FAMILIES}
     families["upsampling"]["variants"] = {"Up": {}, "Transposed": {"upsampling": "Conv2DTranspose"}}
     families["loss"]["heldout_variants"] = {"BCE": {}}
+    experiments = {
+        "sizes": {"small": {"image_size": 32, "padding": "same", "epochs": 2}},
+        "quick": {},
+        "sections": {"ladder": {"size": "small", "variants": {"rebuilt": {}}}},
+    }
+    (tmp_path / "params" / "mechanisms.yaml").write_text(yaml.safe_dump(experiments))
     profile = {
         "profile": "tiny",
         "data_dir": str(phantom_dir),
@@ -52,7 +58,7 @@ def planned(asked):
 
 
 def test_what_is_left_at_the_median_speed_of_the_same_size(planned):
-    published = planned[planned.protocol == "published"].set_index("run")
+    published = planned[(planned.protocol == "published") & (planned.image_size == 300)].set_index("run")
     assert published.state.to_dict() == {
         "published/baseline/fold0-seed0": "finished",
         "published/upsampling-Conv2DTranspose/fold0-seed0": "unfinished",
@@ -64,6 +70,7 @@ def test_what_is_left_at_the_median_speed_of_the_same_size(planned):
     heldout = planned[planned.protocol == "heldout"]
     assert heldout.run.tolist() == ["heldout/baseline/fold2-seed2", "heldout/baseline/fold2-seed7"]
     assert heldout.seconds.isna().all()
+    assert planned.run.tolist()[-1] == "mechanisms/ladder/published/padding-same/fold0-seed0"
 
 
 def test_planning_changes_nothing(planned, asked, tmp_path):
@@ -74,12 +81,14 @@ def test_planning_changes_nothing(planned, asked, tmp_path):
 
 def test_the_plan_in_sentences(planned, asked):
     assert plan.described(asked, planned, workers=2).splitlines() == [
-        "tiny: 6 runs; 1 finished, 1 under way, 4 not begun",
+        "tiny: 7 runs; 1 finished, 1 under way, 5 not begun",
         "  published/upsampling-Conv2DTranspose/fold0-seed0: after epoch 2 of 4",
         # 50 and 100 on one worker, 100 on the other.
         "left: at most 3 min on 2 workers (5 min of training in 3 runs, at the speed of the epochs so far)",
         "left, and for how long is not known: 2 runs of protocol heldout, image_size 32, base_filters 64, "
         "batch_size 8, precision float32, of which none has an epoch yet",
+        "left, and for how long is not known: 1 runs of protocol published, image_size 32, base_filters 64, "
+        "batch_size 1, precision float32, of which none has an epoch yet",
     ]
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from busi import config as parameters
 from busi import study as runs
-from busi.config import FOLDS, PROTOCOLS, ROOT, RunConfig, Study, StudyError, distinct, validated
+from busi.config import FOLDS, PROTOCOLS, RunConfig, Study, StudyError, distinct, validated
 from busi.dataset import catalog
 from busi.dataset.catalog import Catalog
 from busi.runs import TRAINING_VERSION, Run, Store
 from busi.study import Runs
 
-FILE = ROOT / "params" / "mechanisms.yaml"
+FILE = "params/mechanisms.yaml"
+"""Of the repository."""
 
 VERSION = 1
 """Raised by a person when code that makes a gathered table changes meaning: those of another are made again."""
@@ -26,16 +28,16 @@ NOT_RUN = "Not run yet."
 
 def settings(study: Study) -> dict:
     """``params/mechanisms.yaml``; under a quick profile its own entries take the place of the common ones."""
-    return _read() | _quick(study)
+    return _read(parameters.ROOT / FILE) | _quick(study)
 
 
 def _quick(study: Study) -> dict:
-    return _read()["quick"].get(study.profile, {})
+    return _read(parameters.ROOT / FILE)["quick"].get(study.profile, {})
 
 
 @cache
-def _read() -> dict:
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+def _read(file: Path) -> dict:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def size(study: Study, name: str) -> dict:

@@ -12,6 +12,7 @@ from busi.mechanisms.ladder import RUNGS
 
 LAPTOP = config.read(config.ROOT / "params" / "laptop.yaml")
 SMOKE = config.read(config.ROOT / "params" / "smoke.yaml")
+PARAMS = config.ROOT / "params"
 SECTIONS = ("collapse", "identity", "misalignment", "flips", "checkerboards", "leakage", "ladder")
 
 
@@ -82,6 +83,7 @@ def test_an_unknown_size_is_named():
 @pytest.fixture
 def phantom_study(tmp_path, monkeypatch) -> Study:
     monkeypatch.setattr(config, "ROOT", tmp_path)
+    (tmp_path / "params").symlink_to(PARAMS)
     return Study(data_dir="phantom", runs_dir="runs", image_size=236)
 
 
