@@ -20,7 +20,8 @@ def table(study: Study) -> pd.DataFrame:
     Returns:
         One row a run: `run` (as `busi train` takes it), `state` ("finished", "unfinished" or "missing"), `epoch` (how
         many it has), `epochs` (how many it may have: the validation part may end a held-out run earlier), the fields of
-        `SIZE`, and `seconds` (left, at the median seconds an epoch of runs of the same size that have any; NaN where none has).
+        `SIZE`, and `seconds` (left, at the median seconds an epoch of runs of the same size that have any; NaN where
+        none has).
 
     Raises:
         StudyError: As `busi.dataset.catalog.of`.
