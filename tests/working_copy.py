@@ -34,6 +34,10 @@ FEW = {"KLD": {"loss": "kld"}, "DICE": {"loss": "dice"}}
 """Variants that stay themselves in a study of few runs; all others are the baseline: three runs in place of nine."""
 
 
+TIMED = {"runs.csv", "heldout.csv"}
+"""Tables with a column `seconds`, which no two studies share."""
+
+
 class WorkingCopy:
     """A copy of the repository under ``folder``, and a study of it.
 
@@ -87,10 +91,10 @@ class WorkingCopy:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def tables(self) -> dict[str, bytes]:
-        """The report's tables; of the runs', all but the seconds that they took."""
+        """The report's tables, but for the seconds that runs took."""
         found = {file.name: file.read_bytes() for file in (self.report / "tables").iterdir()}
-        if runs := found.pop("runs.csv", None):
-            found["runs.csv"] = pd.read_csv(io.BytesIO(runs), dtype=str).drop(columns="seconds").to_csv().encode()
+        for name in TIMED & found.keys():
+            found[name] = pd.read_csv(io.BytesIO(found[name]), dtype=str).drop(columns="seconds").to_csv().encode()
         return found
 
     def processes(self, *words: str) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ import pytest
 from working_copy import WorkingCopy, kill
 
 KILLS = int(os.environ.get("KILLS", 3))
-FEW = "KILLS" not in os.environ
+STUDY = {"profile": "smoke"} if "KILLS" in os.environ else {"few": True}
 
 SHARE = 0.25
 """The longest that a study is left alone, as a share of what the whole of it takes: enough for any of its jobs."""
@@ -18,7 +18,7 @@ SHARE = 0.25
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """The tables of a study that nobody killed, and the seconds it took."""
-    copy = WorkingCopy(tmp_path_factory.mktemp("reference") / "copy", few=FEW)
+    copy = WorkingCopy(tmp_path_factory.mktemp("reference") / "copy", **STUDY)
     start = time.monotonic()
     assert copy.study() == 0, copy.said()
     return copy.tables(), time.monotonic() - start
@@ -37,13 +37,13 @@ def killed(copy, workers, moments):
     return len(moments)
 
 
-@pytest.mark.parametrize("workers", [2] if FEW else [1, 2])
+@pytest.mark.parametrize("workers", [1, 2] if "KILLS" in os.environ else [2])
 def test_killed_at_random_moments_it_ends_with_the_same_tables(reference, workers, tmp_path):
     tables, seconds = reference
     moments = list(np.random.default_rng(workers).uniform(0, SHARE * seconds, KILLS))
     studies = 0
     while moments:
-        copy = WorkingCopy(tmp_path / f"copy{studies}", few=FEW)
+        copy = WorkingCopy(tmp_path / f"copy{studies}", **STUDY)
         kills = killed(copy, workers, moments)
         assert copy.tables() == tables
         print(f"{workers} worker(s), study {studies + 1}: ended after {kills} kills, {len(moments) - kills} are left")
