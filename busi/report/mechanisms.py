@@ -74,7 +74,8 @@ def collapsing(study: Study) -> Section:
         f"has become a constant. {_size(config)}, everything else as published save the padding.",
         table_caption="Every setting, and the network before training. Loss: mean over the epoch; the rest of the "
         "final weights.",
-        digits={"learning_rate": 4, "dead_relus": 3, "gradient_norm": 4},
+        digits={"dead_relus": 3, "gradient_norm": 4},
+        columns=["setting", "state", "loss", "accuracy", "auc", "lesion_share", "gradient_norm", "dead_relus"],
     )
 
 
@@ -287,7 +288,7 @@ def sweep(table: pd.DataFrame) -> Figure:
                 ax.axhline(untrained[column].iloc[0], color="#666666", linestyle=":", label="untrained")
             ax.set(xscale="log", xlabel="Learning rate", title=title)
         axes[1].set_yscale("log")
-        axes[0].legend(*axes[1].get_legend_handles_labels(), fontsize=9)
+        fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)
     return fig
 
 
