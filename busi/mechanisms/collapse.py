@@ -128,15 +128,16 @@ def conclusion(table: pd.DataFrame | None) -> str:
     freed = list(changes.setting[changes.state == FINDS])
     if not len(changes):
         return f"{text}."
-    return f"{text}; single changes to the baseline that free it: {', '.join(freed) or 'none'} of {len(changes)}."
+    named = f": {'; '.join(freed)}" if freed else ""
+    return f"{text}; of {len(changes)} single changes to the baseline {len(freed) or 'none'} free it{named}."
 
 
 def _state(ran: pd.DataFrame, state: str) -> str:
     some = ran[ran.state == state]
     named = {
-        FINDS: f"{len(some)} find lesions ({', '.join(some.setting)})",
+        FINDS: f"{len(some)} find lesions ({'; '.join(some.setting)})",
         PLATEAU: f"{len(some)} stand on the floor's plateau (AUC to {some.auc.max():.3f}, no better than background)",
-        CONSTANT: f"{len(some)} have collapsed into a constant ({', '.join(some.setting)})",
+        CONSTANT: f"{len(some)} have collapsed into a constant ({'; '.join(some.setting)})",
     }
     dead = some.dead_relus.mean()
     return named[state] if np.isnan(dead) else f"{named[state]} with {dead:.0%} of the ReLUs dead"

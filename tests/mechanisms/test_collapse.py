@@ -78,14 +78,14 @@ def test_the_conclusion_lets_adams_rates_decide_on_claim_2():
     adam = {0.1: (0.9, 0.8), 0.01: (0.9, 0.85), 0.001: (0.95, 0.95)}
     text = collapse.conclusion(sweep(adam, {"shuffled": (0.9, 0.9), "standardized images": (0.93, 0.9)}))
     assert text == (
-        "Of 5 settings, after 3 epochs, 2 find lesions (Adam, 0.001, standardized images) with 75% of the ReLUs dead; "
+        "Of 5 settings, after 3 epochs, 2 find lesions (Adam, 0.001; standardized images) with 75% of the ReLUs dead; "
         "2 stand on the floor's plateau (AUC to 0.900, no better than background) with 85% of the ReLUs dead; 1 have "
         "collapsed into a constant (Adam, 0.1) with 100% of the ReLUs dead; Adam finds lesions at 0.001 and not at "
-        "0.01, 0.1: the rate decides, against claim 2; single changes to the baseline that free it: standardized "
-        "images of 2."
+        "0.01, 0.1: the rate decides, against claim 2; of 2 single changes to the baseline 1 free it: standardized "
+        "images."
     )
     both = collapse.conclusion(sweep({0.01: (0.94, 0.9), 0.001: (0.95, 0.9)}, {}))
     assert both.endswith("Adam finds lesions at every rate tried (0.001, 0.01), as claim 2 has it.")
     none = collapse.conclusion(sweep({0.01: (0.9, 0.9)}, {"shuffled": (0.9, 0.9)}))
     assert "Adam finds lesions at none of the rates tried (0.01), so that claim 2 stays open here" in none
-    assert none.endswith("that free it: none of 1.")
+    assert none.endswith("of 1 single changes to the baseline none free it.")
