@@ -30,6 +30,7 @@ def closed():
 @pytest.fixture
 def study(tmp_path, monkeypatch) -> Study:
     """A report that nothing has been gathered for."""
+    (tmp_path / "params").symlink_to(config.ROOT / "params")
     monkeypatch.setattr(config, "ROOT", tmp_path)
     return Study(train_missing=False, heldout={"image_size": 32, "base_filters": 2, "epochs": 3})
 
