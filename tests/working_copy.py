@@ -28,6 +28,7 @@ TINY = {
     "base_filters": 2,
     "epochs": 4,
     "show_pixels": True,
+    "heldout": {"image_size": 32, "base_filters": 2, "epochs": 2},
 }
 
 FEW = {"KLD": {"loss": "kld"}, "DICE": {"loss": "dice"}}
@@ -61,6 +62,9 @@ class WorkingCopy:
             for family in FAMILIES:
                 labels = yaml.safe_load((ROOT / "params" / f"{family}.yaml").read_text(encoding="utf-8"))["variants"]
                 self._write(family, {"family": family, "variants": {label: FEW.get(label, {}) for label in labels}})
+            mechanisms = yaml.safe_load((ROOT / "params" / "mechanisms.yaml").read_text(encoding="utf-8"))
+            empty = {name: section | {"variants": {}} for name, section in mechanisms["sections"].items()}
+            self._write("mechanisms", mechanisms | {"sections": empty})
             for notebook in (folder / "notebooks").iterdir():
                 if not notebook.name.startswith("6_"):
                     notebook.unlink()
