@@ -76,8 +76,8 @@ format: .venv/.installed ## Mend what lint can: style, and notebooks with output
 	.venv/bin/ruff format
 	$(NBSTRIPOUT) notebooks/*.ipynb
 
-lab: .venv/.installed ## Explore in JupyterLab
-	.venv/bin/jupyter lab notebooks
+lab: .venv/.installed ## Explore in JupyterLab [LAB=--no-browser, or any other option of it]
+	.venv/bin/jupyter lab $(LAB) notebooks
 
 lock: .venv/.installed ## Pin anew what pyproject.toml asks for [UPGRADE=1: the newest releases]
 	.venv/bin/python -m pip install --quiet uv

@@ -8,7 +8,7 @@ import pandas as pd
 
 from busi.config import RunConfig
 from busi.dataset import splits
-from busi.dataset.arrays import Arrays, published, restored, union, whole
+from busi.dataset.arrays import Arrays, published, resized, restored, union, whole
 from busi.dataset.catalog import Catalog
 from busi.evaluation import metrics
 from busi.model import preprocessing
@@ -77,8 +77,8 @@ class Heldout:
         self.config, self.data = config, data
         self.split = splits.of(data, config.split)
         arrays = whole(data, config)
-        raw = arrays[self._rows("training")].images
-        scaled = Arrays(preprocessing.scale(arrays.images, config.preprocessing, raw), arrays.targets)
+        self._raw = arrays[self._rows("training")].images
+        scaled = Arrays(self._scaled(arrays.images), arrays.targets)
         self.images = scaled.images
         self.training, self.validation = scaled[self._rows("training")], scaled[self._rows("validation")]
 
@@ -135,6 +135,23 @@ class Heldout:
             "images": len(self.training),
             "seconds": sum(row["seconds"] for row in history),
         }
+
+    def probability(self, model, pixels: np.ndarray) -> np.ndarray:
+        """What ``model`` says of an image, which need not be one of the data set.
+
+        Args:
+            model: A network of this run's configuration.
+            pixels: Grey, uint8 (h, w).
+
+        Returns:
+            Probability of lesion, float32 (h, w) in [0, 1].
+        """
+        small = resized(pixels / np.float32(255), self.config.image_size, self.config.resize)
+        (predicted,) = self._predicted(model, self._scaled(small[None, ..., None]))
+        return restored(predicted, *pixels.shape, self.config)
+
+    def _scaled(self, images: np.ndarray) -> np.ndarray:
+        return preprocessing.scale(images, self.config.preprocessing, self._raw)
 
     def _predicted(self, model, images: np.ndarray) -> np.ndarray:
         return model.predict(images, batch_size=self.config.batch_size, verbose=0)[..., 0]

@@ -90,7 +90,7 @@ def _train(config: RunConfig, data: Catalog, store: Store, threads: int | None) 
     if len(history) < config.epochs and not protocol.ended(history):
         batch_size = min(config.batch_size, len(protocol.training))
         model.fit(
-            _batches(protocol.training, config, batch_size, first_epoch=len(history) + 1),
+            batches(protocol.training, config, batch_size, first_epoch=len(history) + 1),
             steps_per_epoch=len(protocol.training) // batch_size,
             initial_epoch=len(history),
             epochs=config.epochs,
@@ -105,7 +105,7 @@ def _train(config: RunConfig, data: Catalog, store: Store, threads: int | None) 
     return run
 
 
-def _batches(
+def batches(
     arrays: Arrays, config: RunConfig, batch_size: int, first_epoch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches, epoch after epoch without end; what is left of an epoch after its last whole batch is not used in it.

@@ -17,7 +17,9 @@ from busi.config import ROOT, Study
 from busi.dataset import phantom
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-EXECUTED = [path.stem for path in NOTEBOOKS if path.stem != "5_mechanisms"]
+NUMBERED = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
+"""Those of the report; the others are for the lab."""
+EXECUTED = [path.stem for path in NUMBERED if path.stem != "5_mechanisms"]
 """Here; the mechanisms have runs of their own."""
 
 FAMILY = {"1_upsampling": "upsampling", "2_optimization": "optimization", "3_loss": "loss", "4_data": "data"}
@@ -85,7 +87,7 @@ def test_a_notebook_begins_with_the_smoke_profile_as_its_parameters(path):
     assert given.get("family", "") == FAMILY.get(path.stem, "")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
 def test_a_notebook_has_one_finding_for_the_index(path):
     cells = nbformat.read(path, as_version=4).cells
     assert [cell.cell_type for cell in cells if "finding" in cell.metadata.get("tags", [])] == ["code"]
@@ -370,3 +372,23 @@ def test_a_mistyped_parameter_stops_a_notebook_before_it_trains(repository):
     assert process.returncode != 0
     assert "unknown parameter 'epoch'; known are image_size, base_filters, epochs" in process.stderr
     assert repository.runs() == before
+
+
+# The lab
+
+
+def test_the_lab_s_notebook_shows_a_case_of_a_trained_network(repository):
+    before = repository.runs()
+    done(repository.papermill("explore", keras=True))
+    notebook = nbformat.read(repository.root / "build" / "explore.ipynb", as_version=4)
+    widgets = notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
+    shown = [widget["state"].get("value", "") for widget in widgets if widget["model_name"] == "HTMLModel"]
+    assert sum("benign (1). upsampling: Nearest, first step: Dice " in value for value in shown) == 1
+    assert repository.runs() == before
+
+
+def test_the_lab_s_notebook_names_the_command_where_nothing_is_trained(repository):
+    done(repository.papermill("explore", "-p", "runs_dir", "none", keras=True))
+    notebook = nbformat.read(repository.root / "build" / "explore.ipynb", as_version=4)
+    told = [output.data.get("text/markdown", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any("run `make study PROFILE=smoke` in a terminal" in text for text in told)

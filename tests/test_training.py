@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from busi.config import ROOT, RunConfig
 from busi.dataset import arrays, catalog
 from busi.runs import STATE, Store
-from busi.training import _batches, compiled, train
+from busi.training import batches, compiled, train
 
 METRICS = ("loss", "accuracy", "auc", "lesion_share")
 EPOCHS = 10
@@ -229,7 +229,7 @@ def epochs(config, batch_size, first_epoch=1):
     ten = arrays.Arrays(numbers + np.zeros((10, 2, 2, 1)), numbers + np.zeros((10, 2, 2, 2)))
     steps = 10 // batch_size
     found = []
-    for images, targets in itertools.islice(_batches(ten, config, batch_size, first_epoch), 3 * steps):
+    for images, targets in itertools.islice(batches(ten, config, batch_size, first_epoch), 3 * steps):
         assert images.shape[1:] == (2, 2, 1) and targets.shape[1:] == (2, 2, 2)
         np.testing.assert_array_equal(images[:, 0, 0, 0], targets[:, 1, 1, 1])
         found.append(images[:, 0, 0, 0].astype(int).tolist())

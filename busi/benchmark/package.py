@@ -48,7 +48,7 @@ def compiled(config: RunConfig) -> keras.Model:
 def batches(config: RunConfig, data_dir: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches without end of the lesion images in ``data_dir``."""
     made = arrays.published(catalog.read(data_dir, expected=None), config)
-    return training._batches(made, config, config.batch_size, first_epoch=1)
+    return training.batches(made, config, config.batch_size, first_epoch=1)
 
 
 def start_from(model: keras.Model, weights: Path) -> None:

@@ -66,7 +66,7 @@ def figure(fig: Figure, *, caption: str, alt: str, raster: bool = False) -> HTML
         fig: Drawn with `STYLE`. Shown at its size in inches, and never wider than the page.
         caption: Stands under the figure: what it is.
         alt: For who cannot see it: what it shows.
-        raster: PNG at two pixels a CSS pixel instead of SVG, for figures made of images.
+        raster: WebP at two pixels a CSS pixel instead of SVG, for figures made of images: a tenth of a PNG's bytes.
 
     Raises:
         StudyError: ``caption`` or ``alt`` is empty.
@@ -74,7 +74,7 @@ def figure(fig: Figure, *, caption: str, alt: str, raster: bool = False) -> HTML
     _refuse_empty(caption=caption, alt=alt)
     width, height = (round(inches * _PIXELS_PER_INCH) for inches in fig.get_size_inches())
     html = _FIGURE.render(
-        kind="image/png" if raster else "image/svg+xml",
+        kind="image/webp" if raster else "image/svg+xml",
         data=base64.b64encode(_image(fig, raster)).decode("ascii"),
         alt=alt,
         caption=caption,
@@ -122,7 +122,7 @@ def _image(fig: Figure, raster: bool) -> bytes:
     # "tight" would crop by what is drawn, and the size given in the page would be wrong.
     with plt.rc_context({"savefig.bbox": "standard", "svg.fonttype": "path", "svg.hashsalt": "busi"}):
         if raster:
-            fig.savefig(buffer, format="png", dpi=2 * _PIXELS_PER_INCH, metadata={"Software": None})
+            fig.savefig(buffer, format="webp", dpi=2 * _PIXELS_PER_INCH, pil_kwargs={"quality": 75})
         else:
             fig.savefig(buffer, format="svg", metadata={"Creator": None, "Date": None})
     return buffer.getvalue()

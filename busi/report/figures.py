@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -16,6 +17,9 @@ from busi.runs import Run
 EPOCHS = 75
 LOSS_AXIS = (0, 0.4)
 """Axes of the paper's Figures 2 to 10."""
+
+TRUE_OUTLINE = {"color": "#E69F00", "linestyle": "-", "linewidth": 1.8}
+PREDICTED_OUTLINE = {"color": "#56B4E9", "linestyle": "--", "linewidth": 1.8}
 
 FLOOR_LINE = {"color": "#D55E00", "linestyle": "--", "linewidth": 1.5}
 
@@ -164,6 +168,64 @@ def examples(images: list[np.ndarray], outlines: list[np.ndarray], titles: list[
     return fig
 
 
+def cases(
+    images: list[np.ndarray],
+    truths: list[np.ndarray | None],
+    probabilities: list[np.ndarray],
+    thresholds: list[float],
+    titles: list[str],
+    *,
+    width: float = 6.4,
+) -> Figure:
+    """What networks made of images, a row each: true and predicted outline, and the probability map.
+
+    Args:
+        images: Grey, uint8 (height, width).
+        truths: Union of the masks, bool (height, width), or None.
+        probabilities: Of lesion, (height, width) in [0, 1].
+        thresholds: A pixel of at least this probability is predicted lesion.
+        titles: One an image.
+        width: Of the figure, in inches.
+    """
+    shapes = [(width - 0.8) / 2 * pixels.shape[0] / pixels.shape[1] for pixels in images]
+    height = sum(shapes) + 0.35 * len(images) + 0.4
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(len(images), 2, figsize=(width, height), squeeze=False, height_ratios=shapes)
+        rows = zip(axes, images, truths, probabilities, thresholds, titles, strict=True)
+        for (left, right), pixels, truth, probability, threshold, title in rows:
+            left.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+            map_ = right.imshow(probability, vmin=0, vmax=1)
+            for ax in (left, right):
+                _outline(ax, truth, **TRUE_OUTLINE)
+                ax.axis("off")
+            _outline(left, probability >= threshold, **PREDICTED_OUTLINE)
+            left.set_title(title, fontsize=11)
+            fig.colorbar(map_, ax=right, ticks=[0, 0.5, 1], fraction=0.05).set_label("Probability", fontsize=9)
+        looks = {"as marked": TRUE_OUTLINE, "as predicted": PREDICTED_OUTLINE}
+        handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
+        fig.legend(handles=handles, loc="outside lower left", ncols=2)
+    return fig
+
+
+def training(attempts: dict[str, pd.DataFrame]) -> Figure:
+    """Small networks while they train: loss of every step, and Dice on the validation part after every epoch.
+
+    Args:
+        attempts: Label -> rows of `busi.lab.live.training`; `validation_dice` is missing inside an epoch.
+    """
+    with plt.style.context(STYLE):
+        fig, (loss, dice) = plt.subplots(1, 2, figsize=(7.2, 3.2))
+        looks = itertools.cycle(plt.rcParams["axes.prop_cycle"])
+        for look, (label, rows) in zip(looks, attempts.items(), strict=False):
+            loss.plot(rows.epoch, rows.loss, label=label, **look)
+            ends = rows.dropna(subset=["validation_dice"])
+            dice.plot(ends.epoch, ends.validation_dice, marker="o", markersize=4, **look)
+        loss.set(xlabel="Epoch", ylabel="Loss of a step", ylim=(0, None))
+        dice.set(xlabel="Epoch", ylabel="Dice, validation part", ylim=(0, 1))
+        fig.legend(loc="outside lower left", ncols=2)
+    return fig
+
+
 def dice(table: pd.DataFrame) -> Figure:
     """Mean Dice of held-out images with its 95 % interval, a point a variant; untrained predictors as lines.
 
@@ -260,6 +322,11 @@ def _intervals(ax, trained: pd.DataFrame, lines: pd.DataFrame) -> None:
     ax.set_yticks(places, trained.variant)
     ax.set(ylim=(-0.6, max(len(trained), 1) - 0.4))
     ax.grid(axis="x")
+
+
+def _outline(ax, inside: np.ndarray | None, *, color: str, linestyle: str, linewidth: float) -> None:
+    if inside is not None and inside.any() and not inside.all():
+        ax.contour(inside, [0.5], colors=color, linestyles=linestyle, linewidths=linewidth)
 
 
 def _marker(run: Run) -> str:

@@ -46,8 +46,8 @@ def test_a_figure_carries_its_words_and_is_closed():
 
 
 def test_a_raster_figure_has_two_pixels_a_css_pixel():
-    attributes, png = image(display.figure(drawn(), caption="C.", alt="A.", raster=True))
-    assert Image.open(io.BytesIO(png)).size == (768, 576)
+    attributes, webp = image(display.figure(drawn(), caption="C.", alt="A.", raster=True))
+    assert Image.open(io.BytesIO(webp)).size == (768, 576)
     assert (attributes["width"], attributes["height"]) == ("384", "288")
 
 

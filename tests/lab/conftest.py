@@ -1,0 +1,45 @@
+"""Two trained variants on small phantoms, in a repository of their own."""
+
+from dataclasses import dataclass
+
+import pytest
+from PIL import Image
+
+from busi import config, study
+from busi.config import ROOT, Study
+from busi.dataset import catalog, phantom, splits
+from busi.dataset.catalog import Catalog
+from busi.lab import networks
+from busi.lab.networks import Variant
+
+KLD, RAW = "loss: KLD", "data: No preprocess"
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    study: Study
+    data: Catalog
+    variants: dict[str, Variant]
+
+
+@pytest.fixture(scope="session")
+def laboratory(tmp_path_factory):
+    """Folds 0 and 1 of KLD, fold 0 of raw images; phantoms at a quarter of their size."""
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "params").symlink_to(ROOT / "params")
+    drawn = phantom.draw(folder / "data" / "phantom", benign=18, malignant=10, normal=6, seed=0)
+    for file in drawn.glob("*/*.png"):
+        with Image.open(file) as image:
+            small = image.resize((image.width // 4, image.height // 4), Image.Resampling.NEAREST)
+        small.save(file)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (config, catalog, splits):
+            patch.setattr(module, "ROOT", folder)
+        size = {"image_size": 32, "base_filters": 2, "epochs": 4, "learning_rate": 0.05}
+        asked = config.read(ROOT / "params" / "smoke.yaml", heldout=size, folds=[0, 1])
+        data = catalog.of(asked)
+        for label, folds in ((KLD, 2), (RAW, 1)):
+            family, variant = label.split(": ")
+            for run in config.related(asked, family).configs("heldout")[variant][:folds]:
+                study.finished(run, data, study.store(asked))
+        yield Laboratory(asked, data, networks.variants(asked, data))
