@@ -7,6 +7,7 @@ leak is worth.
 """
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -70,14 +71,17 @@ def make(catalog: Catalog, kind: str) -> pd.DataFrame:
         )
     split = catalog.table[["image_class", "name"]].assign(group=groups, stratum=strata)
     apart = groups if kind == "grouped" else np.arange(len(groups))
-    for fold, (rest, _) in enumerate(_folds(FOLDS).split(strata, strata, apart)):
-        part = np.full(len(split), "test", dtype=object)
-        # A few images, as drawn for a trial, have no stratum with one for each of seven parts.
-        parts = min(VALIDATION, _largest(strata[rest]))
-        _, validation = next(_folds(parts).split(rest, strata[rest], apart[rest]))
-        part[rest] = "training"
-        part[rest[validation]] = "validation"
-        split[f"fold{fold}"] = part
+    with warnings.catch_warnings():
+        # A few images, as drawn for a trial, leave some stratum without an image for every part.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for fold, (rest, _) in enumerate(_folds(FOLDS).split(strata, strata, apart)):
+            part = np.full(len(split), "test", dtype=object)
+            # For the same reason there may be fewer parts than seven.
+            parts = min(VALIDATION, _largest(strata[rest]))
+            _, validation = next(_folds(parts).split(rest, strata[rest], apart[rest]))
+            part[rest] = "training"
+            part[rest[validation]] = "validation"
+            split[f"fold{fold}"] = part
     return split
 
 

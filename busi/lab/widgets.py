@@ -32,7 +32,7 @@ CHANGES = (
 )
 """`RunConfig` fields that `Trainer` offers to change."""
 
-SMALL = {"protocol": "heldout", "image_size": 64, "base_filters": 8, "epochs": 10}
+SMALL = {"protocol": "heldout", "image_size": 64, "base_filters": 8, "epochs": 20}
 """What `Trainer` trains: seconds an epoch on BUSI, less on phantoms."""
 
 REDRAW_SECONDS = 1.0
@@ -41,7 +41,7 @@ REDRAW_SECONDS = 1.0
 # Controls wrap on a narrow screen instead of leaving it.
 _ROW = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
 _NARROW = ipywidgets.Layout(width="auto")
-_WIDE = ipywidgets.Layout(width="22rem", max_width="100%")
+_WIDE = ipywidgets.Layout(width="22rem", max_width="calc(100% - 4px)")
 _TEXT = {"description_width": "5.5rem"}
 _DRAWN = ("pixels", "truth", "probability", "threshold")
 _FITTING = "<style>.busi-lab img { max-width: 100%; height: auto; } .busi-lab figure { margin: 0.5rem 0; }</style>"

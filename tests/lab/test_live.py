@@ -7,8 +7,6 @@ from busi.lab import live
 from busi.runs import Store
 from busi.training import train
 
-pytestmark = pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
-
 
 def test_live_training_goes_as_a_run_does(laboratory, tmp_path):
     config = RunConfig(

@@ -8,7 +8,6 @@ from busi.config import Study
 from busi.lab import networks
 from busi.lab.networks import Case
 
-pytestmark = pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
 KLD, RAW = "loss: KLD", "data: No preprocess"
 
 

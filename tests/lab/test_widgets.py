@@ -10,7 +10,6 @@ import pytest
 from busi.lab import networks, widgets
 from busi.lab.widgets import Explorer, Trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
 KLD, RAW = "loss: KLD", "data: No preprocess"
 
 
