@@ -51,6 +51,12 @@ def mark(job):
 
 MARKED = {mark(job): job for job in JOBS} if STUDY.train_missing else {}
 
+# A finished run may have been damaged since: without its mark, its job has a look at it.
+if workflow.is_main_process and not workflow.dryrun:
+    for path, job in MARKED.items():
+        if Path(path).is_file() and any(store.damage(run) for run, store in map(RUNS.get, job)):
+            Path(path).unlink()
+
 
 def finished(names):
     """The marks of the jobs that runs belong to; none where nothing is to be trained."""
@@ -95,6 +101,7 @@ localrules:
 rule all:
     input:
         f"{REPORT}/index.html",
+        finished(RUNS),  # or a mark that is missing would not be missed while the pages are there
 
 
 if STUDY.train_missing:

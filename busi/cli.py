@@ -107,9 +107,14 @@ def train(
         if label not in jobs:
             close = ", ".join(get_close_matches(label, jobs, cutoff=0))
             raise StudyError(f"{label}: not one of the {len(jobs)} runs of profile {study.profile!r}; close: {close}")
-    data = catalog.of(study)
+    data, failed = catalog.of(study), []
     for run, store in (jobs[label] for label in labels):
-        print(runs.finished(run, data, store, threads=threads).folder)
+        try:
+            print(runs.finished(run, data, store, threads=threads).folder)
+        except StudyError as error:  # the others go on
+            failed.append(str(error))
+    if failed:
+        raise StudyError("\nbusi: ".join(failed))
 
 
 @app.command()

@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from filelock import FileLock
@@ -29,7 +30,7 @@ WEIGHTS = frozenset({STATE, BEST})
 
 
 class DamageWarning(UserWarning):
-    """A finished run's files are not what was written: it counts as missing and is trained again."""
+    """A finished run's files are not what was written: it counts as missing and is trained, or gathered, again."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,10 @@ class Store:
         """
         folder = self.folder(config, fingerprint)
         if folder.is_dir():
-            if not (damage := _damage(folder, weights=True)):
+            if not (damage := _damage(folder, weights="read")):
                 return Run(folder, config)
             warnings.warn(f"{folder}: {damage}; training this run again", DamageWarning, stacklevel=2)
+            return None
         gathered = self.gathered(config)
         if gathered.is_dir() and _stored(gathered).get("key") == self.key(config, fingerprint):
             if not (damage := _damage(gathered)):
@@ -133,7 +135,7 @@ class Store:
             for folder in self.folder(config, fingerprint).parent.glob(f"fold{config.fold}-seed{config.seed}-????????")
             if (stored := _stored(folder)).get("fingerprint") == fingerprint
             and stored["training_version"] == TRAINING_VERSION[config.protocol]
-            and not _damage(folder, weights=True)
+            and not _damage(folder, weights="read")
         ]
         prefixes = [
             run
@@ -168,15 +170,16 @@ class Store:
         target = self.gathered(run.config)
         if run.folder == target:
             return run
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.results.mkdir(parents=True, exist_ok=True)
         # Notebooks that run side by side gather the runs that they share.
-        with FileLock(self.root / "gather.lock"):
+        with FileLock(self.results / "gather.lock"):
             ours, theirs = _stored(run.folder), _stored(target)
-            if theirs and not _damage(target):
-                if theirs == ours:
-                    return Run(target, run.config)
-                if _continues(theirs, ours):
-                    return run
+            if target.is_dir() and (damage := _damage(target)):
+                warnings.warn(f"{target}: {damage}; gathering it again", DamageWarning, stacklevel=2)
+            elif theirs == ours:
+                return Run(target, run.config)
+            elif theirs and _continues(theirs, ours):
+                return run
             fresh = target.with_suffix(".new")
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
@@ -185,6 +188,18 @@ class Store:
             shutil.rmtree(target, ignore_errors=True)
             fresh.rename(target)
         return Run(target, run.config)
+
+    def damage(self, config: RunConfig) -> str:
+        """What has become wrong with a finished run: with what was gathered of it, or with its folder in `root`.
+
+        Nothing if all is well, or if `root` no longer holds it. Weights are looked for, not read: those of a large
+        study would take minutes, and whoever goes on with them reads them.
+        """
+        gathered = self.gathered(config)
+        if damage := _damage(gathered):
+            return damage
+        folder = self.root / f"{config.label}-{_stored(gathered)['key']}"
+        return _damage(folder, weights="there") if folder.is_dir() else ""
 
     def read(self, config: RunConfig) -> Run | None:
         """The gathered run of ``config``, or of fewer epochs of the same, whatever data it was trained with.
@@ -221,15 +236,15 @@ def _continues(longer: dict, shorter: dict) -> bool:
     )
 
 
-def _damage(folder: Path, *, weights: bool = False) -> str:
-    """What is wrong with a run folder's files, or nothing; its weights are checked only where they are wanted."""
+def _damage(folder: Path, *, weights: Literal["read", "there", "elsewhere"] = "elsewhere") -> str:
+    """What is wrong with a run folder's files, or nothing; its weights are compared, looked for, or not expected."""
     expected = _stored(folder).get("sha256")
     if not expected:
         return "config.json is missing or broken"
-    for name in expected if weights else sorted(expected.keys() - WEIGHTS):
+    for name in sorted(expected if weights != "elsewhere" else expected.keys() - WEIGHTS):
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if _sha256(folder / name) != expected[name]:
+        if (weights == "read" or name not in WEIGHTS) and _sha256(folder / name) != expected[name]:
             return f"{name} is not what was written"
     return ""
 

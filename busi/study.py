@@ -1,6 +1,6 @@
 """The runs of a study: found in the store, or trained."""
 
-from busi.config import FAMILIES, RunConfig, Study, related
+from busi.config import FAMILIES, RunConfig, Study, StudyError, related
 from busi.dataset import catalog
 from busi.dataset.catalog import Catalog
 from busi.runs import Run, Store
@@ -46,10 +46,17 @@ def every_family(study: Study, protocol: str = "published") -> dict[str, Runs]:
 
 
 def finished(config: RunConfig, data: Catalog, where: Store, *, threads: int | None = None) -> Run:
-    """The run of ``config``, gathered: found in the store, or trained into it."""
-    if run := where.find(config, data.fingerprint):
-        return where.gather(run)
-    # Importing a Keras backend takes seconds: only who has to train pays for it.
-    from busi import training
+    """The run of ``config``, gathered: found in the store, or trained into it.
 
-    return training.train(config, data, where, threads=threads)
+    Raises:
+        StudyError: A file could not be written or read: the disk is full, the store read-only, ...
+    """
+    try:
+        if run := where.find(config, data.fingerprint):
+            return where.gather(run)
+        # Importing a Keras backend takes seconds: only who has to train pays for it.
+        from busi import training
+
+        return training.train(config, data, where, threads=threads)
+    except OSError as error:
+        raise StudyError(f"{config.label}: {error}; mend it and start again: epochs are kept") from error

@@ -4,8 +4,10 @@ Training goes epoch by epoch; after each, weights, optimizer and history are put
 killed at any moment goes on from its last whole epoch and ends with the same weights as one that was never killed.
 """
 
+import errno
 import itertools
 import logging
+import math
 import os
 import platform
 import shutil
@@ -29,6 +31,12 @@ from busi.model import losses, optimizers, preprocessing, unet
 from busi.runs import BEST, STATE, Run, Store
 
 log = logging.getLogger(__name__)
+
+FLOAT32 = 4
+"""Bytes of a number: weights and optimizer are kept in single precision whatever the arithmetic."""
+
+ROOM = 2**20
+"""Bytes that a checkpoint takes at most beside its numbers: HDF5's own, the history."""
 
 
 def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None = None) -> Run:
@@ -160,18 +168,28 @@ class _Epochs(keras.callbacks.Callback):
 
 
 def _checkpoint(model: keras.Model, history: list[dict], work: Path, *, best: bool) -> None:
-    fresh = work / "fresh"
+    fresh, last = work / "fresh", _newest(work)
+    best_before = last / BEST if last and (last / BEST).is_file() else None
     shutil.rmtree(fresh, ignore_errors=True)
+    _refuse_full_disk(work, model, files=2 if best or best_before else 1)
     fresh.mkdir()
     model.save_weights(fresh / STATE)
     pd.DataFrame(history).to_csv(fresh / "history.csv", index=False)
     if best:
         shutil.copyfile(fresh / STATE, fresh / BEST)
-    elif (last := _newest(work)) and (last / BEST).is_file():
-        shutil.copyfile(last / BEST, fresh / BEST)
+    elif best_before:
+        shutil.copyfile(best_before, fresh / BEST)
     fresh.rename(work / f"epoch-{len(history):04d}")
     for old in sorted(work.glob("epoch-*"))[:-1]:
         shutil.rmtree(old)
+
+
+def _refuse_full_disk(work: Path, model: keras.Model, files: int) -> None:
+    """Before ``files`` of the model's state are written: HDF5 that runs out of space takes the process down with it."""
+    variables = [*model.variables, *model.optimizer.variables]
+    wanted = files * sum(math.prod(each.shape) * FLOAT32 for each in variables) + ROOM
+    if (free := shutil.disk_usage(work).free) < wanted:
+        raise OSError(errno.ENOSPC, f"disk full: {free / 1e6:.1f} MB are left, {wanted / 1e6:.1f} MB wanted", str(work))
 
 
 def _newest(work: Path) -> Path | None:

@@ -191,7 +191,7 @@ def test_data_gathers_what_the_report_needs_of_the_images(busi, elsewhere, tmp_p
     assert busi("data", "-f", SMOKE, "-p", f"data_dir={folder}", "-p", "image_size=188") == 0
     results = elsewhere / "reports" / "smoke" / "results"
     untrained = [f"heldout/{name}/{file}.csv" for name in predictors.PREDICTORS for file in ("per_image", "bins")]
-    assert {file.removeprefix("reports/smoke/results/") for file in written(elsewhere) if "runs/" not in file} == {
+    assert {file.removeprefix("reports/smoke/results/") for file in written(elsewhere) if file[-5:] != ".lock"} == {
         *("dataset.csv", "floors.json", "duplicates.csv", "split.csv", "heldout/trivial.sha256"),
         *(name.replace(" ", "-") for name in untrained),
     }
@@ -218,6 +218,19 @@ def test_train_gathers_the_run_and_finds_it_finished_the_second_time(busi, elsew
     assert busi(*command) == 0
     assert capsys.readouterr().out == f"{folder}\n"
     assert weights[0].stat().st_mtime_ns == before
+
+
+@pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
+def test_a_run_that_cannot_be_written_is_named_and_the_others_go_on(busi, elsewhere, phantom_dir, capsys):
+    labels = [f"published/{name}/fold0-seed0" for name in ("loss-kld", "loss-dice")]
+    in_the_way = elsewhere / "runs" / "smoke" / "published" / "loss-kld"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.touch()
+    told = busi("train", *labels, "-f", SMOKE, "-p", f"data_dir={phantom_dir}", *TINY)
+    assert (
+        told == f"busi: {labels[0]}: [Errno 17] File exists: '{in_the_way}'; mend it and start again: epochs are kept"
+    )
+    assert capsys.readouterr().out == f"{elsewhere / 'reports/smoke/results' / labels[1]}\n"
 
 
 @pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")

@@ -153,7 +153,40 @@ def test_damaged_results_count_as_missing(store, damage, told):
         assert store.find(RunConfig(), DATA) is None
 
 
+@pytest.mark.parametrize("damage", [cut_history, no_weights])
+def test_a_damaged_run_is_not_excused_by_its_gathered_results(store, damage):
+    written = finished(store)
+    store.gather(written)
+    damage(written.folder)
+    with pytest.warns(DamageWarning, match="training this run again"):
+        assert store.find(RunConfig(), DATA) is None
+
+
+@pytest.mark.parametrize(("damage", "told"), ({cut_history: READABLE[cut_history]} | STATE).items())
+def test_damage_after_the_end_is_told_where_it_is(store, damage, told):
+    written = finished(store)
+    gathered = store.gather(written)
+    assert store.damage(RunConfig()) == ""
+    damage(written.folder)
+    assert store.damage(RunConfig()) == ("" if damage is other_weights else told)  # which are looked for, not read
+    shutil.rmtree(store.root)
+    assert store.damage(RunConfig()) == ""
+    cut_history(gathered.folder)
+    assert store.damage(RunConfig()) == READABLE[cut_history]
+    shutil.rmtree(gathered.folder)
+    assert store.damage(RunConfig()) == "config.json is missing or broken"
+
+
 # Gathering
+
+
+def test_damaged_results_are_gathered_again(store):
+    written = finished(store)
+    gathered = store.gather(written)
+    cut_history(gathered.folder)
+    with pytest.warns(DamageWarning, match=rf"{gathered.folder}: {READABLE[cut_history]}; gathering it again"):
+        assert store.gather(written).history.equals(written.history)
+    assert store.damage(RunConfig()) == ""
 
 
 def test_gathered_results_without_weights_count_as_finished(store):

@@ -1,5 +1,6 @@
 """Training on phantoms: the same bits twice, killed or not, and metrics against independent computations."""
 
+import errno
 import itertools
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import keras
@@ -190,6 +192,19 @@ def test_a_run_killed_while_it_is_finished_loses_no_epoch(straight, phantoms, tm
     finished = store.find(small(), phantoms.fingerprint)
     assert_same(finished, whole)
     assert finished.history.seconds.tolist() == whole.history.seconds.tolist()
+
+
+def test_a_disk_without_room_for_a_checkpoint_ends_a_run_before_it_is_written(phantoms, tmp_path, monkeypatch):
+    model = compiled(small())
+    # Momentum: one more number a weight, and the rate and the count of steps.
+    wanted = 4 * (2 * model.count_params() + 2) + 2**20
+    left = iter([wanted, wanted - 1])
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(left)))
+    work = store_in(tmp_path).work(small(), phantoms.fingerprint)
+    with pytest.raises(OSError, match=r"disk full: (\d\.\d) MB are left, \1 MB wanted") as caught:
+        train(small(), phantoms, store_in(tmp_path))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(work))
+    assert [folder.name for folder in work.iterdir()] == ["epoch-0001"]
 
 
 def test_a_longer_run_goes_on_where_a_shorter_ended(straight, phantoms, tmp_path):

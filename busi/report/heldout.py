@@ -178,9 +178,9 @@ def trivial(study: Study) -> dict[str, Scored]:
     folder = study.report_path / "results" / "heldout"
     if study.train_missing:
         found = catalog.of(study)
-        study.runs_path.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         # Notebooks that run side by side gather the same files.
-        with FileLock(study.runs_path / "trivial.lock"):
+        with FileLock(folder / "trivial.lock"):
             _gather(folder, found)
     if not (folder / _KEY).is_file():
         return {}
