@@ -34,7 +34,7 @@ $(error WORKFLOW_PROFILE=$(WORKFLOW_PROFILE): no such profile. There are: $(notd
 endif
 endif
 
-.PHONY: help study plan report bench test test-faults test-slurm lint format lock lab clean
+.PHONY: help study plan report gallery bench test test-faults test-slurm lint format lock lab clean
 
 help: ## List these targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,13 @@ plan: .venv/.installed ## Say what a study has left to train and for how long, a
 report: .venv/.installed ## Draw a report again from what it has gathered, without data or training [PROFILE=laptop]
 	.venv/bin/busi render "reports/$(PROFILE)" --jobs $(JOBS)
 	@echo "The report is in reports/$(PROFILE)/index.html"
+
+# For whoever has the data: its page shows them. What is not trained is not shown.
+gallery: .venv/.installed ## Draw each variant's best, median and worst cases, not to be published [PROFILE=laptop DATA=... RUNS=runs]
+	@mkdir -p "build/$(PROFILE)"
+	.venv/bin/papermill --no-progress-bar --log-level WARNING -f "params/$(PROFILE).yaml" -p show_pixels True \
+		-p runs_dir "$(RUNS)" $(if $(DATA),-p data_dir "$(DATA)") notebooks/gallery.ipynb "build/$(PROFILE)/gallery.ipynb"
+	.venv/bin/busi page "build/$(PROFILE)/gallery.ipynb" "reports/$(PROFILE)/gallery.html"
 
 bench: .venv/.installed ## Measure speed and growth on a quiet machine, into reports/benchmark/ [PARTS="speed study scale"]
 	.venv/bin/busi bench $(PARTS)

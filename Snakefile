@@ -70,6 +70,8 @@ def needs(wildcards):
         return finished(RUNS)
     if wildcards.notebook == "5_mechanisms":
         return finished(experiments.jobs(STUDY))
+    if wildcards.notebook == "gallery":
+        return finished(name for name in RUNS if name.startswith("heldout/"))
     if family := FAMILY.get(wildcards.notebook):
         study = parameters.family(family, PROFILE, **OVERRIDES)
         variants = [runs for protocol in parameters.PROTOCOLS for runs in study.configs(protocol).values()]
@@ -167,7 +169,7 @@ rule page:
 
 rule index:
     input:
-        [f"{REPORT}/{stem}.html" for stem in stems()],
+        [f"{REPORT}/{stem}.html" for stem in stems(STUDY)],
     output:
         f"{REPORT}/index.html",
     benchmark:

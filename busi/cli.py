@@ -149,7 +149,8 @@ def page(notebook: Path, out: Path) -> None:
     """Write an executed NOTEBOOK as the page OUT, reports/<profile>/<name>.html."""
     from busi.report import overview, pages
 
-    print(pages.page(notebook, out, profile=out.parent.name, pages=overview.stems()))
+    study = _profile(out.parent.name)
+    print(pages.page(notebook, out, profile=study.profile, pages=overview.stems(study)))
 
 
 @app.command()
@@ -157,7 +158,7 @@ def index(profile: str) -> None:
     """Write reports/PROFILE/index.html, which leads to its pages."""
     from busi.report import overview
 
-    print(overview.write(config.read(config.ROOT / "params" / f"{profile}.yaml", train_missing=False)))
+    print(overview.write(_profile(profile)))
 
 
 @app.command()
@@ -173,7 +174,7 @@ def readme(profile: str = "laptop") -> None:
     """Fill the findings in README.md from what reports/PROFILE has gathered."""
     from busi.report import readme
 
-    print(readme.update(config.read(config.ROOT / "params" / f"{profile}.yaml", train_missing=False)))
+    print(readme.update(_profile(profile)))
 
 
 def main() -> None:
@@ -197,6 +198,11 @@ def _columns(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
     )
+
+
+def _profile(name: str) -> config.Study:
+    """A profile for its readers."""
+    return config.read(config.ROOT / "params" / f"{name}.yaml", train_missing=False)
 
 
 def _study(files: list[Path], parameters: list[str] | None) -> config.Study:

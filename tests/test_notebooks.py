@@ -17,10 +17,12 @@ from busi.config import ROOT, Study
 from busi.dataset import phantom
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NUMBERED = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
-"""Those of the report; the others are for the lab."""
-EXECUTED = [path.stem for path in NUMBERED if path.stem != "5_mechanisms"]
+REPORTED = [path for path in NOTEBOOKS if path.stem != "explore"]
+"""Those with a page in the report; the other is for the lab."""
+EXECUTED = [path.stem for path in REPORTED if path.stem != "5_mechanisms"]
 """Here; the mechanisms have runs of their own."""
+KERAS = ["6_summary", "gallery"]
+"""Those that ask networks: the summary draws one."""
 
 FAMILY = {"1_upsampling": "upsampling", "2_optimization": "optimization", "3_loss": "loss", "4_data": "data"}
 NUMBER = {"1_upsampling": 1, "2_optimization": 2, "3_loss": 3, "4_data": 4}
@@ -87,7 +89,7 @@ def test_a_notebook_begins_with_the_smoke_profile_as_its_parameters(path):
     assert given.get("family", "") == FAMILY.get(path.stem, "")
 
 
-@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REPORTED, ids=lambda path: path.stem)
 def test_a_notebook_has_one_finding_for_the_index(path):
     cells = nbformat.read(path, as_version=4).cells
     assert [cell.cell_type for cell in cells if "finding" in cell.metadata.get("tags", [])] == ["code"]
@@ -193,12 +195,12 @@ for protocol in config.PROTOCOLS:
 
 @pytest.fixture(scope="module")
 def repository(trained) -> Repository:
-    """Every notebook executed and its page written; only the summary, which draws the network, can import Keras."""
+    """Every notebook executed and its page written; only `KERAS` can import Keras."""
     before = trained.runs()
     for stem in EXECUTED:
         if stem != "3_loss":
-            done(trained.papermill(stem, keras=stem == "6_summary"))
-    # `busi page` six times over, in one process.
+            done(trained.papermill(stem, keras=stem in KERAS))
+    # `busi page` seven times over, in one process.
     done(trained.python("-c", PAGES, *EXECUTED))
     assert trained.runs() == before
     return trained
@@ -348,6 +350,25 @@ def test_the_index_leads_to_every_page(repository):
     assert {f"{stem}.html" for stem in EXECUTED} <= links
     assert {f"tables/table{number}.csv" for number in (1, 2, 3, 4)} <= links
     assert "9 runs have been trained under this profile" in index.main.get_text()
+
+
+def test_the_gallery_shows_three_cases_of_each_variant_once(repository):
+    page = repository.page("gallery")
+    headings = [heading.get_text() for heading in page.select(".output h3")]
+    assert len(headings) == len(set(headings)) == len(repository.trained("heldout"))
+    scored = pd.read_csv(repository.report / "results" / "heldout" / "loss-kld" / "fold0-seed0" / "per_image.csv")
+    ranked = scored.dropna(subset="dice").sort_values(["dice", "name"]).name.tolist()
+    told = next(image["alt"] for image in page.find_all("img") if image["alt"].startswith("loss: KLD. "))
+    assert told.startswith(f"loss: KLD. best: {ranked[-1]}: Dice ")
+    assert f"; worst: {ranked[0]}: Dice " in told
+
+
+def test_a_gallery_without_permission_shows_no_image_of_the_data(repository):
+    done(repository.papermill("gallery", "-p", "show_pixels", False, keras=True, out="hidden"))
+    notebook = nbformat.read(repository.root / "hidden" / "gallery.ipynb", as_version=4)
+    shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert [data.get("text/markdown") for data in shown].count("*No pixels shown.*") == 1
+    assert sum("<img" in str(data.get("text/html")) for data in shown) == 1  # Dice against size
 
 
 # Run again, or wrongly

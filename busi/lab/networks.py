@@ -1,5 +1,6 @@
 """Trained held-out networks, to be asked about any image."""
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,12 +8,15 @@ import numpy as np
 import pandas as pd
 
 from busi import study as runs
-from busi.config import FAMILIES, RunConfig, Study, related
+from busi.config import FAMILIES, ROOT, RunConfig, Study, related
 from busi.dataset.arrays import union
 from busi.dataset.catalog import Catalog, grey
 from busi.protocols import Heldout
 from busi.runs import BEST, Run, Store
 from busi.training import compiled
+
+# TensorFlow warns of the graph of each further network, and where people type it does so among the results.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,12 @@ class Case:
         if self.truth is None or not self.truth.any():
             return np.nan
         return float(2 * (self.truth & self.predicted).sum() / (self.truth.sum() + self.predicted.sum()))
+
+    @property
+    def described(self) -> str:
+        """Its Dice, where it has one, how much is marked and the threshold, in a line."""
+        dice = "" if np.isnan(self.dice) else f"Dice {self.dice:.3f}, "
+        return f"{dice}{self.predicted.mean():.1%} marked at {self.threshold:.2f}"
 
 
 class Network:
@@ -78,18 +88,19 @@ class Variant:
         data: The images.
 
     Attributes:
+        runs: As given.
         per_image: The scores of every image that one of ``runs`` has held out, as `busi.runs.Run.per_image`; of a
             repeated image the first run's.
     """
 
-    def __init__(self, runs: list[Run], data: Catalog):
-        self._runs, self._data = runs, data
+    def __init__(self, runs: tuple[Run, ...], data: Catalog):
+        self.runs, self._data = runs, data
         self.per_image = pd.concat([run.per_image for run in runs]).drop_duplicates("name").reset_index(drop=True)
 
     @cached_property
     def _networks(self) -> list[Network]:
         # Building them takes seconds: not before one is asked.
-        return [Network(run, self._data) for run in self._runs]
+        return [Network(run, self._data) for run in self.runs]
 
     def network(self, name: str) -> Network:
         """The first network that the image was held out from; the first of all where there is none."""
@@ -117,7 +128,8 @@ def variants(study: Study, data: Catalog) -> dict[str, Variant]:
     found = {}
     for family in FAMILIES:
         for label, configs in related(study, family).configs("heldout").items():
-            if trained := [run for config in configs if (run := _with_weights(config, data, runs.store(study)))]:
+            store = runs.store(study)
+            if trained := tuple(run for config in configs if (run := _with_weights(config, data, store))):
                 found[f"{family}: {label}"] = Variant(trained, data)
     return found
 
@@ -125,10 +137,17 @@ def variants(study: Study, data: Catalog) -> dict[str, Variant]:
 def missing(study: Study) -> str:
     """What to type where `variants` finds none, Markdown."""
     more = "" if study.data_dir == "phantom" else f" DATA={study.data_dir}"
-    return (
+    told = (
         f"No held-out run of profile `{study.profile}` has its weights in `{study.runs_dir}`: "
         f"run `make study PROFILE={study.profile}{more}` in a terminal, then this notebook again."
     )
+    gathered = study.report_path / "results" / "heldout"
+    if gathered.is_dir():
+        told += (
+            f" Runs whose results are in `{gathered.relative_to(ROOT)}` count as finished, and weights are not kept "
+            "there: remove that folder first to have them trained here."
+        )
+    return told
 
 
 def picture(data: Catalog, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -158,10 +158,11 @@ class Explorer(ipywidgets.VBox):
 
     def _draw(self) -> None:
         cases = self.cases
-        titles = [f"{label}: {described(case)}" for label, case in cases.items()]
+        titles = [f"{label}\n{case.described}" for label, case in cases.items()]
         name = next(iter(cases.values())).name
         figure = figures.cases(*([getattr(case, part) for case in cases.values()] for part in _DRAWN), titles)
-        self.shown.value = display.figure(figure, caption=name, alt=f"{name}. {'; '.join(titles)}.", raster=True).data
+        alt = f"{name}. {'; '.join(titles)}.".replace("\n", ": ")
+        self.shown.value = display.figure(figure, caption=name, alt=alt, raster=True).data
 
 
 class Trainer(ipywidgets.VBox):
@@ -275,9 +276,3 @@ class Trainer(ipywidgets.VBox):
             caption="Loss of each step, and Dice after each epoch.",
             alt=self.message.value,
         ).data
-
-
-def described(case: Case) -> str:
-    """The Dice of a case, where it has one, its threshold and how much is marked."""
-    dice = "" if np.isnan(case.dice) else f"Dice {case.dice:.3f}, "
-    return f"{dice}{case.predicted.mean():.1%} marked at {case.threshold:.2f}"

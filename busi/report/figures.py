@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from busi.report.display import STYLE
 from busi.runs import Run
@@ -175,9 +175,9 @@ def cases(
     thresholds: list[float],
     titles: list[str],
     *,
-    width: float = 6.4,
+    width: float = 3.2,
 ) -> Figure:
-    """What networks made of images, a row each: true and predicted outline, and the probability map.
+    """What networks made of images, a column each: true and predicted outline, and the probability map below.
 
     Args:
         images: Grey, uint8 (height, width).
@@ -185,25 +185,26 @@ def cases(
         probabilities: Of lesion, (height, width) in [0, 1].
         thresholds: A pixel of at least this probability is predicted lesion.
         titles: One an image.
-        width: Of the figure, in inches.
+        width: Of a column, in inches.
     """
-    shapes = [(width - 0.8) / 2 * pixels.shape[0] / pixels.shape[1] for pixels in images]
-    height = sum(shapes) + 0.35 * len(images) + 0.4
+    tallest = width * max(pixels.shape[0] / pixels.shape[1] for pixels in images)
+    size = (width * len(images) + 0.9, 2 * tallest + 1)
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(len(images), 2, figsize=(width, height), squeeze=False, height_ratios=shapes)
-        rows = zip(axes, images, truths, probabilities, thresholds, titles, strict=True)
-        for (left, right), pixels, truth, probability, threshold, title in rows:
-            left.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-            map_ = right.imshow(probability, vmin=0, vmax=1)
-            for ax in (left, right):
+        fig, axes = plt.subplots(2, len(images), figsize=size, squeeze=False)
+        columns = zip(*axes, images, truths, probabilities, thresholds, titles, strict=True)
+        for upper, lower, pixels, truth, probability, threshold, title in columns:
+            upper.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+            map_ = lower.imshow(probability, vmin=0, vmax=1)
+            for ax in (upper, lower):
                 _outline(ax, truth, **TRUE_OUTLINE)
                 ax.axis("off")
-            _outline(left, probability >= threshold, **PREDICTED_OUTLINE)
-            left.set_title(title, fontsize=11)
-            fig.colorbar(map_, ax=right, ticks=[0, 0.5, 1], fraction=0.05).set_label("Probability", fontsize=9)
+                ax.set_anchor("N")
+            _outline(upper, probability >= threshold, **PREDICTED_OUTLINE)
+            upper.set_title(title, fontsize=8)
+        fig.colorbar(map_, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8).set_label("Probability of lesion", fontsize=9)
         looks = {"as marked": TRUE_OUTLINE, "as predicted": PREDICTED_OUTLINE}
         handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
-        fig.legend(handles=handles, loc="outside lower left", ncols=2)
+        fig.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=9)
     return fig
 
 
@@ -265,6 +266,23 @@ def dice_by_part(parts: pd.DataFrame) -> Figure:
         handles, texts = axes[0, 0].get_legend_handles_labels()
         if handles:
             fig.legend(handles, texts, loc="outside upper left", ncols=2)
+    return fig
+
+
+def dice_by_lesion(lesions: pd.DataFrame) -> Figure:
+    """Dice of every lesion image against the size of its lesion (logarithmic), by class.
+
+    Args:
+        lesions: `image_class`, `lesion_share` (of the image, 0 to 1) and `dice`.
+    """
+    with plt.style.context(STYLE):
+        fig, ax = plt.subplots(figsize=(7.2, 4.2))
+        looks = zip(plt.rcParams["axes.prop_cycle"], ("o", "^"), strict=False)
+        for (look, marker), (label, found) in zip(looks, lesions.groupby("image_class"), strict=False):
+            ax.scatter(100 * found.lesion_share, found.dice, s=16, color=look["color"], marker=marker, label=label)
+        ax.set(xscale="log", ylim=(0, 1), xlabel="Lesion (% of the image's pixels)", ylabel="Dice, mean over variants")
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        fig.legend(loc="outside upper left", ncols=2)
     return fig
 
 

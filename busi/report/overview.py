@@ -25,9 +25,14 @@ QUESTION = (
 )
 
 
-def stems() -> list[str]:
-    """The report's pages in order: the numbered notebooks."""
-    return sorted(file.stem for file in (ROOT / "notebooks").glob("[0-9]_*.ipynb"))
+GALLERY = "gallery"
+"""The page that shows images of the data set: only of a report that may."""
+
+
+def stems(study: Study) -> list[str]:
+    """The report's pages in order: the numbered notebooks, and the gallery where pixels may be shown."""
+    wanted = ["[0-9]_*", *([GALLERY] if study.show_pixels else [])]
+    return [file.stem for name in wanted for file in sorted((ROOT / "notebooks").glob(f"{name}.ipynb"))]
 
 
 def rows(runs: dict[str, Runs]) -> pd.DataFrame:
@@ -53,7 +58,7 @@ def write(study: Study):
     verdicts = claims.table(answers)
     distinct = findings.distinct(runs)
     scored = findings.distinct({name: answer.runs for name, answer in answers.items()})
-    written = [stem for stem in stems() if (study.report_path / f"{stem}.html").is_file()]
+    written = [stem for stem in stems(study) if (study.report_path / f"{stem}.html").is_file()]
     return pages.index(
         study.report_path,
         profile=study.profile,
@@ -68,7 +73,7 @@ def write(study: Study):
         commands=_commands(study),
         pictures=[_headline(study, found, floor["accuracy"]), *_ladder(study)],
         claims=display.table(verdicts, caption="Each claim, what was published, our held-out answer and verdict.").data,
-        absent={pages.label(stem): "it has not been drawn." for stem in stems() if stem not in written},
+        absent=_absent(study, written),
     )
 
 
@@ -136,6 +141,16 @@ def _software(environment: dict) -> str:
     )
 
 
+def _absent(study: Study, written: list[str]) -> dict[str, str]:
+    absent = {pages.label(stem): "it has not been drawn." for stem in stems(study) if stem not in written}
+    if study.show_pixels:
+        return absent
+    return absent | {
+        pages.label(GALLERY): "it shows images of the data set, which are not ours to publish. The last section says "
+        "how to draw it where the data and the trained networks are."
+    }
+
+
 def _size(study: Study, runs: list[Run]) -> dict[str, str]:
     images = catalog.gathered(study)
     return {
@@ -161,11 +176,13 @@ def _heldout_size(study: Study) -> str:
 
 def _commands(study: Study) -> dict[str, str]:
     data = "" if study.data_dir == "phantom" else " DATA=/path/to/Dataset_BUSI_with_GT"
+    given = f"PROFILE={study.profile}{data}"
     return {
         "Draw these pages again from the committed results, without data or training": (
             f"busi render reports/{study.profile}"
         ),
-        "Train what is missing, then draw them": f"make study PROFILE={study.profile}{data}",
+        "Train what is missing, then draw them": f"make study {given}",
+        "Draw the gallery: each variant's best, median and worst cases, for yourself": f"make gallery {given}",
     }
 
 

@@ -23,6 +23,8 @@ QUIET = ["--log-level=50"]
 def report(folder: Path, *, jobs: int = 2) -> Path:
     """Draw the report in ``folder`` again from ``folder/results``: no data, no training, no Keras.
 
+    A gallery, which needs all of these, stays as it is.
+
     Args:
         folder: ``reports/<profile>``; the profile's parameters are in ``params/<profile>.yaml``.
         jobs: Notebooks executed at once.
@@ -41,11 +43,12 @@ def report(folder: Path, *, jobs: int = 2) -> Path:
     if not (folder / "results").is_dir():
         raise StudyError(f"{folder}: has no results; run the study first: make study PROFILE={study.profile}")
     given = yaml.safe_load(parameters.read_text(encoding="utf-8")) | {"train_missing": False}
-    stems = overview.stems()
+    stems = overview.stems(study)
+    drawn = [stem for stem in stems if stem != overview.GALLERY]
     # Threads do: each notebook has a kernel, a process of its own.
     with TemporaryDirectory() as executed, ThreadPoolExecutor(jobs) as threads:
-        notebooks = list(threads.map(partial(_execute, parameters=given, out=Path(executed)), stems))
-        for stem, notebook in zip(stems, notebooks, strict=True):
+        notebooks = list(threads.map(partial(_execute, parameters=given, out=Path(executed)), drawn))
+        for stem, notebook in zip(drawn, notebooks, strict=True):
             pages.page(notebook, folder / f"{stem}.html", profile=study.profile, pages=stems)
     return overview.write(study)
 

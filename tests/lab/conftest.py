@@ -1,6 +1,7 @@
 """Two trained variants on small phantoms, in a repository of their own."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -17,13 +18,19 @@ KLD, RAW = "loss: KLD", "data: No preprocess"
 
 @dataclass(frozen=True)
 class Laboratory:
+    root: Path
     study: Study
     data: Catalog
     variants: dict[str, Variant]
 
 
+def in_repository(folder, patch):
+    for module in (config, catalog, splits):
+        patch.setattr(module, "ROOT", folder)
+
+
 @pytest.fixture(scope="session")
-def laboratory(tmp_path_factory):
+def trained(tmp_path_factory):
     """Folds 0 and 1 of KLD, fold 0 of raw images; phantoms at a quarter of their size."""
     folder = tmp_path_factory.mktemp("repository")
     (folder / "params").symlink_to(ROOT / "params")
@@ -33,8 +40,7 @@ def laboratory(tmp_path_factory):
             small = image.resize((image.width // 4, image.height // 4), Image.Resampling.NEAREST)
         small.save(file)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (config, catalog, splits):
-            patch.setattr(module, "ROOT", folder)
+        in_repository(folder, patch)
         size = {"image_size": 32, "base_filters": 2, "epochs": 4, "learning_rate": 0.05}
         asked = config.read(ROOT / "params" / "smoke.yaml", heldout=size, folds=[0, 1])
         data = catalog.of(asked)
@@ -42,4 +48,11 @@ def laboratory(tmp_path_factory):
             family, variant = label.split(": ")
             for run in config.related(asked, family).configs("heldout")[variant][:folds]:
                 study.finished(run, data, study.store(asked))
-        yield Laboratory(asked, data, networks.variants(asked, data))
+        return Laboratory(folder, asked, data, networks.variants(asked, data))
+
+
+@pytest.fixture
+def laboratory(trained, monkeypatch):
+    """The trained variants, for one test seen from their repository."""
+    in_repository(trained.root, monkeypatch)
+    return trained

@@ -56,6 +56,11 @@ def test_dice_by_hand():
 
 
 def test_where_nothing_is_trained_the_command_is_named():
-    phantoms = networks.missing(Study(profile="smoke", data_dir="phantom"))
-    assert "`make study PROFILE=smoke` in a terminal" in phantoms
+    phantoms = networks.missing(Study(profile="none", data_dir="phantom"))
+    assert phantoms.endswith("run `make study PROFILE=none` in a terminal, then this notebook again.")
     assert "`make study PROFILE=laptop DATA=images`" in networks.missing(Study(profile="laptop", data_dir="images"))
+
+
+def test_results_that_stand_in_the_way_of_training_are_named():
+    told = networks.missing(Study(profile="laptop", data_dir="images"))
+    assert "results are in `reports/laptop/results/heldout` count as finished" in told

@@ -36,7 +36,7 @@ def upload(explorer, name: str, content: bytes) -> None:
 
 def told(laboratory, variant: str, image: str, threshold: float | None = None) -> str:
     case = laboratory.variants[variant].case(image, *networks.picture(laboratory.data, image), threshold)
-    return f"{variant}: {widgets.described(case)}"
+    return f"{variant}: {case.described}"
 
 
 def test_the_first_image_is_shown_at_the_threshold_of_its_network(laboratory, explorer):

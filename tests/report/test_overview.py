@@ -75,12 +75,21 @@ def index() -> BeautifulSoup:
 
 
 def test_pages_are_the_numbered_notebooks_in_order(repository):
-    assert overview.stems() == STEMS
+    assert overview.stems(asked()) == STEMS
 
 
-def test_the_pages_of_the_study_are_those_of_its_notebooks():
+def test_only_where_pixels_may_be_shown_is_the_gallery_a_page():
     numbered = ["0_dataset", "1_upsampling", "2_optimization", "3_loss", "4_data", "5_mechanisms", "6_summary"]
-    assert overview.stems() == numbered
+    assert overview.stems(asked()) == numbered
+    assert overview.stems(asked(show_pixels=True)) == [*numbered, "gallery"]
+
+
+def test_the_index_says_why_there_is_no_gallery_and_how_to_draw_it(repository):
+    found = index().main
+    assert "Gallery is not in this report: it shows images of the data set" in " ".join(found.get_text().split())
+    assert "make gallery PROFILE=laptop DATA=/path/to/Dataset_BUSI_with_GT" in [code.string for code in found("code")]
+    shown = BeautifulSoup(overview.write(asked(show_pixels=True)).read_text(encoding="utf-8"), "html.parser")
+    assert "not in this report" not in shown.main.get_text()
 
 
 def test_rows_take_the_mean_over_their_own_runs(repository):

@@ -1,0 +1,63 @@
+"""The gallery: the right cases are chosen, and what is said of all follows from them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from busi.lab import gallery, networks
+
+KLD, RAW = "loss: KLD", "data: No preprocess"
+
+
+@pytest.mark.parametrize("label", [KLD, RAW])
+def test_the_best_the_median_and_the_worst_held_out_lesion(laboratory, label):
+    variant = laboratory.variants[label]
+    found = gallery.cases(variant, laboratory.data)
+    scores = variant.per_image[variant.per_image.image_class != "normal"].dice.sort_values().tolist()
+    lower_median = scores[len(scores) // 2 - (len(scores) % 2 == 0)]
+    assert [found[rank].dice for rank in ("best", "median", "worst")] == pytest.approx(
+        [scores[-1], lower_median, scores[0]], abs=1e-6
+    )
+    assert {variant.network(case.name).parts[case.name] for case in found.values()} == {"test"}
+
+
+def test_each_case_is_told_under_its_variant(laboratory):
+    page = BeautifulSoup(gallery.shown(laboratory.variants, laboratory.data).data, "html.parser")
+    assert [heading.get_text() for heading in page.select("h3")] == [KLD, RAW]
+    for image, variant in zip(page.select("img"), laboratory.variants.values(), strict=True):
+        found = gallery.cases(variant, laboratory.data)
+        assert [image["alt"].count(f"{rank}: {case.name}: {case.described}") for rank, case in found.items()] == [1] * 3
+
+
+def test_a_variant_that_families_share_is_shown_once(laboratory):
+    variants = laboratory.variants
+    shared = networks.Variant(tuple(variants[KLD].runs), laboratory.data)
+    found = gallery.distinct({"upsampling: Nearest": variants[KLD], "data: All": variants[RAW], "loss: BCE": shared})
+    assert found == {"upsampling: Nearest": variants[KLD], "data: All": variants[RAW]}
+
+
+def test_a_lesion_s_dice_is_the_mean_over_the_variants_that_held_it_out(laboratory):
+    lesions = gallery.lesions(laboratory.variants).set_index("name").dice
+    kld, raw = (laboratory.variants[label].per_image.set_index("name").dice for label in (KLD, RAW))
+    both = raw.dropna().index.intersection(kld.index)
+    assert len(both) and set(lesions.index) == set(kld.dropna().index) | set(raw.dropna().index)
+    np.testing.assert_allclose(lesions[both], (kld[both] + raw[both]) / 2)
+    alone = kld.dropna().index.difference(raw.index)
+    assert len(alone)
+    np.testing.assert_allclose(lesions[alone], kld[alone])
+
+
+def test_the_conclusion_follows_the_numbers():
+    table = pd.DataFrame(
+        {
+            "image_class": ["benign", "benign", "malignant", "malignant", "malignant", "benign"],
+            "name": list("abcdef"),
+            "group": range(6),
+            "lesion_share": [0.01, 0.02, 0.05, 0.06, 0.2, 0.3],
+            "dice": [0.1, 0.3, 0.6, 0.8, 0.9, 0.7],
+        }
+    )
+    told = gallery.conclusion(table)
+    assert "benign 0.367 (3), malignant 0.767 (3), small 0.200 (2), medium 0.700 (2), large 0.800 (2)." in told
+    assert "The hardest of 6 lesion images is a, with a mean Dice of 0.100." in told
