@@ -359,8 +359,8 @@ def test_the_gallery_shows_three_cases_of_each_variant_once(repository):
     scored = pd.read_csv(repository.report / "results" / "heldout" / "loss-kld" / "fold0-seed0" / "per_image.csv")
     ranked = scored.dropna(subset="dice").sort_values(["dice", "name"]).name.tolist()
     told = next(image["alt"] for image in page.find_all("img") if image["alt"].startswith("loss: KLD. "))
-    assert told.startswith(f"loss: KLD. best: {ranked[-1]}: Dice ")
-    assert f"; worst: {ranked[0]}: Dice " in told
+    assert told.startswith(f"loss: KLD. Best: {ranked[-1]}, Dice ")
+    assert f". Worst: {ranked[0]}, Dice " in told
 
 
 def test_a_gallery_without_permission_shows_no_image_of_the_data(repository):

@@ -27,7 +27,7 @@ def cases(variant: Variant, data: Catalog) -> dict[str, Case]:
 
 
 def shown(variants: dict[str, Variant], data: Catalog) -> HTML:
-    """A heading and a figure a variant, with its `cases`: image, both outlines, probability map."""
+    """A heading and a figure a variant, with its `cases`: image, both outlines, probability map, scores."""
     figures = {label: _figure(label, cases(variant, data)) for label, variant in variants.items()}
     return HTML("".join(f"<h3>{html.escape(label)}</h3>{figure}" for label, figure in figures.items()))
 
@@ -60,9 +60,8 @@ def conclusion(lesions: pd.DataFrame) -> str:
 
 
 def _figure(label: str, found: dict[str, Case]) -> str:
-    titles = [f"{rank}: {case.name}\n{case.described}" for rank, case in found.items()]
     drawn = ([getattr(case, part) for case in found.values()] for part in _DRAWN)
-    caption = "Best, median and worst Dice of its held-out lesion images."
-    figure = figures.cases(*drawn, titles, width=2.1)
-    alt = f"{label}. {'; '.join(titles)}.".replace("\n", ": ")
-    return display.figure(figure, caption=caption, alt=alt, raster=True).data
+    figure = figures.cases(*drawn, list(found), width=2.1)
+    # The caption, not the titles: on a narrow screen the figure's letters are small.
+    told = ". ".join(f"{rank.capitalize()}: {case.name}, {case.described}" for rank, case in found.items())
+    return display.figure(figure, caption=f"{told}.", alt=f"{label}. {told}.", raster=True).data

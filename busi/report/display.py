@@ -31,7 +31,7 @@ _FIGURE = jinja2.Template(
 _TABLE = jinja2.Template(
     """\
 <div class="scroll" role="group" aria-label="{{ caption }}" tabindex="0">
-<table>
+<table{% if words %} class="words"{% endif %}>
 <caption>{{ caption }}</caption>
 <thead>
 <tr>
@@ -44,9 +44,9 @@ _TABLE = jinja2.Template(
 {% for row in rows -%}
 <tr>
 {% for cell in row -%}
-{% set css = columns[loop.index0].css -%}
+{% set column = columns[loop.index0] -%}
 {% set kind = 'th scope="row"' | safe if loop.first else 'td' -%}
-<{{ kind }}{{ css }}{{ cell.sort }}>{{ cell.text }}</{{ 'th' if loop.first else 'td' }}>
+<{{ kind }}{{ column.css }}{{ column.label }}{{ cell.sort }}>{{ cell.text }}</{{ 'th' if loop.first else 'td' }}>
 {% endfor -%}
 </tr>
 {% endfor -%}
@@ -90,7 +90,8 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
 
     Whole numbers get thousands separators, missing values a dash, truth values "yes" or "no"; an underscore in a
     column's name is shown as a space, so that long headers wrap. Numbers carry all their digits in ``data-sort``, by
-    which a page of `busi.report.pages` sorts them.
+    which a page of `busi.report.pages` sorts them. A table without a number is one of words: on a narrow screen each
+    of its cells stands under its heading.
 
     Args:
         frame: One level of columns. Its index if that has a name, otherwise its first column, heads the rows.
@@ -114,7 +115,10 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
         [{"text": _text(value, by_column.get(name, 4)), "sort": _sort(value)} for value in frame[name]]
         for name in frame.columns
     ]
-    return HTML(_TABLE.render(caption=caption, columns=columns, rows=list(zip(*cells, strict=True))))
+    words = not any(column["css"] for column in columns)
+    for column in columns:
+        column["label"] = Markup(' data-label="{}"').format(column["name"]) if words else ""
+    return HTML(_TABLE.render(caption=caption, columns=columns, words=words, rows=list(zip(*cells, strict=True))))
 
 
 def _image(fig: Figure, raster: bool) -> bytes:

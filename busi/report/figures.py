@@ -44,7 +44,7 @@ def loss_curve(runs: list[Run], *, floor: float, published: float) -> Figure:
 
 
 def curves(runs: dict[str, list[Run]], *, metric: str, label: str, floor: float | None = None) -> Figure:
-    """One metric against the epoch, a line a run, colours by variant.
+    """One metric against the epoch, from zero up, a line a run, colours by variant.
 
     Args:
         runs: Variant -> runs.
@@ -64,10 +64,12 @@ def curves(runs: dict[str, list[Run]], *, metric: str, label: str, floor: float 
                     **look,
                     marker=_marker(run),
                     label=variant if run is found[0] else None,
+                    clip_on=False,  # a line at zero lies on the axis
                 )
         if floor is not None:
             ax.axhline(floor, label="floor", **FLOOR_LINE)
         ax.set(xlabel="Epoch", ylabel=label)
+        ax.set_ylim(bottom=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
@@ -200,7 +202,7 @@ def cases(
                 ax.axis("off")
                 ax.set_anchor("N")
             _outline(upper, probability >= threshold, **PREDICTED_OUTLINE)
-            upper.set_title(title, fontsize=8)
+            upper.set_title(title, fontsize=9)
         fig.colorbar(map_, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8).set_label("Probability of lesion", fontsize=9)
         looks = {"as marked": TRUE_OUTLINE, "as predicted": PREDICTED_OUTLINE}
         handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]

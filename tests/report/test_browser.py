@@ -1,5 +1,6 @@
 """Pages in a real browser, with the network off: a small report made here, and the committed ones as they stand."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from busi.config import ROOT
 from busi.report import display, pages
@@ -20,6 +21,7 @@ LOSSES = pd.DataFrame(
     # Texts would sort 0.3 before -2, and the two shown as 0.1489 look alike.
     {"method": ["DICE", "KLD", "BCE", "MSE"], "loss": [0.14892, -2.0, None, 0.14888], "images": [647, 1000, 96, 9]}
 )
+CLAIMS = pd.DataFrame({"claim": ["KLD is best"], "our_answer": ["It is not"], "evidence": ["As good as any. " * 20]})
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -62,7 +64,7 @@ def report(tmp_path_factory) -> Path:
         title="A study",
         question="Does it *work*?",
         answer="It does **not**.",
-        claims=table.data,
+        claims=display.table(CLAIMS, caption="The claims.").data,
         size={"Images": "12"},
         made={"Machine": "2 cores"},
         commands={"Draw these pages again": "busi render reports/smoke"},
@@ -175,18 +177,35 @@ def test_a_table_is_copied_as_it_is_sorted(tab, report):
     box = tab.locator(".table", has_text="Loss by method")
     box.get_by_role("columnheader", name="images").get_by_role("button").click()
     tab.wait_for_timeout(50)
-    box.get_by_role("button", name="Copy").click()
-    box.get_by_role("button", name="Copied").wait_for()
-    tab.evaluate("document.body.prepend(document.createElement('textarea'))")
-    pasted = tab.get_by_role("textbox")
-    pasted.press("Control+V")
-    assert pasted.input_value().splitlines() == [
+    assert copied(tab, box) == [
         "method\tloss\timages",
         "MSE\t0.1489\t9",
         "BCE\t–\t96",
         "DICE\t0.1489\t647",
         "KLD\t-2.0000\t1,000",
     ]
+
+
+def copied(tab: Page, box: Locator) -> list[str]:
+    """The lines that pasting gives after a press on a table's button."""
+    box.get_by_role("button", name="Copy").click()
+    box.get_by_role("button", name="Copied").wait_for()
+    tab.evaluate("document.body.prepend(document.createElement('textarea'))")
+    pasted = tab.get_by_role("textbox")
+    pasted.press("Control+V")
+    return pasted.input_value().splitlines()
+
+
+def test_on_a_narrow_screen_words_stand_under_their_headings_and_are_copied_as_a_table(tab, report):
+    tab.set_viewport_size(NARROW)
+    tab.goto((report / "index.html").as_uri())
+    table = tab.get_by_role("table", name="The claims")
+    boxes = [cell.bounding_box() for cell in table.locator("tbody").locator("th, td").all()]
+    assert [box["x"] for box in boxes] == [boxes[0]["x"]] * 3
+    assert all(above["y"] + above["height"] <= below["y"] for above, below in itertools.pairwise(boxes))
+    before = "cell => getComputedStyle(cell, '::before').content"
+    assert [cell.evaluate(before) for cell in table.locator("td").all()] == ['"our answer"', '"evidence"']
+    assert copied(tab, tab.locator(".table"))[:1] == ["claim\tour answer\tevidence"]
 
 
 def test_a_table_of_one_row_has_nothing_to_sort(tab, report):

@@ -106,6 +106,14 @@ def test_a_table_is_sorted_by_all_digits_of_its_numbers_and_missing_values_apart
     assert [cell.get("data-sort") for cell in cells] == [None, "0.14888", "22321090", None, None, "", "5", None]
 
 
+def test_a_table_of_words_names_the_heading_of_each_cell():
+    words = pd.DataFrame({"claim": ["KLD is best"], "our_answer": ["no"]})
+    assert [cell.get("data-label") for cell in parsed(words).tbody.find_all(["th", "td"])] == ["claim", "our answer"]
+    assert parsed(words).table["class"] == ["words"]
+    numbers = parsed(words.assign(dice=0.5))
+    assert not numbers.select("[data-label], .words")
+
+
 def test_a_table_has_a_caption_headers_and_its_numbers_on_the_right():
     frame = pd.DataFrame({"method": ["KLD"], "published_auc": [0.987], "predicts_lesion": [True]})
     soup = parsed(frame, digits=2)

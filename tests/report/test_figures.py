@@ -68,6 +68,7 @@ def test_curves_draw_the_metric_asked_for_in_one_colour_a_variant(make_run):
     legend = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
     assert legend == ["KLD", "DICE", "floor"]
     assert fig.axes[0].get_ylabel() == "Share"
+    assert fig.axes[0].get_ylim()[0] == 0
 
 
 # Rows against the floor
