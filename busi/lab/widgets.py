@@ -158,11 +158,11 @@ class Explorer(ipywidgets.VBox):
 
     def _draw(self) -> None:
         cases = self.cases
-        titles = [f"{label}\n{case.described}" for label, case in cases.items()]
+        drawn = ([getattr(case, part) for case in cases.values()] for part in _DRAWN)
         name = next(iter(cases.values())).name
-        figure = figures.cases(*([getattr(case, part) for case in cases.values()] for part in _DRAWN), titles)
-        alt = f"{name}. {'; '.join(titles)}.".replace("\n", ": ")
-        self.shown.value = display.figure(figure, caption=name, alt=alt, raster=True).data
+        told = f"{name}. {'; '.join(f'{label}: {case.described}' for label, case in cases.items())}."
+        figure = figures.cases(*drawn, list(cases))
+        self.shown.value = display.figure(figure, caption=told, alt=told, raster=True).data
 
 
 class Trainer(ipywidgets.VBox):
