@@ -33,7 +33,7 @@ import pandas as pd
 import yaml
 
 from busi.evaluation import statistics
-from busi.report import tables
+from busi.report import findings, tables
 from busi.report.heldout import BLOB, CONSTANT, Answers, Scored
 
 ALPHA = 0.05
@@ -97,7 +97,8 @@ class Verdict:
         published: The numbers that it rests on.
         ours: Our held-out numbers.
         verdict: `UPHELD`, `NOT_UPHELD` or `UNDECIDED`.
-        evidence: The comparisons that decide, in words, and how many of the planned runs stand behind them.
+        evidence: The comparisons that decide, in words, which runs find nothing, and how many of the planned ones there
+            are while some are missing.
     """
 
     number: int
@@ -164,11 +165,12 @@ def judge(number: int, families: Mapping[str, Answers]) -> Verdict:
     """
     claim = stated()[number]
     if claim["test"] == "telling":
-        about, (statements, ours) = families, _telling(families)
+        about, (statements, ours), blind = families, _telling(families), ""
     else:
         about = {claim["family"]: families[claim["family"]]}
         statements, ours = _by_dice(claim, about[claim["family"]])
-    evidence = [_evidence(claim["test"], statements), _progress(about), claim.get("aside", "")]
+        blind = findings.blind(about[claim["family"]].blind)
+    evidence = [_evidence(claim["test"], statements), blind, _progress(about), claim.get("aside", "")]
     return Verdict(
         number=number,
         section=claim["section"],

@@ -1,5 +1,7 @@
 """What the numbers say, in sentences computed from them."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from busi.report.tables import on_floor
@@ -97,6 +99,16 @@ def heldout_progress(finished: int, planned: int) -> str:
         f"{finished} of {planned} held-out runs have been trained. Rows with different numbers of images do not "
         "compare; the pairwise table takes only images that both variants have scored."
     )
+
+
+def blind(counts: Mapping[str, tuple[int, int]]) -> str:
+    """Which variants have runs that never find anything; empty where there are none.
+
+    Args:
+        counts: As `busi.report.heldout.Answers.blind`.
+    """
+    told = ", ".join(f"{variant} {found} of {runs}" for variant, (found, runs) in counts.items())
+    return f"Runs that mark no pixel of their held-out lesion images: {told}." if told else ""
 
 
 def of_heldout(table: pd.DataFrame) -> str:

@@ -83,6 +83,15 @@ class Answers:
         return {**self.variants, **self.trivial}
 
     @cached_property
+    def blind(self) -> dict[str, tuple[int, int]]:
+        """Variant -> how many of its runs mark no pixel of any held-out lesion image, and of how many.
+
+        Variants without such a run are left out.
+        """
+        counts = {label: (sum(map(_marks_nothing, found)), len(found)) for label, found in self.runs.items()}
+        return {label: count for label, count in counts.items() if count[0]}
+
+    @cached_property
     def finished(self) -> frozenset[Path]:
         """The folders of the runs that have been trained."""
         return frozenset(run.folder for found in self.runs.values() for run in found)
@@ -272,6 +281,11 @@ def side_by_side(published: pd.DataFrame, heldout: pd.DataFrame, same: Mapping[s
 
 
 _KEY = "trivial.sha256"
+
+
+def _marks_nothing(run: Run) -> bool:
+    images = run.per_image
+    return not images.predicted_share[images.image_class != "normal"].any()
 
 
 def _row(scored: Scored) -> dict:

@@ -34,20 +34,21 @@ def make_run(tmp_path):
 
 @pytest.fixture
 def make_heldout(tmp_path):
-    """Writes a held-out run that scored ``dice``, one a lesion image, and marked ``normals``, shares of normal images.
+    """Writes a held-out run that scored ``dice``, one a lesion image, and marked a share of these and of normal images.
 
     Images are named by fold and number, the same for every run of a fold; each is a group alone.
     """
 
     numbers = itertools.count()
 
-    def make(dice, *, fold=0, accuracy=0.9, normals=(), seconds=60, **settings) -> Run:
+    def make(dice, *, fold=0, accuracy=0.9, marked=0.1, normals=(), seconds=60, **settings) -> Run:
         config = RunConfig(protocol="heldout", image_size=32, **{"fold": fold, "seed": fold} | settings)
         folder = tmp_path / "made" / str(next(numbers)) / config.label
         folder.mkdir(parents=True)
         metrics = {"threshold": 0.5, "best_epoch": 1, "epochs": 2, "parameters": 1000, "images": 8, "seconds": seconds}
         (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-        _images(dice, fold=fold, accuracy=accuracy, normals=normals).to_csv(folder / "per_image.csv", index=False)
+        table = _images(dice, fold=fold, accuracy=accuracy, marked=marked, normals=normals)
+        table.to_csv(folder / "per_image.csv", index=False)
         _pixels().to_csv(folder / "bins.csv", index=False)
         return Run(folder, config)
 
@@ -64,14 +65,14 @@ def make_scored():
     return make
 
 
-def _images(dice, *, fold=0, accuracy=0.9, normals=()) -> pd.DataFrame:
+def _images(dice, *, fold=0, accuracy=0.9, marked=0.1, normals=()) -> pd.DataFrame:
     """A table of scores as `make_heldout` writes it: benign and malignant in turn, ever larger, then the normals."""
     lesions = pd.DataFrame({"dice": np.asarray(dice, dtype=float), "accuracy": accuracy})
     lesions["image_class"] = np.resize(["benign", "malignant"], len(lesions))
     lesions["lesion_share"] = np.arange(1, len(lesions) + 1) / 100
     lesions = lesions.assign(iou=0.4, precision=0.5, recall=0.6, hd95=7.0, nsd=0.3, detected=1.0)
     empty = pd.DataFrame({"image_class": "normal", "predicted_share": np.asarray(normals, dtype=float)})
-    table = pd.concat([lesions.assign(predicted_share=0.1), empty.assign(accuracy=1.0)], ignore_index=True)
+    table = pd.concat([lesions.assign(predicted_share=marked), empty.assign(accuracy=1.0)], ignore_index=True)
     numbers = range(len(table))
     names = [f"{kind} ({fold}.{number})" for kind, number in zip(table.image_class, numbers, strict=True)]
     return table.assign(name=names, group=[1000 * fold + number for number in numbers], brier=0.05)

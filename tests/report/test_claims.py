@@ -247,6 +247,18 @@ def test_a_verdict_on_part_of_the_runs_is_provisional(make_heldout):
     assert "Provisional" not in claims.judge(3, of("loss", runs, planned=1)).evidence
 
 
+def test_runs_that_find_nothing_are_part_of_the_evidence(make_heldout):
+    runs = {
+        "KLD": [make_heldout([0.5] * 4, loss="kld"), make_heldout([0.5] * 4, loss="kld", fold=1)],
+        # One of two finds nothing; marks on normal images alone find nothing either.
+        "DICE of both channels": [make_heldout([0.4] * 4), make_heldout([0] * 4, fold=1, marked=0.0, normals=[0.2])],
+        "BCE": [make_heldout([0] * 4, marked=[0, 0, 0, 0.001])],
+    }
+    evidence = claims.judge(3, of("loss", runs)).evidence
+    assert "Runs that mark no pixel of their held-out lesion images: DICE of both channels 1 of 2." in evidence
+    assert "mark no pixel" not in claims.judge(3, of("loss", {"KLD": runs["KLD"]})).evidence
+
+
 def test_the_five_claims_make_a_table(make_heldout):
     families = {}
     for name in config.FAMILIES:
