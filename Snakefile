@@ -9,7 +9,6 @@ from filelock import FileLock, Timeout
 
 from busi import config as parameters
 from busi.mechanisms import experiments
-from busi.report.overview import stems
 
 PROFILE = config.get("profile", "smoke")
 OVERRIDES = {name: config[name] for name in ("data_dir", "runs_dir") if name in config}
@@ -169,7 +168,7 @@ rule page:
 
 rule index:
     input:
-        [f"{REPORT}/{stem}.html" for stem in stems(STUDY)],
+        [f"{REPORT}/{stem}.html" for stem in STUDY.pages],
     output:
         f"{REPORT}/index.html",
     benchmark:

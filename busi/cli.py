@@ -147,10 +147,10 @@ def bench(
 @app.command()
 def page(notebook: Path, out: Path) -> None:
     """Write an executed NOTEBOOK as the page OUT, reports/<profile>/<name>.html."""
-    from busi.report import overview, pages
+    from busi.report import pages
 
     study = _profile(out.parent.name)
-    print(pages.page(notebook, out, profile=study.profile, pages=overview.stems(study)))
+    print(pages.page(notebook, out, profile=study.profile, pages=study.pages))
 
 
 @app.command()

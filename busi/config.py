@@ -20,6 +20,9 @@ FAMILIES = ("upsampling", "optimization", "loss", "data")
 
 PROTOCOLS = ("published", "heldout")
 
+GALLERY = "gallery"
+"""The notebook, and the page, that shows images of the data set."""
+
 FOLDS = 5
 """Of the cross-validation."""
 
@@ -263,6 +266,12 @@ class Study(Size):
     def report_path(self) -> Path:
         """What the profile's study leaves for its readers."""
         return ROOT / "reports" / self.profile
+
+    @property
+    def pages(self) -> list[str]:
+        """The report's pages in order: the numbered notebooks, and the gallery where pixels may be shown."""
+        wanted = ["[0-9]_*", *([GALLERY] if self.show_pixels else [])]
+        return [file.stem for name in wanted for file in sorted((ROOT / "notebooks").glob(f"{name}.ipynb"))]
 
     def configs(self, protocol: str = "published") -> dict[str, list[RunConfig]]:
         """Each variant's runs under a protocol: one a seed, and under "heldout" one a seed and fold.

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from busi.config import BORDER, ROOT, RunConfig, Study
+from busi.config import BORDER, GALLERY, RunConfig, Study
 from busi.dataset import catalog
 from busi.evaluation import floors
 from busi.mechanisms import ladder
@@ -23,16 +23,6 @@ QUESTION = (
     "included, and sets each row beside its floor: what a predictor scores that never looks at the image. Then it asks "
     "the same questions on images held out from training."
 )
-
-
-GALLERY = "gallery"
-"""The page that shows images of the data set: only of a report that may."""
-
-
-def stems(study: Study) -> list[str]:
-    """The report's pages in order: the numbered notebooks, and the gallery where pixels may be shown."""
-    wanted = ["[0-9]_*", *([GALLERY] if study.show_pixels else [])]
-    return [file.stem for name in wanted for file in sorted((ROOT / "notebooks").glob(f"{name}.ipynb"))]
 
 
 def rows(runs: dict[str, Runs]) -> pd.DataFrame:
@@ -58,7 +48,7 @@ def write(study: Study):
     verdicts = claims.table(answers)
     distinct = findings.distinct(runs)
     scored = findings.distinct({name: answer.runs for name, answer in answers.items()})
-    written = [stem for stem in stems(study) if (study.report_path / f"{stem}.html").is_file()]
+    written = [stem for stem in study.pages if (study.report_path / f"{stem}.html").is_file()]
     return pages.index(
         study.report_path,
         profile=study.profile,
@@ -142,7 +132,7 @@ def _software(environment: dict) -> str:
 
 
 def _absent(study: Study, written: list[str]) -> dict[str, str]:
-    absent = {pages.label(stem): "it has not been drawn." for stem in stems(study) if stem not in written}
+    absent = {pages.label(stem): "it has not been drawn." for stem in study.pages if stem not in written}
     if study.show_pixels:
         return absent
     return absent | {

@@ -43,13 +43,12 @@ def report(folder: Path, *, jobs: int = 2) -> Path:
     if not (folder / "results").is_dir():
         raise StudyError(f"{folder}: has no results; run the study first: make study PROFILE={study.profile}")
     given = yaml.safe_load(parameters.read_text(encoding="utf-8")) | {"train_missing": False}
-    stems = overview.stems(study)
-    drawn = [stem for stem in stems if stem != overview.GALLERY]
+    drawn = [stem for stem in study.pages if stem != config.GALLERY]
     # Threads do: each notebook has a kernel, a process of its own.
     with TemporaryDirectory() as executed, ThreadPoolExecutor(jobs) as threads:
         notebooks = list(threads.map(partial(_execute, parameters=given, out=Path(executed)), drawn))
         for stem, notebook in zip(drawn, notebooks, strict=True):
-            pages.page(notebook, folder / f"{stem}.html", profile=study.profile, pages=stems)
+            pages.page(notebook, folder / f"{stem}.html", profile=study.profile, pages=study.pages)
     return overview.write(study)
 
 

@@ -26,8 +26,7 @@ STEMS = ["0_dataset", "3_loss"]
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A repository with parameters, two notebooks and a report that has gathered floors and images."""
-    for module in (config, overview):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(config, "ROOT", tmp_path)
     shutil.copytree(ROOT / "params", tmp_path / "params")
     (tmp_path / "notebooks").mkdir()
     for stem in (*reversed(STEMS), "scratch"):
@@ -75,13 +74,13 @@ def index() -> BeautifulSoup:
 
 
 def test_pages_are_the_numbered_notebooks_in_order(repository):
-    assert overview.stems(asked()) == STEMS
+    assert asked().pages == STEMS
 
 
 def test_only_where_pixels_may_be_shown_is_the_gallery_a_page():
     numbered = ["0_dataset", "1_upsampling", "2_optimization", "3_loss", "4_data", "5_mechanisms", "6_summary"]
-    assert overview.stems(asked()) == numbered
-    assert overview.stems(asked(show_pixels=True)) == [*numbered, "gallery"]
+    assert asked().pages == numbered
+    assert asked(show_pixels=True).pages == [*numbered, "gallery"]
 
 
 def test_the_index_says_why_there_is_no_gallery_and_how_to_draw_it(repository):

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from busi import config
 from busi.config import ROOT, StudyError
-from busi.report import overview, render
+from busi.report import render
 
 COMMITTED = ROOT / "reports" / "laptop"
 
@@ -62,8 +62,7 @@ def test_a_report_is_drawn_from_its_results_alone_and_again_to_the_same_bytes(re
 
 
 def test_a_notebook_that_fails_is_named_and_no_page_is_written(repository, monkeypatch):
-    for module in (config, overview):
-        monkeypatch.setattr(module, "ROOT", repository)
+    monkeypatch.setattr(config, "ROOT", repository)
     for stem, source in (("0_fine", "1 + 1"), ("1_wrong", "profile\nprofil")):
         cells = [new_code_cell("profile = ''", metadata={"tags": ["parameters"]}), new_markdown_cell(f"# {stem}")]
         cells.append(new_code_cell(source))
