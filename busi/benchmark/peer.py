@@ -1,5 +1,6 @@
 """The same networks, losses and optimizer in PyTorch, where it is installed: the peer."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +79,27 @@ def loss(logits: torch.Tensor, targets: torch.Tensor, config: RunConfig) -> torc
     return -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
 
 
-def _optimizer(network: UNet, config: RunConfig) -> torch.optim.Optimizer:
+class Adam(torch.optim.Adam):
+    """Adam with Keras' epsilon, which is added before the second moment's bias is corrected, in PyTorch after it.
+
+    In the first steps that is 30 times as much, and gradients of a wide layer are small.
+    """
+
+    EPSILON = 1e-7
+    """As in ``keras.optimizers.Adam``."""
+
+    def step(self, closure=None):
+        """As PyTorch's."""
+        self.steps = getattr(self, "steps", 0) + 1
+        for group in self.param_groups:
+            group["eps"] = self.EPSILON / math.sqrt(1 - group["betas"][1] ** self.steps)
+        return super().step(closure)
+
+
+def optimizer(network: UNet, config: RunConfig) -> torch.optim.Optimizer:
+    """The optimizer of ``config``."""
     if config.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=1e-7)  # Keras' epsilon
+        return Adam(network.parameters(), lr=config.learning_rate)
     return torch.optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
 
 
@@ -98,7 +117,7 @@ def run(referee: Referee, config: RunConfig, data_dir: Path, weights: Path) -> N
     with np.load(weights) as stored:
         load(network, list(stored.values()))
     network = network.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(network, config)
+    steps = optimizer(network, config)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     batches, seen, mean, more = len(images) // config.batch_size, 0, 0.0, True
     while more:
@@ -106,9 +125,9 @@ def run(referee: Referee, config: RunConfig, data_dir: Path, weights: Path) -> N
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision != "float32"):
             logits = network(images[rows])
         value = loss(logits, targets[rows], config)
-        optimizer.zero_grad()
+        steps.zero_grad()
         value.backward()
-        optimizer.step()
+        steps.step()
         seen += 1
         mean += (value.item() - mean) / seen
         more = referee.wants_more(config.batch_size, mean, parameters=parameters)

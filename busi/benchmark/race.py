@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -79,13 +80,20 @@ class Referee:
         return self._seconds > 0
 
 
-def race(contenders: list[Contender], *, windows: int, seconds: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+def race(
+    contenders: list[Contender],
+    *,
+    windows: int,
+    seconds: float,
+    ready: Callable[[pd.DataFrame], None] = lambda facts: None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run all contenders, which stay in memory together.
 
     Args:
         contenders: Started one after another in this order.
         windows: Of each contender, in turn.
         seconds: A window's length; a step that has begun is finished.
+        ready: Called with the second table below before the first window; what it raises stops the race.
 
     Returns:
         One row a contender and window: `contender`, `window`, `images_per_second` and `memory_mib` (peak resident
@@ -95,12 +103,14 @@ def race(contenders: list[Contender], *, windows: int, seconds: float) -> tuple[
     Raises:
         StudyError: A contender's process ended early; names it and its exit code.
     """
-    running, facts, rows = {}, {}, []
+    running, told, rows = {}, {}, []
     with ExitStack() as stack:
         for contender in contenders:
             copies = [stack.enter_context(_Process(contender)) for _ in range(contender.copies)]
             running[contender.name] = copies
-            facts[contender.name], *_ = [copy.receive() for copy in copies]
+            told[contender.name], *_ = [copy.receive() for copy in copies]
+        facts = pd.DataFrame.from_dict(told, orient="index")
+        ready(facts)
         for window in range(windows):
             for name, copies in running.items():
                 for copy in copies:
@@ -109,7 +119,7 @@ def race(contenders: list[Contender], *, windows: int, seconds: float) -> tuple[
                 rows.append({"contender": name, "window": window, "images_per_second": speed, "memory_mib": memory})
         for copy in (copy for copies in running.values() for copy in copies):
             copy.pipe.send(0.0)
-    return pd.DataFrame(rows), pd.DataFrame.from_dict(facts, orient="index")
+    return pd.DataFrame(rows), facts
 
 
 class _Process:

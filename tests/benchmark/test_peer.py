@@ -35,3 +35,24 @@ def test_probabilities_and_loss_are_the_packages(config):
     expected = losses.get(config)(targets, ours(images))
     found = peer.loss(logits, torch.from_numpy(targets).permute(0, 3, 1, 2), config)
     assert found.item() == pytest.approx(keras.ops.convert_to_numpy(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "sgd", "learning_rate": 0.1}, {}], ids=["sgd", "adam"])
+def test_it_learns_as_the_package_does(settings):
+    config = HELDOUT.model_copy(update=settings | {"base_filters": 8})
+    ours, theirs = compiled(config), peer.UNet(config)
+    peer.load(theirs, ours.get_weights())
+    steps = peer.optimizer(theirs, config)
+    rng = np.random.default_rng(0)
+    images = rng.random((4, 32, 32, 1), np.float32)
+    lesion = (images[..., 0] > 0.7).astype(np.float32)
+    targets = np.stack([lesion, 1 - lesion], axis=-1)
+    pixels, wanted = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (images, targets))
+    for _ in range(8):
+        ours.reset_metrics()
+        expected = float(ours.train_on_batch(images, targets))
+        found = peer.loss(theirs(pixels), wanted, config)
+        assert found.item() == pytest.approx(expected, rel=2e-5)
+        steps.zero_grad()
+        found.backward()
+        steps.step()

@@ -70,6 +70,15 @@ def test_memory_is_each_contenders_own_and_copies_add_up(tmp_path):
     assert two == pytest.approx(2 * large, abs=20)
 
 
+def test_no_window_begins_before_the_contenders_are_found_ready(tmp_path):
+    def refuse(facts):
+        raise StudyError(f"losses {facts.loss.tolist()}")
+
+    with pytest.raises(StudyError, match=r"losses \[0\.5, 0\.5\]"):
+        race([sleeper("a", tmp_path), sleeper("b", tmp_path)], windows=1, seconds=0.01, ready=refuse)
+    assert (tmp_path / "diary").read_text() == "a" * CHECK + "b" * CHECK
+
+
 def test_a_contender_that_dies_is_named(tmp_path):
     with pytest.raises(StudyError, match="contender 'broken': ended early with exit code 3"):
         race([sleeper("whole", tmp_path), sleeper("broken", tmp_path, fails=True)], windows=1, seconds=0.01)

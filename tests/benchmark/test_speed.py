@@ -53,17 +53,17 @@ def test_share_is_of_the_product_in_the_same_precision(table):
     assert of.loc[PRODUCTS["float32"], ["images_per_second", "loss"]].isna().all()
 
 
-def test_other_numbers_in_the_same_arithmetic_stop_the_benchmark(table):
-    speed.agree(table, "a network")
-    table.loc[table.contender == STUDY, "loss"] = 0.7002
+def test_other_numbers_in_the_same_arithmetic_stop_the_benchmark(facts):
+    speed.agree(facts, "a network")
+    facts.loc[STUDY, "loss"] = 0.7002
     with pytest.raises(StudyError, match=r"a network: the mean loss .* 0\.7002"):
-        speed.agree(table, "a network")
+        speed.agree(facts, "a network")
 
 
-def test_other_networks_stop_the_benchmark(table):
-    table.loc[table.contender == BFLOAT16, "parameters"] = 6
+def test_other_networks_stop_the_benchmark(facts):
+    facts.loc[BFLOAT16, "parameters"] = 6
     with pytest.raises(StudyError, match="a network: contenders differ in parameters"):
-        speed.agree(table, "a network")
+        speed.agree(facts, "a network")
 
 
 def test_goals_compare_medians(table):
