@@ -10,8 +10,6 @@ from busi.evaluation import statistics
 from busi.lab.networks import Case, Variant, picture
 from busi.report import display, figures
 
-_DRAWN = ("pixels", "truth", "probability", "threshold")
-
 
 def distinct(variants: dict[str, Variant]) -> dict[str, Variant]:
     """Variants with runs of their own, each under the first of its names: families share their baseline."""
@@ -60,8 +58,7 @@ def conclusion(lesions: pd.DataFrame) -> str:
 
 
 def _figure(label: str, found: dict[str, Case]) -> str:
-    drawn = ([getattr(case, part) for case in found.values()] for part in _DRAWN)
-    figure = figures.cases(*drawn, list(found), width=2.1)
+    figure = figures.cases(found, width=2.1)
     # The caption, not the titles: on a narrow screen the figure's letters are small.
     told = ". ".join(f"{rank.capitalize()}: {case.name}, {case.described}" for rank, case in found.items())
     return display.figure(figure, caption=f"{told}.", alt=f"{label}. {told}.", raster=True).data

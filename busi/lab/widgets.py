@@ -43,7 +43,6 @@ _ROW = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
 _NARROW = ipywidgets.Layout(width="auto")
 _WIDE = ipywidgets.Layout(width="22rem", max_width="calc(100% - 4px)")
 _TEXT = {"description_width": "5.5rem"}
-_DRAWN = ("pixels", "truth", "probability", "threshold")
 _FITTING = "<style>.busi-lab img { max-width: 100%; height: auto; } .busi-lab figure { margin: 0.5rem 0; }</style>"
 
 
@@ -158,10 +157,9 @@ class Explorer(ipywidgets.VBox):
 
     def _draw(self) -> None:
         cases = self.cases
-        drawn = ([getattr(case, part) for case in cases.values()] for part in _DRAWN)
         name = next(iter(cases.values())).name
         told = f"{name}. {'; '.join(f'{label}: {case.described}' for label, case in cases.items())}."
-        figure = figures.cases(*drawn, list(cases))
+        figure = figures.cases(cases)
         self.shown.value = display.figure(figure, caption=told, alt=told, raster=True).data
 
 

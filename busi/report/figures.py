@@ -1,6 +1,7 @@
 """The paper's figures drawn again, and the one that says what its tables mean."""
 
 import itertools
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -170,38 +171,25 @@ def examples(images: list[np.ndarray], outlines: list[np.ndarray], titles: list[
     return fig
 
 
-def cases(
-    images: list[np.ndarray],
-    truths: list[np.ndarray | None],
-    probabilities: list[np.ndarray],
-    thresholds: list[float],
-    titles: list[str],
-    *,
-    width: float = 3.2,
-) -> Figure:
+def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
     """What networks made of images, a column each: true and predicted outline, and the probability map below.
 
     Args:
-        images: Grey, uint8 (height, width).
-        truths: Union of the masks, bool (height, width), or None.
-        probabilities: Of lesion, (height, width) in [0, 1].
-        thresholds: A pixel of at least this probability is predicted lesion.
-        titles: One an image.
+        shown: Title -> `busi.lab.networks.Case`.
         width: Of a column, in inches.
     """
-    tallest = width * max(pixels.shape[0] / pixels.shape[1] for pixels in images)
-    size = (width * len(images) + 0.9, 2 * tallest + 1)
+    tallest = width * max(case.pixels.shape[0] / case.pixels.shape[1] for case in shown.values())
+    size = (width * len(shown) + 0.9, 2 * tallest + 1)
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(2, len(images), figsize=size, squeeze=False)
-        columns = zip(*axes, images, truths, probabilities, thresholds, titles, strict=True)
-        for upper, lower, pixels, truth, probability, threshold, title in columns:
-            upper.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-            map_ = lower.imshow(probability, vmin=0, vmax=1)
+        fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
+        for upper, lower, (title, case) in zip(*axes, shown.items(), strict=True):
+            upper.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
+            map_ = lower.imshow(case.probability, vmin=0, vmax=1)
             for ax in (upper, lower):
-                _outline(ax, truth, **TRUE_OUTLINE)
+                _outline(ax, case.truth, **TRUE_OUTLINE)
                 ax.axis("off")
                 ax.set_anchor("N")
-            _outline(upper, probability >= threshold, **PREDICTED_OUTLINE)
+            _outline(upper, case.predicted, **PREDICTED_OUTLINE)
             upper.set_title(title, fontsize=9)
         fig.colorbar(map_, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8).set_label("Probability of lesion", fontsize=9)
         looks = {"as marked": TRUE_OUTLINE, "as predicted": PREDICTED_OUTLINE}

@@ -1,11 +1,14 @@
 """The gallery: the right cases are chosen, and what is said of all follows from them."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from matplotlib.colors import same_color
 
 from busi.lab import gallery, networks
+from busi.report import figures
 
 KLD, RAW = "loss: KLD", "data: No preprocess"
 
@@ -31,6 +34,26 @@ def test_each_case_is_told_under_its_variant(laboratory):
             f"Best: {best.name}, {best.described}. Median: {median.name}, {median.described}. "
             f"Worst: {worst.name}, {worst.described}."
         )
+
+
+def test_outlines_are_those_of_the_true_and_of_the_predicted_pixels():
+    truth, probability = np.zeros((20, 30), bool), np.full((20, 30), 0.1, np.float32)
+    truth[2:6, 3:9] = True
+    probability[10:18, 12:26] = 0.4
+    case = networks.Case("a", np.arange(600, dtype=np.uint8).reshape(20, 30), truth, probability, 0.3)
+    figure = figures.cases({"worst": case})
+    upper, lower = figure.axes[:2]
+    assert upper.get_title(loc="left") == "worst"
+    np.testing.assert_array_equal(upper.images[0].get_array(), case.pixels)
+    np.testing.assert_array_equal(lower.images[0].get_array(), probability)
+    marked, predicted = [2.5, 1.5, 8.5, 5.5], [11.5, 9.5, 25.5, 17.5]  # x, y of the first corner, then of the last
+    for ax, boxes in ((upper, [marked, predicted]), (lower, [marked])):
+        found = [outline.get_paths()[0].get_extents().extents for outline in ax.collections]
+        np.testing.assert_allclose(found, boxes)
+    drawn = [outline.get_edgecolor()[0] for outline in upper.collections]
+    assert same_color(drawn[0], figures.TRUE_OUTLINE["color"])
+    assert same_color(drawn[1], figures.PREDICTED_OUTLINE["color"])
+    plt.close(figure)
 
 
 def test_a_variant_that_families_share_is_shown_once(laboratory):
