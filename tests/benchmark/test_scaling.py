@@ -54,6 +54,12 @@ def test_goals_are_of_two_cores():
     assert found.reached.tolist() == ["yes", "no"]
 
 
+def test_python_keeps_what_it_compiles_as_on_any_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "Snakefile").write_text("import sys\nprint('kept:', not sys.dont_write_bytecode)\n")
+    assert "kept: True" in scaling.snakemake(tmp_path, "--cores", "1").output
+
+
 def test_snakemake_plans_as_many_runs_as_asked():
     """More seeds make more runs, none of them twice; nothing is run."""
     (plan,) = scaling.planned((100,)).to_dict("records")
