@@ -76,13 +76,7 @@ def compiled(config: RunConfig, metrics: list | None = None) -> keras.Model:
         upsampling_steps=config.upsampling_steps,
         padding=config.padding,
     )
-    model.compile(
-        optimizers.get(config),
-        losses.get(config),
-        metrics=metrics,
-        # XLA, which Keras turns on by itself, slows TensorFlow down on CPUs.
-        jit_compile=False if keras.backend.backend() == "tensorflow" and not _gpus() else "auto",
-    )
+    model.compile(optimizers.get(config), losses.get(config), metrics=metrics)
     model.optimizer.build(model.trainable_variables)
     return model
 

@@ -1,4 +1,4 @@
-"""The contender that is this package: arrays in memory, its own stream of batches, XLA off."""
+"""The contender that is this package: arrays in memory, its own stream of batches."""
 
 from collections.abc import Iterator
 from pathlib import Path

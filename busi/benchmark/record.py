@@ -128,6 +128,8 @@ def page(out: Path) -> str:
             if name == "profile":
                 table = table.groupby("network", sort=False).head(LONGEST)
             parts += [f"## {heading}", table.to_markdown(index=False, floatfmt=".4g").replace("nan", "")]
+            if name == "profile":
+                parts.append(speed.ceiling(pd.read_csv(out / "profile.csv")))
     if (out / "plans.csv").is_file() and (out / "scaling.csv").is_file():
         parts.append(scaling.bottleneck(*(pd.read_csv(out / f"{name}.csv") for name in ("plans", "scaling"))))
     return "\n\n".join(parts) + "\n"

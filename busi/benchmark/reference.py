@@ -1,8 +1,7 @@
 """The study's way of training, written anew as a yardstick: what the public notebook does, and nothing it does not.
 
 Both PNGs are decoded and resized in every epoch, in a tf.data map without parallelism or cache; one image a batch (the
-held-out network: its own batches); Keras' defaults, so float32 and XLA wherever Keras sees fit; layers called one by
-one.
+held-out network: its own batches); Keras' defaults, so float32, and XLA where there is a GPU; layers called one by one.
 """
 
 from pathlib import Path

@@ -135,6 +135,20 @@ def _profiled(config: RunConfig, data_dir: Path) -> pd.DataFrame:
     return profile.operations(config, data_dir)
 
 
+def ceiling(profile: pd.DataFrame) -> str:
+    """How much faster a step could be if all but its convolutions took no time, in a sentence.
+
+    Args:
+        profile: Rows of `operations`, of any networks.
+    """
+    convolutions = profile[profile.operation.str.contains("Conv")].groupby("network", sort=False).share.sum()
+    shares = ", ".join(f"{network} {share:.0%} ({1 / share:.2f} x)" for network, share in convolutions.items())
+    return (
+        "Convolutions are the library's, and take of a step's operations (in parentheses, how much faster it could be "
+        f"if all the rest took no time): {shares}."
+    )
+
+
 def goals(speed: pd.DataFrame, flags: list[str]) -> pd.DataFrame:
     """What was aimed at beside what was measured.
 

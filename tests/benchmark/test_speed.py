@@ -66,6 +66,14 @@ def test_other_networks_stop_the_benchmark(facts):
         speed.agree(facts, "a network")
 
 
+def test_what_is_no_convolution_bounds_what_is_left_to_gain():
+    profile = pd.DataFrame(
+        [("a", "FusedConv2D", 0.5), ("a", "Mul", 0.2), ("a", "Conv2DBackpropInput", 0.3), ("b", "Conv2D", 1.0)],
+        columns=["network", "operation", "share"],
+    )
+    assert speed.ceiling(profile).endswith(": a 80% (1.25 x), b 100% (1.00 x).")
+
+
 def test_goals_compare_medians(table):
     found = speed.goals(table.assign(network="published, 64 filters"), []).set_index("goal")
     assert found.measured.tolist() == ["3.00 x", "8.00 x", "0.60", "0.75 x", ""]
