@@ -86,11 +86,13 @@ format: .venv/.installed ## Mend what lint can: style, and notebooks with output
 lab: .venv/.installed ## Explore in JupyterLab [LAB=--no-browser, or any other option of it]
 	.venv/bin/jupyter lab $(LAB) notebooks
 
+# --no-strip-extras: pip takes a pin with hashes for a package with extras only where the pin names them too, or where it
+# is the newest release.
 lock: .venv/.installed ## Pin anew what pyproject.toml asks for [UPGRADE=1: the newest releases]
 	.venv/bin/python -m pip install --quiet uv
 	.venv/bin/uv pip compile pyproject.toml --extra cpu --extra dev --output-file requirements.lock \
-		--python-version 3.11 --universal --fork-strategy fewest --generate-hashes --no-header --no-annotate \
-		--quiet $(if $(UPGRADE),--upgrade)
+		--python-version 3.11 --universal --fork-strategy fewest --generate-hashes --no-strip-extras --no-header \
+		--no-annotate --quiet $(if $(UPGRADE),--upgrade)
 
 clean: ## Remove all that is made again in minutes; finished runs stay
 	rm -rf .venv .snakemake build data/phantom reports/smoke *.egg-info .*_cache .hypothesis
