@@ -60,6 +60,17 @@ def test_then_nothing_is_left_to_do(mended):
     assert "Nothing to be done" in copy.said()[before:]
 
 
+def test_other_code_scores_the_untrained_predictors_once_before_any_notebook_reads_them(mended):
+    copy, _ = mended
+    before = len(copy.said())
+    with (copy.folder / "busi/evaluation/predictors.py").open("a") as code:
+        code.write("# changed\n")
+    assert copy.study() == 0
+    said = copy.said()[before:]
+    assert "Finished jobid" in said.partition("rule data:")[2].partition("rule notebook:")[0]
+    assert not epochs(said)
+
+
 def test_a_store_that_was_removed_leaves_the_results(undisturbed, mended):
     copy, _ = mended
     before = len(copy.said())
