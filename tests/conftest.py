@@ -1,9 +1,11 @@
 """What tests of more than one room need: images, real where they are at hand and drawn where they are not."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from busi.config import ROOT
 from busi.dataset import phantom
@@ -27,3 +29,18 @@ def busi_dir() -> Path:
 def phantom_dir(tmp_path_factory) -> Path:
     """Twelve phantom images in the layout of BUSI, for tests that only read them."""
     return phantom.draw(tmp_path_factory.mktemp("data") / "phantom", benign=6, malignant=4, normal=2, seed=0)
+
+
+@pytest.fixture(scope="session")
+def draw_quarters() -> Callable[[Path], Path]:
+    """Draws 34 phantom images of a quarter of their size into a folder, for tests that train and score on them."""
+
+    def draw(folder: Path) -> Path:
+        drawn = phantom.draw(folder, benign=18, malignant=10, normal=6, seed=0)
+        for file in drawn.glob("*/*.png"):
+            with Image.open(file) as image:
+                small = image.resize((image.width // 4, image.height // 4), Image.Resampling.NEAREST)
+            small.save(file)
+        return drawn
+
+    return draw

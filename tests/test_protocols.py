@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 
 from busi import protocols
 from busi.config import RunConfig
-from busi.dataset import arrays, catalog, phantom, splits
+from busi.dataset import arrays, catalog, splits
 from busi.protocols import Heldout
 from busi.runs import BEST, STATE, Store
 from busi.training import compiled, train
@@ -48,14 +48,9 @@ def repository(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(draw_quarters, tmp_path_factory):
     """Phantoms at a quarter of their size."""
-    drawn = phantom.draw(tmp_path_factory.mktemp("data") / "phantom", benign=18, malignant=10, normal=6, seed=0)
-    for file in drawn.glob("*/*.png"):
-        with Image.open(file) as image:
-            small = image.resize((image.width // 4, image.height // 4), Image.Resampling.NEAREST)
-        small.save(file)
-    return drawn
+    return draw_quarters(tmp_path_factory.mktemp("data") / "phantom")
 
 
 @pytest.fixture(scope="module")

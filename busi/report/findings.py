@@ -71,14 +71,18 @@ def of_dataset(table: pd.DataFrame) -> str:
 
 
 def progress(runs: list[Run], planned: int) -> str:
-    """How many runs there are, and which of them have fewer epochs than the profile plans."""
-    distinct = {run.folder: run for run in runs}.values()
-    if not distinct:
+    """How many runs there are, and which of them have fewer epochs than the profile plans.
+
+    Args:
+        runs: Each once, as from `distinct`.
+        planned: Epochs.
+    """
+    if not runs:
         return "No run has been trained under this profile yet."
-    short = [run for run in distinct if run.config.epochs < planned]
-    text = f"{len(distinct)} {_verb(len(distinct), 'run has', 'runs have')} been trained under this profile"
+    short = [run for run in runs if run.config.epochs < planned]
+    text = f"{len(runs)} {_verb(len(runs), 'run has', 'runs have')} been trained under this profile"
     if not short:
-        return f"{text}, {_verb(len(distinct), '', 'all of them ')}for {planned} epochs."
+        return f"{text}, {_verb(len(runs), '', 'all of them ')}for {planned} epochs."
     names = "; ".join(f"{run.config.name} seed {run.config.seed} after {run.config.epochs}" for run in short)
     stop = _verb(len(short), "stops", "stop")
     return f"{text}; {len(short)} of them {stop} short of the {planned} epochs planned: {names}."

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from busi import config, study
 from busi.config import ROOT, Study
-from busi.dataset import catalog, phantom, splits
+from busi.dataset import catalog, splits
 from busi.dataset.catalog import Catalog
 from busi.lab import networks
 from busi.lab.networks import Variant
@@ -30,15 +29,11 @@ def in_repository(folder, patch):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(draw_quarters, tmp_path_factory):
     """Folds 0 and 1 of KLD, fold 0 of raw images; phantoms at a quarter of their size."""
     folder = tmp_path_factory.mktemp("repository")
     (folder / "params").symlink_to(ROOT / "params")
-    drawn = phantom.draw(folder / "data" / "phantom", benign=18, malignant=10, normal=6, seed=0)
-    for file in drawn.glob("*/*.png"):
-        with Image.open(file) as image:
-            small = image.resize((image.width // 4, image.height // 4), Image.Resampling.NEAREST)
-        small.save(file)
+    draw_quarters(folder / "data" / "phantom")
     with pytest.MonkeyPatch.context() as patch:
         in_repository(folder, patch)
         size = {"image_size": 32, "base_filters": 2, "epochs": 4, "learning_rate": 0.05}

@@ -75,9 +75,10 @@ def test_ours_on_the_floor_are_counted_among_those_run_so_far():
 # How far the study is
 
 
-def test_progress_counts_a_run_once_and_names_those_that_stop_short(make_run):
+def test_progress_counts_a_run_of_two_tables_once_and_names_those_that_stop_short(make_run):
     baseline, kld, dice = make_run(), make_run(loss="kld", losses=(0.5, 0.4)), make_run(loss="dice", losses=(0.5,))
-    assert findings.progress([baseline, kld, baseline, dice], 3) == (
+    runs = findings.distinct({"loss": {"BCE": [baseline], "KLD": [kld], "DICE": [dice]}, "data": {"none": [baseline]}})
+    assert findings.progress(runs, 3) == (
         "3 runs have been trained under this profile; 2 of them stop short of the 3 epochs planned: loss-kld seed "
         "0 after 2; loss-dice seed 0 after 1."
     )
