@@ -43,7 +43,7 @@ TOP_PAD = -2
 """`M_TOP_PAD` of glibc's malloc.h: how much the heap grows, and keeps when it shrinks, beyond what is asked for."""
 
 KEPT = 2**28
-"""Bytes of freed memory that a training process keeps at most; the steps of every network here need less again."""
+"""Bytes of freed memory that each heap of a process keeps: more than a step of the widest network asks for again."""
 
 
 def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None = None) -> Run:
@@ -69,6 +69,8 @@ def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None
 
 def compiled(config: RunConfig, metrics: list | None = None) -> keras.Model:
     """The network of ``config``, freshly initialised from its seed, with its loss and optimizer.
+
+    From here on the process keeps memory that it frees: what is compiled is trained.
 
     Args:
         config: The run.

@@ -60,7 +60,7 @@ def test_then_nothing_is_left_to_do(mended):
     assert "Nothing to be done" in copy.said()[before:]
 
 
-def test_other_code_scores_the_untrained_predictors_once_before_any_notebook_reads_them(mended):
+def test_other_code_scores_the_untrained_predictors_before_any_notebook_reads_them(mended):
     copy, _ = mended
     before = len(copy.said())
     with (copy.folder / "busi/evaluation/predictors.py").open("a") as code:
