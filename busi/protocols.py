@@ -154,7 +154,10 @@ class Heldout:
         return preprocessing.scale(images, self.config.preprocessing, self._raw)
 
     def _predicted(self, model, images: np.ndarray) -> np.ndarray:
-        return model.predict(images, batch_size=self.config.batch_size, verbose=0)[..., 0]
+        # Not `predict`, which unrolls as many steps into its graph as `fit` takes in one execution.
+        starts = range(0, len(images), self.config.batch_size)
+        batches = [model.predict_on_batch(images[start : start + self.config.batch_size]) for start in starts]
+        return np.concatenate(batches)[..., 0]
 
     def _restored(self, model, rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Truth and probability of each image at its original size."""

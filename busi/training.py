@@ -6,7 +6,6 @@ killed at any moment goes on from its last whole epoch and ends with the same we
 
 import ctypes
 import errno
-import itertools
 import logging
 import math
 import os
@@ -14,7 +13,6 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from tqdm.auto import tqdm
 
 from busi import protocols
@@ -32,6 +31,9 @@ from busi.model import losses, optimizers, preprocessing, unet
 from busi.runs import BEST, STATE, Run, Store
 
 log = logging.getLogger(__name__)
+
+# Every run is traced anew, which TensorFlow takes for a mistake where an epoch is one call.
+tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 FLOAT32 = 4
 """Bytes of a number: weights and optimizer are kept in single precision whatever the arithmetic."""
@@ -67,7 +69,7 @@ def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None
     return store.gather(run)
 
 
-def compiled(config: RunConfig, metrics: list | None = None) -> keras.Model:
+def compiled(config: RunConfig, metrics: list | None = None, steps_per_execution: int = 1) -> keras.Model:
     """The network of ``config``, freshly initialised from its seed, with its loss and optimizer.
 
     From here on the process keeps memory that it frees: what is compiled is trained.
@@ -75,6 +77,8 @@ def compiled(config: RunConfig, metrics: list | None = None) -> keras.Model:
     Args:
         config: The run.
         metrics: What Keras accumulates beside the loss.
+        steps_per_execution: Steps that `fit` takes without coming back to Python; a divisor of an epoch's, or the next
+            epoch begins in the midst of one.
     """
     _keep_freed_memory()
     keras.utils.set_random_seed(config.seed)
@@ -86,7 +90,7 @@ def compiled(config: RunConfig, metrics: list | None = None) -> keras.Model:
         upsampling_steps=config.upsampling_steps,
         padding=config.padding,
     )
-    model.compile(optimizers.get(config), losses.get(config), metrics=metrics)
+    model.compile(optimizers.get(config), losses.get(config), metrics=metrics, steps_per_execution=steps_per_execution)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -95,15 +99,17 @@ def _train(config: RunConfig, data: Catalog, store: Store, threads: int | None) 
     _set_threads(threads)
     keras.utils.clear_session()  # of the run before, whose graphs would stay in memory
     protocol = protocols.of(config, data)
-    model = compiled(config, protocol.metrics())
+    batch_size = min(config.batch_size, len(protocol.training))
+    steps = len(protocol.training) // batch_size
+    # An epoch an execution: coming back to Python after every step takes time that counts where steps are short.
+    model = compiled(config, protocol.metrics(), steps_per_execution=steps)
     work = store.work(config, data.fingerprint)
     work.mkdir(parents=True, exist_ok=True)
     history = _resume(model, work, store.shorter(config, data.fingerprint))
     if len(history) < config.epochs and not protocol.ended(history):
-        batch_size = min(config.batch_size, len(protocol.training))
         model.fit(
             batches(protocol.training, config, batch_size, first_epoch=len(history) + 1),
-            steps_per_epoch=len(protocol.training) // batch_size,
+            steps_per_epoch=steps,
             initial_epoch=len(history),
             epochs=config.epochs,
             callbacks=[_Epochs(config, protocol, history, work)],
@@ -117,22 +123,28 @@ def _train(config: RunConfig, data: Catalog, store: Store, threads: int | None) 
     return run
 
 
-def batches(
-    arrays: Arrays, config: RunConfig, batch_size: int, first_epoch: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epoch: int) -> tf.data.Dataset:
     """Batches, epoch after epoch without end; what is left of an epoch after its last whole batch is not used in it.
 
     Each epoch draws from its own seed, so that a resumed run sees what an uninterrupted one would. One stream for the
-    whole of `fit`: a pipeline built anew every epoch stalls TensorFlow between epochs.
+    whole of `fit`: a pipeline built anew every epoch stalls TensorFlow between epochs. Python hands it an epoch at a
+    time, not a batch, and from a function: with a generator anywhere in the stream the steps themselves are slower.
     """
-    for epoch in itertools.count(first_epoch):
+    whole = arrays.images, arrays.targets
+
+    def drawn(epoch: np.int64) -> tuple[np.ndarray, np.ndarray]:
         draw = np.random.default_rng([config.seed, epoch])
         seed = int(draw.integers(2**31 - 1))
-        images, targets = preprocessing.augment(arrays.images, arrays.targets, config.preprocessing, seed)
-        order = draw.permutation(len(images)) if config.shuffle else np.arange(len(images))
-        for start in range(0, len(images) - batch_size + 1, batch_size):
-            rows = order[start : start + batch_size]
-            yield images[rows], targets[rows]
+        images, targets = preprocessing.augment(*whole, config.preprocessing, seed)
+        order = draw.permutation(len(images)) if config.shuffle else slice(None)
+        return images[order], targets[order]
+
+    def in_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        tensors = tf.numpy_function(drawn, [epoch], [array.dtype for array in whole])
+        shaped = tuple(tf.ensure_shape(tensor, array.shape) for tensor, array in zip(tensors, whole, strict=True))
+        return tf.data.Dataset.from_tensor_slices(shaped).batch(batch_size, drop_remainder=True)
+
+    return tf.data.Dataset.counter(first_epoch).flat_map(in_batches)
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -250,8 +262,6 @@ def _processor() -> str:
 def _gpus() -> int:
     if keras.backend.backend() != "tensorflow":
         return 0
-    import tensorflow as tf
-
     return len(tf.config.list_physical_devices("GPU"))
 
 
@@ -259,8 +269,6 @@ def _set_threads(threads: int | None) -> None:
     """TensorFlow alone has these; set once, before it computes anything."""
     if threads is None or keras.backend.backend() != "tensorflow":
         return
-    import tensorflow as tf
-
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)

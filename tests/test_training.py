@@ -1,7 +1,6 @@
 """Training on phantoms: the same bits twice, killed or not, and metrics against independent computations."""
 
 import errno
-import itertools
 import platform
 import resource
 import shutil
@@ -154,6 +153,17 @@ def test_another_process_trains_the_same_bits(straight, elsewhere, phantoms):
     assert_same(store.find(small(), phantoms.fingerprint), straight["momentum"])
 
 
+def test_an_epoch_in_one_execution_trains_the_same_bits(straight, phantoms):
+    """As one step after another, with Python in between."""
+    model, made = compiled(small()), arrays.published(phantoms, small())
+    stream = batches(made, small(), 1, first_epoch=1)
+    model.fit(stream, steps_per_epoch=len(made), epochs=EPOCHS, shuffle=False, verbose=0)
+    whole = compiled(small())
+    whole.load_weights(straight["momentum"].folder / STATE)
+    for weight, expected in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory")
 def test_freed_memory_is_kept_for_the_next_step():
     compiled(small())
@@ -262,7 +272,7 @@ def epochs(config, batch_size, first_epoch=1):
     ten = arrays.Arrays(numbers + np.zeros((10, 2, 2, 1)), numbers + np.zeros((10, 2, 2, 2)))
     steps = 10 // batch_size
     found = []
-    for images, targets in itertools.islice(batches(ten, config, batch_size, first_epoch), 3 * steps):
+    for images, targets in batches(ten, config, batch_size, first_epoch).take(3 * steps).as_numpy_iterator():
         assert images.shape[1:] == (2, 2, 1) and targets.shape[1:] == (2, 2, 2)
         np.testing.assert_array_equal(images[:, 0, 0, 0], targets[:, 1, 1, 1])
         found.append(images[:, 0, 0, 0].astype(int).tolist())

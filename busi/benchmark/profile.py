@@ -25,7 +25,7 @@ def operations(config: RunConfig, data_dir: Path) -> pd.DataFrame:
         `share` of the milliseconds of all. Operations that run at the same time are added; the profiler itself makes
         short ones longer.
     """
-    model, stream = compiled(config), batches(config, data_dir)
+    model, stream = compiled(config), iter(batches(config, data_dir))
     for _ in range(WARM_UP):
         model.train_on_batch(*next(stream))
     with TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from busi.config import StudyError
 
-CHECK = 4
+CHECK = 8
 """Steps before the first window: they compile and warm up, and their mean loss says whether contenders agree."""
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
@@ -57,15 +57,16 @@ class Referee:
     def __init__(self, pipe: Connection):
         self._pipe, self._steps, self._seconds, self._start = pipe, 0, 0.0, 0.0
 
-    def wants_more(self, images: int, loss: float, **facts: float) -> bool:
-        """Called after every step; whether another is wanted.
+    def wants_more(self, images: int, loss: float, *, steps: int = 1, **facts: float) -> bool:
+        """Called after every step, or every so many; whether another is wanted.
 
         Args:
-            images: Of the step.
+            images: Of a step.
             loss: Mean over the steps so far; looked at once, after `CHECK` steps.
+            steps: Taken since the last call; a divisor of `CHECK`.
             facts: Told with the loss.
         """
-        now, self._steps = time.perf_counter(), self._steps + 1
+        now, self._steps = time.perf_counter(), self._steps + steps
         if self._seconds == 0:
             if self._steps < CHECK:
                 return True
@@ -92,7 +93,7 @@ def race(
     Args:
         contenders: Started one after another in this order.
         windows: Of each contender, in turn.
-        seconds: A window's length; a step that has begun is finished.
+        seconds: A window's length; steps that have begun are finished.
         ready: Called with the second table below before the first window; what it raises stops the race.
 
     Returns:

@@ -173,7 +173,7 @@ def goals(speed: pd.DataFrame, flags: list[str]) -> pd.DataFrame:
                 row,
                 {
                     "goal": f"{network}: at least 0.8 of the float32 peak",
-                    "measured": f"{share:.2f}",
+                    "measured": f"{share:.3f}",
                     "reached": _said(share >= 0.8),
                 },
             ]
@@ -189,7 +189,7 @@ def _ratio(goal: str, rate: pd.Series, ours: str, theirs: str, least: float) -> 
     if absent:
         return {"goal": goal, "measured": "", "reached": f"not measured: no {' and no '.join(absent)} on this machine"}
     ratio = rate[ours] / rate[theirs]
-    return {"goal": goal, "measured": f"{ratio:.2f} x", "reached": _said(ratio >= least)}
+    return {"goal": goal, "measured": f"{ratio:.3f} x", "reached": _said(ratio >= least)}
 
 
 def _said(reached: bool) -> str:

@@ -20,7 +20,7 @@ def training(config: RunConfig, data: Catalog) -> Iterator[dict[str, float]]:
     protocol, model = Heldout(config, data), compiled(config)
     batch_size = min(config.batch_size, len(protocol.training))
     steps = len(protocol.training) // batch_size
-    stream = batches(protocol.training, config, batch_size, first_epoch=1)
+    stream = iter(batches(protocol.training, config, batch_size, first_epoch=1))
     for step in range(1, config.epochs * steps + 1):
         model.reset_metrics()  # or the loss would be the mean over all steps so far
         row = {"step": step, "epoch": step / steps, "loss": float(model.train_on_batch(*next(stream)))}

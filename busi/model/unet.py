@@ -5,7 +5,7 @@ second convolution (1024, 512), and of the four upsampling steps only the first 
 """
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 DEPTH = 4
 
@@ -71,11 +71,30 @@ def _doubled(x, filters: int, upsampling: str, name: str, policy):
 
 
 def _centre(x, size: int, name: str, policy):
-    before = (x.shape[1] - size) // 2
-    after = x.shape[1] - size - before
-    if before == after == 0:
-        return x
-    return layers.Cropping2D(((before, after), (before, after)), name=name, dtype=policy)(x)
+    return x if x.shape[1] == size else _Centre(size, name=name, dtype=policy)(x)
+
+
+class _Centre(layers.Layer):
+    """The middle ``size`` x ``size`` pixels; of an odd excess the larger part is cut off below and to the right.
+
+    The same numbers as Keras' `Cropping2D`, whose gradient TensorFlow computes on one core, and slowly even for one.
+    """
+
+    def __init__(self, size: int, **options):
+        super().__init__(**options)
+        self.size = size
+
+    def call(self, x):
+        batch, height, _, channels = ops.shape(x)
+        before = (height - self.size) // 2
+        return ops.slice(x, (0, before, before, 0), (batch, self.size, self.size, channels))
+
+    def get_config(self):
+        return super().get_config() | {"size": self.size}
+
+    def compute_output_shape(self, input_shape):
+        batch, _, _, channels = input_shape
+        return batch, self.size, self.size, channels
 
 
 def blocks(model: keras.Model) -> list[dict]:

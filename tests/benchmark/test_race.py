@@ -50,6 +50,18 @@ def test_speed_is_of_the_steps_inside_a_window(monkeypatch):
     assert answers == [True] * (CHECK + 3 + 3) + [False]
 
 
+def test_steps_taken_together_count_each(monkeypatch):
+    """Four steps a call, of three images each; half a second passes between calls."""
+    clock = itertools.count(step=0.5)
+    pipe = Pipe(1.2, 0)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    referee = Referee(pipe)
+    answers = [referee.wants_more(3, 0.25, steps=4) for _ in range(CHECK // 4 + 3)]
+    assert answers == [True] * (CHECK // 4 + 2) + [False]
+    assert pipe.sent[0] == {"loss": 0.25}
+    assert pipe.sent[1][0] == 3 * 12 / 1.5
+
+
 def test_contenders_take_turns(tmp_path):
     first, second = sleeper("a", tmp_path), sleeper("b", tmp_path)
     rows, facts = race([first, second], windows=3, seconds=0.02)

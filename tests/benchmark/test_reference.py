@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from busi.benchmark import reference
 from busi.config import RunConfig
@@ -19,7 +20,18 @@ def test_network_is_the_packages(config):
     ours, theirs = compiled(config), reference.network(config)
     theirs.set_weights(ours.get_weights())
     images = np.random.default_rng(0).random((2, config.image_size, config.image_size, 1), np.float32)
-    np.testing.assert_array_equal(ours(images), theirs(images))
+    (found, gradients), (expected, their_gradients) = (_with_gradients(model, images) for model in (ours, theirs))
+    np.testing.assert_array_equal(found, expected)
+    for gradient, theirs in zip(gradients, their_gradients, strict=True):
+        np.testing.assert_array_equal(gradient, theirs)
+
+
+def _with_gradients(model, images):
+    """Probabilities, and the gradients of the lesion's squared ones."""
+    with tf.GradientTape() as tape:
+        probabilities = model(images)
+        squares = tf.reduce_sum(probabilities[..., 0] ** 2)
+    return probabilities, tape.gradient(squares, model.trainable_variables)
 
 
 @pytest.mark.parametrize("config", [PUBLISHED, HELDOUT], ids=["published", "heldout"])

@@ -76,7 +76,7 @@ def test_what_is_no_convolution_bounds_what_is_left_to_gain():
 
 def test_goals_compare_medians(table):
     found = speed.goals(table.assign(network="published, 64 filters"), []).set_index("goal")
-    assert found.measured.tolist() == ["3.00 x", "8.00 x", "0.60", "0.75 x", ""]
+    assert found.measured.tolist() == ["3.000 x", "8.000 x", "0.600", "0.750 x", ""]
     assert found.reached.tolist()[:4] == ["yes", "yes", "no", "no"]
     assert found.reached.iloc[4] == "not measured: no PyTorch, bfloat16 on this machine"
 
