@@ -1,6 +1,7 @@
 """The `busi` command: what the Snakefile calls, and what people type."""
 
 import logging
+import signal
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -97,6 +98,8 @@ def train(
     threads: Annotated[int | None, typer.Option(help="Of TensorFlow's arithmetic.")] = None,
 ) -> None:
     """Train runs of a study one after another, or find them finished, and gather their results."""
+    # Ctrl-C at once: Python would wait for TensorFlow's epoch to end, and what is trained has been put aside.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     study = _study(files, parameters)  # first, so that a mistake is told at once
     from busi import study as runs
     from busi.dataset import catalog

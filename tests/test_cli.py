@@ -2,8 +2,10 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -15,6 +17,15 @@ from busi.evaluation import floors, predictors
 
 # The command where some packages cannot be imported.
 BARE = "import sys; sys.modules.update(dict.fromkeys({})); from busi.cli import main; main()"
+# The command in another repository, whose folder comes first.
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from busi import config
+config.ROOT = Path(sys.argv.pop(1))
+from busi.cli import main
+main()
+"""
 SMOKE = str(ROOT / "params" / "smoke.yaml")
 TINY = ("-p", "image_size=188", "-p", "base_filters=2", "-p", "epochs=1")
 
@@ -247,3 +258,17 @@ def test_plan_counts_what_train_has_done_and_says_when_the_rest_will_be(busi, el
     unknown_for = "left, and for how long is not known: 20 runs of protocol heldout, image_size 32, "
     assert [line for line in unknown if line.startswith(unknown_for)]
     assert written(elsewhere) == before
+
+
+def test_ctrl_c_ends_training_in_the_midst_of_an_epoch(elsewhere, phantom_dir):
+    """Python's own way, an exception that the command turns into an exit code, waits until TensorFlow comes back."""
+    settings = ("epochs=1000", f"data_dir={phantom_dir}", "base_filters=2", "image_size=188")
+    parameters = [argument for setting in settings for argument in ("-p", setting)]
+    label = "published/baseline/fold0-seed0"
+    with subprocess.Popen(
+        [sys.executable, "-c", ELSEWHERE, elsewhere, "train", label, "-f", SMOKE, *parameters]
+    ) as run:
+        while run.poll() is None and not list(elsewhere.glob("runs/smoke/published/baseline/*.unfinished/epoch-*")):
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        assert run.wait() == -signal.SIGINT
