@@ -4,7 +4,6 @@ Training goes epoch by epoch; after each, weights, optimizer and history are put
 killed at any moment goes on from its last whole epoch and ends with the same weights as one that was never killed.
 """
 
-import ctypes
 import errno
 import logging
 import math
@@ -41,12 +40,6 @@ FLOAT32 = 4
 ROOM = 2**20
 """Bytes that a checkpoint takes at most beside its numbers: HDF5's own, the history."""
 
-TOP_PAD = -2
-"""`M_TOP_PAD` of glibc's malloc.h: how much the heap grows, and keeps when it shrinks, beyond what is asked for."""
-
-KEPT = 2**28
-"""Bytes of freed memory that each heap of a process keeps: more than a step of the widest network asks for again."""
-
 
 def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None = None) -> Run:
     """The finished run of ``config`` on ``data``: found in the store, or trained into it.
@@ -72,15 +65,12 @@ def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None
 def compiled(config: RunConfig, metrics: list | None = None, steps_per_execution: int = 1) -> keras.Model:
     """The network of ``config``, freshly initialised from its seed, with its loss and optimizer.
 
-    From here on the process keeps memory that it frees: what is compiled is trained.
-
     Args:
         config: The run.
         metrics: What Keras accumulates beside the loss.
         steps_per_execution: Steps that `fit` takes without coming back to Python; a divisor of an epoch's, or the next
             epoch begins in the midst of one.
     """
-    _keep_freed_memory()
     keras.utils.set_random_seed(config.seed)
     model = unet.build(
         config.image_size,
@@ -225,15 +215,6 @@ def _resume(model: keras.Model, work: Path, shorter: Run | None) -> list[dict]:
         return []
     model.load_weights(folder / STATE)
     return pd.read_csv(folder / "history.csv").to_dict("records")
-
-
-def _keep_freed_memory() -> None:
-    """Ask glibc not to hand back after every step what the next one needs again.
-
-    It did, and the kernel zeroed pages by the ten thousand for each step of the published network at 64 filters.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(TOP_PAD, KEPT)
 
 
 def _environment(threads: int | None) -> dict:

@@ -1,8 +1,6 @@
 """Training on phantoms: the same bits twice, killed or not, and metrics against independent computations."""
 
 import errno
-import platform
-import resource
 import shutil
 import signal
 import subprocess
@@ -23,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from busi.config import ROOT, RunConfig
 from busi.dataset import arrays, catalog
 from busi.runs import STATE, Store
-from busi.training import KEPT, batches, compiled, train
+from busi.training import batches, compiled, train
 
 METRICS = ("loss", "accuracy", "auc", "lesion_share")
 EPOCHS = 10
@@ -71,7 +69,7 @@ def assert_same(run, other):
     assert run.metrics["still"] == other.metrics["still"]
 
 
-# A process of its own for `train`: data folder, store folder, configuration, bytes of freed memory kept.
+# A process of its own for `train`: data folder, store folder, configuration.
 TRAIN = """
 import json, sys
 from pathlib import Path
@@ -80,19 +78,18 @@ from busi.config import RunConfig
 from busi.dataset import catalog
 from busi.runs import Store
 
-training.KEPT = int(sys.argv[4])
 data, store = map(Path, sys.argv[1:3])
 config = RunConfig(**json.loads(sys.argv[3]))
 training.train(config, catalog.read(data, expected=None), Store(store / "runs", store / "results"))
 """
 
 
-def start(data_dir, folder, config, kept=KEPT):
+def start(data_dir, folder, config):
     """Start training in another process; what it says goes to ``folder/output``."""
     folder.mkdir()
     with (folder / "output").open("w") as output:
         return subprocess.Popen(
-            [sys.executable, "-c", TRAIN, data_dir, folder, config.model_dump_json(), str(kept)],
+            [sys.executable, "-c", TRAIN, data_dir, folder, config.model_dump_json()],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -100,8 +97,8 @@ def start(data_dir, folder, config, kept=KEPT):
 
 
 def trained(data_dir, folder):
-    """The store of a process that trained to its end, and gave freed memory back as glibc does by default."""
-    process = start(data_dir, folder, small(), kept=2**17)
+    """The store of a process that trained to its end."""
+    process = start(data_dir, folder, small())
     assert process.wait() == 0, (folder / "output").read_text()
     return store_in(folder)
 
@@ -162,21 +159,6 @@ def test_an_epoch_in_one_execution_trains_the_same_bits(straight, phantoms):
     whole.load_weights(straight["momentum"].folder / STATE)
     for weight, expected in zip(model.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory")
-def test_freed_memory_is_kept_for_the_next_step():
-    compiled(small())
-
-    def faults():
-        """Of 80 MB in blocks that glibc takes from its heap, all freed again."""
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        blocks = [np.ones(10_000) for _ in range(1000)]
-        del blocks
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    faults()
-    assert faults() < 80e6 / resource.getpagesize() / 10
 
 
 @pytest.mark.parametrize("label", SETTINGS)

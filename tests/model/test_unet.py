@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from busi.model import unet
 
@@ -211,6 +212,37 @@ def test_bfloat16_is_for_computing_only():
     computed = {layer.name: layer.compute_dtype for layer in model.layers if layer.name != "image"}
     assert computed.pop("probability") == "float32"
     assert set(computed.values()) == {"bfloat16"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gradient_of_a_bias_is_the_sum_over_all_pixels(precision):
+    """Of 120 x 120 ones, 2, 3: bfloat16 itself has no numbers between 256 and 258."""
+    upstream = tf.ones((1, 120, 120, 3), precision) * [1, 2, 3]
+    x, bias = tf.zeros_like(upstream), tf.zeros((1, 1, 1, 3), precision)
+    with tf.GradientTape() as tape:
+        tape.watch([x, bias])
+        added = unet.add_bias(x, bias)
+    of_x, of_bias = tape.gradient(added, [x, bias], upstream)
+    np.testing.assert_array_equal(of_x, upstream)
+    np.testing.assert_array_equal(
+        of_bias.numpy().astype(int).ravel(), [14_400, 28_800, 43_264 if precision == "bfloat16" else 43_200]
+    )
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_gradients_of_all_biases_in_bfloat16_are_near_those_in_float32(padding):
+    gradients = []
+    images = np.random.default_rng(2).random((2, 208, 208, 1) if padding == "same" else (2, 204, 204, 1), np.float32)
+    for precision in ("float32", "mixed_bfloat16"):
+        keras.utils.set_random_seed(3)
+        model = unet.build(images.shape[1], 8, "Conv2DTranspose", precision, padding=padding)
+        with tf.GradientTape() as tape:
+            squares = tf.reduce_mean(model(images)[..., 0] ** 2)
+        gradients.append(tape.gradient(squares, model.trainable_variables))
+    for weight, single, half in zip(model.trainable_variables, *gradients, strict=True):
+        if weight.name == "bias":
+            away = np.linalg.norm(single - half) / np.linalg.norm(single)
+            assert away < 0.1, weight.path
 
 
 def let_through(model, level):
