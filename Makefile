@@ -59,8 +59,8 @@ gallery: .venv/.installed ## Draw each variant's best, median and worst cases, n
 		-p runs_dir "$(RUNS)" $(if $(DATA),-p data_dir "$(DATA)") notebooks/gallery.ipynb "build/$(PROFILE)/gallery.ipynb"
 	.venv/bin/busi page "build/$(PROFILE)/gallery.ipynb" "reports/$(PROFILE)/gallery.html"
 
-bench: .venv/.installed ## Measure speed and growth on a quiet machine, into reports/benchmark/ [PARTS="speed study scale"]
-	.venv/bin/busi bench $(PARTS)
+bench: .venv/.installed ## Measure speed and growth on a quiet machine, into reports/benchmark/ [PARTS="speed study scale", or precision with PROFILE=laptop DATA=...]
+	.venv/bin/busi bench $(PARTS) -f "params/$(PROFILE).yaml" -p runs_dir="$(RUNS)" $(if $(DATA),-p data_dir="$(DATA)")
 
 test: .venv/.installed ## Run the tests; the environment variable BUSI_DATA_DIR adds those on real images
 	.venv/bin/python -m pytest -n 2 --dist loadfile --ignore tests/faults

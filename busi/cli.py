@@ -135,15 +135,24 @@ def plan(
 
 @app.command()
 def bench(
-    parts: Annotated[list[str] | None, typer.Argument(help="speed, study, scale; all where none is named.")] = None,
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="speed, study, scale, precision; the first three where none is named.")
+    ] = None,
+    files: Files = [],  # noqa: B006
+    parameters: Pairs = None,
     filters: Annotated[list[int], typer.Option(help="Widths of the published network.")] = [64, 16],  # noqa: B006
     windows: Annotated[int, typer.Option(min=1, help="Of each contender, in turn.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.01, help="Of a window.")] = 10,
 ) -> None:
-    """Measure speed, the smoke study and how cost grows, into reports/benchmark/."""
+    """Measure speed, the smoke study and how cost grows, into reports/benchmark/.
+
+    And what a precision changes: that part trains the baselines of the study that -f and -p name, an hour for laptop's.
+    """
+    study = _study(files, parameters) if files else None
     from busi.benchmark import record
 
-    record.measure(parts or list(record.PARTS), filters=filters, windows=windows, seconds=seconds)
+    parts = parts or ["speed", "study", "scale"]
+    record.measure(parts, filters=filters, windows=windows, seconds=seconds, study=study)
     print(record.page(record.OUT))
 
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from busi.config import RunConfig, StudyError
 
-TRAINING_VERSION = {"published": 1, "heldout": 2}
+TRAINING_VERSION = {"published": 2, "heldout": 3}
 """By protocol; raised by a person when training code changes meaning: runs of another version are not found."""
 
 STATE = "state.weights.h5"
@@ -71,6 +71,11 @@ class Run:
     def environment(self) -> dict:
         """Versions, hardware and threads it was trained with."""
         return json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def superseded(self) -> bool:
+        """Whether the training code has changed meaning since."""
+        return _stored(self.folder)["training_version"] != TRAINING_VERSION[self.config.protocol]
 
 
 @dataclass(frozen=True)

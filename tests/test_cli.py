@@ -130,7 +130,7 @@ def test_a_missing_notebook_or_profile_is_told(busi, elsewhere):
 
 
 def test_an_unknown_part_of_the_benchmark_is_told(busi):
-    assert busi("bench", "study", "sped") == "busi: bench: no part 'sped'; there are speed, study, scale"
+    assert busi("bench", "study", "sped") == "busi: bench: no part 'sped'; there are speed, study, scale, precision"
 
 
 def test_without_a_parameters_file_the_usage_is_shown(busi, capsys):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from busi.benchmark import scaling, speed
-from busi.config import ROOT, StudyError, read
+from busi.benchmark import precision, scaling, speed
+from busi.config import ROOT, Study, StudyError, read
 from busi.dataset import catalog
 
 OUT = ROOT / "reports" / "benchmark"
@@ -18,6 +18,7 @@ PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "torch", "numpy", "snakemak
 TABLES = {
     "goals": "Goals",
     "speed": "Speed: training images a second, median and range of the windows, which take turns",
+    "precision": "What bfloat16 changes: both baselines trained whole in either precision",
     "profile": "Where a training step's time goes: operations of this package",
     "study": "The smoke study, from nothing: where its seconds go",
     "scaling": "More workers: measured job times replayed on simulated ones",
@@ -27,7 +28,9 @@ LONGEST = 12
 """Kinds of operation shown for each network."""
 
 
-def measure(parts: list[str], *, filters: list[int], windows: int, seconds: float, out: Path = OUT) -> None:
+def measure(
+    parts: list[str], *, filters: list[int], windows: int, seconds: float, study: Study | None = None, out: Path = OUT
+) -> None:
     """Measure ``parts`` and write them to ``out``; tables of other parts stay, goals and page are written anew.
 
     Args:
@@ -35,6 +38,7 @@ def measure(parts: list[str], *, filters: list[int], windows: int, seconds: floa
         filters: Widths of the published network.
         windows: Of each contender.
         seconds: Of a window.
+        study: Whose baselines the part "precision" trains.
         out: A folder, made if need be.
 
     Raises:
@@ -44,15 +48,16 @@ def measure(parts: list[str], *, filters: list[int], windows: int, seconds: floa
         raise StudyError(f"bench: no part {min(unknown)!r}; there are {', '.join(PARTS)}")
     out.mkdir(parents=True, exist_ok=True)
     for part in parts:
-        for name, table in PARTS[part](filters=filters, windows=windows, seconds=seconds).items():
+        for name, table in PARTS[part](filters=filters, windows=windows, seconds=seconds, study=study).items():
             table.to_csv(out / f"{name}.csv", index=False, float_format="%.6g")
-    facts = environment() | {"windows": windows, "window_seconds": seconds}
-    (out / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        facts = environment() | ({"windows": windows, "window_seconds": seconds} if part == "speed" else {})
+        everything = json.dumps(_environments(out) | {part: facts}, indent=2) + "\n"
+        (out / "environment.json").write_text(everything, encoding="utf-8")
     goals(out).to_csv(out / "goals.csv", index=False)
     (out / "README.md").write_text(page(out), encoding="utf-8")
 
 
-def _speed(filters: list[int], windows: int, seconds: float) -> dict[str, pd.DataFrame]:
+def _speed(filters: list[int], windows: int, seconds: float, **_) -> dict[str, pd.DataFrame]:
     data_dir = phantoms()
     networks = speed.networks(filters)
     measured = [
@@ -64,6 +69,15 @@ def _speed(filters: list[int], windows: int, seconds: float) -> dict[str, pd.Dat
         for precision in (["float32", "mixed_bfloat16"] if speed.bfloat16() else ["float32"])
     ]
     return {"speed": pd.concat(measured), "profile": pd.concat(profiles)}
+
+
+def _precision(study: Study | None, **_) -> dict[str, pd.DataFrame]:
+    if study is None:
+        raise StudyError(
+            "bench precision: trains the baselines of a study, and none is given; name one, e.g. with "
+            "-f params/laptop.yaml -p data_dir=/path/to/Dataset_BUSI_with_GT"
+        )
+    return {"precision": precision.compared(study)}
 
 
 def _study(**_) -> dict[str, pd.DataFrame]:
@@ -80,7 +94,7 @@ def _scale(**_) -> dict[str, pd.DataFrame]:
     }
 
 
-PARTS = {"speed": _speed, "study": _study, "scale": _scale}
+PARTS = {"speed": _speed, "study": _study, "scale": _scale, "precision": _precision}
 
 
 def phantoms() -> Path:
@@ -99,6 +113,12 @@ def environment() -> dict:
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
     } | {name: found for name in PACKAGES if (found := _version(name))}
+
+
+def _environments(out: Path) -> dict[str, dict]:
+    """What each part was measured on."""
+    file = out / "environment.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _version(package: str) -> str:
@@ -120,8 +140,11 @@ def goals(out: Path) -> pd.DataFrame:
 
 def page(out: Path) -> str:
     """The tables in ``out`` as Markdown."""
-    facts = json.loads((out / "environment.json").read_text(encoding="utf-8"))
-    parts = ["# Benchmark", "Written by `make bench`.", "; ".join(f"{name}: {value}" for name, value in facts.items())]
+    measured_on = [
+        f"- {part}: " + "; ".join(f"{name} {value}" for name, value in facts.items())
+        for part, facts in _environments(out).items()
+    ]
+    parts = ["# Benchmark", "Written by `make bench`, its parts measured on:", "\n".join(measured_on)]
     for name, heading in TABLES.items():
         if (out / f"{name}.csv").is_file():
             table = pd.read_csv(out / f"{name}.csv")

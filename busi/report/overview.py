@@ -102,17 +102,24 @@ def held_out(answers: dict[str, Answers], verdicts: pd.DataFrame) -> str:
 
 
 def made(runs: list[Run]) -> dict[str, str]:
-    """When, on what and with which software ``runs`` were trained, as they recorded it; nothing without a run."""
+    """When, on what and with which software ``runs`` were trained, as they recorded it; nothing without a run.
+
+    And how many of them by training code that has changed meaning since, if any.
+    """
     if not runs:
         return {}
     environments = [run.environment for run in runs]
     days = sorted({found["finished"] for found in environments if "finished" in found})
     hours = sum(run.metrics["seconds"] for run in runs) / 3600
-    return ({"Trained": " to ".join(dict.fromkeys([days[0], days[-1]]))} if days else {}) | {
+    superseded = sum(run.superseded for run in runs)
+    facts = {
+        "Trained": " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "",
         "Training time": f"{hours:.1f} hours in {len(runs)} runs",
+        "Training code": superseded and f"{superseded} of {len(runs)} runs by an earlier version, whose numbers differ",
         "Machine": "; ".join(dict.fromkeys(map(_machine, environments))),
         "Software": "; ".join(dict.fromkeys(map(_software, environments))),
     }
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def _machine(environment: dict) -> str:

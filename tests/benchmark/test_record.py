@@ -23,4 +23,16 @@ def test_goals_and_page_come_from_the_tables_that_are_there(tmp_path):
     assert "181 s" in page
     assert f"Kind{record.LONGEST - 1} " in page
     assert f"Kind{record.LONGEST} " not in page
-    assert json.loads((tmp_path / "environment.json").read_text())["windows"] == 5
+
+
+def test_each_part_keeps_what_it_was_measured_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "PARTS", {part: lambda **_: {} for part in ("speed", "study")})
+    record.measure(["speed"], filters=[], windows=5, seconds=10, out=tmp_path)
+    monkeypatch.setattr(record.os, "cpu_count", lambda: 1000)
+    record.measure(["study"], filters=[], windows=7, seconds=20, out=tmp_path)
+
+    on = json.loads((tmp_path / "environment.json").read_text())
+    assert (on["speed"]["windows"], on["speed"]["window_seconds"]) == (5, 10)
+    assert on["speed"]["cores"] != on["study"]["cores"] == 1000
+    assert "windows" not in on["study"]
+    assert "- study: " in (tmp_path / "README.md").read_text()

@@ -159,6 +159,15 @@ def test_the_index_tells_when_and_on_what_the_runs_were_trained(repository):
     assert found["Software"] == "Python 3.11.7, Keras 3.15.1 on jax 0.8.0, NumPy 2.4.6"
 
 
+def test_the_index_counts_runs_of_training_code_that_has_changed_meaning_since(repository, monkeypatch):
+    gather(0.95)
+    assert "Training code" not in [dt.string for dt in index().main.find_all("dt")]
+    monkeypatch.setitem(runs.TRAINING_VERSION, "published", runs.TRAINING_VERSION["published"] + 1)
+    gather(0.95, loss="kld")
+    [found] = [dt.find_next("dd").string for dt in index().main.find_all("dt") if dt.string == "Training code"]
+    assert found == "1 of 2 runs by an earlier version, whose numbers differ"
+
+
 def test_the_index_names_no_day_where_none_was_recorded(repository):
     gather(0.95)
     assert "Trained" not in [dt.string for dt in index().main.find_all("dt")]
