@@ -76,7 +76,7 @@ def add_bias(x, bias):
 
     The same gradient as Keras' own, which on a processor TensorFlow adds up in the precision that the layer computes
     in, so that in bfloat16 14 400 ones make 256; and which it computes together with the kernel's, where that takes
-    longer than one after the other: at the first convolution five times as long.
+    longer than one after the other: at the first convolution up to five times as long.
     """
 
     def gradient(*inputs, upstream=None):
