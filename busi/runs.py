@@ -20,13 +20,26 @@ from filelock import FileLock
 
 from busi.config import RunConfig, StudyError
 
-TRAINING_VERSION = {"published": 2, "heldout": 3}
-"""By protocol; raised by a person when training code changes meaning: runs of another version are not found."""
+TRAINING_VERSION = {
+    ("published", "float32"): 1,
+    ("published", "mixed_bfloat16"): 2,
+    ("heldout", "float32"): 2,
+    ("heldout", "mixed_bfloat16"): 3,
+}
+"""By protocol and precision; raised by a person when training code changes meaning.
+
+Runs of another version are not found.
+"""
 
 STATE = "state.weights.h5"
 EPOCHS = frozenset({"epochs"})
 BEST = "best.weights.h5"
 WEIGHTS = frozenset({STATE, BEST})
+
+
+def training_version(config: RunConfig) -> int:
+    """Of the code that trains ``config``."""
+    return TRAINING_VERSION[config.protocol, config.precision]
 
 
 class DamageWarning(UserWarning):
@@ -75,7 +88,7 @@ class Run:
     @cached_property
     def superseded(self) -> bool:
         """Whether the training code has changed meaning since."""
-        return _stored(self.folder)["training_version"] != TRAINING_VERSION[self.config.protocol]
+        return _stored(self.folder)["training_version"] != training_version(self.config)
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ class Store:
 
     def key(self, config: RunConfig, fingerprint: str) -> str:
         """Hash of all that changes the numbers: configuration, data and training version."""
-        return config.digest(fingerprint, str(TRAINING_VERSION[config.protocol]))
+        return config.digest(fingerprint, str(training_version(config)))
 
     def folder(self, config: RunConfig, fingerprint: str) -> Path:
         """Where the finished run is or will be."""
@@ -139,7 +152,7 @@ class Store:
             Run(folder, RunConfig(**stored["config"]))
             for folder in self.folder(config, fingerprint).parent.glob(f"fold{config.fold}-seed{config.seed}-????????")
             if (stored := _stored(folder)).get("fingerprint") == fingerprint
-            and stored["training_version"] == TRAINING_VERSION[config.protocol]
+            and stored["training_version"] == training_version(config)
             and not _damage(folder, weights="read")
         ]
         prefixes = [
@@ -158,7 +171,7 @@ class Store:
             "key": self.key(config, fingerprint),
             "config": config.model_dump(),
             "fingerprint": fingerprint,
-            "training_version": TRAINING_VERSION[config.protocol],
+            "training_version": training_version(config),
             "sha256": {file.name: _sha256(file) for file in sorted(checkpoint.iterdir()) if file.name != "config.json"},
         }
         _write_json(checkpoint / "config.json", stored)

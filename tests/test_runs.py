@@ -45,17 +45,21 @@ def test_key_changes_with_all_that_changes_the_numbers(store, monkeypatch):
         RunConfig(precision="mixed_bfloat16"),
     ]
     keys = [store.key(config, DATA), store.key(config, DATA[::-1]), *(store.key(other, DATA) for other in changed)]
-    monkeypatch.setitem(runs.TRAINING_VERSION, "published", runs.TRAINING_VERSION["published"] + 1)
+    monkeypatch.setitem(runs.TRAINING_VERSION, ("published", "float32"), 100)
     keys.append(store.key(config, DATA))
     assert len(set(keys)) == len(keys)
 
 
-def test_a_new_version_of_one_protocol_leaves_the_other_s_runs_alone(store, monkeypatch):
-    published, heldout = RunConfig(), RunConfig(protocol="heldout", split="grouped", image_size=32)
-    before = store.key(published, DATA), store.key(heldout, DATA)
-    monkeypatch.setitem(runs.TRAINING_VERSION, "heldout", runs.TRAINING_VERSION["heldout"] + 1)
-    assert store.key(published, DATA) == before[0]
-    assert store.key(heldout, DATA) != before[1]
+def test_a_new_version_of_one_protocol_and_precision_leaves_other_runs_alone(store, monkeypatch):
+    published, single, half = (
+        RunConfig(),
+        *(RunConfig(protocol="heldout", image_size=32, precision=each) for each in ("float32", "mixed_bfloat16")),
+    )
+    before = [store.key(config, DATA) for config in (published, single, half)]
+    monkeypatch.setitem(runs.TRAINING_VERSION, ("heldout", "mixed_bfloat16"), 100)
+    after = [store.key(config, DATA) for config in (published, single, half)]
+    assert after[:2] == before[:2]
+    assert after[2] != before[2]
 
 
 def test_key_does_not_depend_on_where_the_store_is(store, tmp_path):
@@ -87,7 +91,7 @@ def test_nothing_else_is_found_in_its_place(store, monkeypatch):
     assert store.find(RunConfig(seed=1), DATA) is None
     assert store.find(RunConfig(epochs=74), DATA) is None
     assert store.find(RunConfig(), DATA[::-1]) is None
-    monkeypatch.setitem(runs.TRAINING_VERSION, "published", runs.TRAINING_VERSION["published"] + 1)
+    monkeypatch.setitem(runs.TRAINING_VERSION, ("published", "float32"), 100)
     assert store.find(RunConfig(), DATA) is None
 
 
@@ -359,7 +363,7 @@ def test_a_run_of_another_lineage_is_not_continued(store, other):
 def test_a_run_on_other_data_or_of_another_version_is_not_continued(store, monkeypatch):
     finished(store, RunConfig(epochs=5), data="of yesterday")
     assert store.shorter(RunConfig(epochs=10), DATA) is None
-    monkeypatch.setitem(runs.TRAINING_VERSION, "published", runs.TRAINING_VERSION["published"] + 1)
+    monkeypatch.setitem(runs.TRAINING_VERSION, ("published", "float32"), 100)
     assert store.shorter(RunConfig(epochs=10), "of yesterday") is None
 
 

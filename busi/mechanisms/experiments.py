@@ -14,7 +14,7 @@ from busi import study as runs
 from busi.config import FOLDS, PROTOCOLS, RunConfig, Study, StudyError, distinct, validated
 from busi.dataset import catalog
 from busi.dataset.catalog import Catalog
-from busi.runs import TRAINING_VERSION, Run, Store
+from busi.runs import Run, Store, training_version
 from busi.study import Runs
 
 FILE = "params/mechanisms.yaml"
@@ -163,7 +163,7 @@ def gathered(study: Study, name: str, make: Callable[[Catalog], pd.DataFrame], *
 
 
 def _version(run: Run) -> str:
-    return run.config.digest(str(TRAINING_VERSION[run.config.protocol]))
+    return run.config.digest(str(training_version(run.config)))
 
 
 def _key(file: Path) -> str:
