@@ -8,6 +8,7 @@ from shlex import quote
 from filelock import FileLock, Timeout
 
 from busi import config as parameters
+from busi.evaluation import SCORING
 from busi.mechanisms import experiments
 
 PROFILE = config.get("profile", "smoke")
@@ -111,8 +112,7 @@ if STUDY.train_missing:
     # and those made before the last of them once more in the next study.
     rule data:
         input:
-            "busi/evaluation/metrics.py",
-            "busi/evaluation/predictors.py",
+            [f"busi/evaluation/{module}.py" for module in SCORING],
         output:
             GATHERED,
         benchmark:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
+from busi import evaluation
 from busi.config import FAMILIES, RunConfig, Study, related
 from busi.dataset import catalog, duplicates, splits
 from busi.evaluation import metrics, predictors, statistics
@@ -297,7 +298,8 @@ def _row(scored: Scored) -> dict:
 
 
 def _gather(folder: Path, data: catalog.Catalog) -> None:
-    code = b"".join(Path(module.__file__).read_bytes() for module in (metrics, predictors))
+    source = Path(evaluation.__file__).parent
+    code = b"".join((source / f"{module}.py").read_bytes() for module in evaluation.SCORING)
     key = hashlib.sha256(data.fingerprint.encode() + code).hexdigest()
     if (folder / _KEY).is_file() and (folder / _KEY).read_text(encoding="utf-8").strip() == key:
         return
