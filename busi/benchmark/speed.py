@@ -171,15 +171,7 @@ def goals(speed: pd.DataFrame, flags: list[str]) -> pd.DataFrame:
             row = _ratio(f"{network}: bfloat16 at least 5 x the study's way", rate, BFLOAT16, STUDY, 5)
             if "amx_bf16" not in flags and row["reached"] == "no":
                 row["reached"] = "no: set for bf16 matrix units, which this processor lacks"
-            share = of.peak_share[FLOAT32]
-            rows += [
-                row,
-                {
-                    "goal": f"{network}: at least 0.8 of the float32 peak",
-                    "measured": f"{share:.3f}",
-                    "reached": _said(share >= 0.8),
-                },
-            ]
+            rows += [row, *(_share(network, mode, of.peak_share) for mode in (FLOAT32, PAIR))]
         rows += [
             _ratio(f"{network}: {mode} ahead of PyTorch in the same precision", rate, mode, peer, 1)
             for mode, peer in PEERS.items()
@@ -193,6 +185,11 @@ def _ratio(goal: str, rate: pd.Series, ours: str, theirs: str, least: float) -> 
         return {"goal": goal, "measured": "", "reached": f"not measured: no {' and no '.join(absent)} on this machine"}
     ratio = rate[ours] / rate[theirs]
     return {"goal": goal, "measured": f"{ratio:.3f} x", "reached": _said(ratio >= least)}
+
+
+def _share(network: str, mode: str, shares: pd.Series) -> dict:
+    goal = f"{network}: {mode} at least 0.8 of the float32 peak"
+    return {"goal": goal, "measured": f"{shares[mode]:.3f}", "reached": _said(shares[mode] >= 0.8)}
 
 
 def _said(reached: bool) -> str:
