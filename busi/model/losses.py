@@ -5,21 +5,18 @@ from keras import ops
 
 from busi.config import RunConfig, StudyError
 
-EPSILON = 1e-7
-
 
 class ProbabilityCrossentropy(keras.losses.Loss):
     """Binary cross-entropy of the probabilities themselves, whatever layer made them.
 
     Targets y and probabilities p are (n, h, w, 2); mean over pixels and channels of -(y log p + (1 - y) log(1 - p)), p
-    clipped to [1e-7, 1 - 1e-7].
+    clipped to [1e-7, 1 - 1e-7], Keras' `epsilon`.
     """
 
     def call(self, y_true, y_pred):
         """Cross-entropy a pixel, (n, h, w)."""
         # A new tensor: Keras on TensorFlow hangs a softmax's logits onto its output and would use those instead.
-        probabilities = ops.clip(y_pred, EPSILON, 1 - EPSILON)
-        return ops.mean(keras.losses.binary_crossentropy(y_true, probabilities), axis=-1)
+        return ops.mean(keras.losses.binary_crossentropy(y_true, ops.copy(y_pred)), axis=-1)
 
 
 class LesionDice(keras.losses.Loss):
