@@ -1,13 +1,17 @@
 """The study as a graph of jobs: data -> runs -> notebooks -> pages -> index. Settings come from the Makefile."""
 
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 from shlex import quote
+from threading import Thread
 
 from filelock import FileLock, Timeout
+from snakemake.logging import logger
 
 from busi import config as parameters
+from busi import plan
 from busi.evaluation import SCORING
 from busi.mechanisms import experiments
 
@@ -77,6 +81,21 @@ def needs(wildcards):
         variants = [runs for protocol in parameters.PROTOCOLS for runs in study.configs(protocol).values()]
         return finished(run.label for runs in variants for run in runs)
     return []
+
+
+def tell_progress():
+    """What is being trained and when all will be, wherever Snakemake's own messages go."""
+    while not Path(GATHERED[0]).is_file():  # the job that reads the data has not ended
+        time.sleep(1)
+    try:
+        plan.tell(STUDY, workflow.cores if workflow.local_exec else workflow.nodes, logger.info)
+    except parameters.StudyError as error:
+        logger.error(f"busi: progress is not told: {error}")
+
+
+onstart:
+    if STUDY.train_missing:
+        Thread(target=tell_progress, daemon=True).start()
 
 
 onerror:

@@ -1,7 +1,9 @@
-"""What a study still has to train and how long that will take, said before anything starts."""
+"""What a study still has to train and how long that will take: said before anything starts, and while it runs."""
 
 import heapq
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 import pandas as pd
 
@@ -12,6 +14,12 @@ from busi.runs import Run, Store
 
 SIZE = ("protocol", "image_size", "base_filters", "batch_size", "precision")
 """`RunConfig` fields that decide how long an epoch takes."""
+
+SHOWN = 4
+"""Runs under way that are named in a line of `progress`."""
+
+EVERY, REST = 60, 20
+"""Seconds between two looks of `tell`, and how many times as long as a look took they are at least."""
 
 
 def table(study: Study) -> pd.DataFrame:
@@ -42,11 +50,17 @@ def table(study: Study) -> pd.DataFrame:
 
 def _so_far(config: RunConfig, fingerprint: str, where: Store) -> tuple[str, pd.DataFrame]:
     """A run's state and the history behind it, seconds an epoch among it."""
-    if run := where.find(config, fingerprint):
+    if run := where.find(config, fingerprint, weights="there"):
         return "finished", run.history[["seconds"]]
-    checkpoint = max(where.work(config, fingerprint).glob("epoch-*"), default=None)
+    work = where.work(config, fingerprint)
+    checkpoint = max(work.glob("epoch-*"), default=None)
     found = Run(checkpoint, config) if checkpoint else where.shorter(config, fingerprint)
-    return ("unfinished", found.history[["seconds"]]) if found else ("missing", pd.DataFrame({"seconds": []}))
+    if not found:
+        return "unfinished" if work.is_dir() else "missing", pd.DataFrame({"seconds": []})
+    try:
+        return "unfinished", found.history[["seconds"]]
+    except FileNotFoundError:  # it is being trained: the next epoch has taken this one's place
+        return _so_far(config, fingerprint, where)
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
@@ -70,14 +84,12 @@ def described(study: Study, planned: pd.DataFrame, workers: int) -> str:
         f"{study.profile}: {len(planned)} runs; {count.finished} finished, {count.unfinished} under way, "
         f"{count.missing} not begun"
     ]
-    under_way = planned[planned.state == "unfinished"]
-    lines += [f"  {row.run}: after epoch {row.epoch} of {row.epochs}" for row in under_way.itertuples()]
-    known = planned[planned.seconds.notna()]
-    if (known.seconds > 0).any():
-        jobs = known.groupby(known.index // study.runs_per_job).seconds.sum()
-        left, runs_left = makespan(jobs, workers), (known.seconds > 0).sum()
+    lines += [f"  {each}" for each in _under_way(planned)]
+    runs_left = (planned.seconds > 0).sum()
+    if runs_left:
+        left, training = _left(study, planned, workers)
         lines.append(
-            f"left: at most {duration(left)} on {workers} worker{'s' * (workers > 1)} ({duration(jobs.sum())} of "
+            f"left: at most {duration(left)} on {workers} worker{'s' * (workers > 1)} ({duration(training)} of "
             f"training in {runs_left} runs, at the speed of the epochs so far)"
         )
     for size, rows in planned[planned.seconds.isna()].groupby(list(SIZE)):
@@ -87,6 +99,59 @@ def described(study: Study, planned: pd.DataFrame, workers: int) -> str:
             + ", of which none has an epoch yet"
         )
     return "\n".join(lines)
+
+
+def progress(study: Study, planned: pd.DataFrame, workers: int, now: datetime) -> str:
+    """How far a study at work is, in a line: what is being trained, its epoch, when all will be.
+
+    Args:
+        study: As for `described`.
+        planned: As `table`.
+        workers: That train side by side.
+        now: When ``planned`` was looked up.
+    """
+    finished, unknown = (planned.state == "finished").sum(), planned.seconds.isna().sum()
+    if finished == len(planned):
+        return f"{now:%H:%M:%S} {study.profile}: all {finished} runs are trained"
+    under_way = _under_way(planned)
+    if (more := len(under_way) - SHOWN) > 0:
+        under_way[SHOWN:] = [f"and {more} more"]
+    left, _ = _left(study, planned, workers)
+    end = (
+        f"when all will be trained is not known yet: of the size of {unknown} runs no epoch has been timed"
+        if unknown
+        else f"all trained in at most {duration(left)}, by {now + timedelta(seconds=left):%a %d %b %H:%M}"
+    )
+    return "; ".join([f"{now:%H:%M:%S} {study.profile}: {finished} of {len(planned)} runs trained", *under_way, end])
+
+
+def tell(study: Study, workers: int, say: Callable[[str], None]) -> None:
+    """Give ``say`` the `progress` of a study that others train: now, and every minute until all of it is trained.
+
+    Args:
+        study: Its data must be there.
+        workers: That train side by side.
+        say: Takes a line.
+    """
+    while True:
+        start = time.monotonic()
+        planned = table(study)
+        say(progress(study, planned, workers, datetime.now()))
+        if (planned.state == "finished").all():
+            return
+        time.sleep(max(EVERY, REST * (time.monotonic() - start)))
+
+
+def _under_way(planned: pd.DataFrame) -> list[str]:
+    rows = planned[planned.state == "unfinished"].itertuples()
+    return [f"{row.run}: after epoch {row.epoch} of {row.epochs}" for row in rows]
+
+
+def _left(study: Study, planned: pd.DataFrame, workers: int) -> tuple[float, float]:
+    """Seconds until the last run is trained, and of training, of the runs whose speed is known."""
+    known = planned[planned.seconds.notna()]
+    jobs = known.groupby(known.index // study.runs_per_job).seconds.sum()
+    return makespan(jobs, workers), jobs.sum()
 
 
 def duration(seconds: float) -> str:

@@ -125,14 +125,20 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path)
 
-    def find(self, config: RunConfig, fingerprint: str) -> Run | None:
+    def find(self, config: RunConfig, fingerprint: str, *, weights: Literal["read", "there"] = "read") -> Run | None:
         """The finished, undamaged run, from `root` or else `results`; None if there is none.
 
         A damaged one is named in a `DamageWarning`; one in `root` stays until it is trained again.
+
+        Args:
+            config: The run.
+            fingerprint: Of the data.
+            weights: Whether those in `root` are compared with what was written, or looked for only: who asks about
+                every run of a large study would wait for minutes.
         """
         folder = self.folder(config, fingerprint)
         if folder.is_dir():
-            if not (damage := _damage(folder, weights="read")):
+            if not (damage := _damage(folder, weights=weights)):
                 return Run(folder, config)
             warnings.warn(f"{folder}: {damage}; training this run again", DamageWarning, stacklevel=2)
             return None

@@ -49,7 +49,8 @@ def finished(config: RunConfig, data: Catalog, where: Store, *, threads: int | N
     """The run of ``config``, gathered: found in the store, or trained into it.
 
     Raises:
-        StudyError: A file could not be written or read: the disk is full, the store read-only, ...
+        StudyError: Names the run. It cannot be trained as asked, or a file could not be written or read: the disk is
+            full, the store read-only, ...
     """
     try:
         if run := where.find(config, data.fingerprint):
@@ -58,5 +59,7 @@ def finished(config: RunConfig, data: Catalog, where: Store, *, threads: int | N
         from busi import training
 
         return training.train(config, data, where, threads=threads)
+    except StudyError as error:
+        raise StudyError(f"{config.label}: {error}") from error
     except OSError as error:
         raise StudyError(f"{config.label}: {error}; mend it and start again: epochs are kept") from error

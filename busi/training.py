@@ -12,18 +12,19 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from tqdm.auto import tqdm
 
 from busi import protocols
-from busi.config import RunConfig
+from busi.config import RunConfig, StudyError
 from busi.dataset.arrays import Arrays
 from busi.dataset.catalog import Catalog
 from busi.model import losses, optimizers, preprocessing, unet
@@ -31,8 +32,16 @@ from busi.runs import BEST, STATE, Run, Store
 
 log = logging.getLogger(__name__)
 
-# Every run is traced anew, which TensorFlow takes for a mistake where an epoch is one call.
-tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
+BACKENDS = ("tensorflow", "jax")
+"""Of Keras that training is made for; the other one need not be installed."""
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+if ON_TENSORFLOW:
+    import tensorflow as tf
+
+    # Every run is traced anew, which TensorFlow takes for a mistake where an epoch is one call.
+    tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 FLOAT32 = 4
 """Bytes of a number: weights and optimizer are kept in single precision whatever the arithmetic."""
@@ -53,6 +62,9 @@ def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None
 
     Returns:
         The run, gathered into the store's results.
+
+    Raises:
+        StudyError: Keras is set to another backend than `BACKENDS`.
     """
     run = store.find(config, data.fingerprint)
     if run is None:
@@ -86,13 +98,16 @@ def compiled(config: RunConfig, metrics: list | None = None, steps_per_execution
 
 
 def _train(config: RunConfig, data: Catalog, store: Store, threads: int | None) -> Run:
+    if (backend := keras.backend.backend()) not in BACKENDS:
+        raise StudyError(f"KERAS_BACKEND: got {backend!r}; training takes {' or '.join(BACKENDS)}: set one of them")
     _set_threads(threads)
     keras.utils.clear_session()  # of the run before, whose graphs would stay in memory
     protocol = protocols.of(config, data)
     batch_size = min(config.batch_size, len(protocol.training))
     steps = len(protocol.training) // batch_size
-    # An epoch an execution: coming back to Python after every step takes time that counts where steps are short.
-    model = compiled(config, protocol.metrics(), steps_per_execution=steps)
+    # An epoch an execution: coming back to Python after every step takes time that counts where steps are short. JAX
+    # would compile every step of an execution by itself.
+    model = compiled(config, protocol.metrics(), steps_per_execution=steps if ON_TENSORFLOW else 1)
     work = store.work(config, data.fingerprint)
     work.mkdir(parents=True, exist_ok=True)
     history = _resume(model, work, store.shorter(config, data.fingerprint))
@@ -113,28 +128,49 @@ def _train(config: RunConfig, data: Catalog, store: Store, threads: int | None) 
     return run
 
 
-def batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epoch: int) -> tf.data.Dataset:
+def batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epoch: int):
     """Batches, epoch after epoch without end; what is left of an epoch after its last whole batch is not used in it.
 
-    Each epoch draws from its own seed, so that a resumed run sees what an uninterrupted one would. One stream for the
-    whole of `fit`: a pipeline built anew every epoch stalls TensorFlow between epochs. Python hands it an epoch at a
-    time, not a batch, and from a function: with a generator anywhere in the stream the steps themselves are slower.
+    Each epoch draws from its own seed, so that a resumed run sees what an uninterrupted one would.
+
+    Returns:
+        What `fit` takes: pairs of images (batch_size, s, s, 1) and targets (batch_size, o, o, 2), float32, as a
+        `tf.data.Dataset` on TensorFlow, as an iterator elsewhere.
     """
     whole = arrays.images, arrays.targets
 
-    def drawn(epoch: np.int64) -> tuple[np.ndarray, np.ndarray]:
+    def drawn(epoch: int) -> tuple[np.ndarray, np.ndarray]:
         draw = np.random.default_rng([config.seed, epoch])
         seed = int(draw.integers(2**31 - 1))
         images, targets = preprocessing.augment(*whole, config.preprocessing, seed)
         order = draw.permutation(len(images)) if config.shuffle else slice(None)
         return images[order], targets[order]
 
-    def in_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+    if ON_TENSORFLOW:
+        return _dataset(drawn, whole, batch_size, first_epoch)
+    return _iterator(drawn, batch_size, first_epoch)
+
+
+def _dataset(drawn: Callable, whole: tuple[np.ndarray, np.ndarray], batch_size: int, first_epoch: int):
+    """One stream for the whole of `fit`: a pipeline built anew every epoch stalls TensorFlow between epochs.
+
+    Python hands it an epoch at a time, not a batch, and from a function: with a generator anywhere in the stream the
+    steps themselves are slower.
+    """
+
+    def in_batches(epoch: "tf.Tensor") -> "tf.data.Dataset":
         tensors = tf.numpy_function(drawn, [epoch], [array.dtype for array in whole])
         shaped = tuple(tf.ensure_shape(tensor, array.shape) for tensor, array in zip(tensors, whole, strict=True))
         return tf.data.Dataset.from_tensor_slices(shaped).batch(batch_size, drop_remainder=True)
 
     return tf.data.Dataset.counter(first_epoch).flat_map(in_batches)
+
+
+def _iterator(drawn: Callable, batch_size: int, first_epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for epoch in count(first_epoch):
+        images, targets = drawn(epoch)
+        for end in range(batch_size, len(images) + 1, batch_size):
+            yield images[end - batch_size : end], targets[end - batch_size : end]
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -143,19 +179,18 @@ class _Epochs(keras.callbacks.Callback):
     def __init__(self, config: RunConfig, protocol, history: list[dict], work: Path):
         super().__init__()
         self.config, self.protocol, self.history, self.work = config, protocol, history, work
-        self.label = f"{config.name} fold {config.fold} seed {config.seed}"
         # In a notebook a bar, anywhere else the log's line an epoch.
         self.bar = tqdm(
             total=config.epochs,
             initial=len(history),
-            desc=self.label,
+            desc=config.label,
             unit="epoch",
             disable="ipykernel" not in sys.modules,
         )
 
     def on_train_begin(self, logs=None):
         if self.history:
-            log.info("%s: goes on after epoch %d", self.label, len(self.history))
+            log.info("%s: goes on after epoch %d", self.config.label, len(self.history))
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -170,7 +205,8 @@ class _Epochs(keras.callbacks.Callback):
         self.bar.update()
         measured = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
         left = 0 if self.model.stop_training else (self.config.epochs - epoch - 1) * seconds / 60
-        log.info("%s: epoch %d of %d, %s; %.0f min left", self.label, epoch + 1, self.config.epochs, measured, left)
+        so_far = f"epoch {epoch + 1} of {self.config.epochs}, {measured}"
+        log.info("%s: %s; this run: %.0f min left", self.config.label, so_far, left)
 
 
 def _checkpoint(model: keras.Model, history: list[dict], work: Path, *, best: bool) -> None:
@@ -219,18 +255,17 @@ def _resume(model: keras.Model, work: Path, shorter: Run | None) -> list[dict]:
 
 def _environment(threads: int | None) -> dict:
     backend = keras.backend.backend()
-    package = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}[backend]
     return {
         "finished": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "keras": keras.__version__,
         "backend": backend,
-        package: __import__(package).__version__,
+        backend: __import__(backend).__version__,
         "numpy": version("numpy"),
         "processor": _processor(),
         "gpus": _gpus(),
         "cores": os.cpu_count(),
-        "threads": threads or os.cpu_count(),
+        "threads": (threads if ON_TENSORFLOW else None) or os.cpu_count(),
     }
 
 
@@ -241,14 +276,13 @@ def _processor() -> str:
 
 
 def _gpus() -> int:
-    if keras.backend.backend() != "tensorflow":
-        return 0
-    return len(tf.config.list_physical_devices("GPU"))
+    # All devices: asked for GPUs alone, JAX fails where there are none.
+    return sum(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
 def _set_threads(threads: int | None) -> None:
     """TensorFlow alone has these; set once, before it computes anything."""
-    if threads is None or keras.backend.backend() != "tensorflow":
+    if threads is None or not ON_TENSORFLOW:
         return
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)

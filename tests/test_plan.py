@@ -1,5 +1,9 @@
 """What is left of a study, worked out by hand; schedules against what is known of all schedules."""
 
+import shutil
+from datetime import datetime
+
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
@@ -96,6 +100,70 @@ def test_runs_of_one_job_follow_each_other(planned, asked):
     """Jobs of 50 s and of 200 s: a second worker saves 50 s."""
     pairs = asked.model_copy(update={"runs_per_job": 2})
     assert "at most 4 min on 2 workers" in plan.described(pairs, planned, workers=2)
+
+
+def test_progress_in_a_line(planned, asked):
+    """Of the four runs whose size has an epoch, 50 s are left of one and 100 s of two."""
+    noon = datetime(2024, 2, 28, 23, 59, 0)
+    published = planned[planned.seconds.notna()]
+    assert plan.progress(asked, published, workers=2, now=noon) == (
+        "23:59:00 tiny: 1 of 4 runs trained; published/upsampling-Conv2DTranspose/fold0-seed0: after epoch 2 of 4; "
+        "all trained in at most 3 min, by Thu 29 Feb 00:01"
+    )
+    assert plan.progress(asked, planned, workers=2, now=noon).endswith(
+        "when all will be trained is not known yet: of the size of 3 runs no epoch has been timed"
+    )
+    done = published.assign(state="finished", seconds=0)
+    assert plan.progress(asked, done, workers=2, now=noon) == "23:59:00 tiny: all 4 runs are trained"
+
+
+def test_progress_names_four_runs_under_way_at_the_most(planned, asked):
+    row = planned[planned.state == "unfinished"]
+    many = pd.concat([row.assign(run=f"run{k}") for k in range(7)], ignore_index=True)
+    line = plan.progress(asked, many, workers=7, now=datetime(2024, 1, 1))
+    assert "; run3: after epoch 2 of 4; and 3 more; all trained" in line
+    assert "run4" not in line
+
+
+def test_a_run_in_its_first_epoch_is_under_way(asked):
+    (run, *_) = config.distinct(asked)
+    study.store(asked).work(run, catalog.of(asked).fingerprint).mkdir(parents=True)
+    planned = plan.table(asked).set_index("run").loc[run.label]
+    assert (planned.state, planned.epoch, planned.epochs) == ("unfinished", 0, 4)
+
+
+def test_a_checkpoint_that_training_replaces_meanwhile_is_looked_for_again(asked, monkeypatch):
+    """Between finding the newest epoch and reading it, the next one has taken its place."""
+    run, folder = checkpoint(asked, "published/baseline/fold0-seed0", [10.0, 20.0])
+    history = runs.Run.history.func
+
+    def overtaken(self):
+        if self.folder == folder and folder.is_dir():
+            checkpoint(asked, run.label, [10.0, 20.0, 30.0])
+            shutil.rmtree(folder)
+        return history(self)
+
+    monkeypatch.setattr(runs.Run, "history", property(overtaken))
+    planned = plan.table(asked).set_index("run").loc[run.label]
+    assert (planned.state, planned.epoch) == ("unfinished", 3)
+
+
+def test_progress_is_told_until_all_is_trained(planned, asked, monkeypatch):
+    """Each time somebody trains another run between two looks."""
+    waiting = list(planned.run[planned.state != "finished"])
+    table = plan.table
+
+    def looked_up(study):
+        found = table(study)
+        found.loc[~found.run.isin(waiting), ["state", "seconds"]] = ["finished", 0]
+        return found
+
+    monkeypatch.setattr(plan, "table", looked_up)
+    monkeypatch.setattr(plan.time, "sleep", lambda seconds: waiting.pop())
+    said = []
+    plan.tell(asked, 2, said.append)
+    counts = [line.split("; ")[0].split(": ")[1] for line in said]
+    assert counts == [*(f"{done} of 7 runs trained" for done in range(1, 7)), "all 7 runs are trained"]
 
 
 def test_each_job_goes_to_the_worker_that_is_free_first():

@@ -148,6 +148,15 @@ def test_a_damaged_run_counts_as_missing_and_can_be_trained_again(store, damage,
     assert store.find(RunConfig(), DATA).metrics == METRICS
 
 
+def test_weights_are_looked_for_where_they_need_not_be_read(store):
+    folder = finished(store).folder
+    other_weights(folder)
+    assert store.find(RunConfig(), DATA, weights="there").folder == folder
+    no_weights(folder)
+    with pytest.warns(DamageWarning, match="state.weights.h5 is missing"):
+        assert store.find(RunConfig(), DATA, weights="there") is None
+
+
 @pytest.mark.parametrize(("damage", "told"), READABLE.items())
 def test_damaged_results_count_as_missing(store, damage, told):
     gathered = store.gather(finished(store))

@@ -1,6 +1,7 @@
 """Training on phantoms: the same bits twice, killed or not, and metrics against independent computations."""
 
 import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,8 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
-from busi.config import ROOT, RunConfig
+from busi import study
+from busi.config import ROOT, RunConfig, StudyError
 from busi.dataset import arrays, catalog
 from busi.runs import STATE, Store
 from busi.training import batches, compiled, train
@@ -84,13 +86,14 @@ training.train(config, catalog.read(data, expected=None), Store(store / "runs", 
 """
 
 
-def start(data_dir, folder, config):
+def start(data_dir, folder, config, *, before="", **environment):
     """Start training in another process; what it says goes to ``folder/output``."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     with (folder / "output").open("w") as output:
         return subprocess.Popen(
-            [sys.executable, "-c", TRAIN, data_dir, folder, config.model_dump_json()],
+            [sys.executable, "-c", before + TRAIN, data_dir, folder, config.model_dump_json()],
             cwd=ROOT,
+            env=os.environ | environment,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -243,6 +246,47 @@ def test_the_seed_decides_the_first_weights():
     for one, same in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, same)
     assert not np.array_equal(first[0], other[0])
+
+
+# Another backend
+
+ON_JAX = {"before": "import sys; sys.modules['tensorflow'] = None  # not installed\n", "KERAS_BACKEND": "jax"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        small(loss="kld", preprocessing="code", shuffle=True),
+        RunConfig(protocol="heldout", image_size=32, base_filters=2),
+    ],
+    ids=["published", "held-out"],
+)
+@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
+def test_a_run_goes_on_with_the_same_numbers_on_jax_without_tensorflow(config, draw_quarters, tmp_path):
+    """One epoch on TensorFlow; the second on either."""
+    folder = draw_quarters(tmp_path / "phantom")
+    data = catalog.read(folder, expected=None)
+    one, two = (config.model_copy(update={"epochs": epochs}) for epochs in (1, 2))
+    train(one, data, store_in(tmp_path / "mixed"))
+    process = start(folder, tmp_path / "mixed", two, **ON_JAX)
+    train(two, data, store_in(tmp_path / "straight"))
+    assert process.wait() == 0, (tmp_path / "mixed" / "output").read_text()
+    mixed, straight = (store_in(tmp_path / name).find(two, data.fingerprint) for name in ("mixed", "straight"))
+    assert (mixed.environment["backend"], mixed.environment["gpus"]) == ("jax", 0)
+    assert mixed.history.epoch.tolist() == [1, 2]
+    same = mixed.history.drop(columns="seconds"), straight.history.drop(columns="seconds")
+    pd.testing.assert_frame_equal(*same, rtol=1e-4, atol=0)
+    if config.protocol == "heldout":
+        pd.testing.assert_frame_equal(mixed.per_image, straight.per_image, rtol=0, atol=1e-3)
+    else:
+        assert mixed.metrics["still"] == pytest.approx(straight.metrics["still"], rel=1e-4)
+
+
+def test_a_backend_that_training_is_not_made_for_is_refused_with_the_runs_name(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    told = r"^published/baseline/fold0-seed0: KERAS_BACKEND: got 'torch'; training takes tensorflow or jax"
+    with pytest.raises(StudyError, match=told):
+        study.finished(small(), phantoms, store_in(tmp_path))
 
 
 # Batches

@@ -18,7 +18,7 @@ from busi.config import FAMILIES, ROOT
 
 PARTS = ("Makefile", "Snakefile", "busi", "notebooks", "params", "profiles", "pyproject.toml", "requirements.lock")
 
-EPOCH = re.compile(r"^\d\d:\d\d:\d\d (?P<run>\S+) .*: epoch (?P<epoch>\d+) of", re.MULTILINE)
+EPOCH = re.compile(r"^\d\d:\d\d:\d\d \w+/(?P<run>\S+)/\S+: epoch (?P<epoch>\d+) of", re.MULTILINE)
 """What training says after every epoch."""
 
 TINY = {

@@ -70,7 +70,9 @@ def read(folder: Path, *, expected: dict[str, int] | None = RELEASED) -> Catalog
             "Give the folder that holds all three"
         )
     state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for name in CLASSES for file in files[name]]
-    catalog = memory().cache(_read)(str(folder), hashlib.sha256(repr(state).encode()).hexdigest())
+    remembered = memory()
+    with FileLock(Path(remembered.location).with_suffix(".lock")):  # who comes second finds what the first has read
+        catalog = remembered.cache(_read)(str(folder), hashlib.sha256(repr(state).encode()).hexdigest())
     for name, count in (expected or {}).items():
         found = int((catalog.table.image_class == name).sum())
         if found != count:

@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -239,6 +241,21 @@ def test_a_file_broken_after_it_was_read_is_noticed(folder):
     file = folder / "normal" / "n (1).png"
     file.write_bytes(file.read_bytes()[:60])
     assert f"{file}: not a readable image" in refusal(folder)
+
+
+def test_two_who_ask_at_once_read_once(folder, monkeypatch):
+    grey, decoded = catalog.grey, []
+
+    def slowly(file):
+        decoded.append(file.name)
+        time.sleep(0.02)
+        return grey(file)
+
+    monkeypatch.setattr(catalog, "grey", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(read, [folder, folder])
+    assert sorted(decoded) == sorted(file.name for file in folder.rglob("*.png"))
+    assert first.fingerprint == second.fingerprint
 
 
 # The release

@@ -3,6 +3,11 @@
 from working_copy import WorkingCopy, epochs
 
 
+def test_a_study_says_how_far_it_is(undisturbed):
+    """At its start at least; then every minute."""
+    assert "tiny: 0 of 3 runs trained; " in undisturbed.copy.said()
+
+
 def test_two_working_copies_share_a_store(undisturbed, copy, tmp_path):
     other = WorkingCopy(tmp_path / "other", runs=copy.runs, few=True)
     studies = [each.start(JOBS=1) for each in (copy, other)]
