@@ -24,6 +24,10 @@ TABLES = {
     "scaling": "More workers: measured job times replayed on simulated ones",
     "plans": "More runs: building Snakemake's plan",
 }
+EXPLAINED = {
+    "goals": "`asks_of_peak` is how much of the speed of a large matrix product, in the same precision and run, a goal "
+    "asks for. More than 1 cannot be had by doing the same operations faster."
+}
 LONGEST = 12
 """Kinds of operation shown for each network."""
 
@@ -53,7 +57,7 @@ def measure(
         facts = environment() | ({"windows": windows, "window_seconds": seconds} if part == "speed" else {})
         everything = json.dumps(_environments(out) | {part: facts}, indent=2) + "\n"
         (out / "environment.json").write_text(everything, encoding="utf-8")
-    goals(out).to_csv(out / "goals.csv", index=False)
+    goals(out).to_csv(out / "goals.csv", index=False, float_format="%.3f")
     (out / "README.md").write_text(page(out), encoding="utf-8")
 
 
@@ -129,8 +133,8 @@ def _version(package: str) -> str:
 
 
 def goals(out: Path) -> pd.DataFrame:
-    """The goals beside what the tables in ``out`` say: `goal`, `measured`, `reached`; those not measured left out."""
-    found = [pd.DataFrame(columns=["goal", "measured", "reached"])]
+    """The goals beside what the tables in ``out`` say, as `busi.benchmark.speed.goals`; those not measured left out."""
+    found = [pd.DataFrame(columns=["goal", "measured", "reached", "asks_of_peak"])]
     if (out / "speed.csv").is_file():
         found.append(speed.goals(pd.read_csv(out / "speed.csv"), speed.bfloat16()))
     if (out / "study.csv").is_file():
@@ -151,6 +155,8 @@ def page(out: Path) -> str:
             if name == "profile":
                 table = table.groupby("network", sort=False).head(LONGEST)
             parts += [f"## {heading}", table.to_markdown(index=False, floatfmt=".4g").replace("nan", "")]
+            if name in EXPLAINED:
+                parts.append(EXPLAINED[name])
             if name == "profile":
                 parts.append(speed.ceiling(pd.read_csv(out / "profile.csv")))
     if (out / "plans.csv").is_file() and (out / "scaling.csv").is_file():

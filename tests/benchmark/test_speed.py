@@ -88,6 +88,13 @@ def test_goals_compare_medians(table):
     assert found.reached.iloc[6] == "not measured: no PyTorch, bfloat16 on this machine"
 
 
+def test_goals_say_how_much_of_the_peak_they_ask_for(table):
+    """The study's way computes 2 of the 10 units that the product does in float32, of 20 in bfloat16; PyTorch 8."""
+    asked = speed.goals(table.assign(network="published, 64 filters"), []).asks_of_peak
+    assert asked.tolist()[:6] == pytest.approx([1.5 * 0.2, 1.5 * 0.2, 5 * 0.1, 0.8, 0.8, 0.8])
+    assert pd.isna(asked.iloc[6])
+
+
 @pytest.mark.parametrize(
     ("flags", "verdict"),
     [(["amx_bf16"], "no"), (["avx512_bf16"], "no: set for bf16 matrix units, which this processor lacks")],
