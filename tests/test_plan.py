@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from busi import config, plan, runs, study
 from busi.dataset import catalog
+from busi.mechanisms import experiments
 
 pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
 
@@ -148,22 +149,24 @@ def test_a_checkpoint_that_training_replaces_meanwhile_is_looked_for_again(asked
     assert (planned.state, planned.epoch) == ("unfinished", 3)
 
 
-def test_progress_is_told_until_all_is_trained(planned, asked, monkeypatch):
-    """Each time somebody trains another run between two looks."""
-    waiting = list(planned.run[planned.state != "finished"])
-    table = plan.table
+def test_progress_is_told_until_all_is_trained(asked, monkeypatch):
+    """Between two looks somebody finishes another run."""
+    waiting = list(experiments.every_job(asked).values())
 
-    def looked_up(study):
-        found = table(study)
-        found.loc[~found.run.isin(waiting), ["state", "seconds"]] = ["finished", 0]
-        return found
+    def finish_another(pause):
+        assert pause >= plan.EVERY
+        run, where = waiting.pop()
+        folder = where.work(run, catalog.of(asked).fingerprint) / "epoch-0001"
+        folder.mkdir(parents=True)
+        (folder / "history.csv").write_text("epoch,loss,seconds\n1,0.3,60.0\n")
+        (folder / runs.STATE).write_bytes(b"weights")
+        where.finish(run, catalog.of(asked).fingerprint, folder, {"seconds": 60.0}, {"python": "3"})
 
-    monkeypatch.setattr(plan, "table", looked_up)
-    monkeypatch.setattr(plan.time, "sleep", lambda seconds: waiting.pop())
+    monkeypatch.setattr(plan.time, "sleep", finish_another)
     said = []
     plan.tell(asked, 2, said.append)
     counts = [line.split("; ")[0].split(": ")[1] for line in said]
-    assert counts == [*(f"{done} of 7 runs trained" for done in range(1, 7)), "all 7 runs are trained"]
+    assert counts == [*(f"{done} of 7 runs trained" for done in range(7)), "all 7 runs are trained"]
 
 
 def test_each_job_goes_to_the_worker_that_is_free_first():

@@ -144,11 +144,7 @@ def goals(out: Path) -> pd.DataFrame:
 
 def page(out: Path) -> str:
     """The tables in ``out`` as Markdown."""
-    measured_on = [
-        f"- {part}: " + "; ".join(f"{name} {value}" for name, value in facts.items())
-        for part, facts in _environments(out).items()
-    ]
-    parts = ["# Benchmark", "Written by `make bench`, its parts measured on:", "\n".join(measured_on)]
+    parts = ["# Benchmark", "Written by `make bench`.", summed_up(goals(out))]
     for name, heading in TABLES.items():
         if (out / f"{name}.csv").is_file():
             table = pd.read_csv(out / f"{name}.csv")
@@ -161,4 +157,17 @@ def page(out: Path) -> str:
                 parts.append(speed.ceiling(pd.read_csv(out / "profile.csv")))
     if (out / "plans.csv").is_file() and (out / "scaling.csv").is_file():
         parts.append(scaling.bottleneck(*(pd.read_csv(out / f"{name}.csv") for name in ("plans", "scaling"))))
-    return "\n\n".join(parts) + "\n"
+    measured_on = [
+        f"- {part}: " + "; ".join(f"{name} {value}" for name, value in facts.items())
+        for part, facts in _environments(out).items()
+    ]
+    return "\n\n".join([*parts, "## What each part was measured on", "\n".join(measured_on)]) + "\n"
+
+
+def summed_up(goals: pd.DataFrame) -> str:
+    """How many of the goals are reached, and how many of the others cannot be, in a sentence or two."""
+    others = goals[goals.reached != "yes"]
+    text = f"{len(goals) - len(others)} of {len(goals)} goals are reached."
+    if beyond := (others.asks_of_peak > 1).sum():
+        text += f" Of the others, {beyond} ask{'s' * (beyond == 1)} for more than the speed of a matrix product."
+    return text

@@ -25,6 +25,13 @@ def test_goals_and_page_come_from_the_tables_that_are_there(tmp_path):
     assert f"Kind{record.LONGEST} " not in page
 
 
+def test_goals_in_a_sentence():
+    goals = pd.DataFrame({"reached": ["yes", "no", "no: no such processor"], "asks_of_peak": [1.2, 1.01, 0.99]})
+    beyond = "1 of 3 goals are reached. Of the others, 1 asks for more than the speed of a matrix product."
+    assert record.summed_up(goals) == beyond
+    assert record.summed_up(goals[::2]) == "1 of 2 goals are reached."
+
+
 def test_each_part_keeps_what_it_was_measured_on(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "PARTS", {part: lambda **_: {} for part in ("speed", "study")})
     record.measure(["speed"], filters=[], windows=5, seconds=10, out=tmp_path)

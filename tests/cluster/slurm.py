@@ -103,6 +103,7 @@ def cluster(tmp_path):
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("needs root on Debian or its kin, to install Slurm and to give its nodes namespaces of their own")
     if not all(map(shutil.which, ("munged", "sbatch", "slurmctld", "slurmd"))):
+        subprocess.run(["apt-get", "update"], check=True)
         subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES], check=True)
     folder = tmp_path / "cluster"
     folder.mkdir()
@@ -124,6 +125,8 @@ def test_a_study_that_loses_a_node_ends_with_the_tables_of_a_local_one(cluster, 
     assert not psutil.wait_procs(lost, timeout=10)[1]
 
     assert study.wait() == 0, copy.said()
+    # Epochs are told to nodes' logs; how far all is, to whoever waits here.
+    assert re.search(r" smoke: \d+ of 37 runs trained; .*: after epoch \d of 3; ", copy.said())
     assert copy.tables() == local.tables()
     shown = dict(re.findall(r"(\w+)=(\S*)", cluster.ask("scontrol", "show", "job", job)))
     assert (shown["JobState"], shown["Restarts"], shown["NodeList"]) == ("COMPLETED", "1", "node2")
