@@ -168,6 +168,6 @@ def summed_up(goals: pd.DataFrame) -> str:
     """How many of the goals are reached, and how many of the others cannot be, in a sentence or two."""
     others = goals[goals.reached != "yes"]
     text = f"{len(goals) - len(others)} of {len(goals)} goals are reached."
-    if beyond := (others.asks_of_peak > 1).sum():
+    if beyond := int((others.asks_of_peak > 1).sum()):
         text += f" Of the others, {beyond} ask{'s' * (beyond == 1)} for more than the speed of a matrix product."
     return text
