@@ -1,6 +1,7 @@
 """What is left of a study, worked out by hand; schedules against what is known of all schedules."""
 
 import shutil
+import time
 from datetime import datetime
 
 import pandas as pd
@@ -167,6 +168,22 @@ def test_progress_is_told_until_all_is_trained(asked, monkeypatch):
     plan.tell(asked, 2, said.append)
     counts = [line.split("; ")[0].split(": ")[1] for line in said]
     assert counts == [*(f"{done} of 7 runs trained" for done in range(7)), "all 7 runs are trained"]
+
+
+def test_looks_that_take_long_are_further_apart(asked, monkeypatch):
+    """Twenty times what a look takes, so that a large store is not looked at without pause."""
+    monkeypatch.setattr(plan, "EVERY", 0)
+    pauses = []
+
+    def asleep(pause):
+        pauses.append(pause)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plan.time, "sleep", asleep)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        plan.tell(asked, 2, lambda line: None)
+    assert pauses == [pytest.approx(20 * (time.monotonic() - start), rel=0.5)]
 
 
 def test_each_job_goes_to_the_worker_that_is_free_first():

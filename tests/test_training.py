@@ -263,17 +263,17 @@ ON_JAX = {"before": "import sys; sys.modules['tensorflow'] = None  # not install
 )
 @pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
 def test_a_run_goes_on_with_the_same_numbers_on_jax_without_tensorflow(config, draw_quarters, tmp_path):
-    """One epoch on TensorFlow; the second on either."""
+    """One epoch on TensorFlow; two more on either, so that a batch too many in the first would be seen in the next."""
     folder = draw_quarters(tmp_path / "phantom")
     data = catalog.read(folder, expected=None)
-    one, two = (config.model_copy(update={"epochs": epochs}) for epochs in (1, 2))
+    one, three = (config.model_copy(update={"epochs": epochs}) for epochs in (1, 3))
     train(one, data, store_in(tmp_path / "mixed"))
-    process = start(folder, tmp_path / "mixed", two, **ON_JAX)
-    train(two, data, store_in(tmp_path / "straight"))
+    process = start(folder, tmp_path / "mixed", three, **ON_JAX)
+    train(three, data, store_in(tmp_path / "straight"))
     assert process.wait() == 0, (tmp_path / "mixed" / "output").read_text()
-    mixed, straight = (store_in(tmp_path / name).find(two, data.fingerprint) for name in ("mixed", "straight"))
+    mixed, straight = (store_in(tmp_path / name).find(three, data.fingerprint) for name in ("mixed", "straight"))
     assert (mixed.environment["backend"], mixed.environment["gpus"]) == ("jax", 0)
-    assert mixed.history.epoch.tolist() == [1, 2]
+    assert mixed.history.epoch.tolist() == [1, 2, 3]
     same = mixed.history.drop(columns="seconds"), straight.history.drop(columns="seconds")
     pd.testing.assert_frame_equal(*same, rtol=1e-4, atol=0)
     if config.protocol == "heldout":

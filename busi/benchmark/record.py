@@ -24,10 +24,10 @@ TABLES = {
     "scaling": "More workers: measured job times replayed on simulated ones",
     "plans": "More runs: building Snakemake's plan",
 }
-EXPLAINED = {
-    "goals": "`asks_of_peak` is how much of the speed of a large matrix product, in the same precision and run, a goal "
-    "asks for. More than 1 cannot be had by doing the same operations faster."
-}
+ASKS = (
+    "`asks_of_peak` is how much of the speed of a large matrix product, in the same precision and run, a goal asks "
+    "for. More than 1 cannot be had by doing the same operations faster."
+)
 LONGEST = 12
 """Kinds of operation shown for each network."""
 
@@ -151,8 +151,8 @@ def page(out: Path) -> str:
             if name == "profile":
                 table = table.groupby("network", sort=False).head(LONGEST)
             parts += [f"## {heading}", table.to_markdown(index=False, floatfmt=".4g").replace("nan", "")]
-            if name in EXPLAINED:
-                parts.append(EXPLAINED[name])
+            if name == "goals":
+                parts.append(ASKS)
             if name == "profile":
                 parts.append(speed.ceiling(pd.read_csv(out / "profile.csv")))
     if (out / "plans.csv").is_file() and (out / "scaling.csv").is_file():

@@ -189,9 +189,9 @@ def _ratio(goal: str, of: pd.DataFrame, ours: str, theirs: str, least: float) ->
     return {"goal": goal, "measured": f"{ratio:.3f} x", "reached": _said(ratio >= least), "asks_of_peak": asks}
 
 
-def _share(network: str, mode: str, shares: pd.Series, least: float = 0.8) -> dict:
+def _share(network: str, mode: str, shares: pd.Series) -> dict:
+    least, measured = 0.8, shares[mode]
     goal = f"{network}: {mode} at least {least} of the float32 peak"
-    measured = shares[mode]
     return {"goal": goal, "measured": f"{measured:.3f}", "reached": _said(measured >= least), "asks_of_peak": least}
 
 
