@@ -1,4 +1,4 @@
-# The commands people type. What a study does is in the Snakefile, what is installed in requirements.lock.
+# The commands people type. The Snakefile says what a study does, requirements.lock what is installed.
 
 PYTHON  ?= python3
 PROFILE ?= smoke
@@ -6,6 +6,7 @@ DATA    ?=
 RUNS    ?= runs
 KILLS   ?= 100
 PARTS   ?= speed study scale
+REPORT  ?=
 
 # Where the jobs of a study run: on this machine, or through one of profiles/, and then how many at a time.
 WORKFLOW_PROFILE ?=
@@ -40,10 +41,10 @@ help: ## List these targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
 
 # A study that was killed leaves Snakemake's lock behind, which would stop the next one: the Snakefile has another.
-study: .venv/.installed ## Run a study [PROFILE=smoke|laptop|paper DATA=Dataset_BUSI_with_GT RUNS=runs JOBS=2 WORKFLOW_PROFILE=slurm GPUS=1]
+study: .venv/.installed ## Run a study [PROFILE=smoke|laptop|paper DATA=Dataset_BUSI_with_GT RUNS=runs REPORT=name JOBS=2 WORKFLOW_PROFILE=slurm GPUS=1]
 	.venv/bin/snakemake --snakefile Snakefile $(WORKERS) --nolock --rerun-incomplete --keep-going \
-		--config profile="$(PROFILE)" runs_dir="$(RUNS)" $(if $(DATA),data_dir="$(DATA)")
-	@echo "The study is in reports/$(PROFILE)/index.html"
+		--config profile="$(PROFILE)" runs_dir="$(RUNS)" $(if $(DATA),data_dir="$(DATA)") $(if $(REPORT),report="$(REPORT)")
+	@echo "The study is in reports/$(or $(REPORT),$(PROFILE))/index.html"
 
 plan: .venv/.installed ## Say what a study has left to train and for how long, and start nothing [PROFILE=laptop DATA=... JOBS=2]
 	.venv/bin/busi plan -f params/$(PROFILE).yaml -p runs_dir="$(RUNS)" $(if $(DATA),-p data_dir="$(DATA)") --jobs $(JOBS)
@@ -57,7 +58,7 @@ gallery: .venv/.installed ## Draw each variant's best, median and worst cases, n
 	@mkdir -p "build/$(PROFILE)"
 	.venv/bin/papermill --no-progress-bar --log-level WARNING -f "params/$(PROFILE).yaml" -p show_pixels True \
 		-p runs_dir "$(RUNS)" $(if $(DATA),-p data_dir "$(DATA)") notebooks/gallery.ipynb "build/$(PROFILE)/gallery.ipynb"
-	.venv/bin/busi page "build/$(PROFILE)/gallery.ipynb" "reports/$(PROFILE)/gallery.html"
+	.venv/bin/busi page "build/$(PROFILE)/gallery.ipynb" "reports/$(PROFILE)/gallery.html" -f "params/$(PROFILE).yaml" -p show_pixels=true
 
 bench: .venv/.installed ## Measure speed and growth on a quiet machine, into reports/benchmark/ [PARTS="speed study scale", or precision with PROFILE=laptop DATA=...]
 	.venv/bin/busi bench $(PARTS) -f "params/$(PROFILE).yaml" -p runs_dir="$(RUNS)" $(if $(DATA),-p data_dir="$(DATA)")
@@ -78,7 +79,7 @@ lint: .venv/.installed ## Check style, layers, pins, and that notebooks are comm
 	$(NBSTRIPOUT) --verify notebooks/*.ipynb
 	.venv/bin/python -m pytest --quiet tests/test_environment.py
 
-format: .venv/.installed ## Mend what lint can: style, and notebooks with outputs
+format: .venv/.installed ## Fix what lint can fix: style, and notebooks with outputs
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
 	$(NBSTRIPOUT) notebooks/*.ipynb

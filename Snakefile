@@ -1,4 +1,4 @@
-"""The study as a graph of jobs: data -> runs -> notebooks -> pages -> index. Settings come from the Makefile."""
+"""The study as a graph of jobs: data -> runs -> scores -> notebooks -> pages -> index. Settings come from the Makefile."""
 
 import sys
 import time
@@ -10,106 +10,131 @@ from threading import Thread
 from filelock import FileLock, Timeout
 from snakemake.logging import logger
 
-from busi import config as parameters
-from busi import plan
-from busi.evaluation import SCORING
-from busi.mechanisms import experiments
+from busi.config import GALLERY, StudyError, code_version, read_profile
+from busi.plan import tell_progress
+from busi.runs import find_damage
+from busi.scoring import blind, floors, metrics, predictors
+from busi.scoring.scores import scoring_version
+from busi.study import find_groups, list_runs
 
 PROFILE = config.get("profile", "smoke")
-OVERRIDES = {name: config[name] for name in ("data_dir", "runs_dir") if name in config}
+OVERRIDES = {name: config[name] for name in ("data_dir", "runs_dir", "report") if name in config}
 
-STUDY = parameters.read(f"params/{PROFILE}.yaml", **OVERRIDES)
-if STUDY.train_missing and not STUDY.data_dir:
-    raise parameters.StudyError(f"profile {PROFILE!r} is for real images: give DATA=/path/to/Dataset_BUSI_with_GT")
+PARAMETERS = read_profile(PROFILE, **OVERRIDES)
+if PARAMETERS.train_missing and not PARAMETERS.data_dir:
+    raise StudyError(f"profile {PROFILE!r} is for real images: give DATA=/path/to/Dataset_BUSI_with_GT")
 
-REPORT, BUILD = f"reports/{PROFILE}", f"build/{PROFILE}"
+REPORT = f"reports/{PARAMETERS.report or PROFILE}"
+BUILD = f"build/{PARAMETERS.report or PROFILE}"
 MARKS = f"{BUILD}/finished"
-RUNS = experiments.every_job(STUDY)
-JOBS = [list(RUNS)[start : start + STUDY.runs_per_job] for start in range(0, len(RUNS), STUDY.runs_per_job)]
-FAMILY = {"1_upsampling": "upsampling", "2_optimization": "optimization", "3_loss": "loss", "4_data": "data"}
-GATHERED = [
-    f"{REPORT}/results/{name}"
-    for name in ("dataset.csv", "floors.json", "duplicates.csv", "split.csv", "heldout/trivial.sha256")
+GROUPS = find_groups(PARAMETERS)
+RUNS = list_runs(PARAMETERS)
+LABELS = list(RUNS)
+SIZE = PARAMETERS.runs_per_job
+JOBS = [LABELS[start : start + SIZE] for start in range(0, len(LABELS), SIZE)]
+MEASURED = [
+    f"{REPORT}/results/{name}.csv"
+    for name in ("dataset", "floors", "blind", "duplicates", "split", "untrained/images", "untrained/pixels")
 ]
+SUMMARY = "6_summary"
 FILES = f"-f params/{PROFILE}.yaml"
 PAIRS = " ".join("-p " + quote(f"{name}={value}") for name, value in OVERRIDES.items())
 PAPERMILL_PAIRS = " ".join(f"-p {name} {quote(str(value))}" for name, value in OVERRIDES.items())
 
-# Two studies of one profile in one folder would overwrite each other's pages: the second waits, then finds them made.
-# The system lets go of this lock when a study is killed.
+# Two studies of one profile in one folder would overwrite each other's pages: the second waits for the first, then finds
+# everything made. The system releases this lock when a study is killed.
 if workflow.is_main_process and not workflow.dryrun:
     Path(BUILD).mkdir(parents=True, exist_ok=True)
     LOCK = FileLock(f"{BUILD}/study.lock")
     try:
         LOCK.acquire(blocking=False)
     except Timeout:
-        print(f"another study of profile {PROFILE!r} is at work in this folder: waiting for its end", file=sys.stderr)
+        print(f"another study of profile {PROFILE!r} is running in this folder: waiting for it to end", file=sys.stderr)
         LOCK.acquire()
 
 
-def mark(job):
-    """What says, in this working copy, that a job's runs are finished, and where they are."""
-    digest = sha256("".join(RUNS[name][0].digest() for name in job).encode()).hexdigest()[:8]
+def mark_of(job):
+    """Return the file that says, in this working copy, that the runs of a job are finished; it holds their folders."""
+    digest = sha256("".join(RUNS[label].digest() for label in job).encode()).hexdigest()[:8]
     return f"{MARKS}/{job[0]}-{digest}"
 
 
-MARKED = {mark(job): job for job in JOBS} if STUDY.train_missing else {}
+MARKED = {mark_of(job): job for job in JOBS} if PARAMETERS.train_missing else {}
+SCORED = {
+    f"{mark}.scored-{scoring_version()}": mark
+    for mark, job in MARKED.items()
+    if any(RUNS[label].protocol == "heldout" for label in job)
+}
 
-# A finished run may have been damaged since: without its mark, its job has a look at it.
+# A finished run may have been damaged or deleted since. Without its mark, its job looks at it again. A mark names the
+# folders of its runs, so that the data need not be read for this.
 if workflow.is_main_process and not workflow.dryrun:
-    for path, job in MARKED.items():
-        if Path(path).is_file() and any(store.damage(run) for run, store in map(RUNS.get, job)):
-            Path(path).unlink()
+    for mark in MARKED:
+        lines = Path(mark).read_text(encoding="utf-8").splitlines() if Path(mark).is_file() else []
+        folders = [Path(line) for line in lines if Path(line).is_absolute()]
+        if any(find_damage(folder, weights="there") for folder in folders):
+            Path(mark).unlink()
 
 
-def finished(names):
-    """The marks of the jobs that runs belong to; none where nothing is to be trained."""
-    wanted = set(names)
-    return [mark for mark, job in MARKED.items() if not wanted.isdisjoint(job)]
+def marks_of(labels):
+    """Return the marks of the jobs that some runs belong to, trained and scored; none where nothing is to be trained."""
+    wanted = set(labels)
+    trained = [mark for mark, job in MARKED.items() if not wanted.isdisjoint(job)]
+    return trained + [scored for scored, mark in SCORED.items() if mark in trained]
 
 
-def needs(wildcards):
-    """A notebook's runs: those of its family or its sections, or all of them for the summary."""
-    if wildcards.notebook == "6_summary":
-        return finished(RUNS)
-    if wildcards.notebook == "5_mechanisms":
-        return finished(experiments.jobs(STUDY))
-    if wildcards.notebook == "gallery":
-        return finished(name for name in RUNS if name.startswith("heldout/"))
-    if family := FAMILY.get(wildcards.notebook):
-        study = parameters.family(family, PROFILE, **OVERRIDES)
-        variants = [runs for protocol in parameters.PROTOCOLS for runs in study.configs(protocol).values()]
-        return finished(run.label for runs in variants for run in runs)
-    return []
+def needed_runs(wildcards):
+    """Return the marks of the runs that a notebook shows; of all held-out ones for the gallery."""
+    labels = []
+    for group in GROUPS.values():
+        in_gallery = wildcards.notebook == GALLERY and group.name.startswith("heldout/")
+        if group.notebook == wildcards.notebook or in_gallery:
+            labels += [run.label for run in group.configs]
+    return marks_of(labels)
 
 
-def tell_progress():
-    """What is being trained and when all will be, wherever Snakemake's own messages go."""
-    while not Path(GATHERED[0]).is_file():  # the job that reads the data has not ended
+def needed_parameters(wildcards):
+    """Return the parameter files of a notebook: its family's or the sections', then the profile's."""
+    names = [group.name.partition("/") for group in GROUPS.values() if group.notebook == wildcards.notebook]
+    families = {family for protocol, _, family in names if protocol != "mechanisms"}
+    return [f"params/{name}.yaml" for name in (*sorted(families), PROFILE)]
+
+
+def needed_notebooks(wildcards):
+    """Return the executed notebooks whose tables a notebook reads: the summary needs all others."""
+    others = [stem for stem in PARAMETERS.pages if stem not in (SUMMARY, GALLERY)]
+    return [f"{BUILD}/{stem}.ipynb" for stem in others] if wildcards.notebook == SUMMARY else []
+
+
+def tell():
+    """Say what is being trained and when all runs will be trained, where Snakemake's own messages go."""
+    while not Path(MEASURED[0]).is_file():  # the job that reads the data has not ended yet
         time.sleep(1)
     try:
-        plan.tell(STUDY, workflow.cores if workflow.local_exec else workflow.nodes, logger.info)
-    except parameters.StudyError as error:
-        logger.error(f"busi: progress is not told: {error}")
+        tell_progress(PARAMETERS, workflow.cores if workflow.local_exec else workflow.nodes, logger.info)
+    except StudyError as error:
+        logger.error(f"busi: cannot tell the progress: {error}")
 
 
 onstart:
-    if STUDY.train_missing:
-        Thread(target=tell_progress, daemon=True).start()
+    if PARAMETERS.train_missing:
+        Thread(target=tell, daemon=True).start()
 
 
 onerror:
-    missing = [name for mark, job in MARKED.items() if not Path(mark).exists() for name in job]
+    missing = [label for mark, job in MARKED.items() if not Path(mark).exists() for label in job]
     if missing:
         print(
-            f"busi: not trained: {', '.join(missing)}. The reasons are told above; a job that was killed ran out of "
-            "memory or of time. All else is kept: mend it and give the same command again",
+            f"busi: not trained: {', '.join(missing)}. The reasons are given above; a job that was killed ran out of "
+            "memory or time. Everything else is kept: fix this and give the same command again",
             file=sys.stderr,
         )
 
 
 wildcard_constraints:
+    first=r"(?:(?!\.scored-).)+",
     digest="[0-9a-f]{8}",
+    version="[0-9a-f]{8}",
 
 
 # Seconds of work, not worth a place in a cluster's queue.
@@ -122,30 +147,29 @@ localrules:
 rule all:
     input:
         f"{REPORT}/index.html",
-        finished(RUNS),  # or a mark that is missing would not be missed while the pages are there
+        marks_of(RUNS),  # otherwise a missing run would go unnoticed while the pages are there
 
 
-if STUDY.train_missing:
+if PARAMETERS.train_missing:
 
-    # What scores the untrained predictors is an input: notebooks would notice the change as well, each in its own time,
-    # and those made before the last of them once more in the next study.
+    # Notebooks would notice a change of the code that measures these tables as well, but each in its own time, and those
+    # made before the last of them once more in the next study.
     rule data:
-        input:
-            [f"busi/evaluation/{module}.py" for module in SCORING],
         output:
-            GATHERED,
+            MEASURED,
         benchmark:
             f"{BUILD}/benchmark/data.tsv"
         params:
-            folder=str(STUDY.data_path),
+            folder=str(PARAMETERS.data_path),
+            code=code_version(blind, floors, metrics, predictors),
         shell:
             "busi data {FILES} {PAIRS}"
 
-    # A mark of this working copy and not the gathered results: those are committed, of fewer epochs too, and the command
-    # knows which of them are the run that is asked for.
+    # The mark belongs to this working copy. The gathered results would not do: those are committed, also of fewer epochs,
+    # and the command knows which of them are the run that is asked for.
     rule run:
         input:
-            f"{REPORT}/results/dataset.csv",
+            MEASURED[0],
         output:
             f"{MARKS}/{{first}}-{{digest}}",
         benchmark:
@@ -156,16 +180,28 @@ if STUDY.train_missing:
         shell:
             "busi train {params.runs} {FILES} {PAIRS} --threads {threads} > {output}"
 
+    # Scores have a job of their own, named by the version of the scoring code: a new metric trains nothing.
+    rule score:
+        input:
+            f"{MARKS}/{{first}}-{{digest}}",
+        output:
+            f"{MARKS}/{{first}}-{{digest}}.scored-{{version}}",
+        benchmark:
+            f"{BUILD}/benchmark/score/{{first}}-{{digest}}-{{version}}.tsv"
+        params:
+            runs=lambda wildcards, input: " ".join(map(quote, MARKED[input[0]])),
+        shell:
+            "busi score {params.runs} {FILES} {PAIRS} > {output}"
+
 
 rule notebook:
     input:
         notebook="notebooks/{notebook}.ipynb",
-        parameters=lambda wildcards: [
-            f"params/{name}.yaml" for name in (FAMILY.get(wildcards.notebook), PROFILE) if name
-        ],
-        settings=lambda wildcards: "params/mechanisms.yaml" if wildcards.notebook == "5_mechanisms" else [],
-        gathered=GATHERED if STUDY.train_missing else [],
-        runs=needs,
+        parameters=needed_parameters,
+        sections="params/mechanisms.yaml",
+        measured=MEASURED if PARAMETERS.train_missing else [],
+        runs=needed_runs,
+        notebooks=needed_notebooks,
     output:
         f"{BUILD}/{{notebook}}.ipynb",
     benchmark:
@@ -187,15 +223,15 @@ rule page:
     benchmark:
         f"{BUILD}/benchmark/page/{{notebook}}.tsv"
     shell:
-        "busi page {input} {output}"
+        "busi page {input} {output} {FILES} {PAIRS}"
 
 
 rule index:
     input:
-        [f"{REPORT}/{stem}.html" for stem in STUDY.pages],
+        [f"{REPORT}/{stem}.html" for stem in PARAMETERS.pages],
     output:
         f"{REPORT}/index.html",
     benchmark:
         f"{BUILD}/benchmark/index.tsv"
     shell:
-        "busi index {PROFILE}"
+        "busi index {FILES} {PAIRS}"

@@ -1,7 +1,8 @@
 """Breast ultrasound segmentation on BUSI: a published study rebuilt, explained and asked again.
 
-Rooms, highest first; imports run downwards only: ``report``, ``evaluation``, ``training``, ``runs``, ``model``,
-``dataset``, ``config``. Importing ``busi`` imports none of them, and no Keras backend.
+Rooms, highest first, of which each imports only from those after it: ``lab``, ``report``, ``mechanisms``, ``study``,
+``results``, ``scoring``, ``training``, ``runs``, ``model``, ``dataset``, ``config``. Importing ``busi`` imports none of
+them, and no Keras backend.
 """
 
 import os

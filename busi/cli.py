@@ -10,187 +10,200 @@ from typing import Annotated
 import typer
 import yaml
 
-from busi import config
-from busi.config import StudyError
+from busi.config import Parameters, RunConfig, StudyError, find_study_folder, read_parameters, read_profile
 
 app = typer.Typer(help="Breast ultrasound segmentation on BUSI.", no_args_is_help=True, add_completion=False)
 
 Files = Annotated[
     list[Path], typer.Option("-f", "--parameters-file", help="YAML of parameters, as for papermill; later ones win.")
 ]
-Pairs = Annotated[list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, wins over the files.")]
+Pairs = Annotated[list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE; wins over the files.")]
+Labels = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="As `busi plan` names them: published/.../loss-kld/fold0-seed0")
+]
 
 
 @app.command()
 def phantom(folder: Path, benign: int = 16, malignant: int = 8, normal: int = 4, seed: int = 0) -> None:
     """Draw a phantom data set in BUSI's layout into a new FOLDER."""
-    from busi.dataset import phantom
+    from busi.dataset.phantom import draw_phantoms
 
-    print(phantom.draw(folder, benign=benign, malignant=malignant, normal=normal, seed=seed))
+    print(draw_phantoms(folder, benign=benign, malignant=malignant, normal=normal, seed=seed))
 
 
 @app.command()
 def verify(folder: Path) -> None:
-    """Read FOLDER as BUSI is released and say what is wrong with it, or what it holds."""
-    from busi.dataset import catalog
+    """Read FOLDER in the layout of the BUSI release and say what it holds, or what is wrong with it."""
+    from busi.dataset.catalog import read_catalog
 
-    found = catalog.read(folder)
-    print(found.table.groupby("image_class", sort=False).size().to_string())
-    print(f"whole; fingerprint {found.fingerprint}")
+    catalog = read_catalog(folder)
+    print(catalog.table.groupby("image_class", sort=False).size().to_string())
+    print(f"whole; fingerprint {catalog.fingerprint}")
 
 
 @app.command()
 def split(folder: Path) -> None:
     """Write the cross-validation splits of FOLDER into params/, which every study of the same images then uses."""
-    from busi.dataset import catalog, splits
+    from busi.dataset import splits
+    from busi.dataset.catalog import read_catalog
 
-    found = catalog.read(folder)
+    catalog = read_catalog(folder)
     for kind in splits.KINDS:
-        print(splits.write(found, kind))
+        print(splits.write_split(catalog, kind))
 
 
 @app.command()
-def data(files: Files, parameters: Pairs = None) -> None:
-    """Verify a study's images and gather what its report needs of them beside the runs."""
-    study = _study(files, parameters)  # first, so that a mistake is told at once
-    from busi.dataset import catalog
-    from busi.evaluation import floors
-    from busi.report import heldout
+def data(files: Files, pairs: Pairs = None) -> None:
+    """Verify a study's images and measure what its report needs of them besides the runs."""
+    parameters = _read(files, pairs)  # first, so that a mistake is told at once
+    from busi import study
 
-    catalog.gathered(study)
-    floors.gathered(study)
-    heldout.near_duplicates(study)
-    heldout.split(study)
-    heldout.trivial(study)
+    study.measure_images(parameters)
+    study.measure_split(parameters)
+    study.measure_duplicates(parameters)
+    study.measure_floors(parameters)
+    study.measure_blind(parameters)
+    study.measure_untrained(parameters)
 
 
 @app.command()
 def params(
-    notebook: Annotated[str, typer.Argument(help="Its name, e.g. 3_loss; all are listed without one.")] = "",
+    notebook: Annotated[str, typer.Argument(help="Its name, e.g. 3_loss; without one, all are listed.")] = "",
 ) -> None:
-    """Show what each parameter of NOTEBOOK is, for papermill's -p NAME VALUE: type, default, meaning."""
+    """Show each parameter of NOTEBOOK for papermill's -p NAME VALUE: type, default, meaning."""
     import nbformat
     from papermill import inspect_notebook
 
-    logging.getLogger("papermill").setLevel(logging.WARNING)  # which file it reads is what was asked for
-    files = {file.stem: file for file in sorted((config.ROOT / "notebooks").glob("*.ipynb"))}
+    # Papermill logs the name of the file it reads, which is no news to the person who gave it.
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    notebooks = {file.stem: file for file in sorted((find_study_folder() / "notebooks").glob("*.ipynb"))}
     if not notebook:
-        titles = [(name, _title(nbformat.read(file, as_version=4))) for name, file in files.items()]
-        print(_columns(titles))
-    elif notebook not in files:
-        raise StudyError(f"{notebook}: no such notebook; there are {', '.join(files)}")
-    else:
-        found = inspect_notebook(files[notebook]).values()
-        print(
-            _columns(
-                [tuple(each[part] for part in ("name", "inferred_type_name", "default", "help")) for each in found]
-            )
-        )
+        titles = [(name, _title(nbformat.read(file, as_version=4))) for name, file in notebooks.items()]
+        print(_align(titles))
+        return
+    if notebook not in notebooks:
+        raise StudyError(f"{notebook}: no such notebook; there are {', '.join(notebooks)}")
+    rows = []
+    for parameter in inspect_notebook(notebooks[notebook]).values():
+        columns = ("name", "inferred_type_name", "default", "help")
+        rows.append(tuple(parameter[column] for column in columns))
+    print(_align(rows))
 
 
 @app.command()
 def train(
-    labels: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="As under results/, e.g. published/loss-kld/fold0-seed0")
-    ],
+    labels: Labels,
     files: Files,
-    parameters: Pairs = None,
-    threads: Annotated[int | None, typer.Option(help="Of TensorFlow's arithmetic.")] = None,
+    pairs: Pairs = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of TensorFlow's arithmetic.")] = None,
 ) -> None:
-    """Train runs of a study one after another, or find them finished, and gather their results."""
-    # Ctrl-C at once: Python would wait for TensorFlow's epoch to end, and what is trained has been put aside.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    study = _study(files, parameters)  # first, so that a mistake is told at once
-    from busi import study as runs
-    from busi.dataset import catalog
-    from busi.mechanisms import experiments
+    """Train runs of a study one after another.
 
-    jobs = experiments.every_job(study)
-    for label in labels:
-        if label not in jobs:
-            close = ", ".join(get_close_matches(label, jobs, cutoff=0))
-            raise StudyError(f"{label}: not one of the {len(jobs)} runs of profile {study.profile!r}; close: {close}")
-    data, failed = catalog.of(study), []
-    for run, store in (jobs[label] for label in labels):
+    Runs that are finished, in the store or in the report's results, are left alone.
+    """
+    # Ctrl-C ends the process at once: Python would wait for the end of TensorFlow's epoch, and checkpoints are kept.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parameters = _read(files, pairs)
+    from busi import study
+    from busi.dataset.catalog import load_catalog
+
+    configs = _find_configs(labels, parameters)
+    catalog = load_catalog(parameters)
+    store = study.open_store(parameters, catalog)
+    keys = study.gathered_keys(parameters, catalog)
+    failures = []
+    for config in configs:
+        folder = store.folder(config)
+        if not folder.is_dir() and study.is_gathered(config, catalog, keys):
+            print(f"{config.label}: its results are in {parameters.results_path}")
+            continue
         try:
-            print(runs.finished(run, data, store, threads=threads).folder)
-        except StudyError as error:  # the others go on
-            failed.append(str(error))
-    if failed:
-        raise StudyError("\nbusi: ".join(failed))
+            print(study.find_or_train(config, catalog, store, threads=threads).folder)
+        except StudyError as error:  # the other runs still have their turn
+            failures.append(str(error))
+    if failures:
+        raise StudyError("\nbusi: ".join(failures))
+
+
+@app.command()
+def score(labels: Labels, files: Files, pairs: Pairs = None) -> None:
+    """Score finished held-out runs from their predictions; scores by the present code are left alone."""
+    parameters = _read(files, pairs)
+    from busi import study
+    from busi.dataset.catalog import load_catalog
+    from busi.scoring.scores import find_or_score
+
+    configs = _find_configs(labels, parameters)
+    catalog = load_catalog(parameters)
+    store = study.open_store(parameters, catalog)
+    for config in configs:
+        # Published runs are scored while they train; a run without a folder has its results in the report.
+        run = store.find(config, weights="there") if config.protocol == "heldout" else None
+        if run:
+            find_or_score(run, catalog)
+            print(f"{config.label}: scored")
+
+
+@app.command()
+def gather(files: Files, pairs: Pairs = None) -> None:
+    """Gather the results of all finished runs of a study into its report; train nothing."""
+    parameters = _read(files, pairs)
+    from busi import study
+    from busi.dataset.catalog import load_catalog
+
+    catalog = load_catalog(parameters)
+    for name, group in study.find_groups(parameters).items():
+        gathered = study.gather_results(parameters, group, catalog, train=False)
+        print(f"{name}: {len(gathered.runs)} of {len(group.configs)} runs")
 
 
 @app.command()
 def plan(
     files: Files,
-    parameters: Pairs = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Workers that train side by side.")] = 2,
+    pairs: Pairs = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of runs trained side by side.")] = 2,
 ) -> None:
-    """Say how many runs a study has, how many are done, and how long the rest will take; nothing is started."""
-    from busi import plan
+    """Say how many runs a study has, how many are finished, and how long the rest takes; start nothing."""
+    from busi.plan import describe_plan, plan_runs
 
-    study = _study(files, parameters)
-    print(plan.described(study, plan.table(study), jobs))
-
-
-@app.command()
-def bench(
-    parts: Annotated[
-        list[str] | None, typer.Argument(help="speed, study, scale, precision; the first three where none is named.")
-    ] = None,
-    files: Files = [],  # noqa: B006
-    parameters: Pairs = None,
-    filters: Annotated[list[int], typer.Option(help="Widths of the published network.")] = [64, 16],  # noqa: B006
-    windows: Annotated[int, typer.Option(min=1, help="Of each contender, in turn.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Of a window.")] = 10,
-) -> None:
-    """Measure speed, the smoke study and how cost grows, into reports/benchmark/.
-
-    And what a precision changes: that part trains the baselines of the study that -f and -p name, an hour for laptop's.
-    """
-    study = _study(files, parameters) if files else None
-    from busi.benchmark import record
-
-    parts = parts or ["speed", "study", "scale"]
-    record.measure(parts, filters=filters, windows=windows, seconds=seconds, study=study)
-    print(record.page(record.OUT))
+    parameters = _read(files, pairs)
+    print(describe_plan(parameters, plan_runs(parameters), jobs))
 
 
 @app.command()
-def page(notebook: Path, out: Path) -> None:
-    """Write an executed NOTEBOOK as the page OUT, reports/<profile>/<name>.html."""
-    from busi.report import pages
+def page(notebook: Path, out: Path, files: Files, pairs: Pairs = None) -> None:
+    """Write an executed NOTEBOOK as the page OUT, reports/<report>/<name>.html."""
+    from busi.report.pages import write_page
 
-    study = _profile(out.parent.name)
-    print(pages.page(notebook, out, profile=study.profile, pages=study.pages))
+    print(write_page(notebook, out, parameters=_read(files, pairs)))
 
 
 @app.command()
-def index(profile: str) -> None:
-    """Write reports/PROFILE/index.html, which leads to its pages."""
-    from busi.report import overview
+def index(files: Files, pairs: Pairs = None) -> None:
+    """Write reports/<report>/index.html, which leads to the pages."""
+    from busi.report.index import write_index
 
-    print(overview.write(_profile(profile)))
+    print(write_index(_read(files, pairs)))
 
 
 @app.command()
 def render(folder: Path, jobs: int = 2) -> None:
     """Draw the report FOLDER, e.g. reports/laptop, again from its results: no data, no training, no TensorFlow."""
-    from busi.report import render
+    from busi.report.render import render_report
 
-    print(render.report(folder, jobs=jobs))
+    print(render_report(folder, jobs=jobs))
 
 
 @app.command()
 def readme(profile: str = "laptop") -> None:
-    """Fill the findings in README.md from what reports/PROFILE has gathered."""
-    from busi.report import readme
+    """Write the findings of reports/PROFILE into README.md."""
+    from busi.report.readme import update_readme
 
-    print(readme.update(_profile(profile)))
+    print(update_readme(read_profile(profile), find_study_folder() / "README.md"))
 
 
 def main() -> None:
-    """Run the command; what a user can mend is told in one message, without a traceback."""
+    """Run the command; tell an error that the user can fix in one message, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         app()
@@ -198,37 +211,50 @@ def main() -> None:
         sys.exit(f"busi: {error}")
 
 
+def _find_configs(labels: list[str], parameters: Parameters) -> list[RunConfig]:
+    """Return the runs of a study by their labels; StudyError names one that is not there and the closest ones."""
+    from busi.study import list_runs
+
+    runs = list_runs(parameters)
+    for label in labels:
+        if label not in runs:
+            close = ", ".join(get_close_matches(label, runs, cutoff=0))
+            raise StudyError(
+                f"{label}: not one of the {len(runs)} runs of profile {parameters.profile!r}; close: {close}"
+            )
+    return [runs[label] for label in labels]
+
+
 def _title(notebook) -> str:
-    """The first heading of a notebook, which is its page's title."""
-    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
-    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
+    """Return the first heading of a notebook, which is the title of its page."""
+    for cell in notebook.cells:
+        for line in cell.source.splitlines():
+            if cell.cell_type == "markdown" and line.startswith("# "):
+                return line.removeprefix("# ")
+    return ""
 
 
-def _columns(rows: list[tuple[str, ...]]) -> str:
-    """Rows of text with their columns aligned, save the last, which may be long."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
-    )
+def _align(rows: list[tuple[str, ...]]) -> str:
+    """Return rows of text with aligned columns; the last column, which may be long, is not padded."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns[:-1]]
+    lines = []
+    for row in rows:
+        padded = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)]
+        lines.append("  ".join([*padded, row[-1]]))
+    return "\n".join(lines)
 
 
-def _profile(name: str) -> config.Study:
-    """A profile for its readers."""
-    return config.read(config.ROOT / "params" / f"{name}.yaml", train_missing=False)
-
-
-def _study(files: list[Path], parameters: list[str] | None) -> config.Study:
-    pairs = [pair.partition("=") for pair in parameters or []]
-    for name, equals, _ in pairs:
+def _read(files: list[Path], pairs: list[str] | None) -> Parameters:
+    overrides = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
         if not equals:
             raise StudyError(f"-p {name}: expected NAME=VALUE, e.g. -p epochs=5")
-    return config.read(*files, **{name: _value(name, text) for name, _, text in pairs})
-
-
-def _value(name: str, text: str):
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise StudyError(
-            f"-p {name}: got {text!r}, which is not YAML; expected e.g. epochs=5 or seeds=[0,1]"
-        ) from error
+        try:
+            overrides[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise StudyError(
+                f"-p {name}: got {text!r}, which is not YAML; expected e.g. epochs=5 or seeds=[0,1]"
+            ) from error
+    return read_parameters(*files, **overrides)

@@ -1,53 +1,68 @@
-"""Typed parameters: what a run is, what a study is, and how both are read from ``params/*.yaml``.
+"""Typed parameters: what one run is, what a whole study is, and how both are read from ``params/*.yaml``.
 
-A parameter that is unknown, of the wrong type or impossible beside another stops with a `StudyError` that names it,
-before anything is read, trained or written.
+A parameter that is unknown, of the wrong type or impossible together with another one stops the study with a
+`StudyError` that names it, before anything is read, trained or written.
 """
 
+import ast
 import hashlib
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-ROOT = Path(__file__).resolve().parent.parent
-"""The repository: relative paths in parameters start here, wherever a notebook is run from."""
-
-FAMILIES = ("upsampling", "optimization", "loss", "data")
-"""The experiment families, in the order of the paper's Tables 1 to 4."""
-
 PROTOCOLS = ("published", "heldout")
 
 GALLERY = "gallery"
-"""The notebook, and the page, that shows images of the data set."""
+"""Stem of the notebook, and of the page, that shows images of the data set."""
 
 FOLDS = 5
-"""Of the cross-validation."""
+"""Number of folds of the cross-validation."""
 
 BORDER = 184
-"""Pixels by which the unpadded network's output is smaller than its input (both axes): 300 gives 116."""
+"""Pixels by which the unpadded network's output is smaller than its input, in height and in width: 300 gives 116."""
 
 
 class StudyError(ValueError):
-    """Something a user can mend: says which file or parameter, what was found, what was expected, what to do."""
+    """An error that the user can fix; says which file or parameter, what was found, what was expected, what to do."""
 
 
-class _Parameters(BaseModel):
-    # Strict: YAML reads `1e-4` as text and `yes` as true; neither may slip through as a number.
+def find_study_folder() -> Path:
+    """Return the study's folder: the current folder or its nearest parent that holds ``params/`` and ``notebooks/``.
+
+    The folder from which a command or a notebook is started decides, not the place where the package is installed:
+    one environment serves any number of checkouts.
+
+    Raises:
+        StudyError: Neither the current folder nor any of its parents is a study.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    raise StudyError(
+        f"{here}: not inside a study, which is a folder with params/ and notebooks/; "
+        "change to your checkout of the study first"
+    )
+
+
+class _Strict(BaseModel):
+    # YAML reads `1e-4` as text and `yes` as true; strict validation lets neither slip through as a number.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Size(_Parameters):
-    """How big a run is: what a profile decides and a variant normally does not.
+class Size(_Strict):
+    """Size of a run: what a profile decides and a variant normally does not.
 
     Attributes:
-        image_size: Height and width in pixels of the network's input; every pooling must divide evenly: 188 + 16 k
+        image_size: Height and width of the network's input in pixels. Every pooling must divide evenly: 188 + 16 k
             pixels without padding, 16 k with it.
         base_filters: Filters of the first convolution; the bottleneck has 16 times as many. Published: 64.
         epochs: Passes over the training images. Published: 75.
-        precision: Keras dtype policy of the network; the softmax and the loss are float32 in both.
+        precision: Keras dtype policy of the network. The softmax and the loss are computed in float32 in both.
     """
 
     image_size: Annotated[int, Field(ge=16)] = 300
@@ -55,14 +70,22 @@ class Size(_Parameters):
     epochs: Annotated[int, Field(ge=1)] = 75
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
+    @property
+    def size_name(self) -> str:
+        """Return the size for people and folder names, e.g. "300px-16f-75e-bfloat16"."""
+        suffix = "" if self.precision == "float32" else "-bfloat16"
+        return f"{self.image_size}px-{self.base_filters}f-{self.epochs}e{suffix}"
 
-def pools_evenly(image_size: int, padding: str) -> None:
-    """Raise ValueError where four poolings do not divide evenly, or an unpadded network leaves no output."""
-    least = {"valid": 188, "same": 16}[padding]
-    if image_size < least or (image_size - least) % 16:
-        nearest = max(least, least + 16 * round((image_size - least) / 16))
+
+def check_image_size(image_size: int, padding: str) -> None:
+    """Raise ValueError where four poolings do not divide evenly, or an unpadded network would have no output left."""
+    smallest = {"valid": 188, "same": 16}[padding]
+    too_small = image_size < smallest
+    if too_small or (image_size - smallest) % 16:
+        steps = round((image_size - smallest) / 16)
+        nearest = max(smallest, smallest + 16 * steps)
         raise ValueError(
-            f"image_size: got {image_size}; with {padding!r} padding the network takes {least} + 16 k pixels: "
+            f"image_size: got {image_size}; with {padding!r} padding the network takes {smallest} + 16 k pixels: "
             f"use {nearest}"
         )
 
@@ -83,49 +106,53 @@ HELDOUT = {
     "split": "grouped",
     "patience": 10,
 }
-"""What the held-out protocol does where the published one has a fault or no choice; defaults of its runs.
+"""Defaults of held-out runs wherever the published protocol has a fault or leaves no choice.
 
-Optimizer and preprocessing are ones that learn: under the published ones, families that ask about something else would
-compare networks on the floor with each other. Both were chosen on a validation part.
+Optimizer and preprocessing are ones that learn. With the published ones, families that ask about something else would
+compare networks that have all stayed at the floor. Both were chosen on a validation part.
 """
 
 
 class RunConfig(Size):
-    """One training, whole: the defaults are the published baseline (public notebook; the paper's Tables 1, 2 and 4).
+    """Settings of one training, complete. The defaults are the published baseline (public notebook; Tables 1, 2 and 4).
 
     Under ``protocol="heldout"`` the defaults of `HELDOUT` take their place.
 
     Attributes:
-        protocol: How the run is trained and scored; see docs/published-protocol.md and docs/heldout-protocol.md.
-        upsampling: How the upsampling steps double the size: "UpSampling2D" repeats pixels (published), "bilinear"
-            interpolates, "Conv2DTranspose" is learned.
-        upsampling_steps: Which of the four steps: the "first" (published), the others being Conv2DTranspose; or "all".
+        protocol: "published" or "heldout": decides how the run is trained and scored. Explained in
+            docs/published-protocol.md and docs/heldout-protocol.md.
+        upsampling: Layer that doubles the size: "UpSampling2D" repeats pixels (published), "bilinear" interpolates,
+            "Conv2DTranspose" is learned.
+        upsampling_steps: Steps that use `upsampling`: the "first" of four (published), with Conv2DTranspose in the
+            other three, or "all".
         optimizer: "sgd" or "adam", the latter with Keras' default betas.
         learning_rate: Initial rate, per step of one batch.
-        momentum: Of SGD; must be 0 for Adam, which has none.
+        momentum: Momentum of SGD; must be 0 for Adam, which has none.
         schedule: "constant", or "exponential": rate * 0.96 ** (step / 1000), continuous.
-        loss: "bce" and "kld" average over both channels' pixels; "dice" is taken over both channels of a whole batch
-            (published), "lesion-dice" over the lesion channel alone, "lesion-dice+bce" is the sum of that and "bce".
-        bce: What "bce" is taken of. "logits": each softmax logit through a sigmoid of its own, which is what Keras on
-            TensorFlow makes of BinaryCrossentropy behind a softmax (published); "probabilities": the softmax's.
-        preprocessing: "none"; "normalize": each image to [0, 1] by its own extremes; "standardize": that, then the
-            training part's mean and deviation; "augment": that, and flip, contrast and brightness, the mask moved
-            along; "augment-image": the same with the mask left where it was. "text": standardize each image, then flip
-            image and target together, contrast, brightness; "code": divide the scaled image by 255 again, then flip,
-            contrast and brighten the image alone (the public notebook).
+        loss: "bce" and "kld" average over the pixels of both channels. "dice" is computed over both channels of a
+            whole batch (published), "lesion-dice" over the lesion channel alone; "lesion-dice+bce" adds "bce" to it.
+        bce: Input of "bce". "logits": each logit of the softmax goes through a sigmoid of its own, which is what Keras
+            on TensorFlow computes for BinaryCrossentropy after a softmax (published). "probabilities": the softmax's
+            output.
+        preprocessing: "none"; "normalize": each image to [0, 1] by its own extremes; "standardize": normalize, then
+            use the training part's mean and deviation; "augment": standardize, then flip, contrast and brightness,
+            with the mask flipped along; "augment-image": the same without flipping the mask. "text": standardize each
+            image, then flip image and target together, contrast, brightness; "code": divide the scaled image by 255
+            again, then flip, contrast and brighten the image alone (the public notebook).
         masks: "first" reads `*_mask.png` only (published); "all" takes the union of an image's masks.
         second_channel: "mirror" is (m + 1) mod 2 (published), which is 1 + m where 0 < m < 1; "complement" is 1 - m.
-        target: "squeezed" resizes the whole mask onto the output (published); "aligned" takes the part of the mask
-            that the output covers.
-        resize: "squash" to a square (published), or "letterbox": aspect ratio kept, the rest filled with black.
-        padding: Of the convolutions: "valid" (published), the output covers the middle of the image; "same", all.
-        shuffle: Order of the images within an epoch: as listed (published) or drawn anew every epoch.
-        batch_size: Images a step; published 1.
+        target: "squeezed" resizes the whole mask to the output (published); "aligned" takes the part of the mask that
+            the output covers.
+        resize: "squash" to a square (published), or "letterbox": keep the aspect ratio and fill the rest with black.
+        padding: Padding of the convolutions: "valid" (published), where the output covers the middle of the image, or
+            "same", where it covers all of it.
+        shuffle: Whether the images are drawn in a new order every epoch (published: no, always as listed).
+        batch_size: Images in a step; published: 1.
         split: "none": trained and scored on all lesion images (published); "grouped": five folds that keep
             near-duplicates together; "random": five folds that do not.
-        fold: Fold of the cross-validation, 0 without one.
+        fold: Fold of the cross-validation; 0 without one.
         patience: Epochs without a better validation score after which training ends; 0 never ends early.
-        seed: Seeds initialisation, augmentation and shuffling.
+        seed: Seed of initialisation, augmentation and shuffling.
     """
 
     protocol: Literal["published", "heldout"] = "published"
@@ -152,22 +179,22 @@ class RunConfig(Size):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_the_protocol(cls, values: dict[str, Any]):
+    def _fill_in_protocol_defaults(cls, values: dict[str, Any]):
         return HELDOUT | values if values.get("protocol") == "heldout" else values
 
     @model_validator(mode="after")
-    def _adam_has_no_momentum(self):
+    def _check_momentum(self):
         if self.optimizer == "adam" and self.momentum:
             raise ValueError(f"momentum: got {self.momentum} with optimizer adam, which has none: set momentum to 0")
         return self
 
     @model_validator(mode="after")
-    def _pools_evenly(self):
-        pools_evenly(self.image_size, self.padding)
+    def _check_image_size(self):
+        check_image_size(self.image_size, self.padding)
         return self
 
     @model_validator(mode="after")
-    def _only_a_split_holds_out(self):
+    def _check_split(self):
         if (self.protocol == "heldout") != (self.split != "none"):
             raise ValueError(
                 f"split: got {self.split!r} under protocol {self.protocol!r}; 'heldout' takes grouped or random, "
@@ -179,231 +206,480 @@ class RunConfig(Size):
 
     @property
     def output_size(self) -> int:
-        """Height and width in pixels of the network's output."""
+        """Return the height and width of the network's output in pixels."""
         return self.image_size if self.padding == "same" else self.image_size - BORDER
 
     @property
     def name(self) -> str:
-        """What sets the run apart from its protocol's baseline, for people: "baseline", "loss-kld", ..."""
+        """Return the settings that differ from the protocol's baseline: "baseline", "loss-kld", ..."""
         baseline = HELDOUT if self.protocol == "heldout" else {}
-        apart = [
-            f"{field}-{getattr(self, field)}"
-            for field, info in RunConfig.model_fields.items()
-            if field not in {*Size.model_fields, "protocol", "fold", "seed"}
-            and getattr(self, field) != baseline.get(field, info.default)
-            and not (field == "momentum" and self.optimizer == "adam")
-        ]
-        return "_".join(apart) or "baseline"
+        not_named = {*Size.model_fields, "protocol", "fold", "seed"}
+        if self.optimizer == "adam":
+            not_named.add("momentum")  # Adam has none, so that it says nothing new
+        parts = []
+        for field, info in RunConfig.model_fields.items():
+            value = getattr(self, field)
+            if field not in not_named and value != baseline.get(field, info.default):
+                parts.append(f"{field}-{value}")
+        return "_".join(parts) or "baseline"
 
     @property
     def label(self) -> str:
-        """Protocol, name, fold and seed, e.g. "published/loss-kld/fold0-seed0": one run of a profile, for people."""
-        return f"{self.protocol}/{self.name}/fold{self.fold}-seed{self.seed}"
+        """Return the run's name within a profile, e.g. "published/300px-16f-75e/loss-kld/fold0-seed0"."""
+        return f"{self.protocol}/{self.size_name}/{self.name}/fold{self.fold}-seed{self.seed}"
 
     def digest(self, *extra: str, without: frozenset[str] = frozenset()) -> str:
-        """Eight hexadecimal digits that change with any field not in ``without`` and with ``extra``.
+        """Return eight hexadecimal digits that change with every field not in ``without`` and with ``extra``.
 
-        Fields at their default do not count, so that a field added later leaves earlier runs' digests as they were.
+        Fields at their default do not count, so that a field added later leaves the digests of earlier runs alone.
         """
         content = json.dumps([self.model_dump(exclude=set(without), exclude_defaults=True), *extra], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
-class Study(Size):
-    """The parameters of a notebook: a profile (how big), and a family with its variants (what is compared).
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Folds = Annotated[list[Annotated[int, Field(ge=0, lt=FOLDS)]], Field(min_length=1)]
+Variants = dict[str, dict[str, Any]]
+
+
+class Parameters(Size):
+    """Parameters of a study or of one of its notebooks: a profile (how big) and a family (what is compared).
 
     Attributes:
-        profile: Names the folders under reports/ and runs/.
-        data_dir: A folder laid out as BUSI is released, or "phantom" for the synthetic images drawn into data/phantom;
-            may be empty where nothing is trained.
-        runs_dir: Where finished and unfinished runs are kept.
-        seeds: One run a variant for each.
+        profile: Name of the size, ``params/<profile>.yaml``; also the folder of its runs.
+        report: Folder under ``reports/`` that results go to; the profile's name if empty.
+        data_dir: Folder of images, or "phantom" for the synthetic images drawn into ``data/phantom``. May be empty
+            where nothing is trained.
+        runs_dir: Folder of finished and unfinished runs.
+        seeds: One run of each variant for each seed.
         settings: `RunConfig` fields set for every variant, e.g. ``{masks: all}``.
-        family: The experiment family; empty for notebooks that compare nothing.
-        variants: Label in the table -> `RunConfig` fields that set it apart from the baseline, and `seed_offset`, added
-            to every seed (for a variant that repeats another's configuration). In a notebook, those of
-            params/<family>.yaml where none are given.
+        family: Name of the experiment, ``params/<family>.yaml``; empty for notebooks that compare nothing.
+        variants: Label in the table -> `RunConfig` fields that differ from the baseline, and `seed_offset`, which is
+            added to every seed (for a variant that repeats another one's configuration).
         heldout: `RunConfig` fields of every held-out run: its size, its baseline.
         heldout_variants: As `variants`, for the held-out protocol.
-        runs_per_job: Runs that one process of the study trains one after another: more than one where starting takes
+        folds: Folds of the cross-validation to run, each with its own initialisation and augmentation.
+        runs_per_job: Runs that one process of the study trains one after another; more than one where starting takes
             longer than training.
-        folds: Folds of the cross-validation that are run, each with initialisation and augmentation of its own.
-        train_missing: Whether runs that are not finished are trained. If not, what the report has gathered is read,
-            runs of fewer epochs included, and no data are needed.
-        show_pixels: Whether pages may show images of the data set; only ever true for phantom data in committed pages.
+        train_missing: Whether missing runs are trained. If not, the report's results are read as far as they go, and
+            no data are needed.
+        show_pixels: Whether pages may show images of the data set; true only for phantoms in committed pages.
     """
 
     profile: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")] = "smoke"
+    report: Annotated[str, Field(pattern=r"^[a-z0-9_-]*$")] = ""
     data_dir: str = ""
     runs_dir: str = "runs"
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Seeds = [0]
     settings: dict[str, Any] = {}
-    family: Literal["", "upsampling", "optimization", "loss", "data"] = ""
-    variants: dict[str, dict[str, Any]] = {}
+    family: str = ""
+    variants: Variants = {}
     heldout: dict[str, Any] = {}
-    heldout_variants: dict[str, dict[str, Any]] = {}
-    folds: Annotated[list[Annotated[int, Field(ge=0, lt=FOLDS)]], Field(min_length=1)] = list(range(FOLDS))
+    heldout_variants: Variants = {}
+    folds: Folds = list(range(FOLDS))
     runs_per_job: Annotated[int, Field(ge=1)] = 1
     train_missing: bool = True
     show_pixels: bool = False
 
     @model_validator(mode="after")
-    def _pools_evenly(self):
-        pools_evenly(self.image_size, self.settings.get("padding", "valid"))
+    def _check_image_size(self):
+        check_image_size(self.image_size, self.settings.get("padding", "valid"))
         return self
 
     @property
     def data_path(self) -> Path:
-        """The data folder; relative ones start at the repository."""
-        return ROOT / "data" / "phantom" if self.data_dir == "phantom" else ROOT / Path(self.data_dir).expanduser()
+        """Return the data folder; a relative one starts at the study's folder."""
+        if self.data_dir == "phantom":
+            return find_study_folder() / "data" / "phantom"
+        return find_study_folder() / Path(self.data_dir).expanduser()
 
     @property
     def runs_path(self) -> Path:
-        """The profile's run folders."""
-        return ROOT / Path(self.runs_dir).expanduser() / self.profile
+        """Return the folder of the profile's runs."""
+        return find_study_folder() / Path(self.runs_dir).expanduser() / self.profile
 
     @property
     def report_path(self) -> Path:
-        """What the profile's study leaves for its readers."""
-        return ROOT / "reports" / self.profile
+        """Return the folder of the report: pages, tables, figures and results."""
+        return find_study_folder() / "reports" / (self.report or self.profile)
+
+    @property
+    def results_path(self) -> Path:
+        """Return the folder of everything that was measured."""
+        return self.report_path / "results"
+
+    @property
+    def tables_path(self) -> Path:
+        """Return the folder of the tables that the notebooks have computed from the results."""
+        return self.report_path / "tables"
 
     @property
     def pages(self) -> list[str]:
-        """The report's pages in order: the numbered notebooks, and the gallery where pixels may be shown."""
-        wanted = ["[0-9]_*", *([GALLERY] if self.show_pixels else [])]
-        return [file.stem for name in wanted for file in sorted((ROOT / "notebooks").glob(f"{name}.ipynb"))]
+        """Return the report's pages in order: the numbered notebooks, and the gallery where pixels may be shown."""
+        notebooks = find_study_folder() / "notebooks"
+        stems = sorted(file.stem for file in notebooks.glob("[0-9]_*.ipynb"))
+        if self.show_pixels and (notebooks / f"{GALLERY}.ipynb").is_file():
+            stems.append(GALLERY)
+        return stems
 
-    def configs(self, protocol: str = "published") -> dict[str, list[RunConfig]]:
-        """Each variant's runs under a protocol: one a seed, and under "heldout" one a seed and fold.
+    def configs(self, protocol: str) -> dict[str, list[RunConfig]]:
+        """Return each variant's runs under a protocol: one for each seed, under "heldout" for each seed and fold.
 
         Raises:
             StudyError: A variant, `settings` or `heldout` names an unknown field or gives an impossible value.
         """
         if protocol == "heldout":
             shared = {"protocol": protocol, "precision": self.precision} | self.heldout
-            # Split, initialisation and augmentation vary together: each fold has seeds of its own.
-            draws = [{"fold": fold, "seed": seed * FOLDS + fold} for seed in self.seeds for fold in self.folds]
-            variants = self.heldout_variants
-        else:
-            shared = {field: getattr(self, field) for field in Size.model_fields} | self.settings
-            draws = [{"seed": seed} for seed in self.seeds]
-            variants = self.variants
-        return {label: _draws(label, shared | fields, draws) for label, fields in variants.items()}
+            return expand_variants(self.heldout_variants, shared, heldout_draws(self.seeds, self.folds))
+        shared = {field: getattr(self, field) for field in Size.model_fields} | self.settings
+        return expand_variants(self.variants, shared, [{"seed": seed} for seed in self.seeds])
 
 
-def _draws(label: str, fields: dict[str, Any], draws: list[dict[str, int]]) -> list[RunConfig]:
-    where = f"variant {label!r}"
-    offset = fields.pop("seed_offset", 0)
-    if type(offset) is not int or offset < 0:
-        raise StudyError(f"{where}: seed_offset: got {offset!r}; expected a whole number from 0")
-    if set_elsewhere := {"seed", "fold"} & fields.keys():
-        raise StudyError(
-            f"{where}: {min(set_elsewhere)}: set by the study's seeds and folds; use those, or seed_offset"
-        )
-    return [validated(RunConfig, where, fields | draw | {"seed": draw["seed"] + offset}) for draw in draws]
+def heldout_draws(seeds: list[int], folds: list[int]) -> list[dict[str, int]]:
+    """Return the fold and the seed of each held-out run of a variant.
+
+    Split, initialisation and augmentation vary together: every fold has seeds of its own.
+    """
+    return [{"fold": fold, "seed": seed * FOLDS + fold} for seed in seeds for fold in folds]
 
 
-def validated(kind: type[_Parameters], where: str, values: dict[str, Any]):
-    """A ``kind`` made of ``values``.
+def expand_variants(
+    variants: Variants, shared: dict[str, Any], draws: list[dict[str, int]], where: str = ""
+) -> dict[str, list[RunConfig]]:
+    """Return the runs of each variant: its own fields on top of the shared ones, once for each draw.
+
+    Args:
+        variants: Label -> `RunConfig` fields and `seed_offset`.
+        shared: `RunConfig` fields of all variants.
+        draws: `seed`, and under a split `fold`, of each run.
+        where: Begins error messages: the place in a file that the variants come from.
 
     Raises:
-        StudyError: Names ``where``, each faulty parameter, what it got and what it takes.
+        StudyError: A field is unknown, impossible, or set by the draws.
+    """
+    configs = {}
+    for label, fields in variants.items():
+        place = f"{where}variant {label!r}"
+        offset = fields.get("seed_offset", 0)
+        if type(offset) is not int or offset < 0:
+            raise StudyError(f"{place}: seed_offset: got {offset!r}; expected a whole number from 0")
+        drawn_elsewhere = {"seed", "fold"} & fields.keys()
+        if drawn_elsewhere:
+            name = min(drawn_elsewhere)
+            raise StudyError(f"{place}: {name}: set by the study's seeds and folds; use those, or seed_offset")
+        own = {name: value for name, value in fields.items() if name != "seed_offset"}
+        configs[label] = [
+            validate(RunConfig, place, shared | own | draw | {"seed": draw["seed"] + offset}) for draw in draws
+        ]
+    return configs
+
+
+class Section(_Strict):
+    """Runs of one section, which explains a published number by an experiment.
+
+    Attributes:
+        notebook: Stem of the notebook that shows it.
+        size: Name of one of `Sections.sizes`.
+        shared: `RunConfig` fields of all its variants.
+        seeds: One run of each variant for each seed and fold.
+        folds: Folds of the cross-validation.
+        variants: Label -> `RunConfig` fields.
+    """
+
+    notebook: str
+    size: str
+    shared: dict[str, Any] = {}
+    seeds: Seeds = [0]
+    folds: Folds = [0]
+    variants: Variants = {}
+
+
+class Trajectory(_Strict):
+    """Length of the training over which two losses are compared step by step.
+
+    Attributes:
+        size: Name of one of `Sections.sizes`.
+        steps: Steps to train.
+        batch_size: Images in a step.
+    """
+
+    size: str
+    steps: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+
+
+class Quick(_Strict):
+    """Replacements under a profile that is meant to be quick.
+
+    Attributes:
+        sizes: Take the place of those of `Sections`; their epochs count whatever a section asks for.
+        trajectory: Takes the place of that of `Sections`.
+        first: Only that many runs of each section are trained.
+    """
+
+    sizes: dict[str, dict[str, Any]]
+    trajectory: Trajectory
+    first: Annotated[int, Field(ge=1)]
+
+
+class Sections(_Strict):
+    """Content of ``params/mechanisms.yaml``.
+
+    Attributes:
+        sizes: Name -> `RunConfig` fields that make a run's size; "heldout" is the profile's held-out size.
+        trajectory: Where two losses are compared step by step.
+        quick: Profile -> its replacements.
+        sections: Name -> section.
+    """
+
+    sizes: dict[str, dict[str, Any]]
+    trajectory: Trajectory
+    quick: dict[str, Quick] = {}
+    sections: dict[str, Section]
+
+    @model_validator(mode="after")
+    def _check_sizes(self):
+        used = {f"sections.{name}.size": section.size for name, section in self.sections.items()}
+        used["trajectory.size"] = self.trajectory.size
+        for profile, quick in self.quick.items():
+            used[f"quick.{profile}.trajectory.size"] = quick.trajectory.size
+            for size in self.sizes:
+                if size not in quick.sizes:
+                    raise ValueError(f"quick.{profile}.sizes: no size {size!r}; expected {', '.join(self.sizes)}")
+        known = [*self.sizes, "heldout"]
+        for place, size in used.items():
+            if size not in known:
+                raise ValueError(f"{place}: got {size!r}; expected one of {', '.join(known)}")
+        return self
+
+
+def validate(kind: type[_Strict], where: str, values: dict[str, Any], origins: dict[str, str] | None = None):
+    """Return a ``kind`` made of ``values``.
+
+    Args:
+        kind: One of this module's models.
+        where: Named in the message: a file, or the part of it that the values come from.
+        values: By field name.
+        origins: Field name -> a better name for where its value comes from.
+
+    Raises:
+        StudyError: Names where each faulty parameter comes from, what it got and what it takes.
     """
     try:
         return kind(**values)
     except ValidationError as error:
-        lines = [_explain(kind, problem) for problem in error.errors()]
-        raise StudyError(f"{where}: " + "; ".join(lines)) from None
+        problems = error.errors()
+    lines = []
+    for problem in problems:
+        text = _explain(kind, problem)
+        # Messages of our own validators begin with the parameter.
+        name = str(problem["loc"][0]) if problem["loc"] else text.partition(":")[0]
+        origin = (origins or {}).get(name, where)
+        lines.append(f"{origin}: {text}")
+    raise StudyError("; ".join(lines))
 
 
-def _explain(kind: type[_Parameters], problem: dict) -> str:
-    name, got = ".".join(map(str, problem["loc"])), problem["input"]
+def _explain(kind: type[_Strict], problem: dict) -> str:
+    name = ".".join(map(str, problem["loc"]))
+    got = problem["input"]
     if problem["type"] == "extra_forbidden":
-        return f"unknown parameter {name!r}; known are {', '.join(kind.model_fields)}"
+        known = f"; known are {', '.join(kind.model_fields)}" if len(problem["loc"]) == 1 else ""
+        return f"unknown parameter {name!r}{known}"
+    if problem["type"] == "missing":
+        return f"{name}: missing; it has no default"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    hint = (
-        " (YAML reads 1e-4 as text: write 1.0e-4)" if isinstance(got, str) and problem["type"] == "float_type" else ""
-    )
-    return f"{name}: got {got!r} ({type(got).__name__}); {problem['msg'].removeprefix('Input ')}{hint}"
+    message = problem["msg"].removeprefix("Input ")
+    hint = ""
+    if isinstance(got, str) and problem["type"] == "float_type":
+        hint = " (YAML reads 1e-4 as text: write 1.0e-4)"
+    return f"{name}: got {got!r} ({type(got).__name__}); {message}{hint}"
 
 
-def read(*files: Path | str, **overrides: Any) -> Study:
-    """A study from YAML files, later ones winning key by key as with ``papermill -f``, then ``overrides``.
+def read_parameters(*files: Path | str, **overrides: Any) -> Parameters:
+    """Read parameters from YAML files: later files win key by key, as with ``papermill -f``, and ``overrides`` last.
 
     Raises:
-        StudyError: A file is missing or not a mapping, or a parameter is faulty.
+        StudyError: A file is missing or not a mapping, or a parameter is faulty; names the file.
     """
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for file in map(Path, files):
-        if not file.is_file():
-            raise StudyError(f"{file}: no such parameter file; those of the study are in {ROOT / 'params'}")
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise StudyError(f"{file}: not YAML ({error}); expected 'name: value' lines") from error
-        content = {} if content is None else content
-        if not isinstance(content, dict):
-            raise StudyError(f"{file}: got a {type(content).__name__}; expected 'name: value' lines")
-        if odd := [name for name in content if not isinstance(name, str)]:
-            raise StudyError(f"{file}: the name {odd[0]!r} is a {type(odd[0]).__name__}; names are text")
+        content = read_yaml(file)
         values |= content
-    return validated(Study, "parameters", values | overrides)
+        origins |= dict.fromkeys(content, str(file))
+    for name in overrides:
+        origins.pop(name, None)
+    return validate(Parameters, "parameters", values | overrides, origins)
 
 
-def family(name: str, profile: str, **overrides: Any) -> Study:
-    """The study of one family under one profile, from ``params/<name>.yaml`` and ``params/<profile>.yaml``.
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read a YAML file of ``name: value`` lines.
 
     Raises:
-        StudyError: As `read`.
+        StudyError: The file is missing, not YAML or not a mapping of names.
     """
-    return read(ROOT / "params" / f"{name}.yaml", ROOT / "params" / f"{profile}.yaml", **overrides)
+    if not file.is_file():
+        present = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml"))) or "none"
+        raise StudyError(f"{file}: no such parameter file; in this folder there are: {present}")
+    try:
+        # As `yaml.safe_load`, in C: a notebook reads every parameter file of the study several times.
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise StudyError(f"{file}: not YAML ({error}); expected 'name: value' lines") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise StudyError(f"{file}: got a {type(content).__name__}; expected 'name: value' lines")
+    for name in content:
+        if not isinstance(name, str):
+            raise StudyError(f"{file}: the name {name!r} is a {type(name).__name__}; names are text")
+    return content
 
 
-def of_notebook(namespace: dict[str, Any]) -> Study:
-    """The study that a notebook's parameters describe; called in the cell after them.
+def read_profile(name: str, **overrides: Any) -> Parameters:
+    """Read the parameters of one profile, ``params/<name>.yaml``.
+
+    Raises:
+        StudyError: The file gives another name to its profile; or as `read_parameters`.
+    """
+    file = find_study_folder() / "params" / f"{name}.yaml"
+    parameters = read_parameters(file, **overrides)
+    if parameters.profile != name:
+        raise StudyError(f"{file}: profile: got {parameters.profile!r}; expected {name!r}, the name of the file")
+    return parameters
+
+
+def read_family(family: str, parameters: Parameters) -> Parameters:
+    """Read the variants of ``family`` and return them with the size and settings of ``parameters``.
+
+    Raises:
+        StudyError: As `read_parameters`.
+    """
+    shared = parameters.model_dump(exclude={"family", "variants", "heldout_variants"})
+    return read_parameters(find_study_folder() / "params" / f"{family}.yaml", **shared)
+
+
+def families() -> list[str]:
+    """Return the names of the experiment families in the order of their notebooks.
+
+    A family is a notebook ``notebooks/<number>_<family>.ipynb`` together with its variants, ``params/<family>.yaml``.
+    """
+    folder = find_study_folder()
+    names = []
+    for notebook in sorted((folder / "notebooks").glob("[0-9]_*.ipynb")):
+        name = notebook.stem.partition("_")[2]
+        file = folder / "params" / f"{name}.yaml"
+        # Other notebooks may have a parameter file too, one that names no family: mechanisms.
+        if file.is_file() and read_yaml(file).get("family") == name:
+            names.append(name)
+    return names
+
+
+def read_sections(parameters: Parameters) -> Sections:
+    """Read ``params/mechanisms.yaml`` as it stands under a profile: with its quick replacements and held-out size.
+
+    Raises:
+        StudyError: The file is missing, or a parameter in it is unknown or impossible.
+    """
+    file = find_study_folder() / "params" / "mechanisms.yaml"
+    sections = validate(Sections, str(file), read_yaml(file))
+    quick = sections.quick.get(parameters.profile)
+    sizes = quick.sizes if quick else sections.sizes
+    heldout = {"precision": parameters.precision} | parameters.heldout
+    changes: dict[str, Any] = {"sizes": sizes | {"heldout": heldout}}
+    if quick:
+        changes["trajectory"] = quick.trajectory
+    return sections.model_copy(update=changes)
+
+
+def read_notebook(namespace: dict[str, Any]) -> Parameters:
+    """Return the parameters that a notebook describes; called in the cell after its parameters.
+
+    A parameter left at None is read from ``params/<profile>.yaml`` and ``params/<family>.yaml``.
 
     Args:
-        namespace: The notebook's ``globals()``: defaults, as papermill or a person has changed them.
+        namespace: The notebook's ``globals()``, with the defaults as papermill or a person has changed them.
 
     Raises:
-        StudyError: A parameter is faulty, or, in the first cells of a fresh kernel, unknown (papermill only warns).
+        StudyError: A parameter is faulty or unknown (papermill only warns of one that is unknown).
     """
-    given = {name: namespace[name] for name in Study.model_fields if name in namespace}
-    plain = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in {"In", "Out"} and isinstance(value, str | int | float | list | dict)
-    }
-    shell = namespace.get("get_ipython")
-    # Defaults, papermill's cell, this one; the counter is one ahead. Later cells define names of their own, which a
-    # cell run a second time must not take for parameters.
-    if shell is not None and shell().execution_count <= 4:
-        given |= plain
-    study = validated(Study, "parameters", given)
-    if study.family and not (study.variants or study.heldout_variants):
-        given = {name: value for name, value in given.items() if name not in {"variants", "heldout_variants"}}
-        return read(ROOT / "params" / f"{study.family}.yaml", **given)
-    return study
+    known = {*Parameters.model_fields}
+    given = {name: namespace[name] for name in known if namespace.get(name) is not None}
+    unknown = _parameter_names(namespace.get("In", []), known) - known
+    given |= {name: namespace.get(name) for name in unknown}
+    folder = find_study_folder() / "params"
+    names = [given.get("family"), given.get("profile", Parameters().profile)]
+    files = [folder / f"{name}.yaml" for name in names if name]
+    return read_parameters(*files, **given)
 
 
-def distinct(study: Study, protocol: str = "published") -> list[RunConfig]:
-    """Every run of all families under ``study``'s profile and settings, each once.
+def _parameter_names(cells: list[str], known: set[str]) -> set[str]:
+    """Return the names that a notebook's cells of parameters set.
 
-    Seeds and folds outermost, so that every row has its first before any has its second.
+    A cell of parameters only gives names to literal values. Papermill adds one, so that a name mistyped on the command
+    line is found here. Cells further down may do the same for names of their own: the notebook's first cells count, and
+    once a parameter has been set again later, only those from there on.
 
-    Raises:
-        StudyError: As `read`.
+    Args:
+        cells: Source of the executed cells, in the order of execution.
+        known: Names of the parameters.
     """
-    variants = [runs for name in FAMILIES for runs in related(study, name).configs(protocol).values()]
-    return list(dict.fromkeys(config for runs in zip(*variants, strict=True) for config in runs))
+    names: set[str] = set()
+    in_parameters = True
+    for cell in cells:
+        assigned = _literal_names(cell)
+        if assigned is None:
+            in_parameters = False
+        elif in_parameters:
+            names |= assigned
+        elif assigned & known:
+            names = assigned
+            in_parameters = True
+    return names
 
 
-def related(study: Study, name: str) -> Study:
-    """The study of another family under ``study``'s profile and settings.
+def _literal_names(cell: str) -> set[str] | None:
+    """Return the names that a cell gives literal values; None where it does anything else."""
+    try:
+        statements = ast.parse(cell).body
+        return {_literal_assignment(statement) for statement in statements}
+    except (SyntaxError, ValueError):  # a magic command, or something computed
+        return None
 
-    Raises:
-        StudyError: As `read`.
+
+def _literal_assignment(statement: ast.stmt) -> str:
+    """Return the name that a statement gives a literal value; ValueError where it does anything else."""
+    if isinstance(statement, ast.AnnAssign):
+        target = statement.target
+    elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        target = statement.targets[0]
+    else:
+        raise ValueError("not an assignment to one name")
+    if not isinstance(target, ast.Name) or statement.value is None:
+        raise ValueError("not an assignment of a value to a name")
+    ast.literal_eval(statement.value)
+    return target.id
+
+
+def code_version(*modules: ModuleType) -> str:
+    """Return eight hexadecimal digits that change with the code of ``modules``, not with their comments or docstrings.
+
+    Results are kept with the version of the code that made them, so that a change of it makes them again.
     """
-    shared = study.model_dump(exclude={"profile", "family", "variants", "heldout_variants"})
-    return family(name, study.profile, **shared)
+    digest = hashlib.sha256()
+    for module in modules:
+        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                # Docstrings, and the strings that describe constants, are statements of a string alone.
+                node.body = [statement for statement in body if not _is_text(statement)] or [ast.Pass()]
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()[:8]
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant):
+        return False
+    return isinstance(statement.value.value, str)

@@ -1,4 +1,4 @@
-"""What a study still has to train and how long that will take: said before anything starts, and while it runs."""
+"""Plan of a study: what is left to train and how long that takes, told before anything starts and while it runs."""
 
 import heapq
 import time
@@ -7,157 +7,169 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 
-from busi.config import RunConfig, Study
-from busi.dataset import catalog
-from busi.mechanisms import experiments
+from busi.config import Parameters, RunConfig
+from busi.dataset.catalog import load_catalog
 from busi.runs import Run, Store
+from busi.study import gathered_keys, is_gathered, list_runs, open_store
 
-SIZE = ("protocol", "image_size", "base_filters", "batch_size", "precision")
+SIZE = ["protocol", "image_size", "base_filters", "batch_size", "precision"]
 """`RunConfig` fields that decide how long an epoch takes."""
 
-SHOWN = 4
-"""Runs under way that are named in a line of `progress`."""
+SHOWN_RUNS = 4
+"""Runs in training that are named in a line of `describe_progress`."""
 
-EVERY, REST = 60, 20
-"""Seconds between two looks of `tell`, and how many times as long as a look took they are at least."""
+LOOK_SECONDS = 60
+"""Least time between two looks of `tell_progress`."""
+
+LOOK_SHARE = 20
+"""Time between two looks as a multiple of how long a look took, so that looking never takes a twentieth of the time."""
 
 
-def table(study: Study) -> pd.DataFrame:
-    """Every run of ``study``, in the order in which they are started; nothing is trained or changed.
+def plan_runs(parameters: Parameters) -> pd.DataFrame:
+    """List every run of a study in the order in which they are started; train and change nothing.
 
     Returns:
-        One row a run: `run` (as `busi train` takes it), `state` ("finished", "unfinished" or "missing"), `epoch` (how
-        many it has), `epochs` (how many it may have: the validation part may end a held-out run earlier), the fields of
-        `SIZE`, and `seconds` (left, at the median seconds an epoch of runs of the same size that have any; NaN where
-        none has).
+        One row for each run: `run` (as `busi train` takes it), `state` ("finished", "unfinished" or "missing"),
+        `epoch` (epochs trained), `epochs` (epochs planned; a held-out run may end earlier), the fields of `SIZE`, and
+        `seconds` (training left, at the median seconds per epoch of runs of the same size; NaN where none has any).
 
     Raises:
-        StudyError: As `busi.dataset.catalog.of`.
+        StudyError: As `busi.dataset.catalog.load_catalog`.
     """
-    data, rows, epochs = catalog.of(study), [], []
-    for name, (config, where) in experiments.every_job(study).items():
+    catalog = load_catalog(parameters)
+    store = open_store(parameters, catalog)
+    keys = gathered_keys(parameters, catalog)
+    rows, epochs = [], []
+    for label, config in list_runs(parameters).items():
         size = {field: getattr(config, field) for field in SIZE}
-        state, history = _so_far(config, data.fingerprint, where)
-        rows.append({"run": name, "state": state, "epoch": len(history), "epochs": config.epochs} | size)
+        state, history = _look_up(config, store)
+        if state != "finished" and is_gathered(config, catalog, keys):
+            state = "finished"
+        rows.append({"run": label, "state": state, "epoch": len(history), "epochs": config.epochs} | size)
         epochs.append(history.assign(**size))
     planned = pd.DataFrame(rows)
-    speed = pd.concat(epochs).groupby(list(SIZE)).seconds.median().rename("an_epoch")
-    planned = planned.join(speed, on=list(SIZE))
-    left = (planned.epochs - planned.epoch).mask(planned.state == "finished", 0)
-    planned["seconds"] = (left * planned.an_epoch).mask(left == 0, 0)
-    return planned.drop(columns="an_epoch")
+    epoch_seconds = pd.concat(epochs).groupby(SIZE).seconds.median().rename("epoch_seconds")
+    planned = planned.join(epoch_seconds, on=SIZE)
+    epochs_left = (planned.epochs - planned.epoch).mask(planned.state == "finished", 0)
+    # Nothing is left of a finished run, even where no epoch of its size has been timed.
+    planned["seconds"] = (epochs_left * planned.epoch_seconds).mask(epochs_left == 0, 0)
+    return planned.drop(columns="epoch_seconds")
 
 
-def _so_far(config: RunConfig, fingerprint: str, where: Store) -> tuple[str, pd.DataFrame]:
-    """A run's state and the history behind it, seconds an epoch among it."""
-    if run := where.find(config, fingerprint, weights="there"):
+def _look_up(config: RunConfig, store: Store) -> tuple[str, pd.DataFrame]:
+    """Return a run's state and its epochs so far, of which `seconds` counts."""
+    run = store.find(config, weights="there")
+    if run:
         return "finished", run.history[["seconds"]]
-    work = where.work(config, fingerprint)
+    work = store.work(config)
     checkpoint = max(work.glob("epoch-*"), default=None)
-    found = Run(checkpoint, config) if checkpoint else where.shorter(config, fingerprint)
-    if not found:
+    started = Run(checkpoint, config) if checkpoint else store.shorter(config)
+    if not started:
         return "unfinished" if work.is_dir() else "missing", pd.DataFrame({"seconds": []})
     try:
-        return "unfinished", found.history[["seconds"]]
-    except FileNotFoundError:  # it is being trained: the next epoch has taken this one's place
-        return _so_far(config, fingerprint, where)
+        return "unfinished", started.history[["seconds"]]
+    except FileNotFoundError:  # it is being trained, and its next epoch has just replaced this one
+        return _look_up(config, store)
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
-    """When the last of jobs started in this order is done: each goes to the worker that is free first."""
+    """Return when the last of some jobs is done, started in this order, each on the worker that is free first."""
     free = [0.0] * workers
     for duration in seconds:
         heapq.heapreplace(free, free[0] + duration)
     return max(free)
 
 
-def described(study: Study, planned: pd.DataFrame, workers: int) -> str:
-    """The plan in sentences.
+def describe_plan(parameters: Parameters, planned: pd.DataFrame, workers: int) -> str:
+    """Return the plan in sentences.
 
     Args:
-        study: Its profile and `runs_per_job` count.
-        planned: As `table`.
-        workers: That train side by side.
+        parameters: Of the study; its profile and `runs_per_job` count.
+        planned: As `plan_runs`.
+        workers: Number of runs trained side by side.
     """
-    count = planned.state.value_counts().reindex(["finished", "unfinished", "missing"], fill_value=0)
+    states = planned.state.value_counts().reindex(["finished", "unfinished", "missing"], fill_value=0)
     lines = [
-        f"{study.profile}: {len(planned)} runs; {count.finished} finished, {count.unfinished} under way, "
-        f"{count.missing} not begun"
+        f"{parameters.profile}: {len(planned)} runs; {states.finished} finished, {states.unfinished} in training, "
+        f"{states.missing} not started"
     ]
-    lines += [f"  {each}" for each in _under_way(planned)]
+    lines += [f"  {line}" for line in _in_training(planned)]
     runs_left = (planned.seconds > 0).sum()
     if runs_left:
-        left, training = _left(study, planned, workers)
+        until_end, training = _seconds_left(parameters, planned, workers)
+        plural = "s" if workers > 1 else ""
         lines.append(
-            f"left: at most {duration(left)} on {workers} worker{'s' * (workers > 1)} ({duration(training)} of "
+            f"left: at most {format_duration(until_end)} on {workers} worker{plural} ({format_duration(training)} of "
             f"training in {runs_left} runs, at the speed of the epochs so far)"
         )
-    for size, rows in planned[planned.seconds.isna()].groupby(list(SIZE)):
-        lines.append(
-            f"left, and for how long is not known: {len(rows)} runs of "
-            + ", ".join(f"{field} {value}" for field, value in zip(SIZE, size, strict=True))
-            + ", of which none has an epoch yet"
-        )
+    for size, rows in planned[planned.seconds.isna()].groupby(SIZE):
+        fields = ", ".join(f"{field} {value}" for field, value in zip(SIZE, size, strict=True))
+        lines.append(f"left, for an unknown time: {len(rows)} runs of {fields}, none of which has trained an epoch yet")
     return "\n".join(lines)
 
 
-def progress(study: Study, planned: pd.DataFrame, workers: int, now: datetime) -> str:
-    """How far a study at work is, in a line: what is being trained, its epoch, when all will be.
+def describe_progress(parameters: Parameters, planned: pd.DataFrame, workers: int, now: datetime) -> str:
+    """Return one line about a study in progress: what is being trained, its epoch, when everything will be trained.
 
     Args:
-        study: As for `described`.
-        planned: As `table`.
-        workers: That train side by side.
-        now: When ``planned`` was looked up.
+        parameters: As for `describe_plan`.
+        planned: As `plan_runs`.
+        workers: Number of runs trained side by side.
+        now: Time at which ``planned`` was made.
     """
-    finished, unknown = (planned.state == "finished").sum(), planned.seconds.isna().sum()
+    head = f"{now:%H:%M:%S} {parameters.profile}: "
+    finished = (planned.state == "finished").sum()
     if finished == len(planned):
-        return f"{now:%H:%M:%S} {study.profile}: all {finished} runs are trained"
-    under_way = _under_way(planned)
-    if (more := len(under_way) - SHOWN) > 0:
-        under_way[SHOWN:] = [f"and {more} more"]
-    left, _ = _left(study, planned, workers)
-    end = (
-        f"when all will be trained is not known yet: of the size of {unknown} runs no epoch has been timed"
-        if unknown
-        else f"all trained in at most {duration(left)}, by {now + timedelta(seconds=left):%a %d %b %H:%M}"
-    )
-    return "; ".join([f"{now:%H:%M:%S} {study.profile}: {finished} of {len(planned)} runs trained", *under_way, end])
+        return f"{head}all {finished} runs are trained"
+    shown = _in_training(planned)
+    more = len(shown) - SHOWN_RUNS
+    if more > 0:
+        shown[SHOWN_RUNS:] = [f"and {more} more"]
+    unknown = planned.seconds.isna().sum()
+    if unknown:
+        end = f"the end is not known yet: no epoch of the size of {unknown} runs has been timed"
+    else:
+        left, _ = _seconds_left(parameters, planned, workers)
+        end = f"all trained in at most {format_duration(left)}, by {now + timedelta(seconds=left):%a %d %b %H:%M}"
+    return "; ".join([f"{head}{finished} of {len(planned)} runs trained", *shown, end])
 
 
-def tell(study: Study, workers: int, say: Callable[[str], None]) -> None:
-    """Give ``say`` the `progress` of a study that others train: now, and every minute until all of it is trained.
+def tell_progress(parameters: Parameters, workers: int, say: Callable[[str], None]) -> None:
+    """Tell the progress of a study that other processes train: now, and every minute until all of it is trained.
 
     Args:
-        study: Its data must be there.
-        workers: That train side by side.
+        parameters: Of the study; its data must be there.
+        workers: Number of runs trained side by side.
         say: Takes a line.
     """
     while True:
         start = time.monotonic()
-        planned = table(study)
-        say(progress(study, planned, workers, datetime.now()))
+        planned = plan_runs(parameters)
+        say(describe_progress(parameters, planned, workers, datetime.now()))
         if (planned.state == "finished").all():
             return
-        time.sleep(max(EVERY, REST * (time.monotonic() - start)))
+        look_took = time.monotonic() - start
+        time.sleep(max(LOOK_SECONDS, LOOK_SHARE * look_took))
 
 
-def _under_way(planned: pd.DataFrame) -> list[str]:
+def _in_training(planned: pd.DataFrame) -> list[str]:
     rows = planned[planned.state == "unfinished"].itertuples()
     return [f"{row.run}: after epoch {row.epoch} of {row.epochs}" for row in rows]
 
 
-def _left(study: Study, planned: pd.DataFrame, workers: int) -> tuple[float, float]:
-    """Seconds until the last run is trained, and of training, of the runs whose speed is known."""
+def _seconds_left(parameters: Parameters, planned: pd.DataFrame, workers: int) -> tuple[float, float]:
+    """Return the seconds until the last run is trained, and the seconds of training in all, of runs of known speed."""
     known = planned[planned.seconds.notna()]
-    jobs = known.groupby(known.index // study.runs_per_job).seconds.sum()
+    jobs = known.groupby(known.index // parameters.runs_per_job).seconds.sum()
     return makespan(jobs, workers), jobs.sum()
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people, rounded up: "1 h 05 min", "12 min", "40 s"."""
+def format_duration(seconds: float) -> str:
+    """Return seconds for people, rounded up: "1 h 05 min", "12 min", "40 s"."""
     whole = -int(-seconds // 1)
     if whole < 60:
         return f"{whole} s"
     minutes = -(-whole // 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

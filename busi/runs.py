@@ -1,9 +1,14 @@
-"""The store of finished runs: a folder that exists is finished.
+"""Store of trained runs: a folder that exists is finished.
 
-``runs/<profile>/<protocol>/<name>/fold0-seed0-<key>/`` holds ``config.json``, ``history.csv``, ``metrics.json``,
-``environment.json`` and ``state.weights.h5`` (weights and optimizer, enough to train on); under the held-out protocol
-also ``per_image.csv``, ``bins.csv`` and ``best.weights.h5`` (the epoch that the validation part chose). What readers
-need of it is gathered into ``reports/<profile>/results/<protocol>/<name>/fold0-seed0/``, without the weights.
+``runs/<profile>/<protocol>/<size>/<name>/fold0-seed0-<key>/`` is all that prediction and scoring need:
+
+- ``config.json``: the configuration, the data's fingerprint, the training version, a checksum of every other file;
+- ``outcome.json``: what training measured and decided, the scaling of the images and the threshold among it;
+- ``history.csv``: one row for each epoch;
+- ``predictions.npz``: the network's answers at its own size;
+- ``environment.json``: software and hardware;
+- ``state.weights.h5``: weights and optimizer after the last epoch, enough to continue training;
+- ``best.weights.h5`` (held-out runs): the epoch that the validation part chose.
 """
 
 import hashlib
@@ -13,12 +18,14 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from busi.config import RunConfig, StudyError
+from busi.config import RunConfig
+from busi.dataset.preprocessing import Scaling
 
 TRAINING_VERSION = {
     ("published", "float32"): 1,
@@ -26,251 +33,220 @@ TRAINING_VERSION = {
     ("heldout", "float32"): 2,
     ("heldout", "mixed_bfloat16"): 3,
 }
-"""By protocol and precision; raised by a person when training code changes meaning.
+"""Version of the training code by protocol and precision, raised by hand when a change of it changes numbers.
 
 Runs of another version are not found.
 """
 
 STATE = "state.weights.h5"
-EPOCHS = frozenset({"epochs"})
 BEST = "best.weights.h5"
 WEIGHTS = frozenset({STATE, BEST})
+EPOCHS = frozenset({"epochs"})
 
 
 def training_version(config: RunConfig) -> int:
-    """Of the code that trains ``config``."""
+    """Return the version of the code that trains ``config``."""
     return TRAINING_VERSION[config.protocol, config.precision]
 
 
+def run_key(config: RunConfig, fingerprint: str) -> str:
+    """Hash everything that changes a run's numbers: its configuration, the data and the training version."""
+    return config.digest(fingerprint, str(training_version(config)))
+
+
 class DamageWarning(UserWarning):
-    """A finished run's files are not what was written: it counts as missing and is trained, or gathered, again."""
+    """Warns that the files of a finished run are not what was written: it counts as missing and is trained again."""
+
+
+class Predictions(NamedTuple):
+    """A network's answers for one part of the images.
+
+    Attributes:
+        names: Names of the images, str (n,).
+        probability: Probability of lesion at the network's output size, float32 (n, o, o), 0 to 1.
+    """
+
+    names: np.ndarray
+    probability: np.ndarray
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """A finished run: its folder and its configuration."""
 
     folder: Path
     config: RunConfig
 
     @cached_property
-    def metrics(self) -> dict:
-        """What the run scored.
+    def outcome(self) -> dict:
+        """Read what training measured and decided.
 
-        Published: `training` (last epoch, averaged while the weights move), `still` (weights held), `images`,
-        `seconds`. Held-out: `threshold`, `best_epoch`, `epochs`, `validation_dice`, `parameters`, `images`, `seconds`.
+        All runs: `images` (trained on), `seconds`, `parameters` (of the network) and `scaling` (`mean`, `deviation`).
+        Published: `training` (last epoch, averaged while the weights move) and `still` (weights held still), each
+        `loss`, `accuracy`, `auc`, `lesion_share`. Held-out: `threshold`, `best_epoch`, `epochs`, `validation_dice`.
         """
-        return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return json.loads((self.folder / "outcome.json").read_text(encoding="utf-8"))
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch: `epoch` from 1, `loss`, `seconds`, and what the protocol measures besides.
+        """Read the epochs: `epoch` from 1, `loss`, `seconds`, and what the protocol measures besides.
 
         Published: `accuracy`, `auc`, `lesion_share`. Held-out: `validation_dice`.
         """
         return pd.read_csv(self.folder / "history.csv")
 
     @cached_property
-    def per_image(self) -> pd.DataFrame:
-        """Held-out only: the scores of every image of the test part, as `busi.evaluation.metrics.per_image`."""
-        return pd.read_csv(self.folder / "per_image.csv")
-
-    @cached_property
-    def bins(self) -> pd.DataFrame:
-        """Held-out only: pixels of the scored lesion images by probability, as `busi.evaluation.metrics.bins`."""
-        return pd.read_csv(self.folder / "bins.csv")
-
-    @cached_property
     def environment(self) -> dict:
-        """Versions, hardware and threads it was trained with."""
+        """Read the versions, hardware and threads of the training."""
         return json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
 
+    @property
+    def predictions(self) -> dict[str, Predictions]:
+        """Read the predictions by part: "training" of a published run, "validation" and "test" of a held-out one."""
+        with np.load(self.folder / "predictions.npz") as arrays:
+            parts = sorted({name.partition("_")[0] for name in arrays.files})
+            return {part: Predictions(arrays[f"{part}_names"], arrays[f"{part}_probability"]) for part in parts}
+
+    @property
+    def threshold(self) -> float:
+        """Return the probability from which on a pixel is predicted lesion; one half where no validation part chose."""
+        return self.outcome.get("threshold", 0.5)
+
+    @property
+    def scaling(self) -> Scaling:
+        """Return the mean and deviation by which images are scaled before the network sees them."""
+        return Scaling(**self.outcome["scaling"])
+
+    @property
+    def weights(self) -> Path:
+        """Return the weights that the predictions come from."""
+        best = self.folder / BEST
+        return best if best.is_file() else self.folder / STATE
+
     @cached_property
-    def superseded(self) -> bool:
-        """Whether the training code has changed meaning since."""
-        return _stored(self.folder)["training_version"] != training_version(self.config)
+    def stored(self) -> dict:
+        """Read `config.json`: `key`, `config`, `fingerprint`, `training_version` and `sha256`."""
+        return _read_stored(self.folder)
+
+
+def find_damage(folder: Path, *, weights: Literal["read", "there"]) -> str:
+    """Return the first thing wrong with the files of a finished run's folder; "" if nothing is.
+
+    Args:
+        folder: Of the run.
+        weights: As `Store.find`.
+    """
+    checksums = _read_stored(folder).get("sha256")
+    if not checksums:
+        return "config.json is missing or broken"
+    for name, checksum in sorted(checksums.items()):
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        is_read = weights == "read" or name not in WEIGHTS
+        if is_read and _sha256(folder / name) != checksum:
+            return f"{name} is not what was written"
+    return ""
 
 
 @dataclass(frozen=True)
 class Store:
-    """The runs of one profile.
+    """Runs of one profile on one data set.
 
     Attributes:
-        root: ``runs/<profile>``: finished and unfinished run folders, with their weights.
-        results: ``reports/<profile>/results``: what is gathered for readers; finished runs found there count too.
+        root: ``runs/<profile>``, with finished and unfinished run folders.
+        fingerprint: Fingerprint of the data that the runs are trained on.
     """
 
     root: Path
-    results: Path
+    fingerprint: str
 
-    def key(self, config: RunConfig, fingerprint: str) -> str:
-        """Hash of all that changes the numbers: configuration, data and training version."""
-        return config.digest(fingerprint, str(training_version(config)))
+    def key(self, config: RunConfig) -> str:
+        """Hash everything that changes the run's numbers."""
+        return run_key(config, self.fingerprint)
 
-    def folder(self, config: RunConfig, fingerprint: str) -> Path:
-        """Where the finished run is or will be."""
-        return self.root / f"{config.label}-{self.key(config, fingerprint)}"
+    def folder(self, config: RunConfig) -> Path:
+        """Return the folder where the finished run is or will be."""
+        return self.root / f"{config.label}-{self.key(config)}"
 
-    def gathered(self, config: RunConfig) -> Path:
-        """Where the run's results are gathered; one place, whatever the key."""
-        return self.results / config.label
+    def work(self, config: RunConfig) -> Path:
+        """Return the folder of the unfinished run."""
+        return self.folder(config).with_suffix(".unfinished")
 
-    def work(self, config: RunConfig, fingerprint: str) -> Path:
-        """The folder of an unfinished run."""
-        return self.folder(config, fingerprint).with_suffix(".unfinished")
-
-    def lock(self, config: RunConfig, fingerprint: str) -> FileLock:
-        """Held while a run is trained: a second process waits, then finds it finished."""
-        path = self.folder(config, fingerprint).with_suffix(".lock")
+    def lock(self, config: RunConfig) -> FileLock:
+        """Return the lock held while the run is trained: a second process waits, then finds it finished."""
+        path = self.folder(config).with_suffix(".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path)
 
-    def find(self, config: RunConfig, fingerprint: str, *, weights: Literal["read", "there"] = "read") -> Run | None:
-        """The finished, undamaged run, from `root` or else `results`; None if there is none.
+    def find(self, config: RunConfig, *, weights: Literal["read", "there"] = "read") -> Run | None:
+        """Find the finished, undamaged run; None if there is none.
 
-        A damaged one is named in a `DamageWarning`; one in `root` stays until it is trained again.
+        A damaged run is named in a `DamageWarning` and stays in place until it has been trained again.
 
         Args:
             config: The run.
-            fingerprint: Of the data.
-            weights: Whether those in `root` are compared with what was written, or looked for only: who asks about
-                every run of a large study would wait for minutes.
+            weights: "read" compares the weights with their checksum; "there" only checks that the files exist, because
+                reading the weights of every run of a large study takes minutes.
         """
-        folder = self.folder(config, fingerprint)
-        if folder.is_dir():
-            if not (damage := _damage(folder, weights=weights)):
-                return Run(folder, config)
+        folder = self.folder(config)
+        if not folder.is_dir():
+            return None
+        damage = find_damage(folder, weights=weights)
+        if damage:
             warnings.warn(f"{folder}: {damage}; training this run again", DamageWarning, stacklevel=2)
             return None
-        gathered = self.gathered(config)
-        if gathered.is_dir() and _stored(gathered).get("key") == self.key(config, fingerprint):
-            if not (damage := _damage(gathered)):
-                return Run(gathered, config)
-            warnings.warn(f"{gathered}: {damage}; training this run again", DamageWarning, stacklevel=2)
-        return None
+        return Run(folder, config)
 
-    def shorter(self, config: RunConfig, fingerprint: str) -> Run | None:
-        """The longest finished run that differs in having fewer epochs only, with its state.
+    def shorter(self, config: RunConfig) -> Run | None:
+        """Find the longest finished run that differs from ``config`` only in having fewer epochs.
 
-        Nothing in a run depends on how many epochs will follow, so a longer run can start where that one ended.
+        Nothing in a run depends on how many epochs will follow, so that a longer run can start where that one ended.
         """
-        runs = [
-            Run(folder, RunConfig(**stored["config"]))
-            for folder in self.folder(config, fingerprint).parent.glob(f"fold{config.fold}-seed{config.seed}-????????")
-            if (stored := _stored(folder)).get("fingerprint") == fingerprint
-            and stored["training_version"] == training_version(config)
-            and not _damage(folder, weights="read")
-        ]
-        prefixes = [
-            run
-            for run in runs
-            if run.config.digest(without=EPOCHS) == config.digest(without=EPOCHS) and run.config.epochs < config.epochs
-        ]
-        return max(prefixes, key=lambda run: run.config.epochs, default=None)
+        longest = None
+        for folder in self.root.glob(f"{config.protocol}/*/{config.name}/fold{config.fold}-seed{config.seed}-????????"):
+            stored = _read_stored(folder)
+            if stored.get("fingerprint") != self.fingerprint:
+                continue
+            run = Run(folder, RunConfig(**stored["config"]))
+            if not _continues(config, run.config) or stored["training_version"] != training_version(config):
+                continue
+            if longest and longest.config.epochs > run.config.epochs:
+                continue
+            if not find_damage(folder, weights="read"):
+                longest = run
+        return longest
 
-    def finish(self, config: RunConfig, fingerprint: str, checkpoint: Path, metrics: dict, environment: dict) -> Run:
-        """Turn the last checkpoint, which holds all else, into the finished run, in one rename."""
-        folder = self.folder(config, fingerprint)
-        _write_json(checkpoint / "metrics.json", metrics)
+    def finish(self, config: RunConfig, checkpoint: Path, outcome: dict, environment: dict) -> Run:
+        """Turn the last checkpoint, with history, weights and predictions, into the finished run in one rename."""
+        folder = self.folder(config)
+        _write_json(checkpoint / "outcome.json", outcome)
         _write_json(checkpoint / "environment.json", environment)
+        files = sorted(file for file in checkpoint.iterdir() if file.name != "config.json")
         stored = {
-            "key": self.key(config, fingerprint),
+            "key": self.key(config),
             "config": config.model_dump(),
-            "fingerprint": fingerprint,
+            "fingerprint": self.fingerprint,
             "training_version": training_version(config),
-            "sha256": {file.name: _sha256(file) for file in sorted(checkpoint.iterdir()) if file.name != "config.json"},
+            "sha256": {file.name: _sha256(file) for file in files},
         }
         _write_json(checkpoint / "config.json", stored)
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one: an undamaged one would have been found
+        # Only a damaged run can stand here: an undamaged one would have been found.
+        shutil.rmtree(folder, ignore_errors=True)
         checkpoint.rename(folder)
         return Run(folder, config)
 
-    def gather(self, run: Run) -> Run:
-        """Copy what readers need of a run into `results`; replaces any other than a longer run of the same on its data.
 
-        Returns:
-            The gathered run, or ``run`` where a longer one stands.
-        """
-        target = self.gathered(run.config)
-        if run.folder == target:
-            return run
-        self.results.mkdir(parents=True, exist_ok=True)
-        # Notebooks that run side by side gather the runs that they share.
-        with FileLock(self.results / "gather.lock"):
-            ours, theirs = _stored(run.folder), _stored(target)
-            if target.is_dir() and (damage := _damage(target)):
-                warnings.warn(f"{target}: {damage}; gathering it again", DamageWarning, stacklevel=2)
-            elif theirs == ours:
-                return Run(target, run.config)
-            elif theirs and _continues(theirs, ours):
-                return run
-            fresh = target.with_suffix(".new")
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-            for name in ("config.json", *(ours["sha256"].keys() - WEIGHTS)):
-                shutil.copyfile(run.folder / name, fresh / name)
-            shutil.rmtree(target, ignore_errors=True)
-            fresh.rename(target)
-        return Run(target, run.config)
-
-    def damage(self, config: RunConfig) -> str:
-        """What has become wrong with a finished run: with what was gathered of it, or with its folder in `root`.
-
-        Nothing if all is well, or if `root` no longer holds it. Weights are looked for, not read: those of a large
-        study would take minutes, and whoever goes on with them reads them.
-        """
-        gathered = self.gathered(config)
-        if damage := _damage(gathered):
-            return damage
-        folder = self.root / f"{config.label}-{_stored(gathered)['key']}"
-        return _damage(folder, weights="there") if folder.is_dir() else ""
-
-    def read(self, config: RunConfig) -> Run | None:
-        """The gathered run of ``config``, or of fewer epochs of the same, whatever data it was trained with.
-
-        For readers without the data. A run of other settings in its place is not returned.
-
-        Raises:
-            StudyError: The gathered files are damaged.
-        """
-        folder = self.gathered(config)
-        if not folder.is_dir():
-            return None
-        if damage := _damage(folder):
-            raise StudyError(f"{folder}: {damage}; restore it (git checkout) or gather it again (busi train)")
-        found = RunConfig(**_stored(folder)["config"])
-        same = found.digest(without=EPOCHS) == config.digest(without=EPOCHS) and found.epochs <= config.epochs
-        return Run(folder, found) if same else None
+def _continues(longer: RunConfig, shorter: RunConfig) -> bool:
+    """Return whether one configuration is the other with more epochs."""
+    more = longer.epochs > shorter.epochs
+    return more and longer.digest(without=EPOCHS) == shorter.digest(without=EPOCHS)
 
 
-def _stored(folder: Path) -> dict:
+def _read_stored(folder: Path) -> dict:
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
-
-
-def _continues(longer: dict, shorter: dict) -> bool:
-    """Whether one stored run is another with more epochs: same settings, data and training version."""
-    first, second = (RunConfig(**stored["config"]) for stored in (longer, shorter))
-    return (
-        first.epochs > second.epochs
-        and first.digest(without=EPOCHS) == second.digest(without=EPOCHS)
-        and all(longer[name] == shorter[name] for name in ("fingerprint", "training_version"))
-    )
-
-
-def _damage(folder: Path, *, weights: Literal["read", "there", "elsewhere"] = "elsewhere") -> str:
-    """What is wrong with a run folder's files, or nothing; its weights are compared, looked for, or not expected."""
-    expected = _stored(folder).get("sha256")
-    if not expected:
-        return "config.json is missing or broken"
-    for name in sorted(expected if weights != "elsewhere" else expected.keys() - WEIGHTS):
-        if not (folder / name).is_file():
-            return f"{name} is missing"
-        if (weights == "read" or name not in WEIGHTS) and _sha256(folder / name) != expected[name]:
-            return f"{name} is not what was written"
-    return ""
 
 
 def _sha256(file: Path) -> str:

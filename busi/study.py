@@ -1,65 +1,363 @@
-"""The runs of a study: found in the store, or trained."""
+"""Runs of a study: one list of them all, for families and sections alike, and one way to find or train a run."""
 
-from busi.config import FAMILIES, RunConfig, Study, StudyError, related
-from busi.dataset import catalog
-from busi.dataset.catalog import Catalog
-from busi.runs import Run, Store
+import json
+from dataclasses import dataclass
 
-Runs = dict[str, list[Run]]
-"""Variant -> its runs, in the order of the seeds."""
+import numpy as np
+import pandas as pd
+
+from busi.config import (
+    PROTOCOLS,
+    Parameters,
+    RunConfig,
+    StudyError,
+    expand_variants,
+    families,
+    find_study_folder,
+    heldout_draws,
+    read_family,
+    read_sections,
+    validate,
+)
+from busi.dataset import arrays, duplicates, splits
+from busi.dataset.catalog import Catalog, describe_images, load_catalog
+from busi.results import (
+    NotMeasured,
+    Results,
+    collect_results,
+    join_results,
+    keep_others,
+    match_results,
+    measure,
+    read_keys,
+    read_results,
+    refuse_other_results,
+    write_results,
+)
+from busi.runs import Run, Store, run_key
+from busi.scoring import blind, floors, metrics, predictors
+from busi.scoring.scores import scoring_version
+
+BLIND_ORDERS = 25
+"""Mixed orders of the images in which two biases are trained."""
 
 
-def store(study: Study) -> Store:
-    """Where the study's runs are kept and gathered."""
-    return Store(study.runs_path, study.report_path / "results")
+@dataclass(frozen=True)
+class Group:
+    """Runs that one notebook compares: a family under one protocol, or a section.
+
+    Attributes:
+        name: Folder of its results, e.g. "published/loss", "heldout/loss", "mechanisms/collapse".
+        notebook: Stem of the notebook that shows it.
+        variants: Label -> the configurations of its runs.
+    """
+
+    name: str
+    notebook: str
+    variants: dict[str, list[RunConfig]]
+
+    @property
+    def configs(self) -> list[RunConfig]:
+        """Return the configurations of all variants."""
+        return [config for configs in self.variants.values() for config in configs]
 
 
-def ensure(study: Study, protocol: str = "published", *, threads: int | None = None) -> Runs:
-    """Each variant's runs under a protocol; a missing one is trained here.
+def find_groups(parameters: Parameters) -> dict[str, Group]:
+    """Return all groups of a study by name: every family under either protocol, then every section.
 
-    With ``study.train_missing`` off, no data are needed: the runs gathered into the report are returned, those of fewer
-    epochs included, and a variant without any gets an empty list.
+    Raises:
+        StudyError: A parameter file names an unknown parameter or gives an impossible value.
+    """
+    groups = {}
+    notebooks = {file.stem.partition("_")[2]: file.stem for file in _notebooks().glob("[0-9]_*.ipynb")}
+    for protocol in PROTOCOLS:
+        for family in families():
+            # A notebook may be given variants of its own in place of its family's.
+            own = parameters if family == parameters.family else read_family(family, parameters)
+            name = f"{protocol}/{family}"
+            groups[name] = Group(name, notebooks[family], own.configs(protocol))
+    for group in _section_groups(parameters):
+        groups[group.name] = group
+    return groups
+
+
+def find_group(parameters: Parameters, name: str) -> Group:
+    """Return one group of a study.
+
+    Raises:
+        StudyError: There is no such group; or as `find_groups`.
+    """
+    groups = find_groups(parameters)
+    if name not in groups:
+        raise StudyError(f"{name}: no such group of runs; there are {', '.join(groups)}")
+    return groups[name]
+
+
+def _notebooks():
+    return find_study_folder() / "notebooks"
+
+
+def _section_groups(parameters: Parameters) -> list[Group]:
+    """Return the groups of the sections in ``params/mechanisms.yaml``."""
+    sections = read_sections(parameters)
+    quick = sections.quick.get(parameters.profile)
+    groups = []
+    for name, section in sections.sections.items():
+        size = sections.sizes[section.size]
+        shared = size | section.shared
+        if quick:
+            shared["epochs"] = size["epochs"]  # whatever the section asks for
+        protocol = shared.get("protocol", "published")
+        if protocol == "heldout" and len(section.folds) > 1:
+            draws = heldout_draws(section.seeds, section.folds)
+        else:
+            draws = [{"fold": fold, "seed": seed} for seed in section.seeds for fold in section.folds]
+        where = f"params/mechanisms.yaml: section {name!r}, "
+        variants = expand_variants(section.variants, shared, draws, where)
+        if quick:
+            variants = _take_first(variants, quick.first)
+        groups.append(Group(f"mechanisms/{name}", section.notebook, variants))
+    return groups
+
+
+def _take_first(variants: dict[str, list[RunConfig]], number: int) -> dict[str, list[RunConfig]]:
+    """Return the first ``number`` runs, variant by variant."""
+    kept: dict[str, list[RunConfig]] = {}
+    for label, configs in variants.items():
+        room = number - sum(map(len, kept.values()))
+        if room > 0:
+            kept[label] = configs[:room]
+    return kept
+
+
+def list_runs(parameters: Parameters) -> dict[str, RunConfig]:
+    """Return every run of a study once, by label, in the order in which runs are trained.
+
+    Published families, held-out families, sections; within a family seeds and folds outermost, so that every row of a
+    table has its first run before any has its second.
+    """
+    groups = find_groups(parameters)
+    runs = {}
+    for protocol in (*PROTOCOLS, "mechanisms"):
+        variants = []
+        for group in groups.values():
+            if group.name.startswith(f"{protocol}/"):
+                variants += group.variants.values()
+        for position in range(max(map(len, variants), default=0)):
+            for configs in variants:
+                if position < len(configs):
+                    config = configs[position]
+                    runs.setdefault(config.label, config)
+    return runs
+
+
+def open_store(parameters: Parameters, catalog: Catalog) -> Store:
+    """Return the store of the profile's runs on ``catalog``."""
+    return Store(parameters.runs_path, catalog.fingerprint)
+
+
+def find_or_train(config: RunConfig, catalog: Catalog, store: Store, *, threads: int | None = None) -> Run:
+    """Return the finished run of ``config``: found in the store, or trained into it.
 
     Args:
-        study: Its family's variants, its profile's size.
-        protocol: "published" or "heldout".
+        config: The run.
+        catalog: The verified images.
+        store: Of the profile's runs on these images.
         threads: As `busi.training.train`.
 
     Raises:
-        StudyError: The data folder is missing or not whole.
-    """
-    configs = study.configs(protocol)
-    if not study.train_missing:
-        return {
-            label: [run for config in runs if (run := store(study).read(config))] for label, runs in configs.items()
-        }
-    data = catalog.of(study)
-    return {
-        label: [finished(config, data, store(study), threads=threads) for config in runs]
-        for label, runs in configs.items()
-    }
-
-
-def every_family(study: Study, protocol: str = "published") -> dict[str, Runs]:
-    """The runs of all families under ``study``'s profile and settings, as `ensure`."""
-    return {name: ensure(related(study, name), protocol) for name in FAMILIES}
-
-
-def finished(config: RunConfig, data: Catalog, where: Store, *, threads: int | None = None) -> Run:
-    """The run of ``config``, gathered: found in the store, or trained into it.
-
-    Raises:
-        StudyError: Names the run. It cannot be trained as asked, or a file could not be written or read: the disk is
-            full, the store read-only, ...
+        StudyError: The run cannot be trained as asked, or a file cannot be written or read: the disk is full, the store
+            read-only, ... Names the run.
     """
     try:
-        if run := where.find(config, data.fingerprint):
-            return where.gather(run)
-        # Importing a Keras backend takes seconds: only who has to train pays for it.
+        run = store.find(config)
+        if run:
+            return run
+        # Importing a Keras backend takes seconds, which only training has to pay for.
         from busi import training
 
-        return training.train(config, data, where, threads=threads)
+        return training.train(config, catalog, store, threads=threads)
     except StudyError as error:
         raise StudyError(f"{config.label}: {error}") from error
     except OSError as error:
-        raise StudyError(f"{config.label}: {error}; mend it and start again: epochs are kept") from error
+        raise StudyError(f"{config.label}: {error}; fix this and rerun: finished epochs are kept") from error
+
+
+def find_trained(config: RunConfig, store: Store) -> Run:
+    """Return a finished run that has been trained here, with its network.
+
+    Raises:
+        NotMeasured: The store does not hold it. Its results may have been gathered on another machine.
+    """
+    run = store.find(config)
+    if run is None:
+        raise NotMeasured(
+            f"{config.label}: its network is not in {store.root}; train it with: busi train {config.label}"
+        )
+    return run
+
+
+def load_results(parameters: Parameters, name: str) -> Results:
+    """Return the results of a group; missing runs are trained first, unless `train_missing` is off.
+
+    Without `train_missing` no data are needed: what the report has gathered is returned, runs of fewer epochs included.
+
+    Args:
+        parameters: Of the study.
+        name: Of the group, e.g. "heldout/loss".
+
+    Raises:
+        StudyError: The data are missing or not whole, a run cannot be trained, or results of other data or another size
+            stand in the report.
+    """
+    group = find_group(parameters, name)
+    if not parameters.train_missing:
+        return match_results(read_results(parameters, name), group.variants)
+    return gather_results(parameters, group, load_catalog(parameters), train=True)
+
+
+def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, train: bool) -> Results:
+    """Gather the results of a group's runs into the report and return them.
+
+    A run counts as finished if its folder is in the store or if its results have been gathered before, perhaps on
+    another machine. Held-out runs are scored anew where the scoring code has changed and their folder is at hand.
+
+    Args:
+        parameters: Of the study.
+        group: Its runs.
+        catalog: The images.
+        train: Whether missing runs are trained. If not, the report keeps what it has of them, perhaps of fewer epochs.
+    """
+    gathered = read_results(parameters, group.name)
+    refuse_other_results(parameters, group.name, gathered, group.variants, catalog.fingerprint)
+    store = open_store(parameters, catalog)
+    positions = {(row.variant, row.key): row.Index for row in gathered.runs.itertuples()}
+    kept, parts = [], []
+    missing: dict[str, list[RunConfig]] = {variant: [] for variant in group.variants}
+    for variant, configs in group.variants.items():
+        for config in configs:
+            position = positions.get((variant, store.key(config)))
+            if position is not None and _is_current(gathered, position, store.folder(config).is_dir()):
+                kept.append(position)
+            elif train or store.find(config):
+                run = find_or_train(config, catalog, store)
+                parts.append(collect_results(variant, run, catalog))
+            else:
+                missing[variant].append(config)
+    earlier = match_results(gathered, missing)
+    asked = match_results(join_results([gathered.in_order(kept), *parts, earlier]), group.variants)
+    everything = join_results([asked, keep_others(gathered, group.variants)])
+    if len(everything.runs) and not everything.runs.equals(gathered.runs):
+        write_results(parameters, group.name, everything)
+    return asked
+
+
+def _is_current(gathered: Results, position: int, at_hand: bool) -> bool:
+    """Return whether a gathered run needs no new look at its folder: scored by the present code, or not at hand."""
+    version = gathered.runs.scoring_version[position]
+    is_published = pd.isna(version)
+    return is_published or version == scoring_version() or not at_hand
+
+
+def gathered_keys(parameters: Parameters, catalog: Catalog) -> set[str]:
+    """Return the keys of all runs whose results the report has gathered from ``catalog``."""
+    keys = set()
+    for name in find_groups(parameters):
+        keys |= read_keys(parameters, name, catalog.fingerprint)
+    return keys
+
+
+def is_gathered(config: RunConfig, catalog: Catalog, keys: set[str]) -> bool:
+    """Return whether a run is among ``keys`` of `gathered_keys`."""
+    return run_key(config, catalog.fingerprint) in keys
+
+
+def measure_images(parameters: Parameters) -> pd.DataFrame:
+    """Return one row for each image, as `busi.dataset.catalog.describe_images`."""
+    return measure(parameters, "dataset", describe_images, number=None)
+
+
+def measure_split(parameters: Parameters) -> pd.DataFrame:
+    """Return the grouped split of the images, as `busi.dataset.splits.make_split`."""
+
+    def load(catalog: Catalog) -> pd.DataFrame:
+        return splits.load_split(catalog, "grouped")
+
+    return measure(parameters, "split", load, code=(splits, duplicates))
+
+
+def measure_duplicates(parameters: Parameters) -> pd.DataFrame:
+    """Return how many pairs of images are how far apart, as `busi.dataset.duplicates.count_distances`."""
+    return measure(parameters, "duplicates", duplicates.count_distances)
+
+
+def published_targets_config(parameters: Parameters) -> RunConfig:
+    """Return the configuration whose targets the published rows are trained on."""
+    return validate(RunConfig, "settings", {"image_size": parameters.image_size} | parameters.settings)
+
+
+def measure_floors(parameters: Parameters) -> dict[str, float]:
+    """Return the scores of a predictor that never looks, as `busi.scoring.floors.constant_floors`."""
+    config = published_targets_config(parameters)
+
+    def compute(catalog: Catalog) -> pd.DataFrame:
+        values = floors.constant_floors(arrays.published_arrays(catalog, config).targets)
+        return pd.DataFrame(values.items(), columns=["floor", "value"])
+
+    depends = [json.dumps(config.model_dump())]
+    table = measure(parameters, "floors", compute, depends=depends, code=(floors, arrays), number=None)
+    return dict(zip(table.floor, table.value, strict=True))
+
+
+def measure_blind(parameters: Parameters) -> pd.DataFrame:
+    """Return the scores of predictors that never look at an image, under the published targets.
+
+    Returns:
+        `predictor` ("mean mask" or "two biases"), `method` (row of the paper's Table 2 whose optimizer trains the
+        biases), `order` of the images ("by class" or "mixed"), `orders` (number of orders), and the lowest and highest
+        `loss`, `accuracy` and `auc` over them, e.g. `loss_low` and `loss_high`.
+    """
+    config = published_targets_config(parameters)
+    variants = read_family("optimization", parameters).configs("published")
+
+    def compute(catalog: Catalog) -> pd.DataFrame:
+        targets = arrays.published_arrays(catalog, config).targets
+        by_class = np.arange(len(targets))[None]
+        orders = {"by class": by_class, "mixed": blind.draw_orders(len(targets), range(BLIND_ORDERS))}
+        rows = [{"predictor": "mean mask"} | _ranges(pd.DataFrame([blind.score_mean_mask(targets)]))]
+        for method, (first, *_) in variants.items():
+            scores = blind.train_biases(targets, np.concatenate(list(orders.values())), first)
+            start = 0
+            for order, drawn in orders.items():
+                ranges = _ranges(scores[start : start + len(drawn)])
+                rows.append({"predictor": "two biases", "method": method, "order": order} | ranges)
+                start += len(drawn)
+        return pd.DataFrame(rows)
+
+    first_runs = [configs[0] for configs in variants.values()]
+    depends = [json.dumps(config.model_dump()) for config in (config, *first_runs)]
+    return measure(parameters, "blind", compute, depends=depends, code=(blind, arrays), number="%.6f")
+
+
+def _ranges(scores: pd.DataFrame) -> dict[str, float]:
+    """Return the lowest and highest value of each column, and the number of rows as `orders`."""
+    ranges: dict[str, float] = {"orders": len(scores)}
+    for name, column in scores.items():
+        ranges |= {f"{name}_low": column.min(), f"{name}_high": column.max()}
+    return ranges
+
+
+def measure_untrained(parameters: Parameters) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scores and the pixels of the untrained predictors, as `busi.scoring.predictors.score_untrained`."""
+    scored: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+
+    def score(catalog: Catalog) -> tuple[pd.DataFrame, pd.DataFrame]:
+        # Both tables come from one pass over the images, which takes a minute or two.
+        if not scored:
+            scored.append(predictors.score_untrained(catalog))
+        return scored[0]
+
+    code = (predictors, metrics, duplicates)
+    images = measure(parameters, "untrained/images", lambda catalog: score(catalog)[0], code=code, number="%.6f")
+    pixels = measure(parameters, "untrained/pixels", lambda catalog: score(catalog)[1], code=code)
+    return images, pixels

@@ -1,7 +1,7 @@
-"""One run: configuration in, finished run folder out.
+"""Training of one run: configuration and images in, finished run folder out.
 
-Training goes epoch by epoch; after each, weights, optimizer and history are put aside in one atomic step, so that a run
-killed at any moment goes on from its last whole epoch and ends with the same weights as one that was never killed.
+Training goes epoch by epoch. After each epoch weights, optimizer and history are saved in one atomic step. A run killed
+at any moment therefore continues from its last whole epoch and ends with the same weights as one that was never killed.
 """
 
 import errno
@@ -23,65 +23,66 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from busi import protocols
+from busi import selection
 from busi.config import RunConfig, StudyError
-from busi.dataset.arrays import Arrays
+from busi.dataset import preprocessing
+from busi.dataset.arrays import Arrays, restore
 from busi.dataset.catalog import Catalog
-from busi.model import losses, optimizers, preprocessing, unet
-from busi.runs import BEST, STATE, Run, Store
+from busi.dataset.parts import Parts, load_parts, read_truths
+from busi.model import unet
+from busi.model.losses import make_loss
+from busi.model.metrics import published_metrics
+from busi.model.optimizers import make_optimizer
+from busi.runs import BEST, STATE, Predictions, Run, Store
 
 log = logging.getLogger(__name__)
 
 BACKENDS = ("tensorflow", "jax")
-"""Of Keras that training is made for; the other one need not be installed."""
+"""Keras backends that training works with; only the one in use needs to be installed."""
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 if ON_TENSORFLOW:
     import tensorflow as tf
 
-    # Every run is traced anew, which TensorFlow takes for a mistake where an epoch is one call.
+    # Every run traces its own graphs, which TensorFlow takes for a mistake where an epoch is one call.
     tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
-FLOAT32 = 4
-"""Bytes of a number: weights and optimizer are kept in single precision whatever the arithmetic."""
+FLOAT32_BYTES = 4
+"""Size of a number in a weights file: weights and optimizer are kept in single precision whatever the arithmetic."""
 
-ROOM = 2**20
-"""Bytes that a checkpoint takes at most beside its numbers: HDF5's own, the history."""
+SPARE_BYTES = 2**20
+"""Upper bound of what a checkpoint takes beside its numbers: HDF5's own structures, the history."""
 
 
-def train(config: RunConfig, data: Catalog, store: Store, *, threads: int | None = None) -> Run:
-    """The finished run of ``config`` on ``data``: found in the store, or trained into it.
+def train(config: RunConfig, catalog: Catalog, store: Store, *, threads: int | None = None) -> Run:
+    """Train ``config`` on ``catalog`` into ``store`` and return the finished run; return a run that is there already.
 
     Args:
         config: The run.
-        data: The verified images.
-        store: Where finished runs are looked for and put.
-        threads: Of TensorFlow's arithmetic; None leaves it alone. Another count gives other rounding. Only has an
-            effect in a process that has computed nothing yet.
-
-    Returns:
-        The run, gathered into the store's results.
+        catalog: The verified images.
+        store: Takes the finished run.
+        threads: Threads of TensorFlow's arithmetic; None leaves TensorFlow's own choice. Another number rounds
+            differently. Only has an effect in a process that has computed nothing yet.
 
     Raises:
-        StudyError: Keras is set to another backend than `BACKENDS`.
+        StudyError: Keras runs on a backend that is not in `BACKENDS`.
     """
-    run = store.find(config, data.fingerprint)
-    if run is None:
-        with store.lock(config, data.fingerprint):
-            # Another process may have finished it while this one waited for the lock.
-            run = store.find(config, data.fingerprint) or _train(config, data, store, threads)
-    return store.gather(run)
+    with store.lock(config):
+        # Another process may have finished the run while this one waited for the lock.
+        return store.find(config) or _train(config, catalog, store, threads)
 
 
-def compiled(config: RunConfig, metrics: list | None = None, steps_per_execution: int = 1) -> keras.Model:
-    """The network of ``config``, freshly initialised from its seed, with its loss and optimizer.
+def compile_network(
+    config: RunConfig, metrics: list[keras.metrics.Metric] | None = None, steps_per_execution: int = 1
+) -> keras.Model:
+    """Build the network of ``config``, freshly initialised from its seed, with its loss and optimizer.
 
     Args:
         config: The run.
-        metrics: What Keras accumulates beside the loss.
-        steps_per_execution: Steps that `fit` takes without coming back to Python; a divisor of an epoch's, or the next
-            epoch begins in the midst of one.
+        metrics: Metrics that Keras accumulates beside the loss.
+        steps_per_execution: Steps that `fit` takes without returning to Python. Must divide the steps of an epoch, or
+            the next epoch would begin in the middle of an execution.
     """
     keras.utils.set_random_seed(config.seed)
     model = unet.build(
@@ -92,94 +93,187 @@ def compiled(config: RunConfig, metrics: list | None = None, steps_per_execution
         upsampling_steps=config.upsampling_steps,
         padding=config.padding,
     )
-    model.compile(optimizers.get(config), losses.get(config), metrics=metrics, steps_per_execution=steps_per_execution)
+    model.compile(make_optimizer(config), make_loss(config), metrics=metrics, steps_per_execution=steps_per_execution)
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def _train(config: RunConfig, data: Catalog, store: Store, threads: int | None) -> Run:
-    if (backend := keras.backend.backend()) not in BACKENDS:
+def predict_lesion(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Predict the probability of lesion, float32 (n, o, o), for scaled images (n, s, s, 1)."""
+    # Not `predict`, which unrolls as many steps into its graph as `fit` takes in one execution.
+    starts = range(0, len(images), batch_size)
+    batches = [model.predict_on_batch(images[start : start + batch_size]) for start in starts]
+    return np.concatenate(batches)[..., 0]
+
+
+def measure_validation(model: keras.Model, validation: Arrays, batch_size: int) -> dict[str, float]:
+    """Compute `validation_dice`: mean Dice of the validation images at network size, at the best threshold.
+
+    The final threshold is chosen by the same score, so that an epoch counts for what the run will be scored as. The
+    score means the same whatever the loss, and it rewards a network that ranks pixels well before its probabilities
+    are large.
+    """
+    probability = predict_lesion(model, validation.images, batch_size)
+    truths = validation.targets[..., 0]
+    return {"validation_dice": float(selection.dice_by_threshold(truths, probability).max())}
+
+
+def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | None) -> Run:
+    backend = keras.backend.backend()
+    if backend not in BACKENDS:
         raise StudyError(f"KERAS_BACKEND: got {backend!r}; training takes {' or '.join(BACKENDS)}: set one of them")
     _set_threads(threads)
-    keras.utils.clear_session()  # of the run before, whose graphs would stay in memory
-    protocol = protocols.of(config, data)
-    batch_size = min(config.batch_size, len(protocol.training))
-    steps = len(protocol.training) // batch_size
-    # An epoch an execution: coming back to Python after every step takes time that counts where steps are short. JAX
-    # would compile every step of an execution by itself.
-    model = compiled(config, protocol.metrics(), steps_per_execution=steps if ON_TENSORFLOW else 1)
-    work = store.work(config, data.fingerprint)
+    keras.utils.clear_session()  # the graphs of the run before would stay in memory
+    parts = load_parts(config, catalog)
+    batch_size = min(config.batch_size, len(parts.training))
+    steps = len(parts.training) // batch_size
+    # An epoch is one execution: returning to Python after every step takes time that counts where steps are short.
+    # JAX would compile every step of an execution separately.
+    model = compile_network(config, _protocol_metrics(config), steps_per_execution=steps if ON_TENSORFLOW else 1)
+    work = store.work(config)
     work.mkdir(parents=True, exist_ok=True)
-    history = _resume(model, work, store.shorter(config, data.fingerprint))
-    if len(history) < config.epochs and not protocol.ended(history):
+    history = _resume(model, work, store.shorter(config))
+    if len(history) < config.epochs and not _is_over(history, config):
         model.fit(
-            batches(protocol.training, config, batch_size, first_epoch=len(history) + 1),
+            stream_batches(parts.training, config, batch_size, first_epoch=len(history) + 1),
             steps_per_epoch=steps,
             initial_epoch=len(history),
             epochs=config.epochs,
-            callbacks=[_Epochs(config, protocol, history, work)],
+            callbacks=[_AfterEpoch(config, parts, history, work)],
             shuffle=False,
             verbose=0,
         )
     checkpoint = _newest(work)
-    scores = protocol.score(model, history, checkpoint)
-    run = store.finish(config, data.fingerprint, checkpoint, scores, _environment(threads))
+    outcome = _conclude(config, catalog, parts, model, history, checkpoint)
+    run = store.finish(config, checkpoint, outcome, _describe_environment(threads))
     shutil.rmtree(work)
     return run
 
 
-def batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epoch: int):
-    """Batches, epoch after epoch without end; what is left of an epoch after its last whole batch is not used in it.
+def _protocol_metrics(config: RunConfig) -> list[keras.metrics.Metric]:
+    # Held-out runs are judged by their validation part: their loss is enough while training.
+    return published_metrics() if config.protocol == "published" else []
 
-    Each epoch draws from its own seed, so that a resumed run sees what an uninterrupted one would.
+
+def _is_over(history: list[dict], config: RunConfig) -> bool:
+    """Return whether `patience` epochs have passed since the best one; never without patience."""
+    if not history or not config.patience:
+        return False
+    return len(history) - selection.best_epoch(history) >= config.patience
+
+
+def _conclude(
+    config: RunConfig, catalog: Catalog, parts: Parts, model: keras.Model, history: list[dict], folder: Path
+) -> dict:
+    """Write ``predictions.npz`` into ``folder`` and return the run's outcome, as `busi.runs.Run.outcome`."""
+    outcome = {
+        "images": len(parts.training),
+        "seconds": sum(row["seconds"] for row in history),
+        "parameters": model.count_params(),
+        "scaling": parts.scaling._asdict(),
+    }
+    if config.protocol == "published":
+        training = parts.training
+        still = model.evaluate(training.images, training.targets, batch_size=1, verbose=0, return_dict=True)
+        outcome["training"] = {name: history[-1][name] for name in still}
+        outcome["still"] = still
+        _write_predictions(folder, _predict_parts(model, {"training": training}, config))
+        return outcome
+    model.load_weights(folder / BEST)
+    predictions = _predict_parts(model, {"validation": parts.validation, "test": parts.test}, config)
+    _write_predictions(folder, predictions)
+    best = selection.best_epoch(history)
+    return outcome | {
+        "threshold": _choose_threshold(predictions["validation"], catalog, config),
+        "best_epoch": best,
+        "epochs": len(history),
+        "validation_dice": history[best - 1]["validation_dice"],
+    }
+
+
+def _predict_parts(model: keras.Model, parts: dict[str, Arrays], config: RunConfig) -> dict[str, Predictions]:
+    predictions = {}
+    for name, arrays in parts.items():
+        probability = predict_lesion(model, arrays.images, config.batch_size)
+        predictions[name] = Predictions(np.asarray(arrays.names, dtype=str), probability)
+    return predictions
+
+
+def _write_predictions(folder: Path, predictions: dict[str, Predictions]) -> None:
+    arrays = {}
+    for part, answers in predictions.items():
+        arrays[f"{part}_names"] = answers.names
+        arrays[f"{part}_probability"] = answers.probability
+    np.savez_compressed(folder / "predictions.npz", **arrays)
+
+
+def _choose_threshold(validation: Predictions, catalog: Catalog, config: RunConfig) -> float:
+    """Choose the threshold on the validation images at their original size, as the test part will be scored."""
+    truths = read_truths(catalog, validation.names)
+    restored = [
+        restore(probability, *truth.shape, config)
+        for probability, truth in zip(validation.probability, truths, strict=True)
+    ]
+    return selection.choose_threshold(truths, restored)
+
+
+def stream_batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epoch: int):
+    """Return batches, epoch after epoch without end; images left over after an epoch's last whole batch are skipped.
+
+    Each epoch draws from a seed of its own, so that a resumed run sees the same images as an uninterrupted one.
 
     Returns:
-        What `fit` takes: pairs of images (batch_size, s, s, 1) and targets (batch_size, o, o, 2), float32, as a
-        `tf.data.Dataset` on TensorFlow, as an iterator elsewhere.
+        Pairs of images (batch_size, s, s, 1) and targets (batch_size, o, o, 2), float32, in a form that `fit` takes: a
+        `tf.data.Dataset` on TensorFlow, an iterator elsewhere.
     """
     whole = arrays.images, arrays.targets
 
-    def drawn(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        draw = np.random.default_rng([config.seed, epoch])
-        seed = int(draw.integers(2**31 - 1))
+    def draw_epoch(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng([config.seed, epoch])
+        seed = int(generator.integers(2**31 - 1))
         images, targets = preprocessing.augment(*whole, config.preprocessing, seed)
-        order = draw.permutation(len(images)) if config.shuffle else slice(None)
+        order = generator.permutation(len(images)) if config.shuffle else slice(None)
         return images[order], targets[order]
 
     if ON_TENSORFLOW:
-        return _dataset(drawn, whole, batch_size, first_epoch)
-    return _iterator(drawn, batch_size, first_epoch)
+        return _stream_dataset(draw_epoch, whole, batch_size, first_epoch)
+    return _iterate_batches(draw_epoch, batch_size, first_epoch)
 
 
-def _dataset(drawn: Callable, whole: tuple[np.ndarray, np.ndarray], batch_size: int, first_epoch: int):
-    """One stream for the whole of `fit`: a pipeline built anew every epoch stalls TensorFlow between epochs.
+def _stream_dataset(draw_epoch: Callable, whole: tuple[np.ndarray, np.ndarray], batch_size: int, first_epoch: int):
+    """Return one stream for the whole of `fit`: a pipeline built anew every epoch stalls TensorFlow between epochs.
 
-    Python hands it an epoch at a time, not a batch, and from a function: with a generator anywhere in the stream the
-    steps themselves are slower.
+    Python hands over a whole epoch at a time, from a function: with a Python generator anywhere in the stream the steps
+    themselves are slower.
     """
 
-    def in_batches(epoch: "tf.Tensor") -> "tf.data.Dataset":
-        tensors = tf.numpy_function(drawn, [epoch], [array.dtype for array in whole])
+    def split_epoch(epoch: "tf.Tensor") -> "tf.data.Dataset":
+        tensors = tf.numpy_function(draw_epoch, [epoch], [array.dtype for array in whole])
         shaped = tuple(tf.ensure_shape(tensor, array.shape) for tensor, array in zip(tensors, whole, strict=True))
         return tf.data.Dataset.from_tensor_slices(shaped).batch(batch_size, drop_remainder=True)
 
-    return tf.data.Dataset.counter(first_epoch).flat_map(in_batches)
+    return tf.data.Dataset.counter(first_epoch).flat_map(split_epoch)
 
 
-def _iterator(drawn: Callable, batch_size: int, first_epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _iterate_batches(
+    draw_epoch: Callable, batch_size: int, first_epoch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for epoch in count(first_epoch):
-        images, targets = drawn(epoch)
+        images, targets = draw_epoch(epoch)
         for end in range(batch_size, len(images) + 1, batch_size):
             yield images[end - batch_size : end], targets[end - batch_size : end]
 
 
-class _Epochs(keras.callbacks.Callback):
-    """Keeps the history, puts a checkpoint aside after every epoch and says so."""
+class _AfterEpoch(keras.callbacks.Callback):
+    """Keeps the history, saves a checkpoint after every epoch and reports progress."""
 
-    def __init__(self, config: RunConfig, protocol, history: list[dict], work: Path):
+    def __init__(self, config: RunConfig, parts: Parts, history: list[dict], work: Path):
         super().__init__()
-        self.config, self.protocol, self.history, self.work = config, protocol, history, work
-        # In a notebook a bar, anywhere else the log's line an epoch.
+        self.config = config
+        self.parts = parts
+        self.history = history
+        self.work = work
+        # A bar in a notebook; everywhere else one line in the log for each epoch.
         self.bar = tqdm(
             total=config.epochs,
             initial=len(history),
@@ -190,27 +284,42 @@ class _Epochs(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.history:
-            log.info("%s: goes on after epoch %d", self.config.label, len(self.history))
+            log.info("%s: continues after epoch %d", self.config.label, len(self.history))
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        values = {name: float(value) for name, value in logs.items()} | self.protocol.measured(self.model)
+        values = {name: float(value) for name, value in logs.items()}
+        if self.parts.validation is not None:
+            values |= measure_validation(self.model, self.parts.validation, self.config.batch_size)
         seconds = round(time.perf_counter() - self.start, 3)
         self.history.append({"epoch": epoch + 1, **values, "seconds": seconds})
-        _checkpoint(self.model, self.history, self.work, best=self.protocol.improved(self.history))
-        self.model.stop_training = self.protocol.ended(self.history)
+        selects = self.parts.validation is not None
+        is_best = selects and selection.best_epoch(self.history) == len(self.history)
+        _save_checkpoint(self.model, self.history, self.work, best=is_best)
+        self.model.stop_training = _is_over(self.history, self.config)
+        self._report(values, seconds)
+
+    def _report(self, values: dict[str, float], seconds: float) -> None:
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         self.bar.update()
+        epochs_left = 0 if self.model.stop_training else self.config.epochs - len(self.history)
         measured = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
-        left = 0 if self.model.stop_training else (self.config.epochs - epoch - 1) * seconds / 60
-        so_far = f"epoch {epoch + 1} of {self.config.epochs}, {measured}"
-        log.info("%s: %s; this run: %.0f min left", self.config.label, so_far, left)
+        log.info(
+            "%s: epoch %d of %d, %s; this run: %.0f min left",
+            self.config.label,
+            len(self.history),
+            self.config.epochs,
+            measured,
+            epochs_left * seconds / 60,
+        )
 
 
-def _checkpoint(model: keras.Model, history: list[dict], work: Path, *, best: bool) -> None:
-    fresh, last = work / "fresh", _newest(work)
+def _save_checkpoint(model: keras.Model, history: list[dict], work: Path, *, best: bool) -> None:
+    """Save weights, optimizer and history as ``epoch-<n>``, whole or not at all; remove the checkpoint before it."""
+    fresh = work / "fresh"
+    last = _newest(work)
     best_before = last / BEST if last and (last / BEST).is_file() else None
     shutil.rmtree(fresh, ignore_errors=True)
     _refuse_full_disk(work, model, files=2 if best or best_before else 1)
@@ -227,61 +336,74 @@ def _checkpoint(model: keras.Model, history: list[dict], work: Path, *, best: bo
 
 
 def _refuse_full_disk(work: Path, model: keras.Model, files: int) -> None:
-    """Before ``files`` of the model's state are written: HDF5 that runs out of space takes the process down with it."""
+    """Raise OSError where ``files`` copies of the model's state do not fit.
+
+    HDF5 takes the whole process down when it runs out of space while writing.
+    """
     variables = [*model.variables, *model.optimizer.variables]
-    wanted = files * sum(math.prod(each.shape) * FLOAT32 for each in variables) + ROOM
-    if (free := shutil.disk_usage(work).free) < wanted:
-        raise OSError(errno.ENOSPC, f"disk full: {free / 1e6:.1f} MB are left, {wanted / 1e6:.1f} MB wanted", str(work))
+    state_bytes = sum(math.prod(variable.shape) * FLOAT32_BYTES for variable in variables)
+    wanted = files * state_bytes + SPARE_BYTES
+    free = shutil.disk_usage(work).free
+    if free < wanted:
+        message = f"disk full: {free / 1e6:.1f} MB are free, {wanted / 1e6:.1f} MB are needed"
+        raise OSError(errno.ENOSPC, message, str(work))
 
 
 def _newest(work: Path) -> Path | None:
-    """The newest checkpoint's folder: ``history.csv``, the state, and the best epoch's where there is one."""
+    """Return the newest checkpoint's folder, with ``history.csv``, the state, and the best epoch's weights if any."""
     return max(work.glob("epoch-*"), default=None)
 
 
 def _resume(model: keras.Model, work: Path, shorter: Run | None) -> list[dict]:
-    """Load the newest checkpoint, which is the shorter run's end where nothing is newer; returns its epochs."""
+    """Load the newest checkpoint and return its epochs; without one, start where a shorter run ended."""
     if shorter and not _newest(work):
         fresh = work / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
-        wanted = {"history.csv", STATE, BEST}
-        shutil.copytree(shorter.folder, fresh, ignore=lambda _, names: set(names) - wanted)
+        fresh.mkdir()
+        for name in ("history.csv", STATE, BEST):
+            if (shorter.folder / name).is_file():
+                shutil.copyfile(shorter.folder / name, fresh / name)
         fresh.rename(work / f"epoch-{len(shorter.history):04d}")
-    if not (folder := _newest(work)):
+    checkpoint = _newest(work)
+    if checkpoint is None:
         return []
-    model.load_weights(folder / STATE)
-    return pd.read_csv(folder / "history.csv").to_dict("records")
+    model.load_weights(checkpoint / STATE)
+    return pd.read_csv(checkpoint / "history.csv").to_dict("records")
 
 
-def _environment(threads: int | None) -> dict:
+def _describe_environment(threads: int | None) -> dict:
     backend = keras.backend.backend()
     return {
         "finished": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "keras": keras.__version__,
         "backend": backend,
-        backend: __import__(backend).__version__,
+        "backend_version": __import__(backend).__version__,
         "numpy": version("numpy"),
-        "processor": _processor(),
-        "gpus": _gpus(),
+        "processor": processor_name(),
+        "gpus": _count_gpus(),
         "cores": os.cpu_count(),
         "threads": (threads if ON_TENSORFLOW else None) or os.cpu_count(),
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return the processor's model name, or the machine's architecture where the system does not tell."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
-def _gpus() -> int:
+def _count_gpus() -> int:
     # All devices: asked for GPUs alone, JAX fails where there are none.
     return sum(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
 def _set_threads(threads: int | None) -> None:
-    """TensorFlow alone has these; set once, before it computes anything."""
+    """Set TensorFlow's threads, which has to happen once, before it computes anything."""
     if threads is None or not ON_TENSORFLOW:
         return
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:

@@ -1,16 +1,21 @@
-"""Parameters: what is refused and in which words, what a file decides, and what names and digests tell apart."""
+"""Parameters: refused values and their messages, parameter files, notebooks, names and digests of runs."""
 
 import re
 import subprocess
 import sys
-from itertools import pairwise
+from pathlib import Path
 
 import pytest
+import yaml
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from busi import config
-from busi.config import FAMILIES, ROOT, RunConfig, Study, StudyError
+from busi.config import Parameters, RunConfig, StudyError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+PROFILES = ("smoke", "laptop", "paper")
 
 ADAM = {"optimizer": "adam", "momentum": 0.0}
 
@@ -37,23 +42,48 @@ OTHER = {
     "shuffle": True,
     "seed": 1,
 }
-"""A second value for every field of a run that has one."""
+"""Second value of every field that has one under the published protocol."""
 
 
-def refused(**values):
-    """The message that a run of ``values`` is refused with."""
-    with pytest.raises(StudyError) as caught:
-        config.validated(RunConfig, "run.yaml", values)
-    return str(caught.value)
+PUBLISHED = {
+    "upsampling": ["Upsampling2D", "Conv2DTranspose"],
+    "optimization": ["SGD + fixed LR", "Adam + fixed LR", "SGD + decaying LR", "Adam + decaying LR"],
+    "loss": ["KLD", "DICE", "BCE"],
+    "data": ["No preprocess", "Resize+Norm+Std+Aug."],
+}
+"""Rows of the paper's Tables 1 to 4, by family."""
 
 
-def written(folder, **files):
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Return an empty study, which is the current folder."""
+    folder = tmp_path / "study"
+    for name in ("params", "notebooks"):
+        (folder / name).mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """Make the repository the current folder, for tests of the committed parameter files."""
+    monkeypatch.chdir(REPOSITORY)
+
+
+def write_files(folder, **files):
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return [folder / f"{name}.yaml" for name in files]
 
 
-# What is refused
+def refusal(read, *arguments, **keywords):
+    """Return the message of the StudyError that a call raises."""
+    with pytest.raises(StudyError) as caught:
+        read(*arguments, **keywords)
+    return str(caught.value)
+
+
+# Values of a run
 
 
 @pytest.mark.parametrize(
@@ -91,28 +121,28 @@ def written(folder, **files):
          " seed"),
     ],
 )  # fmt: skip
-def test_a_faulty_parameter_is_named_with_what_it_got_and_takes(values, message):
-    assert refused(**values) == f"run.yaml: {message}"
+def test_a_faulty_parameter_is_named_with_its_value_and_what_is_expected(values, message):
+    assert refusal(config.validate, RunConfig, "run.yaml", values) == f"run.yaml: {message}"
 
 
-def test_every_fault_is_told_at_once():
-    assert refused(epochs=0, loss="mse") == (
+def test_all_faults_are_named_at_once():
+    assert refusal(config.validate, RunConfig, "run.yaml", {"epochs": 0, "loss": "mse"}) == (
         "run.yaml: epochs: got 0 (int); should be greater than or equal to 1;"
-        " loss: got 'mse' (str); should be 'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice+bce'"
+        " run.yaml: loss: got 'mse' (str); should be 'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice+bce'"
     )
 
 
 @pytest.mark.parametrize("size, output", [(188, 4), (204, 20), (300, 116), (572, 388)])
-def test_sizes_that_pool_evenly_are_taken(size, output):
+def test_sizes_that_pool_evenly_are_accepted(size, output):
     assert RunConfig(image_size=size).output_size == output
 
 
 @pytest.mark.parametrize("size", [16, 32, 128, 256])
-def test_a_padded_networks_output_covers_its_input(size):
+def test_the_output_of_a_padded_network_covers_its_input(size):
     assert RunConfig(image_size=size, padding="same").output_size == size
 
 
-def test_the_heldout_protocol_mends_every_fault_and_keeps_what_is_given():
+def test_the_heldout_protocol_fixes_every_fault_and_keeps_what_is_given():
     run = RunConfig(protocol="heldout", image_size=128, masks="first", patience=3)
     assert run.model_dump(exclude_defaults=True) == {
         "protocol": "heldout",
@@ -135,22 +165,43 @@ def test_the_heldout_protocol_mends_every_fault_and_keeps_what_is_given():
     assert RunConfig(**run.model_dump()) == run
 
 
-def test_heldout_runs_are_one_a_seed_and_fold_with_seeds_of_their_own():
-    study = Study(
+# Runs of variants
+
+
+def test_heldout_runs_are_one_for_each_seed_and_fold_with_their_own_seeds():
+    parameters = Parameters(
         seeds=[0, 2], folds=[1, 4], heldout={"image_size": 32}, heldout_variants={"A": {}, "B": {"loss": "kld"}}
     )
-    runs = study.configs("heldout")
+    runs = parameters.configs("heldout")
     assert [(run.fold, run.seed) for run in runs["A"]] == [(1, 1), (4, 4), (1, 11), (4, 14)]
     assert [run.loss for run in runs["B"]] == ["kld"] * 4
     assert {(run.protocol, run.image_size, run.split) for run in runs["A"]} == {("heldout", 32, "grouped")}
-    assert study.configs() == {}
+    assert parameters.configs("published") == {}
 
 
 @pytest.mark.parametrize("field", ["seed", "fold"])
-def test_a_variant_cannot_set_what_the_study_draws(field):
-    study = Study(heldout={"image_size": 32}, heldout_variants={"A": {field: 1}})
-    with pytest.raises(StudyError, match=f"^variant 'A': {field}: set by the study's seeds and folds"):
-        study.configs("heldout")
+def test_a_variant_cannot_set_its_seed_or_fold(field):
+    parameters = Parameters(heldout={"image_size": 32}, heldout_variants={"A": {field: 1}})
+    message = f"variant 'A': {field}: set by the study's seeds and folds; use those, or seed_offset"
+    assert refusal(parameters.configs, "heldout") == message
+
+
+def test_a_published_variant_cannot_set_its_seed():
+    message = "variant 'A': seed: set by the study's seeds and folds; use those, or seed_offset"
+    assert refusal(Parameters(variants={"A": {"seed": 5}}).configs, "published") == message
+
+
+@pytest.mark.parametrize("offset", ["5", True, -1])
+def test_a_seed_offset_is_a_whole_number(offset):
+    parameters = Parameters(variants={"A": {"seed_offset": offset}})
+    message = f"variant 'A': seed_offset: got {offset!r}; expected a whole number from 0"
+    assert refusal(parameters.configs, "published") == message
+
+
+def test_a_seed_offset_is_added_to_every_seed():
+    parameters = Parameters(seeds=[0, 7], variants={"A": {}, "B": {"seed_offset": 1000}})
+    seeds = {label: [run.seed for run in runs] for label, runs in parameters.configs("published").items()}
+    assert seeds == {"A": [0, 7], "B": [1000, 1007]}
 
 
 @pytest.mark.parametrize(
@@ -165,104 +216,263 @@ def test_a_variant_cannot_set_what_the_study_draws(field):
         ({"masks": "every"}, {}, "masks: got 'every' (str); should be 'first' or 'all'"),
     ],
 )
-def test_a_bad_variant_is_named_by_its_label(settings, variant, message):
-    study = Study(settings=settings, variants={"Good": {}, "My row": variant})
-    with pytest.raises(StudyError, match=rf"^variant '(Good|My row)': {re.escape(message)}$"):
-        study.configs()
+def test_a_faulty_variant_is_named_by_its_label(settings, variant, message):
+    parameters = Parameters(settings=settings, variants={"Good": {}, "My row": variant})
+    told = refusal(parameters.configs, "published")
+    assert re.fullmatch(rf"variant '(Good|My row)': {re.escape(message)}", told)
 
 
-def test_a_profile_cannot_leave_the_folder_of_reports():
-    with pytest.raises(StudyError, match=r"^parameters: profile: got '\.\./elsewhere' \(str\); "):
-        config.read(profile="../elsewhere")
-
-
-# What a file decides
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(StudyError) as caught:
-        config.read(tmp_path / "looss.yaml")
-    message = f"{tmp_path / 'looss.yaml'}: no such parameter file; those of the study are in {ROOT / 'params'}"
-    assert str(caught.value) == message
-
-
-@pytest.mark.parametrize(
-    "text, found",
-    [("- 1\n- 2\n", "list"), ("epochs 3\n", "str"), ("17\n", "int"), ("[]", "list"), ("false", "bool")],
-)
-def test_a_file_that_is_no_mapping_is_named(tmp_path, text, found):
-    [file] = written(tmp_path, odd=text)
-    with pytest.raises(StudyError) as caught:
-        config.read(file)
-    assert str(caught.value) == f"{file}: got a {found}; expected 'name: value' lines"
-
-
-@pytest.mark.parametrize(
-    "text, message", [("1: 2", "the name 1 is a int; names are text"), ("epochs: [1", "not YAML (")]
-)
-def test_a_file_that_is_not_yaml_of_names_is_named(tmp_path, text, message):
-    [file] = written(tmp_path, odd=text)
-    with pytest.raises(StudyError) as caught:
-        config.read(file)
-    assert str(caught.value).startswith(f"{file}: {message}")
-
-
-@pytest.mark.parametrize("offset", ["5", True, -1])
-def test_a_seed_offset_is_a_whole_number(offset):
-    with pytest.raises(StudyError, match=f"variant 'A': seed_offset: got {offset!r}; expected a whole number"):
-        Study(variants={"A": {"seed_offset": offset}}).configs()
-
-
-def test_a_variant_has_no_seed_of_its_own():
-    with pytest.raises(StudyError, match="variant 'A': seed: set by the study's seeds"):
-        Study(variants={"A": {"seed": 5}}).configs()
-
-
-def test_yaml_reads_1e_4_as_text_and_the_message_says_so(tmp_path):
-    [file] = written(tmp_path, rate="variants: {Slow: {learning_rate: 1e-4}, Fine: {learning_rate: 1.0e-4}}")
-    with pytest.raises(StudyError, match=r"^variant 'Slow': learning_rate: got '1e-4' \(str\); .*write 1\.0e-4\)$"):
-        config.read(file).configs()
-
-
-def test_a_later_file_wins_key_by_key_and_overrides_win_last(tmp_path):
-    files = written(
-        tmp_path,
-        family="family: loss\nepochs: 5\nseeds: [1, 2]\nvariants: {A: {}, B: {loss: kld}}",
-        empty="# nothing\n",
-        profile="epochs: 6\nbase_filters: 8\nvariants: {C: {loss: dice}}",
-    )
-    study = config.read(*files, base_filters=4)
-    assert (study.family, study.epochs, study.seeds, study.base_filters) == ("loss", 6, [1, 2], 4)
-    assert study.variants == {"C": {"loss": "dice"}}, "a mapping is replaced as a whole, as by papermill -f"
-
-
-def test_settings_and_size_hold_for_every_variant_and_a_variant_wins():
-    study = Study(
+def test_settings_and_size_apply_to_every_variant_and_a_variant_overrides_them():
+    parameters = Parameters(
         image_size=204,
         epochs=2,
         settings={"masks": "all", "shuffle": True},
         variants={"A": {}, "B": {"loss": "kld"}, "C": {"shuffle": False, "epochs": 9}},
     )
     size = {"image_size": 204, "masks": "all"}
-    assert study.configs() == {
+    assert parameters.configs("published") == {
         "A": [RunConfig(**size, epochs=2, shuffle=True)],
         "B": [RunConfig(**size, epochs=2, shuffle=True, loss="kld")],
         "C": [RunConfig(**size, epochs=9, shuffle=False)],
     }
 
 
-def test_seed_offset_is_added_to_every_seed():
-    study = Study(seeds=[0, 7], variants={"A": {}, "B": {"seed_offset": 1000}})
-    seeds = {label: [run.seed for run in runs] for label, runs in study.configs().items()}
-    assert seeds == {"A": [0, 7], "B": [1000, 1007]}
+# The study's folder
 
 
-def test_relative_folders_start_at_the_repository_and_absolute_ones_stay(tmp_path, monkeypatch):
+def test_the_study_is_the_current_folder_or_the_nearest_parent_that_is_one(study, tmp_path, monkeypatch):
+    inner = study / "notebooks" / "inner"
+    for name in ("params", "notebooks"):
+        (inner / name).mkdir(parents=True)
+        (tmp_path / name).mkdir()
+    (study / "data" / "phantom").mkdir(parents=True)
+    for current, expected in [
+        (study, study),
+        (study / "notebooks", study),
+        (study / "data" / "phantom", study),
+        (inner, inner),
+        (inner / "params", inner),
+        (tmp_path, tmp_path),
+    ]:
+        monkeypatch.chdir(current)
+        assert config.find_study_folder() == expected
+
+
+@pytest.mark.parametrize("name", ["params", "notebooks"])
+def test_a_folder_without_both_parameters_and_notebooks_is_not_a_study(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    study = Study(profile="laptop", data_dir="phantom", runs_dir=str(tmp_path))
-    assert study.data_path == ROOT / "data" / "phantom"
-    assert study.runs_path == tmp_path / "laptop"
-    assert study.report_path == ROOT / "reports" / "laptop"
+    assert refusal(config.find_study_folder) == (
+        f"{tmp_path}: not inside a study, which is a folder with params/ and notebooks/; "
+        "change to your checkout of the study first"
+    )
+
+
+def test_two_checkouts_share_one_package_and_keep_their_own_files(tmp_path, monkeypatch):
+    parameters = Parameters(profile="tiny", data_dir="phantom")
+    for name, epochs in (("first", 3), ("second", 5)):
+        (tmp_path / name / "notebooks").mkdir(parents=True)
+        (tmp_path / name / "params").mkdir()
+        write_files(tmp_path / name / "params", tiny=f"profile: tiny\nepochs: {epochs}")
+    for name, epochs in (("first", 3), ("second", 5), ("first", 3)):
+        monkeypatch.chdir(tmp_path / name)
+        assert config.read_profile("tiny").epochs == epochs
+        for path in (parameters.data_path, parameters.runs_path, parameters.report_path, parameters.tables_path):
+            assert path.is_relative_to(tmp_path / name)
+
+
+def test_relative_folders_start_at_the_study_and_absolute_ones_stay(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(study / "notebooks")
+    parameters = Parameters(profile="laptop", data_dir="phantom", runs_dir=str(tmp_path))
+    assert parameters.data_path == study / "data" / "phantom"
+    assert parameters.runs_path == tmp_path / "laptop"
+    assert parameters.report_path == study / "reports" / "laptop"
+    assert parameters.results_path == study / "reports" / "laptop" / "results"
+    assert parameters.tables_path == study / "reports" / "laptop" / "tables"
+    relative = Parameters(profile="laptop", data_dir="images")
+    assert relative.data_path == study / "images"
+    assert relative.runs_path == study / "runs" / "laptop"
+
+
+def test_a_report_of_its_own_name_shares_the_runs_of_its_profile(study):
+    parameters = Parameters(profile="laptop", report="all-masks")
+    assert parameters.report_path == study / "reports" / "all-masks"
+    assert parameters.runs_path == study / "runs" / "laptop"
+
+
+@pytest.mark.parametrize("name", ["profile", "report"])
+def test_a_profile_or_report_cannot_leave_the_folder_of_reports(name):
+    told = refusal(config.read_parameters, **{name: "../elsewhere"})
+    assert told.startswith(f"parameters: {name}: got '../elsewhere' (str); ")
+
+
+def test_pages_are_the_numbered_notebooks_and_the_gallery_only_where_pixels_may_be_shown(study):
+    for name in ("10_late", "2_second", "1_first", "gallery", "explore"):
+        (study / "notebooks" / f"{name}.ipynb").touch()
+    assert Parameters(show_pixels=False).pages == ["1_first", "2_second"]
+    assert Parameters(show_pixels=True).pages == ["1_first", "2_second", "gallery"]
+
+
+# Parameter files
+
+
+def test_a_missing_file_is_named_with_those_that_are_there(study):
+    write_files(study / "params", smoke="", laptop="")
+    file = study / "params" / "lapptop.yaml"
+    message = f"{file}: no such parameter file; in this folder there are: laptop, smoke"
+    assert refusal(config.read_parameters, file) == message
+    assert refusal(config.read_profile, "lapptop") == message
+    elsewhere = study / "elsewhere" / "tiny.yaml"
+    assert refusal(config.read_parameters, elsewhere) == (
+        f"{elsewhere}: no such parameter file; in this folder there are: none"
+    )
+
+
+@pytest.mark.parametrize(
+    "text, kind",
+    [("- 1\n- 2\n", "list"), ("epochs 3\n", "str"), ("17\n", "int"), ("[]", "list"), ("false", "bool")],
+)
+def test_a_file_that_is_not_a_mapping_is_named(tmp_path, text, kind):
+    [file] = write_files(tmp_path, odd=text)
+    assert refusal(config.read_parameters, file) == f"{file}: got a {kind}; expected 'name: value' lines"
+
+
+@pytest.mark.parametrize(
+    "text, message", [("1: 2", "the name 1 is a int; names are text"), ("epochs: [1", "not YAML (")]
+)
+def test_a_file_that_is_not_yaml_with_names_is_named(tmp_path, text, message):
+    [file] = write_files(tmp_path, odd=text)
+    assert refusal(config.read_parameters, file).startswith(f"{file}: {message}")
+
+
+def test_each_faulty_value_is_named_with_the_file_that_it_comes_from(tmp_path):
+    family, profile = write_files(tmp_path, family="seeds: [0]\nepoch: 3", profile="epochs: '3'\nimage_size: 301")
+    told = refusal(config.read_parameters, family, profile, base_filters=3)
+    faults = dict(fault.split(": ", 1) for fault in told.split("; ") if fault.startswith(("/", "parameters")))
+    assert faults.keys() == {str(family), str(profile), "parameters"}
+    assert faults[str(family)] == "unknown parameter 'epoch'"
+    assert faults[str(profile)] == "epochs: got '3' (str)"
+    assert faults["parameters"] == "base_filters: got 3 (int)"
+
+
+def test_a_size_that_does_not_pool_evenly_is_named_with_its_file(tmp_path):
+    [file] = write_files(tmp_path, profile="image_size: 301")
+    message = "image_size: got 301; with 'valid' padding the network takes 188 + 16 k pixels: use 300"
+    assert refusal(config.read_parameters, file) == f"{file}: {message}"
+    assert refusal(config.read_parameters, file, image_size=302) == f"parameters: {message.replace('301', '302')}"
+
+
+def test_the_last_file_that_gives_a_value_is_to_blame_for_it(tmp_path):
+    files = write_files(tmp_path, first="epochs: 1", second="epochs: 0")
+    assert refusal(config.read_parameters, *files).startswith(f"{files[1]}: epochs: got 0 (int)")
+    assert config.read_parameters(*reversed(files)).epochs == 1
+
+
+def test_yaml_reads_1e_4_as_text_and_the_message_says_so(tmp_path):
+    [file] = write_files(tmp_path, rate="variants: {Slow: {learning_rate: 1e-4}, Fine: {learning_rate: 1.0e-4}}")
+    parameters = config.read_parameters(file)
+    assert refusal(parameters.configs, "published") == (
+        "variant 'Slow': learning_rate: got '1e-4' (str); should be a valid number"
+        " (YAML reads 1e-4 as text: write 1.0e-4)"
+    )
+
+
+def test_a_later_file_wins_key_by_key_and_overrides_win_last(tmp_path):
+    files = write_files(
+        tmp_path,
+        family="family: loss\nepochs: 5\nseeds: [1, 2]\nvariants: {A: {}, B: {loss: kld}}",
+        empty="# nothing\n",
+        profile="epochs: 6\nbase_filters: 8\nvariants: {C: {loss: dice}}",
+    )
+    parameters = config.read_parameters(*files, base_filters=4)
+    assert (parameters.family, parameters.epochs, parameters.seeds) == ("loss", 6, [1, 2])
+    assert parameters.base_filters == 4
+    assert parameters.variants == {"C": {"loss": "dice"}}, "a mapping is replaced as a whole, as by papermill -f"
+
+
+# Families and sections
+
+
+def test_a_family_is_a_numbered_notebook_with_a_parameter_file_of_its_name(study):
+    for name in ("0_dataset", "2_loss", "1_depth", "3_mechanisms", "4_width", "attention"):
+        (study / "notebooks" / f"{name}.ipynb").touch()
+    write_files(
+        study / "params",
+        loss="family: loss",
+        depth="family: depth",
+        mechanisms="sections: {}",
+        width="family: breadth",
+        attention="family: attention",
+        smoke="profile: smoke",
+    )
+    assert config.families() == ["depth", "loss"]
+
+
+def test_a_family_takes_its_size_and_settings_from_the_parameters(study):
+    write_files(study / "params", loss="family: loss\nepochs: 9\nvariants: {KLD: {loss: kld}}")
+    parameters = Parameters(profile="tiny", epochs=4, seeds=[3], family="depth", variants={"A": {}}, folds=[2])
+    family = config.read_family("loss", parameters)
+    assert (family.family, family.variants, family.heldout_variants) == ("loss", {"KLD": {"loss": "kld"}}, {})
+    assert (family.profile, family.epochs, family.seeds, family.folds) == ("tiny", 4, [3], [2])
+
+
+SECTIONS = """
+sizes:
+  small: {image_size: 32, epochs: 9, padding: same}
+trajectory: {size: small, steps: 256, batch_size: 8}
+quick:
+  smoke:
+    sizes: {small: {image_size: 16, epochs: 1, padding: same}}
+    trajectory: {size: small, steps: 4, batch_size: 4}
+    first: 2
+sections:
+  collapse: {notebook: 2_optimization, size: small, seeds: [0, 1], variants: {A: {}}}
+  leakage: {notebook: 5_mechanisms, size: heldout, variants: {}}
+"""
+
+
+def test_sections_are_read_with_the_profiles_sizes(study):
+    write_files(study / "params", mechanisms=SECTIONS)
+    heldout = {"image_size": 64, "epochs": 40}
+    sections = config.read_sections(Parameters(profile="laptop", precision="mixed_bfloat16", heldout=heldout))
+    assert sections.sizes == {
+        "small": {"image_size": 32, "epochs": 9, "padding": "same"},
+        "heldout": {"precision": "mixed_bfloat16", "image_size": 64, "epochs": 40},
+    }
+    assert sections.trajectory.steps == 256
+    assert list(sections.sections) == ["collapse", "leakage"]
+    assert (sections.sections["collapse"].seeds, sections.sections["leakage"].seeds) == ([0, 1], [0])
+
+
+def test_a_quick_profile_has_sizes_and_a_trajectory_of_its_own(study):
+    write_files(study / "params", mechanisms=SECTIONS)
+    sections = config.read_sections(Parameters(profile="smoke", heldout={"image_size": 32}))
+    assert sections.sizes == {
+        "small": {"image_size": 16, "epochs": 1, "padding": "same"},
+        "heldout": {"precision": "float32", "image_size": 32},
+    }
+    assert sections.trajectory.steps == 4
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("seeds: [0, 1]", "seed: [0, 1]", "unknown parameter 'sections.collapse.seed'"),
+        ("seeds: [0, 1]", "seeds: 1", "sections.collapse.seeds: got 1 (int); should be a valid list"),
+        ("seeds: [0, 1]", "folds: [5]", "sections.collapse.folds.0: got 5 (int); should be less than 5"),
+        ("size: heldout", "size: large", "sections.leakage.size: got 'large'; expected one of small, heldout"),
+        ("steps: 256", "steps: 0", "trajectory.steps: got 0 (int); should be greater than or equal to 1"),
+        ("small, steps: 256", "big, steps: 256", "trajectory.size: got 'big'; expected one of small, heldout"),
+        ("small, steps: 4", "big, steps: 4", "quick.smoke.trajectory.size: got 'big'; expected one of small, heldout"),
+        ("sizes: {small:", "sizes: {tiny:", "quick.smoke.sizes: no size 'small'; expected small"),
+        ("first: 2", "", "quick.smoke.first: missing; it has no default"),
+        ("quick:", "quik:", "unknown parameter 'quik'; known are sizes, trajectory, quick, sections"),
+    ],
+)
+def test_a_fault_in_the_sections_is_named_with_file_and_parameter(study, old, new, message):
+    assert SECTIONS.count(old) == 1
+    [file] = write_files(study / "params", mechanisms=SECTIONS.replace(old, new))
+    assert refusal(config.read_sections, Parameters()).startswith(f"{file}: {message}")
 
 
 # A notebook's parameters
@@ -270,39 +480,106 @@ def test_relative_folders_start_at_the_repository_and_absolute_ones_stay(tmp_pat
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
-    """A fresh kernel without its transport: real cells, counted as IPython counts them."""
+    """Return a fresh kernel without its transport: real cells, recorded as IPython records them."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     settings = Config()
     settings.HistoryManager.enabled = False
-    return InteractiveShell(config=settings, user_ns={"of_notebook": config.of_notebook})
+    return InteractiveShell(config=settings, user_ns={"read_notebook": config.read_notebook})
 
 
-def cell(shell, code):
-    return shell.run_cell(code, store_history=True)
+READ = "parameters = read_notebook(globals())"
+"""Second cell of every notebook."""
 
 
-def test_a_notebook_reads_the_rows_of_its_family(shell):
-    cell(shell, "family = 'loss'\nvariants = {}\nepochs = 2\nimage_size = 204")
-    cell(shell, "study = of_notebook(globals())")
-    assert shell.user_ns["study"] == config.read(ROOT / "params" / "loss.yaml", epochs=2, image_size=204)
+def run_cells(shell, *cells):
+    """Run cells one after another and return the parameters; raise what the last cell raises."""
+    for cell in cells:
+        result = shell.run_cell(cell, store_history=True)
+    result.raise_error()
+    return shell.user_ns["parameters"]
 
 
-def test_a_notebook_refuses_a_misspelt_parameter(shell):
-    cell(shell, "family = 'loss'\nepochs = 2")
-    cell(shell, "epohcs = 3")
-    with pytest.raises(StudyError, match=r"^parameters: unknown parameter 'epohcs'; known are "):
-        cell(shell, "of_notebook(globals())").raise_error()
+PARAMETER_CELL = """
+profile: str = "smoke"  # the study's size
+report: str = None
+data_dir: str = None
+seeds: list = None
+settings: dict = None
+image_size: int = None
+base_filters: int = None
+epochs: int = None
+precision: str = None
+folds: list = None
+heldout: dict = None
+family: str = "loss"
+variants: dict = None
+heldout_variants: dict = None
+"""
 
 
-def test_names_of_later_cells_are_no_parameters_when_a_cell_is_run_again(shell):
-    cell(shell, "family = 'loss'\nepochs = 2")
-    cell(shell, "study = of_notebook(globals())")
-    cell(shell, "answer = 'computed further down'")
-    cell(shell, "again = of_notebook(globals())").raise_error()
-    assert shell.user_ns["again"] == shell.user_ns["study"]
+def test_a_parameter_left_at_none_is_read_from_the_profile_and_the_family(shell, committed):
+    parameters = run_cells(shell, PARAMETER_CELL, READ)
+    assert parameters == config.read_parameters("params/loss.yaml", "params/smoke.yaml")
+    assert (parameters.data_dir, parameters.image_size, parameters.heldout["epochs"]) == ("phantom", 236, 3)
+    assert list(parameters.variants) == PUBLISHED["loss"]
 
 
-# Names and digests
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_name_of_a_profile_alone_gives_all_of_its_values(shell, committed, profile):
+    parameters = run_cells(shell, PARAMETER_CELL, f"# Parameters\nprofile = {profile!r}\n", READ)
+    assert parameters == config.read_parameters("params/loss.yaml", f"params/{profile}.yaml")
+    content = config.read_yaml(REPOSITORY / "params" / f"{profile}.yaml")
+    assert {name: getattr(parameters, name) for name in content} == content
+
+
+def test_values_given_to_a_notebook_win_over_the_files_even_where_they_are_false_or_empty(shell, committed):
+    parameters = run_cells(shell, PARAMETER_CELL, "train_missing = False\nvariants = {}\nepochs = 2\nfolds = [4]", READ)
+    assert (parameters.train_missing, parameters.variants, parameters.epochs) == (False, {}, 2)
+    assert parameters.folds == [4]
+    assert list(parameters.heldout_variants) != []
+
+
+def test_a_notebook_may_be_run_in_the_folder_of_notebooks(shell, study, monkeypatch):
+    write_files(study / "params", smoke="profile: smoke\nepochs: 3", loss="family: loss")
+    monkeypatch.chdir(study / "notebooks")
+    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 3
+
+
+def test_a_parameter_mistyped_on_papermills_command_line_is_refused(shell, committed):
+    with pytest.raises(StudyError, match=r"^parameters: unknown parameter 'epohcs'; known are image_size, "):
+        run_cells(shell, PARAMETER_CELL, "# Parameters\nepohcs = 3", READ)
+
+
+def test_a_parameter_mistyped_in_the_first_cell_is_refused_until_it_is_corrected(shell, committed):
+    mistyped = PARAMETER_CELL.replace("epochs", "epohcs")
+    with pytest.raises(StudyError, match="unknown parameter 'epohcs'"):
+        run_cells(shell, mistyped, READ)
+    with pytest.raises(StudyError, match="unknown parameter 'epohcs'"):
+        run_cells(shell, READ)
+    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 3
+
+
+def test_names_of_later_cells_are_not_taken_for_parameters_when_a_cell_is_run_again(shell, committed):
+    first = run_cells(shell, PARAMETER_CELL, READ)
+    later = ("answer = 'computed further down'", "import math\nepohcs = math.pi", "%pwd", "digits: int = 3")
+    assert run_cells(shell, *later, READ) == first
+    assert run_cells(shell, PARAMETER_CELL, READ) == first
+
+
+def test_a_parameter_mistyped_late_is_refused_when_the_cells_are_run_again(shell, committed):
+    run_cells(shell, PARAMETER_CELL, READ, "answer = 42")
+    with pytest.raises(StudyError, match="unknown parameter 'epohcs'"):
+        run_cells(shell, PARAMETER_CELL.replace("epochs", "epohcs"), READ)
+
+
+def test_an_unknown_profile_is_named_with_the_files_that_there_are(shell, study):
+    write_files(study / "params", smoke="profile: smoke", loss="family: loss")
+    message = f"{study / 'params' / 'lapptop.yaml'}: no such parameter file; in this folder there are: loss, smoke"
+    with pytest.raises(StudyError, match=f"^{re.escape(message)}$"):
+        run_cells(shell, PARAMETER_CELL, "profile = 'lapptop'", READ)
+
+
+# Names, labels and digests
 
 
 @pytest.mark.parametrize(
@@ -316,10 +593,37 @@ def test_names_of_later_cells_are_no_parameters_when_a_cell_is_run_again(shell):
         (ADAM | {"schedule": "exponential"}, "optimizer-adam_schedule-exponential"),
         ({"momentum": 0.0, "schedule": "exponential"}, "momentum-0.0_schedule-exponential"),
         ({"shuffle": True, "upsampling": "Conv2DTranspose"}, "upsampling-Conv2DTranspose_shuffle-True"),
+        ({"protocol": "heldout", "image_size": 32, "fold": 2, "seed": 7}, "baseline"),
+        ({"protocol": "heldout", "image_size": 32, "split": "random", "loss": "lesion-dice+bce"},
+         "loss-lesion-dice+bce_split-random"),
+    ],
+)  # fmt: skip
+def test_a_name_gives_the_settings_that_differ_from_the_baseline_except_size_seed_and_fold(fields, name):
+    assert RunConfig(**fields).name == name
+
+
+@pytest.mark.parametrize(
+    "fields, label",
+    [
+        ({}, "published/300px-64f-75e/baseline/fold0-seed0"),
+        ({"base_filters": 16, "loss": "kld", "seed": 3}, "published/300px-16f-75e/loss-kld/fold0-seed3"),
+        ({"epochs": 5, "precision": "mixed_bfloat16"}, "published/300px-64f-5e-bfloat16/baseline/fold0-seed0"),
+        ({"protocol": "heldout", "image_size": 64, "fold": 3, "seed": 8}, "heldout/64px-64f-75e/baseline/fold3-seed8"),
     ],
 )
-def test_a_name_says_what_differs_from_the_baseline_but_size_and_seed(fields, name):
-    assert RunConfig(**fields).name == name
+def test_a_label_gives_protocol_size_name_fold_and_seed(fields, label):
+    assert RunConfig(**fields).label == label
+
+
+def change(field):
+    """Return two configurations that differ in one field."""
+    # 300 pixels are for the unpadded network, 304 for the padded one; Adam has no momentum.
+    base = RunConfig(**ADAM if field == "optimizer" else {})
+    if field == "padding":
+        base = base.model_copy(update={"image_size": 304})
+    if field == "optimizer":
+        base = base.model_copy(update={"optimizer": "sgd"})
+    return base, RunConfig(**base.model_dump() | {field: OTHER[field]})
 
 
 def test_every_field_with_a_second_value_is_tried():
@@ -327,20 +631,23 @@ def test_every_field_with_a_second_value_is_tried():
 
 
 @pytest.mark.parametrize("field", OTHER)
-def test_a_digest_changes_with_every_field_and_not_with_one_left_out(field):
-    # 300 pixels are for the unpadded network, 304 for the padded one; Adam has no momentum.
-    base = RunConfig(**ADAM if field == "optimizer" else {})
-    if field == "padding":
-        base = base.model_copy(update={"image_size": 304})
-    if field == "optimizer":
-        base = base.model_copy(update={"optimizer": "sgd"})
-    changed = RunConfig(**base.model_dump() | {field: OTHER[field]})
+def test_label_and_digest_change_with_every_field(field):
+    base, changed = change(field)
+    assert changed.label != base.label
     assert changed.digest() != base.digest()
     assert changed.digest(without=frozenset({field})) == base.digest()
     assert changed.digest(without=frozenset({"fold"})) == changed.digest(), "fold is at its default"
 
 
-def test_a_digest_is_eight_digits_that_fields_at_their_default_leave_alone():
+@pytest.mark.parametrize("other", [{"split": "random"}, {"fold": 1}, {"patience": 3}, {"patience": 0}])
+def test_label_and_digest_of_a_heldout_run_change_with_its_part_of_the_images(other):
+    base = RunConfig(protocol="heldout", image_size=32)
+    changed = RunConfig(protocol="heldout", image_size=32, **other)
+    assert changed.label != base.label
+    assert changed.digest() != base.digest()
+
+
+def test_a_digest_is_eight_digits_that_do_not_depend_on_fields_at_their_default():
     # SHA-256 of '[{}]', so that a field added with a default renames no finished run.
     assert RunConfig().digest() == "e10808d4"
     assert RunConfig(learning_rate=0.01, seed=0, momentum=0.9).digest() == RunConfig().digest()
@@ -353,35 +660,99 @@ def test_a_digest_tells_its_extras_apart():
     assert len(set(digests)) == 5
 
 
-# The study's own files
-
-PUBLISHED = {
-    "upsampling": ["Upsampling2D", "Conv2DTranspose"],
-    "optimization": ["SGD + fixed LR", "Adam + fixed LR", "SGD + decaying LR", "Adam + decaying LR"],
-    "loss": ["KLD", "DICE", "BCE"],
-    "data": ["No preprocess", "Resize+Norm+Std+Aug."],
-}
-"""The rows of the paper's Tables 1 to 4."""
+# Version of code
 
 
-def test_families_are_the_papers_tables_in_order():
-    assert list(FAMILIES) == list(PUBLISHED)
+def version_of(tmp_path, text):
+    """Return the version of a module with this source."""
+
+    class Module:
+        __file__ = tmp_path / "module.py"
+
+    Module.__file__.write_text(text, encoding="utf-8")
+    return config.code_version(Module)
+
+
+CODE = '''
+"""Compute something."""
+
+LIMIT = 3
+"""Largest value."""
+
+
+class Thing:
+    """A thing."""
+
+    def double(self, value):
+        """Return twice the value."""
+        return min(2 * value, LIMIT)  # never too much
+'''
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("Compute something.", "Compute something else."),
+        ('"""Largest value."""', '"""Value that is never exceeded."""'),
+        ("A thing.", "Something."),
+        ("Return twice the value.", "Double the value.\n\n        Never more than the limit.\n        "),
+        ("  # never too much", ""),
+        ('        """Return twice the value."""\n', ""),
+        ("LIMIT = 3", "# A comment.\nLIMIT = (\n    3\n)\n"),
+        ('"""A thing."""\n\n', '"""A thing."""\n\n\n'),
+    ],
+)
+def test_comments_docstrings_and_layout_do_not_change_the_version_of_code(tmp_path, old, new):
+    assert CODE.count(old) == 1
+    assert version_of(tmp_path, CODE.replace(old, new)) == version_of(tmp_path, CODE)
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("LIMIT = 3", "LIMIT = 4"),
+        ("LIMIT = 3", "LIMIT = '3'"),
+        ("2 * value", "value * 2"),
+        ("return min(2 * value, LIMIT)", "min(2 * value, LIMIT)"),
+        ("(self, value)", "(self, value=0)"),
+        ("double", "twice"),
+    ],
+)
+def test_every_change_of_a_statement_changes_the_version_of_code(tmp_path, old, new):
+    assert version_of(tmp_path, CODE.replace(old, new)) != version_of(tmp_path, CODE)
+
+
+def test_a_function_of_nothing_but_a_docstring_has_a_version(tmp_path):
+    texts = ['def f():\n    """Do nothing."""\n', "def f():\n    'Wait.'\n", "def f():\n    pass\n"]
+    assert len({version_of(tmp_path, text) for text in texts}) == 1
+
+
+def test_the_version_of_several_modules_changes_with_each_of_them(tmp_path):
+    assert len(config.code_version(config)) == 8
+    assert config.code_version(config, yaml) != config.code_version(config) != config.code_version(yaml)
+
+
+# The committed files
+
+
+def test_families_are_the_papers_tables_in_order(committed):
+    assert config.families() == list(PUBLISHED)
 
 
 @pytest.mark.parametrize("name, labels", PUBLISHED.items())
-@pytest.mark.parametrize("profile", ["smoke", "laptop", "paper"])
-def test_a_familys_rows_are_the_papers(profile, name, labels):
-    study = config.family(name, profile)
-    assert (study.family, study.profile, list(study.configs())) == (name, profile, labels)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_rows_of_a_family_are_the_papers(committed, profile, name, labels):
+    family = config.read_family(name, config.read_profile(profile))
+    assert (family.family, family.profile, list(family.configs("published"))) == (name, profile, labels)
 
 
-def test_the_published_baseline_stands_in_three_tables():
-    rows = {
-        (name, label)
-        for name in FAMILIES
-        for label, runs in config.family(name, "paper").configs().items()
-        if runs[0] == RunConfig()
-    }
+def test_the_published_baseline_is_a_row_of_three_tables(committed):
+    rows = set()
+    paper = config.read_profile("paper")
+    for name in PUBLISHED:
+        for label, runs in config.read_family(name, paper).configs("published").items():
+            if runs[0] == RunConfig():
+                rows.add((name, label))
     assert rows == {
         ("upsampling", "Upsampling2D"),
         ("optimization", "SGD + fixed LR"),
@@ -389,40 +760,13 @@ def test_the_published_baseline_stands_in_three_tables():
     }
 
 
-def test_distinct_is_nine_runs_a_seed():
-    small = {"base_filters": 16, "precision": "mixed_bfloat16"}
-    assert config.distinct(config.read(ROOT / "params" / "laptop.yaml")) == [
-        RunConfig(**small),
-        RunConfig(**small, upsampling="Conv2DTranspose"),
-        RunConfig(**small, **ADAM),
-        RunConfig(**small, momentum=0.0, schedule="exponential"),
-        RunConfig(**small, **ADAM, schedule="exponential"),
-        RunConfig(**small, loss="kld"),
-        RunConfig(**small, loss="dice"),
-        RunConfig(**small, seed=1000),
-        RunConfig(**small, preprocessing="code"),
-    ]
+def test_a_profile_is_named_like_its_file(committed):
+    assert [config.read_profile(name).profile for name in PROFILES] == list(PROFILES)
 
 
-def test_distinct_gives_every_row_its_first_seed_before_any_has_its_second():
-    runs = config.distinct(config.read(ROOT / "params" / "paper.yaml"))
-    seeds = [run.seed % 1000 for run in runs]
-    assert [seeds.count(seed) for seed in (0, 1, 2)] == [9, 9, 9]
-    assert all(before <= after for before, after in pairwise(seeds))
-    assert all(
-        (run.image_size, run.base_filters, run.epochs, run.precision) == (300, 64, 75, "float32") for run in runs
-    )
-
-
-def test_distinct_keeps_the_studys_settings_and_size():
-    runs = config.distinct(config.read(ROOT / "params" / "smoke.yaml", epochs=1, settings={"masks": "all"}))
-    assert len(runs) == 9
-    assert {(run.epochs, run.masks, run.image_size) for run in runs} == {(1, "all", 236)}
-
-
-def test_only_phantoms_are_shown():
-    shown = {name: config.read(ROOT / "params" / f"{name}.yaml") for name in ("smoke", "laptop", "paper")}
-    assert {name: (study.show_pixels, study.data_dir) for name, study in shown.items()} == {
+def test_only_phantoms_may_be_shown(committed):
+    shown = {name: config.read_profile(name) for name in PROFILES}
+    assert {name: (parameters.show_pixels, parameters.data_dir) for name, parameters in shown.items()} == {
         "smoke": (True, "phantom"),
         "laptop": (False, ""),
         "paper": (False, ""),

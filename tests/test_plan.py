@@ -4,6 +4,7 @@ import shutil
 import time
 from datetime import datetime
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -11,179 +12,227 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busi import config, plan, runs, study
-from busi.dataset import catalog
-from busi.mechanisms import experiments
+from busi.dataset.catalog import load_catalog
+from busi.runs import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
 
+BASELINE = "published/300px-64f-4e/baseline/fold0-seed0"
+TRANSPOSED = "published/300px-64f-4e/upsampling-Conv2DTranspose/fold0-seed0"
 
-@pytest.fixture
-def asked(tmp_path, monkeypatch, phantom_dir):
-    """Two variants and two seeds under the published protocol, one variant and one fold held out; 4 epochs each."""
-    monkeypatch.setattr(config, "ROOT", tmp_path)
-    (tmp_path / "params").mkdir()
-    families = {name: {"family": name} for name in config.FAMILIES}
-    families["upsampling"]["variants"] = {"Up": {}, "Transposed": {"upsampling": "Conv2DTranspose"}}
-    families["loss"]["heldout_variants"] = {"BCE": {}}
-    experiments = {
-        "sizes": {"small": {"image_size": 32, "padding": "same", "epochs": 2}},
-        "quick": {},
-        "sections": {"ladder": {"size": "small", "variants": {"rebuilt": {}}}},
-    }
-    (tmp_path / "params" / "mechanisms.yaml").write_text(yaml.safe_dump(experiments))
-    profile = {
+FILES = {
+    "tiny": {
         "profile": "tiny",
-        "data_dir": str(phantom_dir),
         "epochs": 4,
         "seeds": [0, 1],
         "heldout": {"image_size": 32, "epochs": 4},
         "folds": [2],
-    }
-    for name, content in (families | {"tiny": profile}).items():
-        (tmp_path / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    return config.read(tmp_path / "params" / "tiny.yaml")
-
-
-def checkpoint(asked, label, seconds):
-    """What training leaves of a run's first epochs."""
-    (run,) = [run for run in config.distinct(asked) if run.label == label]
-    folder = study.store(asked).work(run, catalog.of(asked).fingerprint) / f"epoch-{len(seconds):04d}"
-    folder.mkdir(parents=True)
-    rows = "".join(f"{epoch},0.3,{value}\n" for epoch, value in enumerate(seconds, 1))
-    (folder / "history.csv").write_text(f"epoch,loss,seconds\n{rows}")
-    (folder / runs.STATE).write_bytes(b"weights")
-    return run, folder
+    },
+    "upsampling": {"family": "upsampling", "variants": {"Up": {}, "Transposed": {"upsampling": "Conv2DTranspose"}}},
+    "loss": {"family": "loss", "heldout_variants": {"BCE": {}}},
+    "mechanisms": {
+        "sizes": {"small": {"image_size": 32, "padding": "same", "epochs": 2}},
+        "trajectory": {"size": "small", "steps": 1, "batch_size": 1},
+        "sections": {"ladder": {"notebook": "3_mechanisms", "size": "small", "variants": {"rebuilt": {}}}},
+    },
+}
+"""Two variants and two seeds under the published protocol, one variant and one fold held out, and one section's run."""
 
 
 @pytest.fixture
-def planned(asked):
-    run, folder = checkpoint(asked, "published/baseline/fold0-seed0", [10.0, 20.0, 30.0, 100.0])
-    study.store(asked).finish(run, catalog.of(asked).fingerprint, folder, {"seconds": 160.0}, {"python": "3"})
-    checkpoint(asked, "published/upsampling-Conv2DTranspose/fold0-seed0", [20.0, 40.0])
-    return plan.table(asked)
+def parameters(tmp_path, monkeypatch, phantom_dir):
+    """Return the parameters of the study of `FILES`, which is the current folder."""
+    for name in ("params", "notebooks"):
+        (tmp_path / name).mkdir()
+    for name, content in FILES.items():
+        (tmp_path / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    for stem in ("1_upsampling", "2_loss", "3_mechanisms"):
+        (tmp_path / "notebooks" / f"{stem}.ipynb").touch()
+    monkeypatch.chdir(tmp_path)
+    return config.read_profile("tiny", data_dir=str(phantom_dir))
 
 
-def test_what_is_left_at_the_median_speed_of_the_same_size(planned):
+def open_store(parameters):
+    return study.open_store(parameters, load_catalog(parameters))
+
+
+def write_checkpoint(parameters, label, seconds):
+    """Write what training leaves of a run's first epochs."""
+    run_config = study.list_runs(parameters)[label]
+    folder = open_store(parameters).work(run_config) / f"epoch-{len(seconds):04d}"
+    folder.mkdir(parents=True)
+    rows = "".join(f"{epoch},0.3,{value}\n" for epoch, value in enumerate(seconds, 1))
+    (folder / "history.csv").write_text(f"epoch,loss,seconds\n{rows}", encoding="utf-8")
+    (folder / runs.STATE).write_bytes(b"weights")
+    return run_config, folder
+
+
+def finish(parameters, label, seconds):
+    """Finish a run whose epochs took ``seconds``."""
+    run_config, folder = write_checkpoint(parameters, label, seconds)
+    names = load_catalog(parameters).table.name[:1].to_numpy(dtype=str)
+    np.savez(folder / "predictions.npz", test_names=names, test_probability=np.zeros((1, 32, 32), np.float32))
+    outcome = {"seconds": sum(seconds), "scaling": {"mean": 0.0, "deviation": 1.0}}
+    open_store(parameters).finish(run_config, folder, outcome, {"python": "3"})
+
+
+@pytest.fixture
+def planned(parameters):
+    finish(parameters, BASELINE, [10.0, 20.0, 30.0, 100.0])
+    write_checkpoint(parameters, TRANSPOSED, [20.0, 40.0])
+    return plan.plan_runs(parameters)
+
+
+# The plan
+
+
+def test_the_time_left_is_estimated_at_the_median_speed_of_the_same_size(planned):
     published = planned[(planned.protocol == "published") & (planned.image_size == 300)].set_index("run")
     assert published.state.to_dict() == {
-        "published/baseline/fold0-seed0": "finished",
-        "published/upsampling-Conv2DTranspose/fold0-seed0": "unfinished",
-        "published/baseline/fold0-seed1": "missing",
-        "published/upsampling-Conv2DTranspose/fold0-seed1": "missing",
+        BASELINE: "finished",
+        TRANSPOSED: "unfinished",
+        BASELINE.replace("seed0", "seed1"): "missing",
+        TRANSPOSED.replace("seed0", "seed1"): "missing",
     }
     # The six epochs took 25 s in the median.
     assert published.seconds.tolist() == [0, 2 * 25, 4 * 25, 4 * 25]
     heldout = planned[planned.protocol == "heldout"]
-    assert heldout.run.tolist() == ["heldout/baseline/fold2-seed2", "heldout/baseline/fold2-seed7"]
+    folder = "heldout/32px-64f-4e/baseline"
+    assert heldout.run.tolist() == [f"{folder}/fold2-seed2", f"{folder}/fold2-seed7"]
     assert heldout.seconds.isna().all()
-    assert planned.run.tolist()[-1] == "mechanisms/ladder/published/padding-same/fold0-seed0"
+    assert planned.run.tolist()[-1] == "published/32px-64f-2e/padding-same/fold0-seed0"
+    assert planned.run.tolist() == list(study.list_runs(config.read_profile("tiny")))
 
 
-def test_planning_changes_nothing(planned, asked, tmp_path):
+def test_planning_changes_nothing(planned, parameters, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    plan.table(asked)
+    plan.plan_runs(parameters)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_the_plan_in_sentences(planned, asked):
-    assert plan.described(asked, planned, workers=2).splitlines() == [
-        "tiny: 7 runs; 1 finished, 1 under way, 5 not begun",
-        "  published/upsampling-Conv2DTranspose/fold0-seed0: after epoch 2 of 4",
+def test_a_run_whose_results_are_gathered_is_finished_without_its_folder(planned, parameters):
+    group = study.find_group(parameters, "published/upsampling")
+    study.gather_results(parameters, group, load_catalog(parameters), train=False)
+    shutil.rmtree(open_store(parameters).folder(group.configs[0]))
+    again = plan.plan_runs(parameters).set_index("run")
+    assert (again.state[BASELINE], again.seconds[BASELINE]) == ("finished", 0)
+    # Its epochs are gone, so that those of the unfinished run are the only ones timed.
+    assert (again.state[TRANSPOSED], again.seconds[TRANSPOSED]) == ("unfinished", 2 * 30)
+
+
+def test_a_run_that_continues_a_shorter_one_has_only_its_other_epochs_left(planned, parameters):
+    longer = parameters.model_copy(update={"epochs": 10})
+    again = plan.plan_runs(longer).set_index("run")
+    label = BASELINE.replace("-4e", "-10e")
+    assert (again.state[label], again.epoch[label], again.epochs[label]) == ("unfinished", 4, 10)
+    # The four epochs took 25 s in the median.
+    assert again.seconds[label] == 6 * 25
+
+
+def test_a_run_in_its_first_epoch_is_in_training(parameters):
+    label, run_config = next(iter(study.list_runs(parameters).items()))
+    open_store(parameters).work(run_config).mkdir(parents=True)
+    planned = plan.plan_runs(parameters).set_index("run").loc[label]
+    assert (planned.state, planned.epoch, planned.epochs) == ("unfinished", 0, 4)
+
+
+def test_a_checkpoint_that_training_replaces_in_the_meantime_is_looked_for_again(parameters, monkeypatch):
+    """Between finding the newest epoch and reading it, the next one has taken its place."""
+    _, folder = write_checkpoint(parameters, BASELINE, [10.0, 20.0])
+    history = Run.history.func
+
+    def overtaken(self):
+        if self.folder == folder and folder.is_dir():
+            write_checkpoint(parameters, BASELINE, [10.0, 20.0, 30.0])
+            shutil.rmtree(folder)
+        return history(self)
+
+    monkeypatch.setattr(Run, "history", property(overtaken))
+    planned = plan.plan_runs(parameters).set_index("run").loc[BASELINE]
+    assert (planned.state, planned.epoch) == ("unfinished", 3)
+
+
+# In sentences
+
+
+def test_the_plan_in_sentences(planned, parameters):
+    assert plan.describe_plan(parameters, planned, workers=2).splitlines() == [
+        "tiny: 7 runs; 1 finished, 1 in training, 5 not started",
+        f"  {TRANSPOSED}: after epoch 2 of 4",
         # 50 and 100 on one worker, 100 on the other.
         "left: at most 3 min on 2 workers (5 min of training in 3 runs, at the speed of the epochs so far)",
-        "left, and for how long is not known: 2 runs of protocol heldout, image_size 32, base_filters 64, "
-        "batch_size 8, precision float32, of which none has an epoch yet",
-        "left, and for how long is not known: 1 runs of protocol published, image_size 32, base_filters 64, "
-        "batch_size 1, precision float32, of which none has an epoch yet",
+        "left, for an unknown time: 2 runs of protocol heldout, image_size 32, base_filters 64, batch_size 8, "
+        "precision float32, none of which has trained an epoch yet",
+        "left, for an unknown time: 1 runs of protocol published, image_size 32, base_filters 64, batch_size 1, "
+        "precision float32, none of which has trained an epoch yet",
     ]
 
 
-def test_runs_of_one_job_follow_each_other(planned, asked):
+def test_a_single_worker_trains_everything_one_after_another(planned, parameters):
+    assert "left: at most 5 min on 1 worker (5 min of " in plan.describe_plan(parameters, planned, workers=1)
+
+
+def test_runs_of_one_job_follow_each_other(planned, parameters):
     """Jobs of 50 s and of 200 s: a second worker saves 50 s."""
-    pairs = asked.model_copy(update={"runs_per_job": 2})
-    assert "at most 4 min on 2 workers" in plan.described(pairs, planned, workers=2)
+    pairs = parameters.model_copy(update={"runs_per_job": 2})
+    assert "at most 4 min on 2 workers" in plan.describe_plan(pairs, planned, workers=2)
 
 
-def test_progress_in_a_line(planned, asked):
+def test_progress_in_a_line(planned, parameters):
     """Of the four runs whose size has an epoch, 50 s are left of one and 100 s of two."""
     noon = datetime(2024, 2, 28, 23, 59, 0)
     published = planned[planned.seconds.notna()]
-    assert plan.progress(asked, published, workers=2, now=noon) == (
-        "23:59:00 tiny: 1 of 4 runs trained; published/upsampling-Conv2DTranspose/fold0-seed0: after epoch 2 of 4; "
+    assert plan.describe_progress(parameters, published, workers=2, now=noon) == (
+        f"23:59:00 tiny: 1 of 4 runs trained; {TRANSPOSED}: after epoch 2 of 4; "
         "all trained in at most 3 min, by Thu 29 Feb 00:01"
     )
-    assert plan.progress(asked, planned, workers=2, now=noon).endswith(
-        "when all will be trained is not known yet: of the size of 3 runs no epoch has been timed"
+    assert plan.describe_progress(parameters, planned, workers=2, now=noon).endswith(
+        "; the end is not known yet: no epoch of the size of 3 runs has been timed"
     )
     done = published.assign(state="finished", seconds=0)
-    assert plan.progress(asked, done, workers=2, now=noon) == "23:59:00 tiny: all 4 runs are trained"
+    assert plan.describe_progress(parameters, done, workers=2, now=noon) == "23:59:00 tiny: all 4 runs are trained"
 
 
-def test_progress_names_four_runs_under_way_at_the_most(planned, asked):
+def test_progress_names_at_most_four_runs_in_training(planned, parameters):
     row = planned[planned.state == "unfinished"]
     many = pd.concat([row.assign(run=f"run{k}") for k in range(7)], ignore_index=True)
-    line = plan.progress(asked, many, workers=7, now=datetime(2024, 1, 1))
+    line = plan.describe_progress(parameters, many, workers=7, now=datetime(2024, 1, 1))
     assert "; run3: after epoch 2 of 4; and 3 more; all trained" in line
     assert "run4" not in line
 
 
-def test_a_run_in_its_first_epoch_is_under_way(asked):
-    (run, *_) = config.distinct(asked)
-    study.store(asked).work(run, catalog.of(asked).fingerprint).mkdir(parents=True)
-    planned = plan.table(asked).set_index("run").loc[run.label]
-    assert (planned.state, planned.epoch, planned.epochs) == ("unfinished", 0, 4)
-
-
-def test_a_checkpoint_that_training_replaces_meanwhile_is_looked_for_again(asked, monkeypatch):
-    """Between finding the newest epoch and reading it, the next one has taken its place."""
-    run, folder = checkpoint(asked, "published/baseline/fold0-seed0", [10.0, 20.0])
-    history = runs.Run.history.func
-
-    def overtaken(self):
-        if self.folder == folder and folder.is_dir():
-            checkpoint(asked, run.label, [10.0, 20.0, 30.0])
-            shutil.rmtree(folder)
-        return history(self)
-
-    monkeypatch.setattr(runs.Run, "history", property(overtaken))
-    planned = plan.table(asked).set_index("run").loc[run.label]
-    assert (planned.state, planned.epoch) == ("unfinished", 3)
-
-
-def test_progress_is_told_until_all_is_trained(asked, monkeypatch):
-    """Between two looks somebody finishes another run."""
-    waiting = list(experiments.every_job(asked).values())
+def test_progress_is_told_until_everything_is_trained(parameters, monkeypatch):
+    """Between two looks another run is finished."""
+    waiting = list(study.list_runs(parameters))
 
     def finish_another(pause):
-        assert pause >= plan.EVERY
-        run, where = waiting.pop()
-        folder = where.work(run, catalog.of(asked).fingerprint) / "epoch-0001"
-        folder.mkdir(parents=True)
-        (folder / "history.csv").write_text("epoch,loss,seconds\n1,0.3,60.0\n")
-        (folder / runs.STATE).write_bytes(b"weights")
-        where.finish(run, catalog.of(asked).fingerprint, folder, {"seconds": 60.0}, {"python": "3"})
+        assert pause >= plan.LOOK_SECONDS
+        finish(parameters, waiting.pop(), [60.0])
 
     monkeypatch.setattr(plan.time, "sleep", finish_another)
     said = []
-    plan.tell(asked, 2, said.append)
+    plan.tell_progress(parameters, 2, said.append)
     counts = [line.split("; ")[0].split(": ")[1] for line in said]
     assert counts == [*(f"{done} of 7 runs trained" for done in range(7)), "all 7 runs are trained"]
 
 
-def test_looks_that_take_long_are_further_apart(asked, monkeypatch):
-    """Twenty times what a look takes, so that a large store is not looked at without pause."""
-    monkeypatch.setattr(plan, "EVERY", 0)
+def test_looks_that_take_long_are_further_apart(parameters, monkeypatch):
+    """Twenty times as far as a look takes, so that a large store is not looked at without pause."""
+    monkeypatch.setattr(plan, "LOOK_SECONDS", 0)
     pauses = []
 
-    def asleep(pause):
+    def stop(pause):
         pauses.append(pause)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plan.time, "sleep", asleep)
+    monkeypatch.setattr(plan.time, "sleep", stop)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        plan.tell(asked, 2, lambda line: None)
+        plan.tell_progress(parameters, 2, lambda line: None)
     assert pauses == [pytest.approx(20 * (time.monotonic() - start), rel=0.5)]
+
+
+# Schedules
 
 
 def test_each_job_goes_to_the_worker_that_is_free_first():
@@ -195,7 +244,7 @@ def test_each_job_goes_to_the_worker_that_is_free_first():
 
 @given(st.lists(st.integers(0, 1000)), st.integers(1, 20))
 def test_no_schedule_is_far_from_the_best(seconds, workers):
-    """R. L. Graham, Bell System Technical Journal 45 (1966): within the longest job of an even split."""
+    """R. L. Graham, Bell System Technical Journal 45 (1966): within the longest job of an even division."""
     least = max(sum(seconds) / workers, max(seconds, default=0))
     assert least <= plan.makespan(seconds, workers) <= sum(seconds) / workers + max(seconds, default=0)
 
@@ -205,4 +254,4 @@ def test_no_schedule_is_far_from_the_best(seconds, workers):
     [(0.2, "1 s"), (59.0, "59 s"), (60, "1 min"), (61, "2 min"), (3599, "1 h 00 min"), (3900, "1 h 05 min")],
 )
 def test_durations_are_rounded_up(seconds, text):
-    assert plan.duration(seconds) == text
+    assert plan.format_duration(seconds) == text

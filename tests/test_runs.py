@@ -1,40 +1,70 @@
-"""The store: keys, damage, gathering, continuation and the lock, on run folders written by hand."""
+"""Store of runs: keys, damage, what a finished run holds, continuation and the lock, on run folders written by hand."""
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+import warnings
 
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 
 from busi import runs
-from busi.config import RunConfig, StudyError
-from busi.runs import DamageWarning, Store
+from busi.config import RunConfig
+from busi.dataset.preprocessing import Scaling
+from busi.runs import DamageWarning, Predictions, Run, Store, find_damage
 
 DATA = "0123456789abcdef"
-METRICS = {"training": {"loss": 0.3}, "still": {"loss": 0.25}, "images": 10, "seconds": 1.5}
+
+SCALING = {"mean": 0.1 + 0.2, "deviation": 0.125}
+
+OUTCOME = {"training": {"loss": 0.3}, "still": {"loss": 0.25}, "images": 10, "seconds": 1.5, "scaling": SCALING}
+
+HELDOUT = RunConfig(protocol="heldout", image_size=32, fold=3, seed=8)
+
+HELDOUT_OUTCOME = {"threshold": 0.4, "best_epoch": 2, "epochs": 2, "scaling": SCALING}
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "runs", tmp_path / "results")
+    return Store(tmp_path / "runs", DATA)
 
 
-def finished(store, config=None, data=DATA):
-    """A run folder as training leaves it, with weights that are a few bytes."""
+def write_predictions(folder, **parts):
+    """Write predictions of named images: part -> their names; the probability of the k-th image is k / 8."""
+    content = {}
+    for part, names in parts.items():
+        content[f"{part}_names"] = np.array(names)
+        eighths = np.arange(len(names), dtype=np.float32) / 8
+        content[f"{part}_probability"] = np.broadcast_to(eighths[:, None, None], (len(names), 2, 2))
+    np.savez_compressed(folder / "predictions.npz", **content)
+
+
+def finish(store, config=None):
+    """Finish a published run as training does, with weights of a few bytes."""
     config = config or RunConfig()
-    work = store.work(config, data)
+    work = store.work(config)
     work.mkdir(parents=True)
     (work / "history.csv").write_text("epoch,loss\n1,0.5\n2,0.3\n", encoding="utf-8")
     (work / runs.STATE).write_bytes(bytes(range(256)))
-    return store.finish(config, data, work, METRICS, {"python": "3"})
+    write_predictions(work, training=["benign (1)", "malignant (2)"])
+    return store.finish(config, work, OUTCOME, {"python": "3"})
 
 
-# Keys
+def finish_heldout(store, config=HELDOUT):
+    """Finish a held-out run as training does: with the best epoch's weights besides."""
+    work = store.work(config)
+    work.mkdir(parents=True)
+    (work / "history.csv").write_text("epoch,loss,validation_dice\n1,0.5,0.1\n2,0.3,0.2\n", encoding="utf-8")
+    write_predictions(work, validation=["benign (3)"], test=["benign (1)", "normal (2)"])
+    for name in (runs.STATE, runs.BEST):
+        (work / name).write_bytes(name.encode())
+    return store.finish(config, work, HELDOUT_OUTCOME, {"python": "3"})
 
 
-def test_key_changes_with_all_that_changes_the_numbers(store, monkeypatch):
+# Keys and folders
+
+
+def test_key_changes_with_everything_that_changes_the_numbers(store, monkeypatch):
     config = RunConfig()
     changed = [
         RunConfig(seed=1),
@@ -44,60 +74,117 @@ def test_key_changes_with_all_that_changes_the_numbers(store, monkeypatch):
         RunConfig(image_size=284),
         RunConfig(precision="mixed_bfloat16"),
     ]
-    keys = [store.key(config, DATA), store.key(config, DATA[::-1]), *(store.key(other, DATA) for other in changed)]
+    keys = [store.key(config), Store(store.root, DATA[::-1]).key(config), *(store.key(other) for other in changed)]
     monkeypatch.setitem(runs.TRAINING_VERSION, ("published", "float32"), 100)
-    keys.append(store.key(config, DATA))
+    keys.append(store.key(config))
     assert len(set(keys)) == len(keys)
 
 
 def test_a_new_version_of_one_protocol_and_precision_leaves_other_runs_alone(store, monkeypatch):
-    published, single, half = (
-        RunConfig(),
-        *(RunConfig(protocol="heldout", image_size=32, precision=each) for each in ("float32", "mixed_bfloat16")),
+    single, half = (
+        RunConfig(protocol="heldout", image_size=32, precision=precision) for precision in ("float32", "mixed_bfloat16")
     )
-    before = [store.key(config, DATA) for config in (published, single, half)]
+    before = [store.key(config) for config in (RunConfig(), single, half)]
     monkeypatch.setitem(runs.TRAINING_VERSION, ("heldout", "mixed_bfloat16"), 100)
-    after = [store.key(config, DATA) for config in (published, single, half)]
+    after = [store.key(config) for config in (RunConfig(), single, half)]
     assert after[:2] == before[:2]
     assert after[2] != before[2]
 
 
-def test_key_does_not_depend_on_where_the_store_is(store, tmp_path):
-    assert Store(tmp_path / "a", tmp_path / "b").key(RunConfig(), DATA) == store.key(RunConfig(), DATA)
+def test_key_does_not_depend_on_the_place_of_the_store(store, tmp_path):
+    assert Store(tmp_path / "elsewhere", DATA).key(RunConfig()) == store.key(RunConfig())
 
 
-def test_folders_are_named_for_people(store):
+def test_keys_are_those_of_the_runs_that_are_reported():
+    """Keys of the laptop's results on BUSI, which were gathered before the package took its present form."""
+    size = {"base_filters": 16, "precision": "mixed_bfloat16"}
+    heldout = {"protocol": "heldout", "image_size": 64, "epochs": 40, **size}
+    small = {"image_size": 64, "base_filters": 8, "epochs": 10, "padding": "same"}
+    busi = "5ac060d8557cd17a"
+    keys = [
+        runs.run_key(RunConfig(**size), busi),
+        runs.run_key(RunConfig(**size, seed=1000), busi),
+        runs.run_key(RunConfig(**heldout, loss="lesion-dice", fold=4, seed=4), busi),
+        runs.run_key(RunConfig(**small, optimizer="adam", momentum=0.0, learning_rate=0.0001), busi),
+    ]
+    assert keys == ["f33eaff8", "aee3d517", "9bc16646", "ac670cb1"]
+
+
+def test_folders_are_named_by_label_and_key(store):
     config = RunConfig(loss="kld", seed=3)
-    key = store.key(config, DATA)
-    assert store.folder(config, DATA) == store.root / "published" / "loss-kld" / f"fold0-seed3-{key}"
-    assert store.gathered(config) == store.results / "published" / "loss-kld" / "fold0-seed3"
+    folder = store.root / "published" / "300px-64f-75e" / "loss-kld" / f"fold0-seed3-{store.key(config)}"
+    assert store.folder(config) == folder
+    assert store.work(config) == folder.with_name(f"{folder.name}.unfinished")
+    heldout = store.root / "heldout" / "32px-64f-75e" / "baseline" / f"fold3-seed8-{store.key(HELDOUT)}"
+    assert store.folder(HELDOUT) == heldout
 
 
-# Finding
+# Finished runs
 
 
-def test_a_finished_run_is_found_as_written(store):
-    written = finished(store)
-    found = store.find(RunConfig(), DATA)
-    assert found.folder == written.folder == store.folder(RunConfig(), DATA)
-    assert found.metrics == METRICS
-    assert found.environment == {"python": "3"}
-    assert found.history.to_dict("list") == {"epoch": [1, 2], "loss": [0.5, 0.3]}
-    assert not store.work(RunConfig(), DATA).exists()
+def test_a_finished_run_is_found_as_it_was_written(store):
+    written = finish(store)
+    run = store.find(RunConfig())
+    assert run == written == Run(store.folder(RunConfig()), RunConfig())
+    assert run.outcome == OUTCOME
+    assert run.environment == {"python": "3"}
+    assert run.history.to_dict("list") == {"epoch": [1, 2], "loss": [0.5, 0.3]}
+    assert not store.work(RunConfig()).exists()
 
 
-def test_nothing_else_is_found_in_its_place(store, monkeypatch):
-    store.gather(finished(store))
-    assert store.find(RunConfig(seed=1), DATA) is None
-    assert store.find(RunConfig(epochs=74), DATA) is None
-    assert store.find(RunConfig(), DATA[::-1]) is None
+def test_a_published_run_keeps_the_predictions_of_the_images_that_it_was_trained_on(store):
+    run = finish(store)
+    assert list(run.predictions) == ["training"]
+    names, probability = run.predictions["training"]
+    assert names.tolist() == ["benign (1)", "malignant (2)"]
+    np.testing.assert_array_equal(probability, np.array([np.zeros((2, 2)), np.full((2, 2), 0.125)]))
+    assert probability.dtype == np.float32
+    assert run.threshold == 0.5
+    assert run.weights == run.folder / runs.STATE
+
+
+def test_a_heldout_run_keeps_predictions_threshold_and_the_best_weights(store):
+    run = finish_heldout(store)
+    assert list(run.predictions) == ["test", "validation"]
+    assert isinstance(run.predictions["test"], Predictions)
+    assert run.predictions["test"].names.tolist() == ["benign (1)", "normal (2)"]
+    assert run.predictions["test"].probability[:, 0, 0].tolist() == [0, 0.125]
+    assert run.predictions["validation"].names.tolist() == ["benign (3)"]
+    assert run.threshold == 0.4
+    assert run.weights == run.folder / runs.BEST
+
+
+def test_the_scaling_is_read_to_the_last_digit(store):
+    assert finish(store).scaling == Scaling(0.1 + 0.2, 0.125)
+
+
+def test_a_run_folder_says_of_which_data_and_version_it_is(store):
+    run = finish(store, RunConfig(loss="kld"))
+    stored = run.stored
+    assert (stored["key"], stored["fingerprint"], stored["training_version"]) == (store.key(run.config), DATA, 1)
+    assert RunConfig(**stored["config"]) == RunConfig(loss="kld")
+    files = {file.name for file in run.folder.iterdir()}
+    assert stored["sha256"].keys() == files - {"config.json"}
+    assert files == {
+        *("config.json", "environment.json", "history.csv", "outcome.json", "predictions.npz", "state.weights.h5")
+    }
+
+
+def test_no_other_run_is_found_in_its_place(store, monkeypatch):
+    finish(store)
+    assert store.find(RunConfig(seed=1)) is None
+    assert store.find(RunConfig(epochs=74)) is None
+    assert Store(store.root, DATA[::-1]).find(RunConfig()) is None
     monkeypatch.setitem(runs.TRAINING_VERSION, ("published", "float32"), 100)
-    assert store.find(RunConfig(), DATA) is None
+    assert store.find(RunConfig()) is None
 
 
 def test_an_unfinished_run_is_not_found(store):
-    shutil.move(finished(store).folder, store.work(RunConfig(), DATA))
-    assert store.find(RunConfig(), DATA) is None
+    shutil.move(finish(store).folder, store.work(RunConfig()))
+    assert store.find(RunConfig()) is None
+
+
+# Damage
 
 
 def cut_history(folder):
@@ -105,16 +192,28 @@ def cut_history(folder):
 
 
 def better_loss(folder):
-    file = folder / "metrics.json"
+    file = folder / "outcome.json"
     file.write_text(file.read_text(encoding="utf-8").replace("0.25", "0.15"), encoding="utf-8")
 
 
-def no_metrics(folder):
-    (folder / "metrics.json").unlink()
+def no_outcome(folder):
+    (folder / "outcome.json").unlink()
+
+
+def other_predictions(folder):
+    write_predictions(folder, training=["benign (1)", "malignant (3)"])
+
+
+def no_predictions(folder):
+    (folder / "predictions.npz").unlink()
 
 
 def cut_config(folder):
     (folder / "config.json").write_text('{"key": "', encoding="utf-8")
+
+
+def no_config(folder):
+    (folder / "config.json").unlink()
 
 
 def no_weights(folder):
@@ -125,231 +224,75 @@ def other_weights(folder):
     (folder / runs.STATE).write_bytes(bytes(256))
 
 
-READABLE = {
+DAMAGES = {
     cut_history: "history.csv is not what was written",
-    better_loss: "metrics.json is not what was written",
-    no_metrics: "metrics.json is missing",
-}
-STATE = {
+    better_loss: "outcome.json is not what was written",
+    no_outcome: "outcome.json is missing",
+    other_predictions: "predictions.npz is not what was written",
+    no_predictions: "predictions.npz is missing",
     no_weights: "state.weights.h5 is missing",
     other_weights: "state.weights.h5 is not what was written",
     cut_config: "config.json is missing or broken",
+    no_config: "config.json is missing or broken",
 }
 
 
-@pytest.mark.parametrize(("damage", "told"), (READABLE | STATE).items())
-def test_a_damaged_run_counts_as_missing_and_can_be_trained_again(store, damage, told):
-    folder = finished(store).folder
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.items())
+def test_a_damaged_run_counts_as_missing_until_it_is_trained_again(store, damage, message):
+    folder = finish(store).folder
     damage(folder)
     with pytest.warns(DamageWarning) as caught:
-        assert store.find(RunConfig(), DATA) is None
-    assert [str(warning.message) for warning in caught] == [f"{folder}: {told}; training this run again"]
-    finished(store)
-    assert store.find(RunConfig(), DATA).metrics == METRICS
+        assert store.find(RunConfig()) is None
+    assert [str(warning.message) for warning in caught] == [f"{folder}: {message}; training this run again"]
+    assert folder.is_dir()
+    finish(store)
+    assert store.find(RunConfig()).outcome == OUTCOME
 
 
-def test_weights_are_looked_for_where_they_need_not_be_read(store):
-    folder = finished(store).folder
-    other_weights(folder)
-    assert store.find(RunConfig(), DATA, weights="there").folder == folder
-    no_weights(folder)
-    with pytest.warns(DamageWarning, match="state.weights.h5 is missing"):
-        assert store.find(RunConfig(), DATA, weights="there") is None
-
-
-@pytest.mark.parametrize(("damage", "told"), READABLE.items())
-def test_damaged_results_count_as_missing(store, damage, told):
-    gathered = store.gather(finished(store))
-    shutil.rmtree(store.root)
-    damage(gathered.folder)
-    with pytest.warns(DamageWarning, match=told):
-        assert store.find(RunConfig(), DATA) is None
-
-
-@pytest.mark.parametrize("damage", [cut_history, no_weights])
-def test_a_damaged_run_is_not_excused_by_its_gathered_results(store, damage):
-    written = finished(store)
-    store.gather(written)
-    damage(written.folder)
-    with pytest.warns(DamageWarning, match="training this run again"):
-        assert store.find(RunConfig(), DATA) is None
-
-
-@pytest.mark.parametrize(("damage", "told"), ({cut_history: READABLE[cut_history]} | STATE).items())
-def test_damage_after_the_end_is_told_where_it_is(store, damage, told):
-    written = finished(store)
-    gathered = store.gather(written)
-    assert store.damage(RunConfig()) == ""
-    damage(written.folder)
-    assert store.damage(RunConfig()) == ("" if damage is other_weights else told)  # which are looked for, not read
-    shutil.rmtree(store.root)
-    assert store.damage(RunConfig()) == ""
-    cut_history(gathered.folder)
-    assert store.damage(RunConfig()) == READABLE[cut_history]
-    shutil.rmtree(gathered.folder)
-    assert store.damage(RunConfig()) == "config.json is missing or broken"
-
-
-# Gathering
-
-
-def test_damaged_results_are_gathered_again(store):
-    written = finished(store)
-    gathered = store.gather(written)
-    cut_history(gathered.folder)
-    with pytest.warns(DamageWarning, match=rf"{gathered.folder}: {READABLE[cut_history]}; gathering it again"):
-        assert store.gather(written).history.equals(written.history)
-    assert store.damage(RunConfig()) == ""
-
-
-def test_gathered_results_without_weights_count_as_finished(store):
-    gathered = store.gather(finished(store))
-    shutil.rmtree(store.root)
-    assert {file.name for file in gathered.folder.iterdir()} == {
-        "config.json",
-        "environment.json",
-        "history.csv",
-        "metrics.json",
-    }
-    found = store.find(RunConfig(), DATA)
-    assert found.folder == store.gathered(RunConfig())
-    assert found.metrics == METRICS
-
-
-def test_gathering_replaces_the_results_of_other_data(store):
-    store.gather(finished(store, data="of yesterday"))
-    store.gather(finished(store))
-    stored = json.loads((store.gathered(RunConfig()) / "config.json").read_text(encoding="utf-8"))
-    assert stored["fingerprint"] == DATA
-    assert [folder.name for folder in store.gathered(RunConfig()).parent.iterdir()] == ["fold0-seed0"]
-
-
-def test_gathering_what_is_gathered_leaves_it_alone(store):
-    gathered = store.gather(finished(store))
-    assert store.gather(gathered).folder == gathered.folder
-    assert store.find(RunConfig(), DATA) is not None
-
-
-def test_a_shorter_run_leaves_the_gathered_longer_one(store):
-    store.gather(finished(store, RunConfig(epochs=9)))
-    shorter = finished(store, RunConfig(epochs=5))
-    assert store.gather(shorter) == shorter
-    assert store.read(RunConfig(epochs=75)).config.epochs == 9
-
-
-def test_a_longer_run_of_other_data_is_replaced(store):
-    store.gather(finished(store, RunConfig(epochs=9), data="of yesterday"))
-    store.gather(finished(store, RunConfig(epochs=5)))
-    assert store.find(RunConfig(epochs=5), DATA).config.epochs == 5
-    assert store.read(RunConfig(epochs=75)).config.epochs == 5
-
-
-def test_gathering_side_by_side_gathers_once(store):
-    run = finished(store)
-    with ThreadPoolExecutor(8) as pool:
-        gathered = list(pool.map(lambda _: store.gather(run), range(64)))
-    assert {each.folder for each in gathered} == {store.gathered(RunConfig())}
-    assert store.read(RunConfig()).metrics == METRICS
-
-
-def test_results_are_read_without_the_data(store):
-    assert store.read(RunConfig()) is None
-    store.gather(finished(store))
-    assert store.read(RunConfig()).metrics == METRICS
-
-
-def test_reading_accepts_fewer_epochs_and_says_how_many(store):
-    store.gather(finished(store, RunConfig(epochs=5)))
-    assert store.read(RunConfig(epochs=75)).config.epochs == 5
-    assert store.read(RunConfig(epochs=4)) is None
-
-
-@pytest.mark.parametrize("other", [{"base_filters": 32}, {"image_size": 284}, {"precision": "mixed_bfloat16"}])
-def test_reading_refuses_a_run_of_other_settings(store, other):
-    """Size is not in the folder's name, so another profile's run can lie there."""
-    store.gather(finished(store, RunConfig(**other)))
-    assert store.gathered(RunConfig()).is_dir()
-    assert store.read(RunConfig()) is None
-
-
-@pytest.mark.parametrize(("damage", "told"), READABLE.items())
-def test_reading_damaged_results_says_how_to_mend_them(store, damage, told):
-    folder = store.gather(finished(store)).folder
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.items())
+def test_weights_need_not_be_read_to_find_every_other_damage(store, damage, message):
+    folder = finish(store).folder
+    assert find_damage(folder, weights="there") == find_damage(folder, weights="read") == ""
     damage(folder)
-    with pytest.raises(StudyError) as caught:
-        store.read(RunConfig())
-    assert str(caught.value).startswith(f"{folder}: {told}; restore it")
+    assert find_damage(folder, weights="read") == message
+    assert find_damage(folder, weights="there") == ("" if damage is other_weights else message)
 
 
-# Held out
-
-HELDOUT = RunConfig(protocol="heldout", image_size=32, fold=3, seed=8)
-
-
-def heldout(store, config=HELDOUT):
-    """A held-out run's folder: scores of its images and the best epoch's weights besides."""
-    work = store.work(config, DATA)
-    work.mkdir(parents=True)
-    (work / "history.csv").write_text("epoch,loss,validation_dice\n1,0.5,0.1\n2,0.3,0.2\n", encoding="utf-8")
-    (work / "per_image.csv").write_text("name,dice\nbenign (1),0.25\nnormal (2),\n", encoding="utf-8")
-    (work / "bins.csv").write_text("probability,lesion,background\n0.25,1,7\n", encoding="utf-8")
-    for name in (runs.STATE, runs.BEST):
-        (work / name).write_bytes(name.encode())
-    return store.finish(config, DATA, work, {"threshold": 0.4, "best_epoch": 2}, {"python": "3"})
+def test_a_run_with_other_weights_is_found_where_weights_need_not_be_read(store):
+    folder = finish(store).folder
+    other_weights(folder)
+    assert store.find(RunConfig(), weights="there").folder == folder
 
 
-def test_held_out_runs_lie_by_fold_and_seed(store):
-    key = store.key(HELDOUT, DATA)
-    assert store.folder(HELDOUT, DATA) == store.root / "heldout" / "baseline" / f"fold3-seed8-{key}"
-    assert store.gathered(HELDOUT) == store.results / "heldout" / "baseline" / "fold3-seed8"
-
-
-def test_held_out_scores_are_gathered_and_read_and_weights_are_not(store):
-    gathered = store.gather(heldout(store))
-    shutil.rmtree(store.root)
-    names = {"config.json", "environment.json", "history.csv", "metrics.json", "per_image.csv", "bins.csv"}
-    assert {file.name for file in gathered.folder.iterdir()} == names
-    for found in (store.find(HELDOUT, DATA), store.read(HELDOUT)):
-        assert found.metrics["threshold"] == 0.4
-        assert found.per_image.name.tolist() == ["benign (1)", "normal (2)"]
-        assert found.per_image.dice[0] == 0.25 and np.isnan(found.per_image.dice[1])
-        assert found.bins.to_dict("list") == {"probability": [0.25], "lesion": [1], "background": [7]}
-
-
-@pytest.mark.parametrize("name", ["per_image.csv", "bins.csv", runs.BEST])
-def test_a_held_out_run_is_damaged_where_any_of_its_files_is(store, name):
-    folder = heldout(store).folder
+@pytest.mark.parametrize("name", ["predictions.npz", runs.BEST])
+def test_a_heldout_run_is_damaged_if_any_of_its_files_is(store, name):
+    folder = finish_heldout(store).folder
     (folder / name).write_text("other", encoding="utf-8")
     with pytest.warns(DamageWarning, match=f"{name} is not what was written; training this run again"):
-        assert store.find(HELDOUT, DATA) is None
-    assert store.shorter(HELDOUT.model_copy(update={"epochs": 99}), DATA) is None
+        assert store.find(HELDOUT) is None
+    assert store.shorter(HELDOUT.model_copy(update={"epochs": 99})) is None
 
 
-@pytest.mark.parametrize("name", ["per_image.csv", "bins.csv"])
-def test_reading_damaged_scores_is_refused(store, name):
-    folder = store.gather(heldout(store)).folder
-    (folder / name).unlink()
-    with pytest.raises(StudyError, match=f"{name} is missing; restore it"):
-        store.read(HELDOUT)
+def test_scores_added_to_a_run_later_are_no_damage(store):
+    folder = finish_heldout(store).folder
+    (folder / "scores-01234567").mkdir()
+    (folder / "scores-01234567" / "images.csv").touch()
+    assert find_damage(folder, weights="read") == ""
 
 
-@pytest.mark.parametrize("other", [{"fold": 2}, {"seed": 3}, {"patience": 7}, {"split": "random"}, {"loss": "dice"}])
-def test_another_fold_seed_or_split_is_another_run(store, other):
-    store.gather(heldout(store))
-    config = RunConfig(**HELDOUT.model_dump() | other | {"epochs": 99})
-    assert store.find(config, DATA) is store.shorter(config, DATA) is store.read(config) is None
-    assert store.shorter(HELDOUT.model_copy(update={"epochs": 99}), DATA).config == HELDOUT
+def test_a_folder_that_is_gone_is_damaged(store):
+    assert find_damage(store.folder(RunConfig()), weights="there") == "config.json is missing or broken"
 
 
-# Going on from a shorter run
+# Continuing a shorter run
 
 
 def test_the_longest_shorter_run_is_continued(store):
     for epochs in (2, 10, 9, 20, 30):
-        finished(store, RunConfig(epochs=epochs))
-    assert store.shorter(RunConfig(epochs=20), DATA).config.epochs == 10
-    assert store.shorter(RunConfig(epochs=75), DATA).config.epochs == 30
-    assert store.shorter(RunConfig(epochs=2), DATA) is None
+        finish(store, RunConfig(epochs=epochs))
+    assert store.shorter(RunConfig(epochs=20)).config.epochs == 10
+    assert store.shorter(RunConfig(epochs=75)).config.epochs == 30
+    assert store.shorter(RunConfig(epochs=2)) is None
 
 
 @pytest.mark.parametrize(
@@ -363,47 +306,60 @@ def test_the_longest_shorter_run_is_continued(store):
         {"precision": "mixed_bfloat16"},
     ],
 )
-def test_a_run_of_another_lineage_is_not_continued(store, other):
-    finished(store, RunConfig(epochs=5, **other))
-    assert store.shorter(RunConfig(epochs=10), DATA) is None
-    assert store.shorter(RunConfig(epochs=10, **other), DATA).config.epochs == 5
+def test_a_run_of_other_settings_is_not_continued(store, other):
+    finish(store, RunConfig(epochs=5, **other))
+    assert store.shorter(RunConfig(epochs=10)) is None
+    assert store.shorter(RunConfig(epochs=10, **other)).config.epochs == 5
+
+
+@pytest.mark.parametrize("other", [{"fold": 2}, {"seed": 3}, {"patience": 7}, {"split": "random"}, {"loss": "dice"}])
+def test_a_heldout_run_of_another_fold_seed_or_split_is_not_continued(store, other):
+    finish_heldout(store)
+    config = RunConfig(**HELDOUT.model_dump() | other | {"epochs": 99})
+    assert store.find(config) is store.shorter(config) is None
+    assert store.shorter(HELDOUT.model_copy(update={"epochs": 99})).config == HELDOUT
 
 
 def test_a_run_on_other_data_or_of_another_version_is_not_continued(store, monkeypatch):
-    finished(store, RunConfig(epochs=5), data="of yesterday")
-    assert store.shorter(RunConfig(epochs=10), DATA) is None
+    yesterday = Store(store.root, "of yesterday")
+    finish(yesterday, RunConfig(epochs=5))
+    assert store.shorter(RunConfig(epochs=10)) is None
+    assert yesterday.shorter(RunConfig(epochs=10)).config.epochs == 5
     monkeypatch.setitem(runs.TRAINING_VERSION, ("published", "float32"), 100)
-    assert store.shorter(RunConfig(epochs=10), "of yesterday") is None
+    assert yesterday.shorter(RunConfig(epochs=10)) is None
 
 
-@pytest.mark.parametrize("damage", [cut_history, no_weights, other_weights, cut_config])
+@pytest.mark.parametrize("damage", [cut_history, no_weights, other_weights, no_predictions, cut_config])
 def test_a_damaged_run_is_not_continued(store, damage):
-    finished(store, RunConfig(epochs=4))
-    damage(finished(store, RunConfig(epochs=5)).folder)
-    assert store.shorter(RunConfig(epochs=10), DATA).config.epochs == 4
-
-
-def test_results_without_weights_are_not_continued(store):
-    store.gather(finished(store, RunConfig(epochs=5)))
-    shutil.rmtree(store.root)
-    assert store.shorter(RunConfig(epochs=10), DATA) is None
+    finish(store, RunConfig(epochs=4))
+    damage(finish(store, RunConfig(epochs=5)).folder)
+    assert store.shorter(RunConfig(epochs=10)).config.epochs == 4
 
 
 # The lock
 
 
 def test_the_lock_keeps_a_second_process_out(store):
-    with store.lock(RunConfig(), DATA) as held:
+    with store.lock(RunConfig()) as held:
         # Another lock on the same file, as another process has it.
         with pytest.raises(Timeout):
             FileLock(held.lock_file).acquire(timeout=0)
-        with store.lock(RunConfig(seed=1), DATA).acquire(timeout=0):
+        with store.lock(RunConfig(seed=1)).acquire(timeout=0):
             pass
-    with store.lock(RunConfig(), DATA).acquire(timeout=0):
+    with store.lock(RunConfig()).acquire(timeout=0):
         pass
 
 
-def test_the_lock_is_no_run(store):
-    with store.lock(RunConfig(), DATA):
-        assert store.find(RunConfig(), DATA) is None
-        assert store.shorter(RunConfig(epochs=76), DATA) is None
+def test_the_lock_is_not_taken_for_a_run(store):
+    with store.lock(RunConfig()), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert store.find(RunConfig()) is None
+        assert store.shorter(RunConfig(epochs=76)) is None
+
+
+def test_a_finished_run_replaces_a_damaged_one_and_nothing_else(store):
+    others = [finish(store, RunConfig(seed=1)).folder, finish_heldout(store).folder]
+    cut_history(finish(store).folder)
+    finish(store)
+    assert json.loads((store.folder(RunConfig()) / "config.json").read_text(encoding="utf-8"))["fingerprint"] == DATA
+    assert [find_damage(folder, weights="read") for folder in [store.folder(RunConfig()), *others]] == ["", "", ""]

@@ -1,90 +1,682 @@
-"""The runs of a study that trains nothing: read from what a report has gathered."""
+"""Groups and runs of a study, and results that are gathered into its report and read from it."""
 
+import errno
 import shutil
+from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
-from busi import config, runs, study
-from busi.config import Study, StudyError
+from busi import config, results, runs, study
+from busi.config import Parameters, RunConfig, StudyError
+from busi.dataset import arrays, duplicates, splits
+from busi.dataset.catalog import describe_images, load_catalog, read_catalog
+from busi.scoring import floors, predictors, scores
+from busi.study import Group
 
-REPOSITORY = config.ROOT
-METRICS = {"training": {"loss": 0.3}, "still": {"loss": 0.25}, "images": 10, "seconds": 1.5}
+pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+FILES = {
+    "tiny": {"profile": "tiny", "image_size": 188, "base_filters": 2, "epochs": 3, "seeds": [0, 1], "folds": [2]},
+    "upsampling": {
+        "family": "upsampling",
+        "variants": {"Up": {}, "Transposed": {"upsampling": "Conv2DTranspose"}},
+        "heldout_variants": {"Nearest": {}, "Bilinear": {"upsampling": "bilinear"}},
+    },
+    "loss": {
+        "family": "loss",
+        "variants": {"KLD": {"loss": "kld"}, "BCE": {"seed_offset": 1000}},
+        "heldout_variants": {"BCE": {}, "KLD": {"loss": "kld"}},
+    },
+    "mechanisms": {
+        "sizes": {"small": {"image_size": 32, "base_filters": 2, "epochs": 5, "padding": "same"}},
+        "trajectory": {"size": "small", "steps": 4, "batch_size": 2},
+        "quick": {
+            "quick": {
+                "sizes": {"small": {"image_size": 16, "base_filters": 2, "epochs": 1, "padding": "same"}},
+                "trajectory": {"size": "small", "steps": 2, "batch_size": 1},
+                "first": 3,
+            }
+        },
+        "sections": {
+            "identity": {
+                "notebook": "2_loss",
+                "size": "small",
+                "seeds": [0, 4],
+                "shared": {"optimizer": "adam", "momentum": 0.0, "epochs": 7},
+                "variants": {"KLD": {"loss": "kld"}, "BCE": {}},
+            },
+            "leakage": {
+                "notebook": "3_mechanisms",
+                "size": "heldout",
+                "shared": {"protocol": "heldout"},
+                "folds": [0, 3],
+                "seeds": [0, 1],
+                "variants": {"grouped": {}, "random": {"split": "random"}},
+            },
+            "flips": {
+                "notebook": "3_mechanisms",
+                "size": "heldout",
+                "shared": {"protocol": "heldout"},
+                "variants": {"both": {"preprocessing": "augment"}},
+            },
+        },
+    },
+}
+"""Parameter files of a study of two families and three sections."""
+
+HELDOUT = {"image_size": 32, "base_filters": 2, "epochs": 3}
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """A repository without data, runs and reports."""
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+@pytest.fixture(scope="module")
+def quarters(draw_quarters, tmp_path_factory):
+    """Return a folder of 34 small phantom images."""
+    return draw_quarters(tmp_path_factory.mktemp("quarters") / "phantom")
 
 
-def two_losses(**settings):
-    variants = {"KLD": {"loss": "kld"}, "Dice": {"loss": "dice"}}
-    return Study(family="loss", seeds=[0, 1], variants=variants, data_dir="images", **settings)
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Make the study of `FILES` the current folder and return it."""
+    folder = tmp_path / "study"
+    for name in ("params", "notebooks"):
+        (folder / name).mkdir(parents=True)
+    for name, content in FILES.items():
+        text = yaml.safe_dump(content, sort_keys=False)
+        (folder / "params" / f"{name}.yaml").write_text(text, encoding="utf-8")
+    for stem in ("0_dataset", "1_upsampling", "2_loss", "3_mechanisms"):
+        (folder / "notebooks" / f"{stem}.ipynb").touch()
+    monkeypatch.chdir(folder)
+    return folder
 
 
-def gather(asked, run_config):
-    """A report's copy of a run whose folder, with its weights, is gone."""
-    store = study.store(asked)
-    work = store.work(run_config, "0123456789abcdef")
+@pytest.fixture
+def tiny(here, quarters):
+    """Return the parameters of the study with its images at hand."""
+    return config.read_profile("tiny", data_dir=str(quarters), heldout=HELDOUT)
+
+
+def reader(parameters):
+    """Return the parameters of somebody who has the report and no data."""
+    return parameters.model_copy(update={"train_missing": False, "data_dir": ""})
+
+
+def finish(parameters, run_config, loss=0.3):
+    """Put a finished run of made-up numbers into the store."""
+    catalog = load_catalog(parameters)
+    store = study.open_store(parameters, catalog)
+    work = store.work(run_config)
     work.mkdir(parents=True)
-    (work / "history.csv").write_text("epoch,loss\n1,0.3\n", encoding="utf-8")
+    (work / "history.csv").write_text(f"epoch,loss,validation_dice,seconds\n1,{loss},0.5,1.5\n", encoding="utf-8")
     (work / runs.STATE).write_bytes(b"weights")
-    store.gather(store.finish(run_config, "0123456789abcdef", work, METRICS, {}))
-    shutil.rmtree(store.root)
+    outcome = {"images": 28, "seconds": 1.5, "parameters": 7, "scaling": {"mean": 0.0, "deviation": 1.0}}
+    if run_config.protocol == "published":
+        outcome |= {"training": {"loss": loss}, "still": {"loss": loss / 2}}
+        part = "training"
+    else:
+        outcome |= {"threshold": 0.4, "best_epoch": 1, "epochs": 1, "validation_dice": 0.5}
+        part = "test"
+    # A benign, a malignant and a normal image.
+    names = catalog.table.name.iloc[[1, len(catalog.table) // 2 + 2, -1]].to_numpy(dtype=str)
+    size = run_config.output_size
+    probability = np.random.default_rng(run_config.seed).random((3, size, size), dtype=np.float32)
+    np.savez_compressed(work / "predictions.npz", **{f"{part}_names": names, f"{part}_probability": probability})
+    return store.finish(run_config, work, outcome, {"python": "3.12.1", "cores": 2})
 
 
-def test_gathered_runs_are_read_without_the_data():
-    asked = two_losses(train_missing=False)
-    configs = asked.configs()
-    for run_config in (*configs["KLD"], configs["Dice"][1]):
-        gather(asked, run_config)
-    found = study.ensure(asked)
-    assert [run.config for run in found["KLD"]] == configs["KLD"]
-    assert [run.config.seed for run in found["Dice"]] == [1]
-    assert found["Dice"][0].metrics == METRICS
+@pytest.fixture
+def trained(monkeypatch):
+    """Return the list of runs that were trained; training writes made-up numbers."""
+    done = []
+
+    def train(run_config, catalog, store, *, threads=None):
+        done.append(run_config)
+        parameters = Parameters(profile=store.root.name, data_dir=str(Path(catalog.table.image[0]).parents[1]))
+        return finish(parameters, run_config)
+
+    # The module is imported where a run has to be trained.
+    monkeypatch.setattr("busi.training.train", train)
+    return done
 
 
-def test_variants_without_a_run_are_empty():
-    assert study.ensure(two_losses(train_missing=False)) == {"KLD": [], "Dice": []}
-
-
-def held_out(**settings):
-    variants = {"Nearest": {}, "Bilinear": {"upsampling": "bilinear"}}
-    return Study(
-        family="upsampling",
-        variants={"Upsampling2D": {}},
-        heldout={"image_size": 32},
-        heldout_variants=variants,
-        folds=[0, 3],
-        train_missing=False,
-        **settings,
-    )
-
-
-def test_each_protocol_reads_its_own_runs():
-    """Held out one a fold, in their order; those of the other protocol do not stand in."""
-    asked = held_out()
-    published, heldout = (asked.configs(protocol) for protocol in config.PROTOCOLS)
-    for run_config in (*published["Upsampling2D"], *reversed(heldout["Bilinear"])):
-        gather(asked, run_config)
-    assert {label: [run.config for run in found] for label, found in study.ensure(asked).items()} == published
-    found = study.ensure(asked, "heldout")
-    assert found["Nearest"] == []
-    assert [(run.config.fold, run.config.seed) for run in found["Bilinear"]] == [(0, 0), (3, 3)]
-    assert [run.config for run in found["Bilinear"]] == heldout["Bilinear"]
-
-
-def test_every_family_is_asked_under_either_protocol(tmp_path):
-    """With the committed variants, and the profile's size and folds."""
-    shutil.copytree(REPOSITORY / "params", tmp_path / "params")
-    found = study.every_family(held_out(), "heldout")
-    assert list(found) == ["upsampling", "optimization", "loss", "data"]
-    assert [len(variants) for variants in found.values()] == [5, 7, 5, 5]
-    assert all(runs == [] for variants in found.values() for runs in variants.values())
-
-
-def test_training_without_the_data_names_the_folder(tmp_path):
+def refusal(function, *arguments, **keywords):
+    """Return the message of the StudyError that a call raises."""
     with pytest.raises(StudyError) as caught:
-        study.ensure(two_losses())
-    assert str(caught.value).startswith(f"{tmp_path / 'images'}: no folder benign, malignant, normal")
-    assert list(tmp_path.iterdir()) == []
+        function(*arguments, **keywords)
+    return str(caught.value)
+
+
+def read_files(folder):
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    return {name: file.read_bytes() for name, file in files.items() if not name.endswith(".lock")}
+
+
+# Groups
+
+
+def test_groups_are_families_under_each_protocol_then_sections(tiny):
+    groups = study.find_groups(tiny)
+    assert {name: group.notebook for name, group in groups.items()} == {
+        "published/upsampling": "1_upsampling",
+        "published/loss": "2_loss",
+        "heldout/upsampling": "1_upsampling",
+        "heldout/loss": "2_loss",
+        "mechanisms/identity": "2_loss",
+        "mechanisms/leakage": "3_mechanisms",
+        "mechanisms/flips": "3_mechanisms",
+    }
+    assert all(group.name == name for name, group in groups.items())
+
+
+def test_a_family_has_the_same_runs_as_its_own_parameters(tiny):
+    groups = study.find_groups(tiny)
+    for protocol in config.PROTOCOLS:
+        for family in ("upsampling", "loss"):
+            expected = config.read_family(family, tiny).configs(protocol)
+            assert groups[f"{protocol}/{family}"].variants == expected
+    assert len(groups["heldout/loss"].configs) == 2 * 2
+    assert groups["published/loss"].configs[-1] == RunConfig(image_size=188, base_filters=2, epochs=3, seed=1001)
+
+
+def test_a_section_has_its_own_size_seeds_and_folds(tiny):
+    groups = study.find_groups(tiny)
+    small = {"image_size": 32, "base_filters": 2, "padding": "same", "optimizer": "adam", "momentum": 0.0, "epochs": 7}
+    assert groups["mechanisms/identity"].variants == {
+        "KLD": [RunConfig(**small, loss="kld", seed=seed) for seed in (0, 4)],
+        "BCE": [RunConfig(**small, seed=seed) for seed in (0, 4)],
+    }
+    leakage = groups["mechanisms/leakage"].variants
+    assert {label: [(run.split, run.fold, run.seed) for run in configs] for label, configs in leakage.items()} == {
+        "grouped": [("grouped", 0, 0), ("grouped", 3, 3), ("grouped", 0, 5), ("grouped", 3, 8)],
+        "random": [("random", 0, 0), ("random", 3, 3), ("random", 0, 5), ("random", 3, 8)],
+    }
+    assert {(run.image_size, run.epochs) for run in groups["mechanisms/leakage"].configs} == {(32, 3)}
+
+
+def test_a_quick_profile_takes_the_first_runs_of_each_section_at_its_own_size(here):
+    groups = study.find_groups(Parameters(profile="quick", image_size=188, heldout=HELDOUT))
+    identity = groups["mechanisms/identity"].variants
+    assert {label: [run.seed for run in configs] for label, configs in identity.items()} == {"KLD": [0, 4], "BCE": [0]}
+    assert {(run.image_size, run.epochs) for run in groups["mechanisms/identity"].configs} == {(16, 1)}
+    leakage = groups["mechanisms/leakage"].variants
+    assert {label: [run.fold for run in configs] for label, configs in leakage.items()} == {"grouped": [0, 3, 0]}
+    assert {run.epochs for run in groups["mechanisms/leakage"].configs} == {3}
+
+
+def test_a_notebooks_own_variants_take_the_place_of_its_familys(tiny):
+    own = tiny.model_copy(update={"family": "loss", "variants": {"Dice": {"loss": "dice"}}})
+    groups = study.find_groups(own)
+    assert list(groups["published/loss"].variants) == ["Dice"]
+    assert groups["published/upsampling"] == study.find_groups(tiny)["published/upsampling"]
+
+
+def test_an_unknown_group_is_named_with_those_that_there_are(tiny):
+    assert study.find_group(tiny, "heldout/loss") == study.find_groups(tiny)["heldout/loss"]
+    told = refusal(study.find_group, tiny, "heldout/los")
+    assert told.startswith("heldout/los: no such group of runs; there are published/upsampling, published/loss, ")
+
+
+def test_a_faulty_variant_of_a_section_is_named_with_file_section_and_label(here, tiny):
+    content = yaml.safe_load(yaml.safe_dump(FILES["mechanisms"]))
+    content["sections"]["flips"]["variants"]["both"] = {"lerning_rate": 0.1}
+    (here / "params" / "mechanisms.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    told = refusal(study.find_groups, tiny)
+    expected = "params/mechanisms.yaml: section 'flips', variant 'both': unknown parameter 'lerning_rate'; known are "
+    assert told.startswith(expected)
+
+
+# The list of runs
+
+
+def test_every_run_is_listed_once_by_its_label(tiny):
+    listed = study.list_runs(tiny)
+    groups = study.find_groups(tiny)
+    assert {run.label: run for run in listed.values()} == listed
+    assert set(listed.values()) == {run for group in groups.values() for run in group.configs}
+    # "Up" and the first BCE differ in their seed; the held-out baseline is a row of two families.
+    assert len(listed) == 8 + 6 + 4 + 8 + 1
+
+
+def test_every_row_has_its_first_run_before_any_has_its_second(tiny):
+    listed = list(study.list_runs(tiny))
+    size, heldout = "188px-2f-3e", "32px-2f-3e"
+    assert listed[:8] == [
+        f"published/{size}/baseline/fold0-seed0",
+        f"published/{size}/upsampling-Conv2DTranspose/fold0-seed0",
+        f"published/{size}/loss-kld/fold0-seed0",
+        f"published/{size}/baseline/fold0-seed1000",
+        f"published/{size}/baseline/fold0-seed1",
+        f"published/{size}/upsampling-Conv2DTranspose/fold0-seed1",
+        f"published/{size}/loss-kld/fold0-seed1",
+        f"published/{size}/baseline/fold0-seed1001",
+    ]
+    assert listed[8:14] == [
+        f"heldout/{heldout}/baseline/fold2-seed2",
+        f"heldout/{heldout}/upsampling-bilinear/fold2-seed2",
+        f"heldout/{heldout}/loss-kld/fold2-seed2",
+        f"heldout/{heldout}/baseline/fold2-seed7",
+        f"heldout/{heldout}/upsampling-bilinear/fold2-seed7",
+        f"heldout/{heldout}/loss-kld/fold2-seed7",
+    ]
+
+
+# The committed study
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """Make the repository the current folder, for tests of the committed parameter files."""
+    monkeypatch.chdir(REPOSITORY)
+
+
+FAMILIES = ["upsampling", "optimization", "loss", "data"]
+
+NOTEBOOKS = {
+    "upsampling": "1_upsampling",
+    "optimization": "2_optimization",
+    "loss": "3_loss",
+    "data": "4_data",
+    "collapse": "2_optimization",
+    "identity": "3_loss",
+    "misalignment": "5_mechanisms",
+    "flips": "4_data",
+    "checkerboards": "1_upsampling",
+    "leakage": "5_mechanisms",
+    "ladder": "5_mechanisms",
+}
+
+
+@pytest.mark.parametrize(
+    ("profile", "heldout", "sections"),
+    [("smoke", [5, 7, 5, 5], [2, 2, 2, 2, 2, 2, 2]), ("laptop", [25, 35, 25, 25], [14, 6, 2, 2, 3, 2, 7])],
+)
+def test_the_committed_groups_have_their_notebooks_and_numbers_of_runs(committed, profile, heldout, sections):
+    groups = study.find_groups(config.read_profile(profile))
+    published_names = [f"published/{family}" for family in FAMILIES]
+    heldout_names = [f"heldout/{family}" for family in FAMILIES]
+    assert list(groups)[:8] == published_names + heldout_names
+    assert {name.partition("/")[2]: group.notebook for name, group in groups.items()} == NOTEBOOKS
+    numbers = [len(group.configs) for group in groups.values()]
+    assert numbers == [2, 4, 3, 2, *heldout, *sections]
+
+
+@pytest.mark.parametrize(("profile", "count"), [("smoke", 37), ("laptop", 134), ("paper", 342)])
+def test_the_committed_study_has_this_many_runs(committed, profile, count):
+    parameters = config.read_profile(profile)
+    listed = study.list_runs(parameters)
+    assert len(listed) == count
+    assert set(listed.values()) == {run for group in study.find_groups(parameters).values() for run in group.configs}
+    labels = {label for group in study.find_groups(parameters).values() for label in (c.label for c in group.configs)}
+    assert labels == set(listed)
+
+
+def test_the_published_tables_are_nine_runs_for_each_seed(committed):
+    small = {"base_filters": 16, "precision": "mixed_bfloat16"}
+    adam = {"optimizer": "adam", "momentum": 0.0}
+    assert list(study.list_runs(config.read_profile("laptop")).values())[:9] == [
+        RunConfig(**small),
+        RunConfig(**small, upsampling="Conv2DTranspose"),
+        RunConfig(**small, **adam),
+        RunConfig(**small, momentum=0.0, schedule="exponential"),
+        RunConfig(**small, **adam, schedule="exponential"),
+        RunConfig(**small, loss="kld"),
+        RunConfig(**small, loss="dice"),
+        RunConfig(**small, seed=1000),
+        RunConfig(**small, preprocessing="code"),
+    ]
+
+
+def test_the_paper_trains_the_first_seed_of_every_row_before_the_second_of_any(committed):
+    listed = [run for run in study.list_runs(config.read_profile("paper")).values() if run.split == "none"][:27]
+    seeds = [run.seed % 1000 for run in listed]
+    assert [seeds.count(seed) for seed in (0, 1, 2)] == [9, 9, 9]
+    assert all(before <= after for before, after in pairwise(seeds))
+    sizes = {(run.image_size, run.base_filters, run.epochs, run.precision) for run in listed}
+    assert sizes == {(300, 64, 75, "float32")}
+
+
+def test_settings_and_size_of_a_study_apply_to_the_published_runs_of_every_family(committed):
+    parameters = config.read_profile("smoke", epochs=1, settings={"masks": "all"})
+    groups = study.find_groups(parameters)
+    published = [run for family in FAMILIES for run in groups[f"published/{family}"].configs]
+    assert {(run.epochs, run.masks, run.image_size) for run in published} == {(1, "all", 236)}
+    assert len(set(published)) == 9
+
+
+# Results read without data
+
+
+def gather(parameters, name, *configs):
+    """Finish some runs of a group, gather them into the report, and remove the store."""
+    for run_config in configs:
+        finish(parameters, run_config)
+    group = study.find_group(parameters, name)
+    gathered = study.gather_results(parameters, group, load_catalog(parameters), train=False)
+    shutil.rmtree(parameters.runs_path)
+    return gathered
+
+
+def test_gathered_results_are_read_without_the_data(tiny):
+    loss = study.find_group(tiny, "published/loss").variants
+    gather(tiny, "published/loss", loss["BCE"][1], *loss["KLD"])
+    read = study.load_results(reader(tiny), "published/loss")
+    assert read.configs == [*loss["KLD"], loss["BCE"][1]]
+    assert read.variants == ["KLD", "BCE"]
+    assert read.runs.still_loss.tolist() == [0.15] * 3
+    assert read.of("BCE").epochs.loss.tolist() == [0.3]
+
+
+def test_a_group_of_which_nothing_was_gathered_is_empty(tiny):
+    read = study.load_results(reader(tiny), "heldout/loss")
+    assert {name: table.columns.tolist() for name, table in read.tables.items()} == results.COLUMNS
+    assert read.variants == []
+
+
+def test_each_protocol_reads_its_own_results(tiny):
+    published = study.find_group(tiny, "published/upsampling").variants
+    heldout = study.find_group(tiny, "heldout/upsampling").variants
+    gather(tiny, "published/upsampling", *published["Up"])
+    gather(tiny, "heldout/upsampling", *reversed(heldout["Bilinear"]))
+    assert study.load_results(reader(tiny), "published/upsampling").configs == published["Up"]
+    read = study.load_results(reader(tiny), "heldout/upsampling")
+    assert (read.variants, read.configs) == (["Bilinear"], heldout["Bilinear"])
+    assert [(run.fold, run.seed) for run in read.configs] == [(2, 2), (2, 7)]
+    assert len(read.images) == 2 * 3
+
+
+def test_results_of_fewer_epochs_are_read_and_of_other_settings_are_not(tiny):
+    gather(tiny, "published/loss", *study.find_group(tiny, "published/loss").configs)
+    more = reader(tiny).model_copy(update={"epochs": 75})
+    assert study.load_results(more, "published/loss").runs.planned_epochs.tolist() == [3, 3, 3, 3]
+    for other in ({"epochs": 2}, {"base_filters": 4}, {"settings": {"masks": "all"}}, {"seeds": [5]}):
+        assert study.load_results(reader(tiny).model_copy(update=other), "published/loss").runs.empty
+
+
+def test_training_without_the_data_names_the_folder(tiny, here):
+    before = read_files(here)
+    gone = tiny.model_copy(update={"data_dir": "images"})
+    told = refusal(study.load_results, gone, "published/loss")
+    assert told.startswith(f"{here / 'images'}: no folder benign, malignant, normal")
+    not_given = tiny.model_copy(update={"data_dir": ""})
+    assert refusal(study.load_results, not_given, "published/loss").startswith(
+        "data_dir: not given, and profile 'tiny'"
+    )
+    assert read_files(here) == before
+
+
+# Results gathered
+
+
+def test_missing_runs_are_trained_in_the_order_of_the_group_and_gathered(tiny, trained):
+    configs = study.find_group(tiny, "heldout/loss").configs
+    finish(tiny, configs[2])
+    loaded = study.load_results(tiny, "heldout/loss")
+    assert trained == [configs[0], configs[1], configs[3]]
+    assert loaded.configs == configs
+    assert list(read_files(tiny.results_path)) != []
+    again = study.load_results(reader(tiny), "heldout/loss")
+    for name, table in loaded.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name], table, check_exact=True)
+
+
+def test_gathering_without_training_takes_what_is_finished(tiny, trained):
+    group = study.find_group(tiny, "published/loss")
+    catalog = load_catalog(tiny)
+    assert study.gather_results(tiny, group, catalog, train=False).runs.empty
+    assert not (tiny.results_path / "published").exists()
+    finish(tiny, group.configs[1])
+    assert study.gather_results(tiny, group, catalog, train=False).configs == [group.configs[1]]
+    assert trained == []
+
+
+def test_gathered_results_stand_for_a_run_whose_folder_is_gone(tiny, trained):
+    """Somebody else trained it, on another machine."""
+    configs = study.find_group(tiny, "heldout/loss").configs
+    first = gather(tiny, "heldout/loss", *configs[:3])
+    loaded = study.load_results(tiny, "heldout/loss")
+    assert trained == configs[3:]
+    assert loaded.configs == configs
+    kept = loaded.select(loaded.runs.run != configs[3].label)
+    for name, table in first.tables.items():
+        pd.testing.assert_frame_equal(kept.tables[name], table, check_exact=True)
+
+
+def test_gathering_what_is_gathered_changes_no_file(tiny, trained):
+    study.load_results(tiny, "heldout/loss")
+    before = {file: file.stat().st_mtime_ns for file in tiny.results_path.rglob("*")}
+    study.load_results(tiny, "heldout/loss")
+    shutil.rmtree(tiny.runs_path)
+    study.load_results(tiny, "heldout/loss")
+    assert {file: file.stat().st_mtime_ns for file in tiny.results_path.rglob("*")} == before
+    assert len(trained) == 4
+
+
+def test_a_damaged_run_that_is_gathered_is_not_trained_again(tiny, trained):
+    study.load_results(tiny, "published/loss")
+    for file in tiny.runs_path.rglob("history.csv"):
+        file.unlink()
+    assert len(study.load_results(tiny, "published/loss").runs) == 4
+    assert len(trained) == 4
+
+
+def test_other_seeds_and_folds_stay_in_the_report(tiny, trained):
+    study.load_results(tiny, "heldout/loss")
+    other = tiny.model_copy(update={"seeds": [3], "folds": [0]})
+    loaded = study.load_results(other, "heldout/loss")
+    assert [(run.fold, run.seed) for run in loaded.configs] == [(0, 15), (0, 15)]
+    assert len(trained) == 4 + 2
+    assert len(results.read_results(tiny, "heldout/loss").runs) == 6
+    assert len(study.load_results(reader(tiny), "heldout/loss").runs) == 4
+    assert len(study.load_results(reader(other), "heldout/loss").runs) == 2
+
+
+def test_a_longer_run_replaces_the_shorter_one_in_the_report(tiny, trained):
+    study.load_results(tiny, "published/loss")
+    longer = tiny.model_copy(update={"epochs": 9})
+    assert study.load_results(longer, "published/loss").runs.planned_epochs.tolist() == [9] * 4
+    assert results.read_results(tiny, "published/loss").runs.planned_epochs.tolist() == [9] * 4
+    assert len(trained) == 8
+
+
+def test_gathering_without_training_keeps_shorter_runs_until_longer_ones_are_trained(tiny, trained):
+    study.load_results(tiny, "published/loss")
+    longer = tiny.model_copy(update={"epochs": 9})
+    group = study.find_group(longer, "published/loss")
+    finish(longer, group.configs[1])
+    gathered = study.gather_results(longer, group, load_catalog(longer), train=False)
+    assert gathered.runs.planned_epochs.tolist() == [3, 9, 3, 3]
+    assert results.read_results(tiny, "published/loss").runs.planned_epochs.tolist() == [3, 9, 3, 3]
+    assert study.load_results(reader(longer), "published/loss").runs.planned_epochs.tolist() == [3, 9, 3, 3]
+    assert len(trained) == 4
+
+
+@pytest.fixture
+def new_scoring(monkeypatch):
+    """Return a function that changes the scoring code: it then has another version and a score more."""
+
+    def change():
+        score_image = scores.metrics.score_image
+        monkeypatch.setattr(
+            scores.metrics, "score_image", lambda truth, *rest: score_image(truth, *rest) | {"pixels": truth.size}
+        )
+        for module in (scores, results, study):
+            monkeypatch.setattr(module, "scoring_version", lambda: "0123456e")
+
+    return change
+
+
+def test_a_new_score_is_computed_from_the_predictions_and_trains_nothing(tiny, trained, new_scoring):
+    before = study.load_results(tiny, "heldout/loss")
+    trained.clear()
+    new_scoring()
+    after = study.load_results(tiny, "heldout/loss")
+    assert trained == []
+    assert set(after.runs.scoring_version) == {"0123456e"}
+    pd.testing.assert_frame_equal(after.images.drop(columns="pixels"), before.images)
+    sizes = load_catalog(tiny).table.set_index("name")
+    assert after.images.pixels.tolist() == [sizes.height[name] * sizes.width[name] for name in after.images.name]
+    assert study.load_results(reader(tiny), "heldout/loss").images.equals(after.images)
+
+
+def test_scores_of_runs_whose_folder_is_gone_stay_as_they_are(tiny, trained, new_scoring):
+    configs = study.find_group(tiny, "heldout/loss").configs
+    gather(tiny, "heldout/loss", *configs[:3])
+    new_scoring()
+    loaded = study.load_results(tiny, "heldout/loss")
+    assert trained == configs[3:]
+    assert loaded.configs == configs
+    assert loaded.runs.scoring_version.tolist() == [scores_before()] * 3 + ["0123456e"]
+    assert loaded.images.pixels.isna().tolist() == [True] * 9 + [False] * 3
+
+
+def scores_before():
+    """Return the version of the scoring code as it stands in the files."""
+    return config.code_version(scores, scores.metrics, arrays)
+
+
+def test_results_of_other_data_are_neither_replaced_nor_trained(tiny, trained, phantom_dir):
+    study.load_results(tiny, "published/loss")
+    before = read_files(tiny.report_path)
+    trained.clear()
+    other = tiny.model_copy(update={"data_dir": str(phantom_dir)})
+    told = refusal(study.load_results, other, "published/loss")
+    assert told.startswith(f"{tiny.results_path / 'published' / 'loss'}: holds results of data ")
+    assert (read_files(tiny.report_path), trained) == (before, [])
+    assert len(study.load_results(other.model_copy(update={"report": "other"}), "published/loss").runs) == 4
+    assert read_files(tiny.report_path) == before
+
+
+def test_results_of_another_size_are_neither_replaced_nor_trained(tiny, trained):
+    study.load_results(tiny, "heldout/loss")
+    before = read_files(tiny.report_path)
+    trained.clear()
+    for heldout in ({"image_size": 48}, {"base_filters": 4}, {"epochs": 2}):
+        other = tiny.model_copy(update={"heldout": HELDOUT | heldout})
+        told = refusal(study.load_results, other, "heldout/loss")
+        assert told.startswith(f"{tiny.results_path / 'heldout' / 'loss'}: holds results of ")
+    assert (read_files(tiny.report_path), trained) == (before, [])
+
+
+def test_a_notebook_on_phantoms_cannot_replace_the_results_of_a_profile_on_real_images(
+    here, trained, quarters, phantom_dir
+):
+    """`papermill 3_loss.ipynb -p profile laptop -p data_dir PHANTOMS`, where the report has results of other images."""
+    profile = FILES["tiny"] | {"profile": "laptop", "data_dir": str(quarters), "heldout": HELDOUT}
+    (here / "params" / "laptop.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+    given = {"profile": "laptop", "image_size": None, "epochs": None, "family": "loss", "variants": None}
+    laptop = config.read_notebook(given)
+    assert (laptop.image_size, laptop.epochs, laptop.data_dir) == (188, 3, str(quarters))
+    study.load_results(laptop, "published/loss")
+    before = read_files(here / "reports" / "laptop")
+    trained.clear()
+    other = config.read_notebook(given | {"data_dir": str(phantom_dir)})
+    told = refusal(study.load_results, other, "published/loss")
+    assert "laptop/results/published/loss: holds results of data " in told
+    assert (read_files(here / "reports" / "laptop"), trained) == (before, [])
+
+
+def test_keys_of_gathered_runs_are_those_of_the_data_at_hand(tiny, trained, phantom_dir):
+    catalog = load_catalog(tiny)
+    assert study.gathered_keys(tiny, catalog) == set()
+    published = study.find_group(tiny, "published/loss").configs
+    heldout = study.find_group(tiny, "heldout/loss").configs
+    gather(tiny, "published/loss", *published)
+    gather(tiny, "heldout/loss", *heldout[:1])
+    keys = study.gathered_keys(tiny, catalog)
+    gathered = [run for run in study.list_runs(tiny).values() if study.is_gathered(run, catalog, keys)]
+    assert set(gathered) == {*published, heldout[0]}
+    other = read_catalog(phantom_dir, expected=None)
+    assert not any(study.is_gathered(run, other, study.gathered_keys(tiny, other)) for run in published)
+
+
+# Found or trained
+
+
+def test_a_finished_run_is_found_and_not_trained_again(tiny, trained):
+    catalog = load_catalog(tiny)
+    store = study.open_store(tiny, catalog)
+    assert (store.root, store.fingerprint) == (tiny.runs_path, catalog.fingerprint)
+    (run_config, *_) = study.list_runs(tiny).values()
+    run = study.find_or_train(run_config, catalog, store)
+    assert study.find_or_train(run_config, catalog, store) == run
+    assert (run.folder, trained) == (store.folder(run_config), [run_config])
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (StudyError("no GPU"), "no GPU"),
+        (
+            OSError(errno.ENOSPC, "disk full", "runs"),
+            "[Errno 28] disk full: 'runs'; fix this and rerun: finished epochs are kept",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_trained_is_named(tiny, monkeypatch, error, message):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("busi.training.train", fail)
+    catalog = load_catalog(tiny)
+    run_config = RunConfig(loss="kld")
+    told = refusal(study.find_or_train, run_config, catalog, study.open_store(tiny, catalog))
+    assert told == f"{run_config.label}: {message}"
+
+
+# Measured on the data
+
+
+def test_the_images_are_described(tiny):
+    table = study.measure_images(tiny)
+    expected = describe_images(load_catalog(tiny))
+    pd.testing.assert_frame_equal(table, expected)
+    assert study.measure_images(reader(tiny)).equals(table)
+
+
+def test_the_grouped_split_is_kept(tiny):
+    catalog = load_catalog(tiny)
+    table = study.measure_split(tiny)
+    assert table.name.tolist() == catalog.table.name.tolist()
+    expected = splits.make_split(catalog, "grouped")
+    assert table.fold0.tolist() == expected.fold0.tolist()
+
+
+def test_near_duplicates_are_counted(tiny):
+    table = study.measure_duplicates(tiny)
+    pd.testing.assert_frame_equal(table, duplicates.count_distances(load_catalog(tiny)), check_dtype=False)
+
+
+def test_the_floors_are_those_of_the_targets_that_published_rows_are_trained_on(tiny):
+    other = tiny.model_copy(update={"settings": {"masks": "all", "second_channel": "complement"}, "image_size": 204})
+    expected = arrays.published_arrays(load_catalog(tiny), RunConfig(image_size=188)).targets
+    assert study.measure_floors(tiny) == floors.constant_floors(expected)
+    targets = arrays.published_arrays(load_catalog(tiny), study.published_targets_config(other)).targets
+    assert study.measure_floors(other) == floors.constant_floors(targets)
+    assert study.published_targets_config(other).masks == "all"
+    assert study.measure_floors(reader(other)) == floors.constant_floors(targets)
+
+
+def test_untrained_predictors_are_scored_once_for_both_tables(tiny, monkeypatch):
+    calls = []
+    images = pd.DataFrame({"predictor": ["a"], "dice": [1 / 3]})
+    pixels = pd.DataFrame({"predictor": ["a"], "lesion": [7]})
+
+    def score(catalog):
+        calls.append(catalog.fingerprint)
+        return images, pixels
+
+    monkeypatch.setattr(predictors, "score_untrained", score)
+    measured = study.measure_untrained(tiny)
+    assert [table.values.tolist() for table in measured] == [[["a", 0.333333]], [["a", 7]]]
+    study.measure_untrained(tiny)
+    assert calls == [load_catalog(tiny).fingerprint]
+    assert [table.values.tolist() for table in study.measure_untrained(reader(tiny))] == [[["a", 0.333333]], [["a", 7]]]
+
+
+def test_a_group_lists_the_configurations_of_all_variants():
+    one, other = RunConfig(), RunConfig(seed=1)
+    assert Group("published/loss", "3_loss", {"A": [one, other], "B": [one]}).configs == [one, other, one]

@@ -1,6 +1,8 @@
-"""Training on phantoms: the same bits twice, killed or not, and metrics against independent computations."""
+"""Training on phantoms: the same bits twice, killed or not, and all measurements against independent computations."""
 
 import errno
+import itertools
+import json
 import os
 import shutil
 import signal
@@ -16,14 +18,19 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.special import expit, softmax
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
-from busi import study
-from busi.config import ROOT, RunConfig, StudyError
-from busi.dataset import arrays, catalog
-from busi.runs import STATE, Store
-from busi.training import batches, compiled, train
+from busi import study, training
+from busi.config import RunConfig, StudyError
+from busi.dataset import splits
+from busi.dataset.arrays import Arrays, all_arrays, published_arrays, resize_image, restore
+from busi.dataset.catalog import read_catalog, read_grey, read_union
+from busi.dataset.parts import load_parts
+from busi.dataset.preprocessing import Scaling, scale
+from busi.runs import BEST, STATE, Run, Store
+from busi.training import compile_network, predict_lesion, stream_batches, train
 
 METRICS = ("loss", "accuracy", "auc", "lesion_share")
 EPOCHS = 10
@@ -38,145 +45,198 @@ SETTINGS = {
         "shuffle": True,
     },
 }
+"""Settings of published runs that are trained in several ways."""
 
 
 def small(epochs=EPOCHS, **settings):
-    """Input 204, output 20 pixels."""
+    """Return a published run from 204 to 20 pixels."""
     return RunConfig(image_size=204, base_filters=2, epochs=epochs, **settings)
 
 
-def store_in(folder):
-    return Store(folder / "runs", folder / "results")
+def tiny(**settings):
+    """Return a held-out run that learns fast, soon gets worse again and ends early."""
+    fields = {"learning_rate": 0.05, "epochs": 8, "patience": 2, "preprocessing": "augment", **settings}
+    return RunConfig(protocol="heldout", image_size=32, base_filters=2, **fields)
 
 
-def state(run):
-    """Weights and optimizer, by their place in the file."""
+def make_study(folder):
+    for name in ("params", "notebooks"):
+        (folder / name).mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def here(tmp_path_factory):
+    """Make a study without files the current folder and return it."""
+    folder = make_study(tmp_path_factory.mktemp("here") / "study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def phantoms(phantom_dir, here):
+    """Return the catalog of the twelve phantom images, ten of which show a lesion."""
+    return read_catalog(phantom_dir, expected=None)
+
+
+@pytest.fixture(scope="module")
+def quarters_dir(draw_quarters, tmp_path_factory):
+    return draw_quarters(tmp_path_factory.mktemp("quarters") / "phantom")
+
+
+@pytest.fixture(scope="module")
+def quarters(quarters_dir, here):
+    """Return the catalog of 34 small phantom images, enough for a cross-validation."""
+    return read_catalog(quarters_dir, expected=None)
+
+
+def store_in(folder, catalog):
+    return Store(folder / "runs", catalog.fingerprint)
+
+
+# Runs compared bit for bit
+
+
+def read_weights(run, name=STATE):
+    """Return the weights, and in the state the optimizer's, by their place in the file."""
     tensors = {}
-    with h5py.File(run.folder / STATE) as file:
+    with h5py.File(run.folder / name) as file:
         file.visititems(lambda name, item: tensors.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return tensors
 
 
 def assert_same(run, other):
-    """Bit for bit: weights, optimizer, and every epoch's metrics."""
-    tensors, others = state(run), state(other)
-    assert tensors.keys() == others.keys()
-    assert any("optimizer" in name for name in tensors)
-    for name in tensors:
-        np.testing.assert_array_equal(tensors[name], others[name], err_msg=name)
-    pd.testing.assert_frame_equal(
-        run.history.drop(columns="seconds"), other.history.drop(columns="seconds"), check_exact=True
-    )
-    assert run.metrics["training"] == other.metrics["training"]
-    assert run.metrics["still"] == other.metrics["still"]
+    """Assert equality to the bit: weights, optimizer, predictions, every epoch, and everything that was decided."""
+    assert run.config == other.config
+    names = (STATE, BEST) if run.config.protocol == "heldout" else (STATE,)
+    for name in names:
+        tensors, others = read_weights(run, name), read_weights(other, name)
+        assert tensors.keys() == others.keys()
+        assert any("optimizer" in place for place in tensors)
+        for place in tensors:
+            np.testing.assert_array_equal(tensors[place], others[place], err_msg=f"{name}: {place}")
+    histories = [each.history.drop(columns="seconds") for each in (run, other)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    assert run.outcome | {"seconds": 0} == other.outcome | {"seconds": 0}
+    assert_same_predictions(run, other)
 
 
-# A process of its own for `train`: data folder, store folder, configuration.
+def assert_same_predictions(run, other):
+    assert run.predictions.keys() == other.predictions.keys()
+    for part, (names, probability) in run.predictions.items():
+        assert names.tolist() == other.predictions[part].names.tolist()
+        np.testing.assert_array_equal(probability, other.predictions[part].probability)
+
+
+# Training in another process
+
 TRAIN = """
 import json, sys
 from pathlib import Path
 from busi import training
 from busi.config import RunConfig
-from busi.dataset import catalog
+from busi.dataset.catalog import read_catalog
 from busi.runs import Store
 
 data, store = map(Path, sys.argv[1:3])
 config = RunConfig(**json.loads(sys.argv[3]))
-training.train(config, catalog.read(data, expected=None), Store(store / "runs", store / "results"))
+catalog = read_catalog(data, expected=None)
+training.train(config, catalog, Store(store / "runs", catalog.fingerprint))
 """
+"""Program that trains a run. Arguments: data folder, folder of the store, configuration."""
 
 
 def start(data_dir, folder, config, *, before="", **environment):
-    """Start training in another process; what it says goes to ``folder/output``."""
+    """Start training in another process, whose output goes to ``folder/output``."""
     folder.mkdir(exist_ok=True)
     with (folder / "output").open("w") as output:
         return subprocess.Popen(
             [sys.executable, "-c", before + TRAIN, data_dir, folder, config.model_dump_json()],
-            cwd=ROOT,
             env=os.environ | environment,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
 
 
-def trained(data_dir, folder):
-    """The store of a process that trained to its end."""
-    process = start(data_dir, folder, small())
+def train_elsewhere(data_dir, folder, config):
+    """Train to the end in another process."""
+    process = start(data_dir, folder, config)
     assert process.wait() == 0, (folder / "output").read_text()
-    return store_in(folder)
 
 
-def killed(data_dir, folder, config, fingerprint):
-    """The store of a process killed as soon as it had put an epoch aside, and the seconds of the epochs it had."""
-    store = store_in(folder)
-    work = store.work(config, fingerprint)
+def kill_elsewhere(data_dir, folder, config, catalog):
+    """Kill a process as soon as it has saved an epoch, and return the seconds of the epochs that it has saved."""
+    work = store_in(folder, catalog).work(config)
     process = start(data_dir, folder, config)
     while process.poll() is None and not any(work.glob("epoch-*")):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, (folder / "output").read_text()
-    return store, pd.read_csv(max(work.glob("epoch-*")) / "history.csv").seconds.tolist()
-
-
-@pytest.fixture(scope="module")
-def phantoms(phantom_dir):
-    return catalog.read(phantom_dir, expected=None)
+    return pd.read_csv(max(work.glob("epoch-*")) / "history.csv").seconds.tolist()
 
 
 @pytest.fixture(scope="module")
 def elsewhere(phantoms, phantom_dir, tmp_path_factory):
-    """What other processes train, all at once and while this one goes on: most of their time is TensorFlow's start."""
+    """Start training in other processes, which go on while this one trains: most of their time is TensorFlow's start.
+
+    Returns:
+        Folder of the stores, and for each of `SETTINGS` and "trained" what becomes of its process.
+    """
     folder = tmp_path_factory.mktemp("elsewhere")
     with ThreadPoolExecutor() as pool:
-        yield {"trained": pool.submit(trained, phantom_dir, folder / "trained")} | {
-            label: pool.submit(killed, phantom_dir, folder / f"killed {k}", small(**settings), phantoms.fingerprint)
-            for k, (label, settings) in enumerate(SETTINGS.items())
-        }
+        ends = {"trained": pool.submit(train_elsewhere, phantom_dir, folder / "trained", small())}
+        for label, settings in SETTINGS.items():
+            ends[label] = pool.submit(kill_elsewhere, phantom_dir, folder / label, small(**settings), phantoms)
+        yield folder, ends
 
 
 @pytest.fixture(scope="module")
 def straight(elsewhere, phantoms, tmp_path_factory):
-    """One uninterrupted run of each settings, trained in this process, with its weights."""
-    store = store_in(tmp_path_factory.mktemp("straight"))
-    runs = {}
-    for label, settings in SETTINGS.items():
-        train(small(**settings), phantoms, store)
-        runs[label] = store.find(small(**settings), phantoms.fingerprint)
-    return runs
+    """Return an uninterrupted run of each of `SETTINGS`, trained in this process."""
+    store = store_in(tmp_path_factory.mktemp("straight"), phantoms)
+    return {label: train(small(**settings), phantoms, store) for label, settings in SETTINGS.items()}
+
+
+@pytest.fixture(scope="module")
+def heldout(quarters, tmp_path_factory):
+    """Return an uninterrupted held-out run."""
+    return train(tiny(), quarters, store_in(tmp_path_factory.mktemp("heldout"), quarters))
 
 
 # The same bits
 
 
 def test_another_process_trains_the_same_bits(straight, elsewhere, phantoms):
-    store = elsewhere["trained"].result()
-    assert_same(store.find(small(), phantoms.fingerprint), straight["momentum"])
+    folder, ends = elsewhere
+    ends["trained"].result()
+    assert_same(store_in(folder / "trained", phantoms).find(small()), straight["momentum"])
 
 
-def test_an_epoch_in_one_execution_trains_the_same_bits(straight, phantoms):
-    """As one step after another, with Python in between."""
-    model, made = compiled(small()), arrays.published(phantoms, small())
-    stream = batches(made, small(), 1, first_epoch=1)
-    model.fit(stream, steps_per_epoch=len(made), epochs=EPOCHS, shuffle=False, verbose=0)
-    whole = compiled(small())
+def test_an_epoch_in_one_execution_trains_the_same_bits_as_one_step_after_another(straight, phantoms):
+    model, arrays = compile_network(small()), published_arrays(phantoms, small())
+    stream = stream_batches(arrays, small(), 1, first_epoch=1)
+    model.fit(stream, steps_per_epoch=len(arrays), epochs=EPOCHS, shuffle=False, verbose=0)
+    whole = compile_network(small())
     whole.load_weights(straight["momentum"].folder / STATE)
     for weight, expected in zip(model.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
 
 
 @pytest.mark.parametrize("label", SETTINGS)
-def test_a_killed_run_goes_on_to_the_same_bits(straight, elsewhere, phantoms, label):
-    store, seconds = elsewhere[label].result()
-    config = small(**SETTINGS[label])
+def test_a_killed_run_continues_to_the_same_bits(straight, elsewhere, phantoms, label):
+    folder, ends = elsewhere
+    seconds = ends[label].result()
+    config, store = small(**SETTINGS[label]), store_in(folder / label, phantoms)
     assert 0 < len(seconds) < EPOCHS
-    assert store.find(config, phantoms.fingerprint) is None
+    assert store.find(config) is None
 
-    train(config, phantoms, store)
-    finished = store.find(config, phantoms.fingerprint)
+    finished = train(config, phantoms, store)
+    assert finished == store.find(config)
     assert_same(finished, straight[label])
     # Measured seconds never repeat: equal ones were not trained again.
     assert finished.history.seconds[: len(seconds)].tolist() == seconds
-    assert not store.work(config, phantoms.fingerprint).exists()
+    assert not store.work(config).exists()
 
 
 class Killed(BaseException):
@@ -186,8 +246,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize("moved", [False, True], ids=["before the last move", "after it"])
 def test_a_run_killed_while_it_is_finished_loses_no_epoch(straight, phantoms, tmp_path, monkeypatch, moved):
     """The last checkpoint becomes the finished folder in one move."""
-    store, whole = store_in(tmp_path), straight["momentum"]
-    checkpoint = store.work(small(), phantoms.fingerprint) / f"epoch-{EPOCHS:04d}"
+    store, whole = store_in(tmp_path, phantoms), straight["momentum"]
+    checkpoint = store.work(small()) / f"epoch-{EPOCHS:04d}"
     checkpoint.mkdir(parents=True)
     for name in ("history.csv", STATE):
         shutil.copyfile(whole.folder / name, checkpoint / name)
@@ -201,48 +261,83 @@ def test_a_run_killed_while_it_is_finished_loses_no_epoch(straight, phantoms, tm
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Path, "rename", killed_at_rename)
         train(small(), phantoms, store)
-    train(small(), phantoms, store)
-    finished = store.find(small(), phantoms.fingerprint)
+    finished = train(small(), phantoms, store)
     assert_same(finished, whole)
     assert finished.history.seconds.tolist() == whole.history.seconds.tolist()
 
 
+@pytest.mark.parametrize(("after", "more"), [("best_epoch", 1), ("epochs", 0)], ids=["training", "finished"])
+def test_a_killed_heldout_run_continues_to_the_same_bits(heldout, quarters, tmp_path, monkeypatch, after, more):
+    """Each epoch is saved in one move, and the finished run in one more: killed instead of that after so many."""
+    left = heldout.outcome[after] + more
+    moves = itertools.count()
+    rename = Path.rename
+
+    def killed_at_rename(path, target):
+        if next(moves) == left:
+            raise Killed
+        return rename(path, target)
+
+    store = store_in(tmp_path, quarters)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "rename", killed_at_rename)
+        train(tiny(), quarters, store)
+    before = pd.read_csv(max(store.work(tiny()).glob("epoch-*")) / "history.csv")
+    assert before.epoch.tolist() == list(range(1, left + 1))
+    assert store.find(tiny()) is None
+
+    run = train(tiny(), quarters, store)
+    assert_same(run, heldout)
+    assert run.history.seconds[:left].tolist() == before.seconds.tolist()
+
+
 def test_a_disk_without_room_for_a_checkpoint_ends_a_run_before_it_is_written(phantoms, tmp_path, monkeypatch):
-    model = compiled(small())
-    # Momentum: one more number a weight, and the rate and the count of steps.
+    model = compile_network(small())
+    # Momentum: one more number for each weight, and the rate and the count of steps.
     wanted = 4 * (2 * model.count_params() + 2) + 2**20
     left = iter([wanted, wanted - 1])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=next(left)))
-    work = store_in(tmp_path).work(small(), phantoms.fingerprint)
-    with pytest.raises(OSError, match=r"disk full: (\d\.\d) MB are left, \1 MB wanted") as caught:
-        train(small(), phantoms, store_in(tmp_path))
+    work = store_in(tmp_path, phantoms).work(small())
+    with pytest.raises(OSError, match=r"disk full: (\d\.\d) MB are free, \1 MB are needed") as caught:
+        train(small(), phantoms, store_in(tmp_path, phantoms))
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(work))
     assert [folder.name for folder in work.iterdir()] == ["epoch-0001"]
 
 
-def test_a_longer_run_goes_on_where_a_shorter_ended(straight, phantoms, tmp_path):
-    store = store_in(tmp_path)
+def test_a_longer_run_continues_where_a_shorter_one_ended(straight, phantoms, tmp_path):
+    store = store_in(tmp_path, phantoms)
     settings = SETTINGS["adam, decaying, code, shuffled"]
     seconds = train(small(epochs=5, **settings), phantoms, store).history.seconds.tolist()
-    train(small(**settings), phantoms, store)
-    longer = store.find(small(**settings), phantoms.fingerprint)
+    longer = train(small(**settings), phantoms, store)
     assert_same(longer, straight["adam, decaying, code, shuffled"])
     assert longer.history.seconds[:5].tolist() == seconds
 
 
+def test_a_longer_heldout_run_continues_where_a_shorter_one_ended(heldout, quarters, tmp_path):
+    """First where its epochs ran out, one after the best; then where patience did, with nothing left to train."""
+    store = store_in(tmp_path, quarters)
+    short = train(tiny(epochs=heldout.outcome["best_epoch"] + 1), quarters, store)
+    longer = train(tiny(), quarters, store)
+    assert_same(longer, heldout)
+    assert longer.history.seconds[: len(short.history)].tolist() == short.history.seconds.tolist()
+    longest = train(tiny(epochs=20), quarters, store)
+    assert longest.config.epochs == 20
+    assert_same(Run(longest.folder, tiny()), heldout)
+    assert longest.history.seconds.tolist() == longer.history.seconds.tolist()
+
+
 def test_a_finished_run_is_not_trained_again(straight, phantoms):
     whole = straight["momentum"]
-    store = Store(whole.folder.parents[2], whole.folder.parents[3] / "results")
-    changed = {file: file.stat().st_mtime_ns for file in [whole.folder, *whole.folder.iterdir()]}
-    run = train(small(), phantoms, store)
-    assert run.folder == store.gathered(small())
-    assert run.metrics == whole.metrics
+    store = Store(whole.folder.parents[3], phantoms.fingerprint)
+    files = [whole.folder, *whole.folder.iterdir()]
+    changed = {file: file.stat().st_mtime_ns for file in files}
+    assert train(small(), phantoms, store) == whole
     assert changed == {file: file.stat().st_mtime_ns for file in [whole.folder, *whole.folder.iterdir()]}
-    assert not store.work(small(), phantoms.fingerprint).exists()
+    assert not store.work(small()).exists()
 
 
 def test_the_seed_decides_the_first_weights():
-    first, again, other = (compiled(small(seed=seed)).get_weights() for seed in (0, 0, 1))
+    first, again, other = (compile_network(small(seed=seed)).get_weights() for seed in (0, 0, 1))
     for one, same in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, same)
     assert not np.array_equal(first[0], other[0])
@@ -261,93 +356,114 @@ ON_JAX = {"before": "import sys; sys.modules['tensorflow'] = None  # not install
     ],
     ids=["published", "held-out"],
 )
-@pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
-def test_a_run_goes_on_with_the_same_numbers_on_jax_without_tensorflow(config, draw_quarters, tmp_path):
+def test_a_run_continues_with_the_same_numbers_on_jax_without_tensorflow(config, quarters, quarters_dir, tmp_path):
     """One epoch on TensorFlow; two more on either, so that a batch too many in the first would be seen in the next."""
-    folder = draw_quarters(tmp_path / "phantom")
-    data = catalog.read(folder, expected=None)
     one, three = (config.model_copy(update={"epochs": epochs}) for epochs in (1, 3))
-    train(one, data, store_in(tmp_path / "mixed"))
-    process = start(folder, tmp_path / "mixed", three, **ON_JAX)
-    train(three, data, store_in(tmp_path / "straight"))
+    mixed_store, straight_store = store_in(tmp_path / "mixed", quarters), store_in(tmp_path / "straight", quarters)
+    train(one, quarters, mixed_store)
+    process = start(quarters_dir, tmp_path / "mixed", three, **ON_JAX)
+    straight = train(three, quarters, straight_store)
     assert process.wait() == 0, (tmp_path / "mixed" / "output").read_text()
-    mixed, straight = (store_in(tmp_path / name).find(three, data.fingerprint) for name in ("mixed", "straight"))
+    mixed = mixed_store.find(three)
     assert (mixed.environment["backend"], mixed.environment["gpus"]) == ("jax", 0)
     assert mixed.history.epoch.tolist() == [1, 2, 3]
-    same = mixed.history.drop(columns="seconds"), straight.history.drop(columns="seconds")
-    pd.testing.assert_frame_equal(*same, rtol=1e-4, atol=0)
-    if config.protocol == "heldout":
-        pd.testing.assert_frame_equal(mixed.per_image, straight.per_image, rtol=0, atol=1e-3)
-    else:
-        assert mixed.metrics["still"] == pytest.approx(straight.metrics["still"], rel=1e-4)
+    histories = [run.history.drop(columns="seconds") for run in (mixed, straight)]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-4, atol=0)
+    for part, (names, probability) in mixed.predictions.items():
+        assert names.tolist() == straight.predictions[part].names.tolist()
+        np.testing.assert_allclose(probability, straight.predictions[part].probability, rtol=0, atol=1e-3)
+    if config.protocol == "published":
+        assert mixed.outcome["still"] == pytest.approx(straight.outcome["still"], rel=1e-4)
 
 
 def test_a_backend_that_training_is_not_made_for_is_refused_with_the_runs_name(phantoms, tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
-    told = r"^published/baseline/fold0-seed0: KERAS_BACKEND: got 'torch'; training takes tensorflow or jax"
-    with pytest.raises(StudyError, match=told):
-        study.finished(small(), phantoms, store_in(tmp_path))
+    message = (
+        "published/204px-2f-10e/baseline/fold0-seed0: KERAS_BACKEND: got 'torch'; training takes tensorflow or jax: "
+        "set one of them"
+    )
+    with pytest.raises(StudyError) as caught:
+        study.find_or_train(small(), phantoms, store_in(tmp_path, phantoms))
+    assert str(caught.value) == message
 
 
 # Batches
 
 
-def epochs(config, batch_size, first_epoch=1):
-    """Three epochs' batches of ten images: the numbers of the images in each, those of image and target alike."""
+def draw_epochs(config, batch_size, first_epoch=1):
+    """Return the numbers of the images in the batches of three epochs of ten images."""
     numbers = np.arange(10, dtype=np.float32)[:, None, None, None]
-    ten = arrays.Arrays(numbers + np.zeros((10, 2, 2, 1)), numbers + np.zeros((10, 2, 2, 2)))
+    ten = Arrays(numbers.astype(str).ravel(), numbers + np.zeros((10, 2, 2, 1)), numbers + np.zeros((10, 2, 2, 2)))
     steps = 10 // batch_size
-    found = []
-    for images, targets in batches(ten, config, batch_size, first_epoch).take(3 * steps).as_numpy_iterator():
+    drawn = []
+    for images, targets in stream_batches(ten, config, batch_size, first_epoch).take(3 * steps).as_numpy_iterator():
         assert images.shape[1:] == (2, 2, 1) and targets.shape[1:] == (2, 2, 2)
+        # Image and target stay together.
         np.testing.assert_array_equal(images[:, 0, 0, 0], targets[:, 1, 1, 1])
-        found.append(images[:, 0, 0, 0].astype(int).tolist())
-    return [found[start : start + steps] for start in range(0, 3 * steps, steps)]
+        drawn.append(images[:, 0, 0, 0].astype(int).tolist())
+    return [drawn[start : start + steps] for start in range(0, 3 * steps, steps)]
 
 
 def test_unshuffled_batches_are_the_images_as_listed():
-    assert epochs(small(), 1) == [[[k] for k in range(10)]] * 3
+    assert draw_epochs(small(), 1) == [[[k] for k in range(10)]] * 3
 
 
-def test_whole_batches_only_and_of_each_image_at_most_once_an_epoch():
-    """Of ten images in fours two are left over, others in every epoch."""
-    found = epochs(small(shuffle=True), 4)
-    drawn = [sorted(np.concatenate(batches).tolist()) for batches in found]
-    assert [[len(batch) for batch in batches] for batches in found] == [[4, 4]] * 3
+def test_an_epoch_has_whole_batches_only_and_each_image_at_most_once():
+    """Of ten images in batches of four, two are left over: others in every epoch."""
+    epochs = draw_epochs(small(shuffle=True), 4)
+    drawn = [sorted(np.concatenate(batches).tolist()) for batches in epochs]
+    assert [[len(batch) for batch in batches] for batches in epochs] == [[4, 4]] * 3
     assert all(len(set(epoch)) == 8 for epoch in drawn)
     assert len(set(map(tuple, drawn))) > 1
 
 
-def test_an_epochs_order_follows_from_its_number_and_the_seed():
-    """Whether or not those before it were drawn: what a resumed run sees."""
+def test_the_order_of_an_epoch_follows_from_its_number_and_the_seed():
+    """Whether or not the epochs before it were drawn, so that a resumed run sees the same."""
     config = small(shuffle=True)
-    whole = epochs(config, 2)
-    assert epochs(config, 2, first_epoch=3)[0] == whole[2]
+    whole = draw_epochs(config, 2)
+    assert draw_epochs(config, 2, first_epoch=3)[0] == whole[2]
     assert whole[0] != whole[1] != whole[2]
-    assert epochs(small(shuffle=True, seed=1), 2) != whole
+    assert draw_epochs(small(shuffle=True, seed=1), 2) != whole
 
 
-# Metrics
+def test_a_batch_that_is_larger_than_the_data_is_all_of_them(phantoms, tmp_path):
+    run = train(small(epochs=1, batch_size=64, loss="kld", learning_rate=1e-12), phantoms, store_in(tmp_path, phantoms))
+    model = load_network(run, STATE)
+    arrays = published_arrays(phantoms, run.config)
+    expected = model.evaluate(arrays.images, arrays.targets, batch_size=10, verbose=0, return_dict=True)
+    assert run.history.loss.tolist() == pytest.approx([expected["loss"]], rel=1e-5)
+    assert len(run.predictions["training"].names) == 10
 
 
-def predicted(run, phantoms):
-    """Targets and probabilities, float64 (10, 20, 20, 2), of a run's saved weights."""
-    made = arrays.published(phantoms, run.config)
-    model = compiled(run.config)
-    model.load_weights(run.folder / STATE)
-    images = made.images / 255 if run.config.preprocessing == "code" else made.images
-    return made.targets.astype(np.float64), model.predict(images, batch_size=1, verbose=0).astype(np.float64)
+# Metrics of published runs
+
+
+def load_network(run, name):
+    model = compile_network(run.config)
+    model.load_weights(run.folder / name)
+    return model
+
+
+def predict_targets(run, phantoms):
+    """Return targets and probabilities, float64 (10, 20, 20, 2), from the saved weights."""
+    arrays = published_arrays(phantoms, run.config)
+    images = arrays.images / 255 if run.config.preprocessing == "code" else arrays.images
+    probabilities = load_network(run, STATE).predict(images, batch_size=1, verbose=0)
+    return arrays.targets.astype(np.float64), probabilities.astype(np.float64)
 
 
 def roc(targets, probabilities):
-    """False and true positive rate at Keras' 200 thresholds, channels pooled; a soft pixel is positive in both."""
+    """Return false and true positive rate at Keras' 200 thresholds, channels pooled.
+
+    A soft pixel is positive in both channels.
+    """
     thresholds = np.concatenate([[-1e-7], np.arange(1, 199) / 199, [1 + 1e-7]])
     above, positive = probabilities.ravel() > thresholds[:, None], targets.ravel() > 0
     return above[:, ~positive].mean(axis=1), above[:, positive].mean(axis=1)
 
 
-def scores(targets, probabilities):
-    """The published metrics and the share of lesion, without Keras."""
+def score_published(targets, probabilities):
+    """Compute the published metrics and the share of lesion without Keras."""
     false_positive, true_positive = roc(targets, probabilities)
     return {
         "accuracy": (targets.argmax(-1) == probabilities.argmax(-1)).mean(),
@@ -356,62 +472,249 @@ def scores(targets, probabilities):
     }
 
 
-def without_loss(values):
-    return {name: values[name] for name in METRICS if name != "loss"}
-
-
 @pytest.mark.parametrize("label", SETTINGS)
 def test_still_metrics_are_those_of_the_saved_weights(straight, phantoms, label):
-    """Without augmentation, "code" or not: flips, contrast and brightness are for training alone."""
+    """Without augmentation, whether or not training augments: flips, contrast and brightness are for training alone."""
     run = straight[label]
-    targets, probabilities = predicted(run, phantoms)
+    targets, probabilities = predict_targets(run, phantoms)
     assert (targets > 1).any()  # the mirror's soft pixels take part
-    assert run.metrics["images"] == len(targets) == 10
-    assert without_loss(run.metrics["still"]) == pytest.approx(scores(targets, probabilities), abs=1e-6)
+    assert run.outcome["images"] == len(targets) == 10
+    without_loss = {name: run.outcome["still"][name] for name in METRICS if name != "loss"}
+    assert without_loss == pytest.approx(score_published(targets, probabilities), abs=1e-6)
 
 
 def test_published_bce_puts_each_softmax_logit_through_a_sigmoid(straight, phantoms):
     """What Keras on TensorFlow makes of BinaryCrossentropy behind a softmax: not the loss of the probabilities."""
     run = straight["momentum"]
-    y, probabilities = predicted(run, phantoms)
-    model = compiled(run.config)
-    model.load_weights(run.folder / STATE)
+    y, probabilities = predict_targets(run, phantoms)
+    model = load_network(run, STATE)
     model.get_layer("probability").activation = keras.activations.linear
-    logits = model.predict(arrays.published(phantoms, run.config).images, batch_size=1, verbose=0).astype(np.float64)
+    logits = model.predict(published_arrays(phantoms, run.config).images, batch_size=1, verbose=0).astype(np.float64)
     np.testing.assert_allclose(softmax(logits, axis=-1), probabilities, atol=1e-6)
     of_logits, of_probabilities = (
         -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean() for p in (expit(logits), probabilities)
     )
-    assert run.metrics["still"]["loss"] == pytest.approx(of_logits, rel=1e-5)
+    assert run.outcome["still"]["loss"] == pytest.approx(of_logits, rel=1e-5)
     assert abs(of_logits - of_probabilities) > 0.01
 
 
 @pytest.mark.parametrize("label", SETTINGS)
 def test_auc_is_that_of_the_ranking_to_within_its_thresholds(straight, phantoms, label):
     """200 thresholds cut the curve's corners: off by at most half the boxes that the chords cross."""
-    targets, probabilities = predicted(straight[label], phantoms)
+    targets, probabilities = predict_targets(straight[label], phantoms)
     bound = np.prod(np.diff(roc(targets, probabilities)), axis=0).sum() / 2
     exact = roc_auc_score(targets.ravel() > 0, probabilities.ravel())
-    assert straight[label].metrics["still"]["auc"] == pytest.approx(exact, abs=bound)
+    assert straight[label].outcome["still"]["auc"] == pytest.approx(exact, abs=bound)
 
 
 @pytest.fixture(scope="module")
 def motionless(phantoms, tmp_path_factory):
-    """A run whose rate is too small to move a float32 weight."""
-    store = store_in(tmp_path_factory.mktemp("motionless"))
+    """Return a run whose rate is too small to move a float32 weight."""
     config = small(epochs=2, learning_rate=1e-12, loss="kld", second_channel="complement")
-    train(config, phantoms, store)
-    return store.find(config, phantoms.fingerprint)
+    return train(config, phantoms, store_in(tmp_path_factory.mktemp("motionless"), phantoms))
 
 
 def test_training_metrics_average_over_the_whole_epoch(motionless, phantoms):
-    targets, probabilities = predicted(motionless, phantoms)
+    targets, probabilities = predict_targets(motionless, phantoms)
     y = np.clip(targets, 1e-7, 1)
     divergence = (y * np.log(y / probabilities)).sum(-1).mean(axis=(1, 2))
     assert divergence.max() > 1.001 * divergence.min()  # no image can stand for all
-    expected = {"loss": divergence.mean(), **scores(targets, probabilities)}
+    expected = {"loss": divergence.mean(), **score_published(targets, probabilities)}
     assert motionless.history.epoch.tolist() == [1, 2]
     for row in motionless.history.to_dict("records"):
         assert {name: row[name] for name in METRICS} == pytest.approx(expected, abs=1e-6)
-    assert motionless.metrics["training"] == {name: row[name] for name in METRICS}
-    assert motionless.metrics["still"] == pytest.approx(expected, abs=1e-6)
+    assert motionless.outcome["training"] == {name: row[name] for name in METRICS}
+    assert motionless.outcome["still"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("label", SETTINGS)
+def test_a_published_run_keeps_what_its_saved_weights_predict_for_its_training_images(straight, phantoms, label):
+    run = straight[label]
+    assert list(run.predictions) == ["training"]
+    names, probability = run.predictions["training"]
+    _, expected = predict_targets(run, phantoms)
+    assert names.tolist() == phantoms.lesions.name.tolist()
+    assert probability.dtype == np.float32
+    np.testing.assert_allclose(probability, expected[..., 0], rtol=0, atol=1e-6)
+    assert run.outcome["parameters"] == compile_network(run.config).count_params()
+    assert run.outcome["seconds"] == pytest.approx(run.history.seconds.sum())
+    assert run.scaling == Scaling(0, 1)
+
+
+# The test part decides nothing
+
+
+def find_rows(catalog, part, config=None):
+    """Return the rows of the images of a part, normals included."""
+    config = config or tiny()
+    return np.flatnonzero(splits.load_split(catalog, config.split)[f"fold{config.fold}"] == part)
+
+
+def find_lesions(catalog, part):
+    return [row for row in find_rows(catalog, part) if catalog.table.image_class[row] != "normal"]
+
+
+def change_images(catalog, folder, rows, target):
+    """Copy the images; turn those of some rows into noise and give them other masks."""
+    shutil.copytree(folder, target)
+    draw = np.random.default_rng(0)
+    for row in catalog.table.loc[rows].itertuples():
+        stem = target / row.image_class / row.name
+        Image.fromarray(draw.integers(0, 256, (row.height, row.width), np.uint8)).save(f"{stem}.png")
+        if row.image_class != "normal":
+            for old in (target / row.image_class).glob(f"{row.name}_mask*.png"):
+                old.unlink()
+            mask = np.zeros((row.height, row.width), bool)
+            mask[row.height // 4 : -row.height // 3, row.width // 3 : -row.width // 4] = True
+            Image.fromarray(mask).save(f"{stem}_mask.png")
+    return read_catalog(target, expected=None)
+
+
+@pytest.fixture
+def retrain(quarters, quarters_dir, tmp_path, monkeypatch):
+    """Return a function that trains on images of which some rows are changed, under the split of those that are not."""
+
+    def run(rows):
+        monkeypatch.chdir(make_study(tmp_path / "study"))
+        other = change_images(quarters, quarters_dir, rows, tmp_path / "changed")
+        file = splits.write_split(quarters, "grouped")
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace(quarters.fingerprint, other.fingerprint), encoding="utf-8")
+        return other, train(tiny(), other, store_in(tmp_path, other))
+
+    return run
+
+
+def test_the_test_part_decides_nothing(heldout, retrain, quarters):
+    """Nor do normal images in any part: same weights, epochs, threshold and constants, but other predictions."""
+    normals = np.flatnonzero(quarters.table.image_class == "normal")
+    other, run = retrain(np.union1d(find_rows(quarters, "test"), normals))
+    assert other.fingerprint != quarters.fingerprint
+    for name in (STATE, BEST):
+        ours, theirs = read_weights(run, name), read_weights(heldout, name)
+        assert ours.keys() == theirs.keys()
+        for place in ours:
+            np.testing.assert_array_equal(ours[place], theirs[place], err_msg=f"{name}: {place}")
+    histories = [each.history.drop(columns="seconds") for each in (run, heldout)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    assert run.outcome | {"seconds": 0} == heldout.outcome | {"seconds": 0}
+    np.testing.assert_array_equal(
+        run.predictions["validation"].probability, heldout.predictions["validation"].probability
+    )
+    ours, theirs = run.predictions["test"], heldout.predictions["test"]
+    assert ours.names.tolist() == theirs.names.tolist()
+    assert (ours.probability != theirs.probability).any(axis=(1, 2)).all()
+
+
+def test_the_validation_part_decides_when_to_end_and_trains_nothing(heldout, retrain, quarters):
+    _, run = retrain(find_lesions(quarters, "validation"))
+    both = min(len(run.history), len(heldout.history))
+    assert run.history.loss[:both].tolist() == heldout.history.loss[:both].tolist()
+    assert (run.history.validation_dice[:both] != heldout.history.validation_dice[:both]).any()
+
+
+# When a held-out run ends
+
+
+def test_training_ends_patience_epochs_after_the_best(heldout):
+    dice = heldout.history.validation_dice
+    best = int(dice.idxmax()) + 1
+    assert 1 < best < 6
+    assert heldout.history.epoch.tolist() == list(range(1, best + 3))
+    assert heldout.outcome["best_epoch"] == best
+    assert heldout.outcome["epochs"] == best + 2
+    assert heldout.outcome["validation_dice"] == dice.max()
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "values, is_over",
+    [
+        ([], False),
+        ([0.2], False),
+        ([0.2, 0.3, 0.3], False),  # one epoch after the first of equals
+        ([0.2, 0.3, 0.1, 0.3], True),
+        ([0.2, 0.3, 0.1, 0.4], False),
+        ([0.2, NAN], False),
+        ([0.2, 0.3, NAN, NAN], True),
+    ],
+)
+def test_a_run_is_over_when_its_patience_has_passed_since_the_best_epoch(values, is_over):
+    history = [{"epoch": epoch, "validation_dice": value} for epoch, value in enumerate(values, start=1)]
+    assert training._is_over(history, tiny()) is is_over
+    assert training._is_over(history, tiny(patience=0)) is False
+
+
+# What a held-out run keeps
+
+
+def predict_part(run, catalog, rows, name=BEST):
+    """Predict the probability of lesion at the network's size, from one of the files of weights."""
+    raw = all_arrays(catalog, run.config).images[rows]
+    images = scale(raw, run.config.preprocessing, run.scaling)
+    return load_network(run, name).predict(images, verbose=0)[..., 0]
+
+
+def test_the_best_epochs_predictions_of_test_and_validation_part_are_kept(heldout, quarters):
+    rows = {"test": find_rows(quarters, "test"), "validation": find_lesions(quarters, "validation")}
+    assert heldout.predictions.keys() == rows.keys()
+    for part, (names, probability) in heldout.predictions.items():
+        assert names.tolist() == quarters.table.name[rows[part]].tolist()
+        assert (probability.dtype, probability.shape) == (np.float32, (len(rows[part]), 32, 32))
+        best, last = (predict_part(heldout, quarters, rows[part], name) for name in (BEST, STATE))
+        np.testing.assert_allclose(probability, best, rtol=0, atol=1e-6)
+        assert np.abs(probability - last).max() > 1e-3
+    assert any(name.startswith("normal") for name in heldout.predictions["test"].names)
+    assert not any(name.startswith("normal") for name in heldout.predictions["validation"].names)
+
+
+def test_validation_dice_is_the_best_over_the_thresholds_at_the_networks_size(heldout, quarters):
+    rows = find_lesions(quarters, "validation")
+    probability = predict_part(heldout, quarters, rows).astype(np.float64)
+    truth = all_arrays(quarters, tiny()).targets[rows, ..., 0].astype(np.float64)
+    means = []
+    for k in range(1, 100):
+        inside = probability >= k / 100
+        overlap = (truth * inside).sum(axis=(1, 2))
+        means.append(np.mean(2 * overlap / (truth.sum(axis=(1, 2)) + inside.sum(axis=(1, 2)))))
+    assert heldout.outcome["validation_dice"] == pytest.approx(max(means), rel=1e-6)
+
+
+def test_the_threshold_is_the_best_of_the_validation_part_at_original_size(heldout, quarters):
+    thresholds = [k / 100 for k in range(1, 100)]
+    rows = find_lesions(quarters, "validation")
+    dice = np.zeros((len(rows), 99))
+    for k, (row, probability) in enumerate(zip(rows, predict_part(heldout, quarters, rows), strict=True)):
+        image = quarters.table.loc[row]
+        restored = restore(probability, image.height, image.width, heldout.config).ravel()
+        truth = read_union(image.masks).ravel()
+        dice[k] = [f1_score(truth, restored >= threshold, zero_division=0) for threshold in thresholds]
+    assert heldout.threshold == pytest.approx(thresholds[int(np.argmax(dice.mean(axis=0)))])
+
+
+def test_parameters_and_images_are_counted(heldout, quarters):
+    assert heldout.outcome["parameters"] == compile_network(tiny()).count_params()
+    assert heldout.outcome["images"] == len(find_lesions(quarters, "training"))
+
+
+def test_the_run_folder_alone_is_enough_to_predict_any_image(heldout, quarters, tmp_path, monkeypatch):
+    """No data set, no study and no store: only the folder and the pixels of an image."""
+    row = find_rows(quarters, "test")[0]
+    pixels = read_grey(quarters.table.image[row])
+    constants = load_parts(heldout.config, quarters).scaling
+    shutil.copytree(heldout.folder, tmp_path / "alone")
+    monkeypatch.chdir(tmp_path)
+
+    stored = json.loads((tmp_path / "alone" / "config.json").read_text(encoding="utf-8"))
+    run = Run(tmp_path / "alone", RunConfig(**stored["config"]))
+    assert run.scaling == constants
+    assert run.scaling.deviation not in (0, 1)
+    resized = resize_image(pixels / np.float32(255), run.config.image_size, run.config.resize)
+    images = scale(resized[None, ..., None], run.config.preprocessing, run.scaling)
+    model = compile_network(run.config)
+    model.load_weights(run.weights)
+    predicted = predict_lesion(model, images, 1)
+    np.testing.assert_allclose(predicted[0], run.predictions["test"].probability[0], rtol=0, atol=1e-6)
+    assert 0 < run.threshold < 1

@@ -1,4 +1,4 @@
-"""A copy of the repository with a study of its own, to be started, killed and broken by a test."""
+"""A copy of the repository with a study of its own, for tests that start it, kill it and break it."""
 
 import io
 import os
@@ -10,16 +10,19 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import psutil
 import yaml
 
-from busi.config import FAMILIES, ROOT
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 PARTS = ("Makefile", "Snakefile", "busi", "notebooks", "params", "profiles", "pyproject.toml", "requirements.lock")
 
-EPOCH = re.compile(r"^\d\d:\d\d:\d\d \w+/(?P<run>\S+)/\S+: epoch (?P<epoch>\d+) of", re.MULTILINE)
-"""What training says after every epoch."""
+EPOCH = re.compile(
+    r"^\d\d:\d\d:\d\d (?P<protocol>\w+)/\S+/(?P<name>[^/\s]+)/fold\d-seed\d+: epoch (?P<epoch>\d+) of", re.MULTILINE
+)
+"""Line that training writes to the log after every epoch."""
 
 TINY = {
     "profile": "tiny",
@@ -27,94 +30,141 @@ TINY = {
     "image_size": 188,
     "base_filters": 2,
     "epochs": 4,
-    "show_pixels": True,
+    "folds": [0],
     "heldout": {"image_size": 32, "base_filters": 2, "epochs": 2},
 }
+"""Profile of the study of few runs."""
 
-FEW = {"KLD": {"loss": "kld"}, "DICE": {"loss": "dice"}}
-"""Variants that stay themselves in a study of few runs; all others are the baseline: three runs in place of nine."""
+FEW = {
+    "family": "loss",
+    "variants": {"baseline": {}, "KLD": {"loss": "kld"}, "DICE": {"loss": "dice"}},
+    "heldout_variants": {"BCE": {}},
+}
+"""Family of the study of few runs: four runs in place of the 37 of `smoke`."""
 
+RUNS = {"published/baseline": 4, "published/loss-kld": 4, "published/loss-dice": 4, "heldout/baseline": 2}
+"""Runs of that study, with their epochs."""
 
-TIMED = {"runs.csv", "heldout.csv"}
-"""Tables with a column `seconds`, which no two studies share."""
+PAGE = """
+import pandas as pd
+
+from busi import results, study
+from busi.report import index, tables
+
+published = study.load_results(parameters, "published/loss")
+heldout = study.load_results(parameters, "heldout/loss")
+results.write_table(parameters, "runs", tables.list_runs(published.runs))
+for name in ("epochs", "images", "pixels"):
+    results.write_table(parameters, f"heldout_{name}", heldout.tables[name])
+
+# The rest is what the index cannot do without.
+results.write_table(parameters, "claims", pd.DataFrame({"claim": ["none"]}))
+sentences = dict.fromkeys(("rows", "blind", "claims", "heldout"), "None.")
+results.record_finding(parameters, "summary", **sentences, size={}, made={})
+figure = parameters.report_path / "figures" / index.HEADLINE_FIGURE
+figure.parent.mkdir(exist_ok=True)
+figure.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+"""
+"""Only page of the study of few runs, after its cells of parameters."""
 
 
 class WorkingCopy:
-    """A copy of the repository under ``folder``, and a study of it.
+    """A copy of the repository under ``folder``, and its study: `smoke`, or one of few runs and a single page.
 
     Args:
         folder: Must not exist.
-        profile: Of the study; "tiny" is the copy's own.
-        runs: The store; in the copy by default.
-        few: Whether the study has three runs only, and of the notebooks the summary alone.
+        few: Whether the study has few runs.
+        runs: The store; a folder of the copy by default.
     """
 
-    def __init__(self, folder: Path, *, profile: str = "tiny", runs: Path | None = None, few: bool = False):
-        self.folder, self.profile, self.runs = folder, profile, runs or folder / "runs"
-        self.report = folder / "reports" / profile
+    def __init__(self, folder: Path, *, few: bool = False, runs: Path | None = None):
+        self.folder = folder
+        self.profile = "tiny" if few else "smoke"
+        self.runs = runs or folder / "runs"
+        self.report = folder / "reports" / self.profile
+        self.log = folder / "log"
         folder.mkdir(parents=True)
         for part in PARTS:
-            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-            copy(ROOT / part, folder / part)
+            copy = shutil.copytree if (REPOSITORY / part).is_dir() else shutil.copy2
+            copy(REPOSITORY / part, folder / part)
         (folder / ".venv").symlink_to(sys.prefix)
-        self._write("tiny", TINY)
         if few:
-            for family in FAMILIES:
-                labels = yaml.safe_load((ROOT / "params" / f"{family}.yaml").read_text(encoding="utf-8"))["variants"]
-                self._write(family, {"family": family, "variants": {label: FEW.get(label, {}) for label in labels}})
-            mechanisms = yaml.safe_load((ROOT / "params" / "mechanisms.yaml").read_text(encoding="utf-8"))
-            empty = {name: section | {"variants": {}} for name, section in mechanisms["sections"].items()}
-            self._write("mechanisms", mechanisms | {"sections": empty})
-            for notebook in (folder / "notebooks").iterdir():
-                if not notebook.name.startswith("6_"):
-                    notebook.unlink()
-        self.log = folder / "log"
+            self._keep_few()
+
+    def _keep_few(self) -> None:
+        """Replace the families by one of few variants, take the sections away, and write the only notebook."""
+        page = nbformat.read(self.folder / "notebooks" / "3_loss.ipynb", as_version=4)
+        # The cells of parameters are the real ones.
+        del page.cells[2:]
+        page.cells.append(nbformat.v4.new_markdown_cell("# Few runs\n\nDoes a fault change them?"))
+        page.cells.append(nbformat.v4.new_code_cell(PAGE))
+        shutil.rmtree(self.folder / "notebooks")
+        (self.folder / "notebooks").mkdir()
+        nbformat.write(page, self.folder / "notebooks" / "1_loss.ipynb")
+        mechanisms = yaml.safe_load((self.folder / "params" / "mechanisms.yaml").read_text(encoding="utf-8"))
+        for name, content in {"tiny": TINY, "loss": FEW, "mechanisms": mechanisms | {"sections": {}}}.items():
+            (self.folder / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def start(self, *, log: Path | None = None, environment: dict | None = None, **variables) -> subprocess.Popen:
-        """``make study`` with ``variables`` in a process group of its own; what it says is added to ``log``."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTEST"))}
-        variables = {"PROFILE": self.profile, "RUNS": self.runs} | variables
+        """Start ``make study`` with ``variables`` in a process group of its own; its output is added to ``log``."""
         # The installation is taken as it is: no copy may change it.
-        make = ["make", "--old-file", ".venv/.installed", "study", *(f"{k}={v}" for k, v in variables.items())]
+        command = ["make", "--old-file", ".venv/.installed", "study"]
+        for name, value in ({"PROFILE": self.profile, "RUNS": self.runs} | variables).items():
+            command.append(f"{name}={value}")
         with (log or self.log).open("a") as output:
             return subprocess.Popen(
-                make,
+                command,
                 cwd=self.folder,
-                env=kept | {"PYTHONPATH": str(self.folder)} | (environment or {}),
+                env=self.environment() | (environment or {}),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 
+    def environment(self) -> dict[str, str]:
+        """Return the environment of its commands, in which Python finds the copy's code, not the installed one."""
+        tools = ("MAKE", "MFLAGS", "PYTEST")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(tools)}
+        return kept | {"PYTHONPATH": str(self.folder)}
+
     def study(self, **options) -> int:
-        """`start`, and wait for its end; returns the exit code."""
+        """Run ``make study``, as `start`, and return its exit code."""
         return self.start(**options).wait()
 
     def said(self) -> str:
-        """All that its studies have said."""
+        """Return all that its studies have written to the log."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def tables(self) -> dict[str, bytes]:
-        """The report's tables, but for the seconds that runs took."""
-        found = {file.name: file.read_bytes() for file in (self.report / "tables").iterdir()}
-        for name in TIMED & found.keys():
-            found[name] = pd.read_csv(io.BytesIO(found[name]), dtype=str).drop(columns="seconds").to_csv().encode()
-        return found
+        """Return the report's tables, without the seconds that runs took."""
+        contents = {}
+        for file in (self.report / "tables").iterdir():
+            content = file.read_bytes()
+            table = pd.read_csv(io.BytesIO(content), dtype=str)
+            # No two studies share their timings.
+            timed = "seconds" in table
+            contents[file.name] = table.drop(columns="seconds").to_csv().encode() if timed else content
+        return contents
+
+    def find_folder(self, run: str) -> Path:
+        """Return the folder of a finished run of the study of few runs, e.g. "published/loss-kld"."""
+        protocol, name = run.split("/")
+        (folder,) = (self.runs / self.profile / protocol).glob(f"*/{name}/fold0-seed0-????????")
+        return folder
 
     def processes(self, *words: str) -> list[psutil.Process]:
-        """Processes at work in the copy of whose arguments one ends with each of ``words``."""
-        found = []
+        """Return the processes in the copy that have, for each of ``words``, an argument that ends with it."""
+        matching = []
         for process in psutil.process_iter():
             try:
-                arguments = process.cmdline() if Path(process.cwd()).is_relative_to(self.folder) else []
-                if arguments and all(any(each.endswith(word) for each in arguments) for word in words):
-                    found.append(process)
+                inside = Path(process.cwd()).is_relative_to(self.folder)
+                arguments = process.cmdline() if inside else []
             except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
                 continue
-        return found
-
-    def _write(self, name: str, content: dict) -> None:
-        (self.folder / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+            given = [any(argument.endswith(word) for argument in arguments) for word in words]
+            if arguments and all(given):
+                matching.append(process)
+        return matching
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -124,5 +174,9 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def epochs(said: str) -> Counter:
-    """How often each epoch of each run was trained: {("loss-kld", 1): 1, ...}."""
-    return Counter((match["run"], int(match["epoch"])) for match in EPOCH.finditer(said))
+    """Count how often each epoch of each run was trained: {("published/loss-kld", 1): 1, ...}."""
+    trained = Counter()
+    for line in EPOCH.finditer(said):
+        run = f"{line['protocol']}/{line['name']}"
+        trained[run, int(line["epoch"])] += 1
+    return trained

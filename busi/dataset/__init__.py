@@ -1,1 +1,1 @@
-"""From a folder of PNG files to arrays in memory: reading and verifying, phantom data, the published arrays."""
+"""Data of the study: folders of PNG files, read and verified, phantoms, splits, and arrays ready for training."""

@@ -1,148 +1,197 @@
-"""Images and targets: as the published code made them, each of its faults a switch, and as they should be.
+"""Images and targets as arrays: as the published code makes them, faults included, and as they should be.
 
-The switches are fields of `busi.config.RunConfig`.
+Each fault is a switch: a field of `busi.config.RunConfig`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from skimage.transform import resize
 
 from busi.config import RunConfig
-from busi.dataset.catalog import Catalog, grey, mask, memory
+from busi.dataset.catalog import Catalog, read_grey, read_union, remember
+
+SWITCHES = ("image_size", "masks", "second_channel", "target", "resize", "padding")
+"""Fields of `RunConfig` that decide what the arrays contain."""
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """What a network is trained on.
+    """Images with their names and targets, in the same order.
 
     Attributes:
-        images: float32 (n, s, s, 1), grey in [0, 1].
-        targets: float32 (n, o, o, 2); channel 0 the lesion in [0, 1], channel 1 the background, which with the mirror
-            fault reaches just under 2.
+        names: str (n,), as in the catalog.
+        images: float32 (n, s, s, 1), grey in [0, 1] before preprocessing.
+        targets: float32 (n, o, o, 2). Channel 0 is the lesion in [0, 1]. Channel 1 is the background, which reaches
+            almost 2 under the mirror fault.
     """
 
+    names: np.ndarray
     images: np.ndarray
     targets: np.ndarray
 
-    def __getitem__(self, rows: np.ndarray) -> "Arrays":
-        """Those of some images."""
-        return Arrays(self.images[rows], self.targets[rows])
+    def __getitem__(self, rows: np.ndarray | slice) -> "Arrays":
+        """Select images by row."""
+        return Arrays(self.names[rows], self.images[rows], self.targets[rows])
 
     def __len__(self) -> int:
-        """How many images."""
+        """Return the number of images."""
         return len(self.images)
 
+    def shuffled(self, seed: int) -> "Arrays":
+        """Return the images in a random order; equal seeds give equal orders."""
+        # One permutation for all three: names, images and targets stay together.
+        order = np.random.default_rng(seed).permutation(len(self))
+        return self[order]
 
-def published(catalog: Catalog, config: RunConfig) -> Arrays:
-    """The lesion images and their targets under ``config``'s switches, in the catalog's order.
+
+def published_arrays(catalog: Catalog, config: RunConfig) -> Arrays:
+    """Return the lesion images with their targets, in the order of ``catalog.lesions``.
 
     Normals are left out, as in the paper.
     """
-    return _made(catalog.lesions, catalog.fingerprint, config)
+    return _load(catalog.lesions, catalog.fingerprint, config)
 
 
-def whole(catalog: Catalog, config: RunConfig) -> Arrays:
-    """All images, normals included, in the order of ``catalog.table``; a normal's lesion channel is 0."""
-    return _made(catalog.table, catalog.fingerprint, config)
+def all_arrays(catalog: Catalog, config: RunConfig) -> Arrays:
+    """Return all images with their targets, normals included, in the order of ``catalog.table``.
+
+    The lesion channel of a normal image is 0.
+    """
+    return _load(catalog.table, catalog.fingerprint, config)
 
 
-def _made(rows: pd.DataFrame, fingerprint: str, config: RunConfig) -> Arrays:
-    switches = ("image_size", "masks", "second_channel", "target", "resize", "padding")
-    # The fingerprint and the number of rows say which images these are: no need to hash the table.
-    made = memory().cache(_decoded, ignore=["rows"])
-    return Arrays(*made(rows, len(rows), fingerprint, {name: getattr(config, name) for name in switches}))
+def _load(rows: pd.DataFrame, fingerprint: str, config: RunConfig) -> Arrays:
+    switches = {name: getattr(config, name) for name in SWITCHES}
+    # The fingerprint and the number of rows say which images these are, so that the table need not be hashed.
+    decode = remember(_decode, ignore=["rows"])
+    images, targets = decode(rows, len(rows), fingerprint, switches)
+    return Arrays(rows.name.to_numpy(dtype=str), images, targets)
 
 
-def _decoded(rows: pd.DataFrame, count: int, fingerprint: str, switches: dict) -> tuple[np.ndarray, np.ndarray]:
+def _decode(rows: pd.DataFrame, count: int, fingerprint: str, switches: dict) -> tuple[np.ndarray, np.ndarray]:
+    # `count` and `fingerprint` are part of the cache's key and not needed here.
     config = RunConfig(**switches)
-    images = [resized(grey(file) / np.float32(255), config.image_size, config.resize) for file in rows.image]
-    lesions = [lesion(union(files if config.masks == "all" else files[:1]), config) for files in rows.masks]
-    return np.stack(images)[..., None], two_channels(np.stack(lesions), config.second_channel)
+    images = []
+    lesions = []
+    for row in rows.itertuples():
+        pixels = read_grey(row.image) / np.float32(255)
+        images.append(resize_image(pixels, config.image_size, config.resize))
+        files = row.masks if config.masks == "all" else row.masks[:1]
+        lesions.append(lesion_channel(read_union(files), config))
+    targets = two_channels(np.stack(lesions), config.second_channel)
+    return np.stack(images)[..., None], targets
 
 
-def union(files: list[str]) -> np.ndarray:
-    """The pixels inside any of the masks, bool (height, width)."""
-    return np.logical_or.reduce([mask(file) for file in files])
+def lesion_channel(inside: np.ndarray, config: RunConfig) -> np.ndarray:
+    """Compute the lesion channel of one image's target.
 
-
-def lesion(inside: np.ndarray, config: RunConfig) -> np.ndarray:
-    """The lesion channel of one image, float32 (o, o) in [0, 1], o = ``config.output_size``.
-
-    Target "squeezed": the whole mask resized onto the output (public notebook). "aligned": the mask resized like the
-    image, then the part that the output covers. Under "letterbox" a pixel is lesion if at least half of it is.
+    Target "squeezed" resizes the whole mask onto the output (public notebook). "aligned" resizes the mask like the
+    image and takes the part that the output covers. Under "letterbox" a pixel is lesion if at least half of it is.
 
     Args:
-        inside: The mask, bool (height, width).
+        inside: Mask, bool (h, w).
         config: Its `image_size`, `padding`, `resize` and `target` count.
+
+    Returns:
+        float32 (o, o) in [0, 1], o = ``config.output_size``.
     """
+    mask = inside.astype(np.float32)
     if config.target == "squeezed":
-        return resized(inside.astype(np.float32), config.output_size, config.resize)
-    start = (config.image_size - config.output_size) // 2
+        return resize_image(mask, config.output_size, config.resize)
+    start = _output_start(config)
     covered = slice(start, start + config.output_size)
-    whole = resized(inside.astype(np.float32), config.image_size, config.resize)[covered, covered]
-    return (whole >= 0.5).astype(np.float32) if config.resize == "letterbox" else whole
+    channel = resize_image(mask, config.image_size, config.resize)[covered, covered]
+    if config.resize == "letterbox":
+        # Antialiasing blurs the border: a threshold makes the target a mask again.
+        return (channel >= 0.5).astype(np.float32)
+    return channel
 
 
 def two_channels(lesions: np.ndarray, second_channel: str) -> np.ndarray:
-    """Lesion and background, float32 (..., 2), from lesions (...) in [0, 1].
+    """Compute targets of lesion and background, float32 (..., 2), from lesion channels (...) in [0, 1].
 
-    "complement" is 1 - m. "mirror" is (m + 1) mod 2 (public notebook): the same where m is 0 or 1, but 1 + m between.
+    With m for the lesion, "complement" is 1 - m. "mirror" is (m + 1) mod 2 (public notebook): the same where m is 0
+    or 1, but 1 + m in between.
     """
     background = 1 - lesions if second_channel == "complement" else np.mod(lesions + 1, 2)
     return np.stack([lesions, background], axis=-1).astype(np.float32)
 
 
-def resized(pixels: np.ndarray, size: int, how: str) -> np.ndarray:
-    """Resize (height, width) in [0, 1] to float32 (size, size).
+def resize_image(pixels: np.ndarray, size: int, how: str) -> np.ndarray:
+    """Resize an image (h, w) in [0, 1] to float32 (size, size).
 
-    "squash" changes the aspect ratio, bilinearly without antialiasing (public notebook). "letterbox" keeps it: the
-    longer side becomes ``size``, bilinearly with antialiasing, and the rest is 0.
+    Args:
+        pixels: Image or mask, float (h, w).
+        size: New height and width in pixels.
+        how: "squash" changes the aspect ratio, bilinearly without antialiasing (public notebook). "letterbox" keeps
+            it: the longer side becomes ``size``, bilinearly with antialiasing, and the rest is filled with 0.
     """
     if how == "squash":
-        return bilinear(pixels, size)
-    rows, columns = box(*pixels.shape, size)
+        return resize_bilinear(pixels, size)
+    rows, columns = letterbox_area(*pixels.shape, size)
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
     canvas = np.zeros((size, size), np.float32)
-    inner = (rows.stop - rows.start, columns.stop - columns.start)
-    canvas[rows, columns] = resize(pixels, inner, order=1, mode="edge", anti_aliasing=True, preserve_range=True)
+    # Images are made several times smaller: without antialiasing most of their pixels would not count.
+    canvas[rows, columns] = _resample(pixels, shape, antialiasing=True)
     return np.clip(canvas, 0, 1)
 
 
-def box(height: int, width: int, size: int) -> tuple[slice, slice]:
-    """The rows and columns that an image of ``height`` x ``width`` fills, letterboxed into ``size`` x ``size``."""
+def letterbox_area(height: int, width: int, size: int) -> tuple[slice, slice]:
+    """Return the rows and columns that an image of ``height`` x ``width`` fills in a square of ``size`` pixels."""
     scale = size / max(height, width)
-    inner = [max(1, round(side * scale)) for side in (height, width)]
-    starts = [(size - side) // 2 for side in inner]
-    return tuple(slice(start, start + side) for start, side in zip(starts, inner, strict=True))
+    # Even an image of 1000 x 3 pixels keeps a column.
+    rows = _centre(max(1, round(height * scale)), size)
+    columns = _centre(max(1, round(width * scale)), size)
+    return rows, columns
 
 
-def restored(probability: np.ndarray, height: int, width: int, config: RunConfig) -> np.ndarray:
-    """A network's output at its image's original size: the inverse of what ``config`` did to the image, bilinearly.
+def _centre(length: int, size: int) -> slice:
+    start = (size - length) // 2
+    return slice(start, start + length)
+
+
+def restore(probability: np.ndarray, height: int, width: int, config: RunConfig) -> np.ndarray:
+    """Resize a network's output to the original size of its image, bilinearly: the inverse of `resize_image`.
 
     Args:
-        probability: Of lesion, float (o, o) in [0, 1].
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        probability: Probability of lesion, float (o, o) in [0, 1].
+        height: Original height of the image in pixels.
+        width: Original width of the image in pixels.
         config: Its `image_size`, `padding`, `resize` and `target` count.
 
     Returns:
-        float32 (height, width) in [0, 1]; 0 where an unpadded network's output does not reach.
+        float32 (height, width) in [0, 1]; 0 where the output of an unpadded network does not reach.
     """
     if config.target == "aligned" and config.padding == "valid":
-        start = (config.image_size - config.output_size) // 2
-        probability = np.pad(probability, start)
+        # Outside its output the network predicts nothing: no lesion.
+        probability = np.pad(probability, _output_start(config))
     if config.resize == "letterbox":
-        probability = probability[box(height, width, len(probability))]
-    back = resize(probability, (height, width), order=1, mode="edge", anti_aliasing=False, preserve_range=True)
-    return np.clip(back, 0, 1).astype(np.float32)
+        area = letterbox_area(height, width, len(probability))
+        probability = probability[area]
+    resized = _resample(probability, (height, width), antialiasing=False)
+    return np.clip(resized, 0, 1).astype(np.float32)
 
 
-def bilinear(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resize (height, width) to float32 (size, size): bilinear, half-pixel centres, clamped edges, no antialiasing.
+def _output_start(config: RunConfig) -> int:
+    """Return the first row, and column, of the input that the output covers."""
+    return (config.image_size - config.output_size) // 2
 
-    The same convention as ``tf.image.resize``, which the public notebook used.
+
+def resize_bilinear(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resize (h, w) to float32 (size, size): bilinear, half-pixel centres, clamped edges, no antialiasing.
+
+    This is the convention of ``tf.image.resize``, which the public notebook uses.
     """
-    resized = resize(pixels, (size, size), order=1, mode="edge", anti_aliasing=False, preserve_range=True)
-    # Interpolating between equal pixels leaves 1e-16: enough for the mirror to send a lesion pixel from 0 to 2.
+    resized = _resample(pixels, (size, size), antialiasing=False)
+    # Interpolating between equal pixels leaves errors of 1e-16. They would be enough for the mirror to turn the
+    # background of a lesion pixel from 0 into 2.
     return np.round(resized, 6).astype(np.float32)
+
+
+def _resample(pixels: np.ndarray, shape: tuple[int, int], *, antialiasing: bool) -> np.ndarray:
+    """Resize to ``shape``, bilinearly with clamped edges."""
+    # Importing scikit-image takes half a second, which readers of a finished report should not have to wait.
+    from skimage.transform import resize
+
+    return resize(pixels, shape, order=1, mode="edge", anti_aliasing=antialiasing, preserve_range=True)

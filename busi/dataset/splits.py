@@ -1,9 +1,9 @@
-"""Which image is trained on, decides when to stop, or is scored, in each fold of the cross-validation.
+"""Splits of the images into training, validation and test parts, one for each fold of the cross-validation.
 
-Five folds, stratified by class and lesion size. Every image, normals included, is in the test part of exactly one fold.
-What is left is divided into a training part and an inner validation part, which alone decides the epoch and the
-threshold. Under the grouped split no near-duplicates stand on two sides; the random split exists to measure what that
-leak is worth.
+There are five folds, stratified by class and lesion size. Every image, normals included, is in the test part of exactly
+one fold. The rest is divided into a training part and a validation part; the validation part alone decides epoch and
+threshold. The grouped split never separates near-duplicates. The random split does: it exists to measure how much this
+leak changes the scores.
 """
 
 import io
@@ -12,115 +12,145 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
-from busi.config import FOLDS, ROOT, StudyError
-from busi.dataset import duplicates
+from busi.config import FOLDS, StudyError, find_study_folder
 from busi.dataset.catalog import Catalog
+from busi.dataset.duplicates import find_groups
 
 KINDS = ("grouped", "random")
 PARTS = ("training", "validation", "test")
+
 VALIDATION = 7
-"""One seventh of what the test part leaves is the inner validation part."""
+"""Divisor of the images outside the test part: one seventh of them is the validation part."""
 
 SEED = 0
-"""Of the shuffle before the images are dealt out; another one makes other splits."""
+"""Seed of the shuffle before the images are divided; another seed makes other splits."""
+
+_HEAD = "# data "
 
 
-def of(catalog: Catalog, kind: str) -> pd.DataFrame:
-    """The split of a data set: BUSI's from ``params/splits-<kind>.csv``, any other's made here.
+def load_split(catalog: Catalog, kind: str) -> pd.DataFrame:
+    """Return the split of a data set: BUSI's is read from ``params/splits-<kind>.csv``, any other's is made.
 
     Args:
         catalog: The images.
         kind: One of `KINDS`.
 
     Returns:
-        As `make`.
+        As `make_split`.
 
     Raises:
-        StudyError: The file is not what `write` wrote.
+        StudyError: The file is not one that `write_split` has written.
     """
-    found = read(file(kind))
-    if found is not None and found.attrs["fingerprint"] == catalog.fingerprint:
-        if list(found.name) != list(catalog.table.name):
-            raise StudyError(f"{file(kind)}: not the data's images in their order; restore it (git checkout)")
-        return found
-    return make(catalog, kind)
+    path = split_file(kind)
+    split = read_split(path)
+    if split is None or split.attrs["fingerprint"] != catalog.fingerprint:
+        return make_split(catalog, kind)
+    # Rows are used by position: in another order they would train on test images.
+    if list(split.name) != list(catalog.table.name):
+        raise StudyError(
+            f"{path}: the rows are not the data's images in the data's order; restore the file (git checkout)"
+        )
+    return split
 
 
-def file(kind: str) -> Path:
-    """Where BUSI's split is kept, for anyone to use."""
-    return ROOT / "params" / f"splits-{kind}.csv"
+def split_file(kind: str) -> Path:
+    """Return the file of BUSI's split."""
+    return find_study_folder() / "params" / f"splits-{kind}.csv"
 
 
-def make(catalog: Catalog, kind: str) -> pd.DataFrame:
-    """Split ``catalog``.
+def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
+    """Divide the images into parts.
 
     Returns:
-        One row an image in the order of ``catalog.table``: `image_class`, `name`, `group` (near-duplicates share one),
-        `stratum`, and `fold0` to `fold4`, each one of `PARTS`.
+        One row for each image in the order of ``catalog.table``: `image_class`, `name`, `group` (shared by
+        near-duplicates), `stratum`, and `fold0` to `fold4`, each one of `PARTS`.
 
     Raises:
         StudyError: No stratum has an image for every fold.
     """
-    groups, strata = duplicates.groups(catalog), _strata(catalog.table)
-    if _largest(strata) < FOLDS:
+    groups = find_groups(catalog)
+    strata = _find_strata(catalog.table)
+    largest = _largest_count(strata)
+    if largest < FOLDS:
         raise StudyError(
-            f"{len(strata)} images: at most {_largest(strata)} of a class and lesion size; expected {FOLDS} or more of "
-            "one, so that each fold can test one: give more images"
+            f"{len(strata)} images: at most {largest} have the same class and lesion size; expected {FOLDS} or more, "
+            "one for the test part of each fold: give more images"
         )
     split = catalog.table[["image_class", "name"]].assign(group=groups, stratum=strata)
-    apart = groups if kind == "grouped" else np.arange(len(groups))
+    # Images with the same number stay in the same part.
+    together = groups if kind == "grouped" else np.arange(len(groups))
     with warnings.catch_warnings():
-        # A few images, as drawn for a trial, leave some stratum without an image for every part.
+        # A small data set has strata with fewer images than parts.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        for fold, (rest, _) in enumerate(_folds(FOLDS).split(strata, strata, apart)):
+        # Of the first argument, scikit-learn uses the length alone.
+        folds = _stratify(FOLDS).split(strata, strata, together)
+        for fold, (rest, _) in enumerate(folds):
             part = np.full(len(split), "test", dtype=object)
-            # For the same reason there may be fewer parts than seven.
-            parts = min(VALIDATION, _largest(strata[rest]))
-            _, validation = next(_folds(parts).split(rest, strata[rest], apart[rest]))
-            part[rest] = "training"
-            part[rest[validation]] = "validation"
+            part[rest] = _divide_rest(strata[rest], together[rest])
             split[f"fold{fold}"] = part
     return split
 
 
-def write(catalog: Catalog, kind: str) -> Path:
-    """Write the split of ``catalog`` into its file, headed by the fingerprint of the data it belongs to."""
-    table = make(catalog, kind).to_csv(index=False)
-    file(kind).write_text(f"# data {catalog.fingerprint}\n{table}", encoding="utf-8")
-    return file(kind)
+def _divide_rest(strata: np.ndarray, together: np.ndarray) -> np.ndarray:
+    """Divide the images outside the test part into training and validation."""
+    # Scikit-learn refuses to make more parts than the largest stratum has images.
+    parts = min(VALIDATION, _largest_count(strata))
+    _, validation = next(_stratify(parts).split(strata, strata, together))
+    names = np.full(len(strata), "training", dtype=object)
+    names[validation] = "validation"
+    return names
 
 
-def read(path: Path) -> pd.DataFrame | None:
-    """The split in a file, as `make`, with the data's fingerprint in ``attrs``; None if there is no file.
+def write_split(catalog: Catalog, kind: str) -> Path:
+    """Write the split of ``catalog`` into its file, headed by the fingerprint of the data, and return the file."""
+    table = make_split(catalog, kind).to_csv(index=False)
+    path = split_file(kind)
+    path.write_text(f"{_HEAD}{catalog.fingerprint}\n{table}", encoding="utf-8")
+    return path
+
+
+def read_split(path: Path) -> pd.DataFrame | None:
+    """Read a split, as `make_split`, with the data's fingerprint in ``attrs``; None if there is no file.
 
     Raises:
-        StudyError: The first line does not name the data, or a part has another name than `PARTS`.
+        StudyError: The first line does not name the data, a fold is missing, or a part is not one of `PARTS`.
     """
     if not path.is_file():
         return None
     head, _, table = path.read_text(encoding="utf-8").partition("\n")
     split = pd.read_csv(io.StringIO(table))
-    parts = split.filter(regex=r"^fold\d$")
-    if not head.startswith("# data ") or parts.shape[1] != FOLDS or not parts.isin(PARTS).all(axis=None):
+    folds = split.filter(regex=r"^fold\d$")
+    # Edited by hand, a file may miss a fold or name a part that does not exist.
+    is_complete = folds.shape[1] == FOLDS and folds.isin(PARTS).all(axis=None)
+    if not head.startswith(_HEAD) or not is_complete:
         raise StudyError(
-            f"{path}: not a split; expected '# data FINGERPRINT' and {FOLDS} columns of {', '.join(PARTS)}"
+            f"{path}: not a split; expected a first line '{_HEAD}FINGERPRINT' and {FOLDS} columns fold0, fold1, ... "
+            f"that hold {', '.join(PARTS)}: restore the file (git checkout)"
         )
-    split.attrs["fingerprint"] = head.removeprefix("# data ").strip()
+    split.attrs["fingerprint"] = head.removeprefix(_HEAD).strip()
     return split
 
 
-def _strata(table: pd.DataFrame) -> np.ndarray:
-    """Class and, of lesions, the tercile of the area, e.g. "benign 0"."""
-    lesions = table.image_class != "normal"
-    tercile = pd.qcut(table.lesion_share.where(lesions).rank(method="first"), 3, labels=False)
-    return (table.image_class + tercile.map(lambda t: "" if pd.isna(t) else f" {t:.0f}")).to_numpy()
+def _find_strata(table: pd.DataFrame) -> np.ndarray:
+    """Return each image's class and, where there is a lesion, the tercile of its area, e.g. "benign 0"."""
+    has_lesion = table.image_class != "normal"
+    # Ranks are distinct where areas are equal, so that the terciles have equal counts.
+    rank = table.lesion_share.where(has_lesion).rank(method="first")
+    terciles = pd.qcut(rank, 3, labels=False)
+    strata = []
+    for image_class, tercile in zip(table.image_class, terciles, strict=True):
+        strata.append(image_class if pd.isna(tercile) else f"{image_class} {tercile:.0f}")
+    return np.array(strata, dtype=object)
 
 
-def _largest(strata: np.ndarray) -> int:
-    return int(np.unique(strata, return_counts=True)[1].max())
+def _largest_count(strata: np.ndarray) -> int:
+    _, counts = np.unique(strata, return_counts=True)
+    return int(counts.max())
 
 
-def _folds(number: int) -> StratifiedGroupKFold:
-    return StratifiedGroupKFold(number, shuffle=True, random_state=SEED)
+def _stratify(parts: int):
+    # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    return StratifiedGroupKFold(parts, shuffle=True, random_state=SEED)

@@ -1,1 +1,1 @@
-"""What the lab plays with: trained networks that can be asked about any image, small ones trained live, widgets."""
+"""Tools to play with: trained networks to ask about any image, small networks trained live, widgets."""

@@ -1,64 +1,79 @@
-"""What the gallery shows: each variant's best, median and worst held-out case, and which lesions are hard for all."""
+"""Gallery: the best, median and worst held-out case of each variant, and the lesions that are hard for all variants."""
 
 import html
 
 import pandas as pd
 from IPython.display import HTML
 
-from busi.dataset.catalog import Catalog
-from busi.evaluation import statistics
-from busi.lab.networks import Case, Variant, picture
-from busi.report import display, figures
+from busi import display
+from busi.lab.networks import Case, Variant
+from busi.report import figures
+from busi.scoring import statistics
 
 
-def distinct(variants: dict[str, Variant]) -> dict[str, Variant]:
-    """Variants with runs of their own, each under the first of its names: families share their baseline."""
-    firsts = {variant.runs: label for label, variant in reversed(variants.items())}
-    return {label: variant for label, variant in variants.items() if firsts[variant.runs] == label}
+def drop_repeated(variants: dict[str, Variant]) -> dict[str, Variant]:
+    """Return the variants without those that repeat the runs of an earlier one: families share their baseline."""
+    distinct: dict[str, Variant] = {}
+    seen = set()
+    for label, variant in variants.items():
+        if variant.runs not in seen:
+            seen.add(variant.runs)
+            distinct[label] = variant
+    return distinct
 
 
-def cases(variant: Variant, data: Catalog) -> dict[str, Case]:
-    """The variant's "best", "median" (the lower one of two) and "worst" held-out lesion image by Dice."""
-    names = variant.per_image.dropna(subset="dice").sort_values(["dice", "name"]).name.tolist()
+def choose_cases(variant: Variant) -> dict[str, Case]:
+    """Return the "best", "median" (the lower of two) and "worst" held-out lesion image of a variant by Dice."""
+    lesions = variant.scores.dropna(subset="dice")
+    # By name too, so that equal scores always give the same cases.
+    names = lesions.sort_values(["dice", "name"]).name.tolist()
+    # Of an even number of images none is in the middle; the lower of two exists, a mean of two would not.
     chosen = {"best": names[-1], "median": names[(len(names) - 1) // 2], "worst": names[0]}
-    return {rank: variant.case(name, *picture(data, name)) for rank, name in chosen.items()}
+    return {rank: variant.case(name) for rank, name in chosen.items()}
 
 
-def shown(variants: dict[str, Variant], data: Catalog) -> HTML:
-    """A heading and a figure a variant, with its `cases`: image, both outlines, probability map, scores."""
-    figures = {label: _figure(label, cases(variant, data)) for label, variant in variants.items()}
-    return HTML("".join(f"<h3>{html.escape(label)}</h3>{figure}" for label, figure in figures.items()))
+def show_cases(variants: dict[str, Variant]) -> HTML:
+    """Return a heading and a figure for each variant: the cases of `choose_cases` with outlines, map and scores."""
+    parts = []
+    for label, variant in variants.items():
+        parts.append(f"<h3>{html.escape(label)}</h3>")
+        parts.append(_show_figure(label, choose_cases(variant)))
+    return HTML("".join(parts))
 
 
-def lesions(variants: dict[str, Variant]) -> pd.DataFrame:
-    """Every held-out lesion image: `image_class`, `name`, `group`, `lesion_share`; its mean `dice` over variants."""
+def average_dice(variants: dict[str, Variant]) -> pd.DataFrame:
+    """Compute the mean `dice` over variants of each held-out lesion image.
+
+    Returns:
+        One row an image: `image_class`, `name`, `group`, `lesion_share`, `dice`.
+    """
     keys = ["image_class", "name", "group", "lesion_share"]
-    scores = pd.concat([variant.per_image for variant in variants.values()]).dropna(subset="dice")
-    return scores.groupby(keys, sort=False).dice.mean().reset_index()
+    scores = pd.concat([variant.scores for variant in variants.values()])
+    # Normal images have no Dice.
+    lesions = scores.dropna(subset="dice")
+    return lesions.groupby(keys, sort=False).dice.mean().reset_index()
 
 
-def conclusion(lesions: pd.DataFrame) -> str:
-    """How Dice depends on class and size, and which lesion is the hardest, Markdown.
+def conclude(lesions: pd.DataFrame) -> str:
+    """Return how Dice depends on class and size, and which lesion is the hardest, Markdown.
 
     Args:
-        lesions: As `lesions`.
+        lesions: As `average_dice`.
     """
-    parts = pd.concat(
-        [
-            statistics.by(lesions, column).rename(columns={column: "part"}).astype({"part": str})
-            for column in ("image_class", "lesion_size")
-        ]
-    )
-    means = ", ".join(f"{row.part} {row.dice:.3f} ({row.n_images})" for row in parts.itertuples())
+    parts = []
+    for column in ("image_class", "lesion_size"):
+        for row in statistics.dice_by(lesions, column).to_dict("records"):
+            parts.append(f"{row[column]} {row['dice']:.3f} ({row['n_images']})")
     hardest = lesions.loc[lesions.dice.idxmin()]
     return (
-        f"Mean Dice over variants by class and by size of the lesion (images): {means}. The hardest of {len(lesions)} "
-        f"lesion images is {hardest['name']}, with a mean Dice of {hardest.dice:.3f}."
+        f"Mean Dice over variants by class and by size of the lesion (images): {', '.join(parts)}. "
+        f"The hardest of {len(lesions)} lesion images is {hardest['name']}, with a mean Dice of {hardest.dice:.3f}."
     )
 
 
-def _figure(label: str, found: dict[str, Case]) -> str:
-    figure = figures.cases(found, width=2.1)
-    # The caption, not the titles: on a narrow screen the figure's letters are small.
-    told = ". ".join(f"{rank.capitalize()}: {case.name}, {case.described}" for rank, case in found.items())
-    return display.figure(figure, caption=f"{told}.", alt=f"{label}. {told}.", raster=True).data
+def _show_figure(label: str, cases: dict[str, Case]) -> str:
+    figure = figures.cases(cases, width=2.1)
+    # Details go into the caption, because the letters of the figure are small on a narrow screen.
+    details = [f"{rank.capitalize()}: {case.name}, {case.description}." for rank, case in cases.items()]
+    caption = " ".join(details)
+    return display.figure(figure, caption=caption, alt=f"{label}. {caption}", raster=True).data

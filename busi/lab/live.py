@@ -1,27 +1,39 @@
-"""Training to be watched: step by step, nothing kept."""
+"""Training to watch step by step; nothing is stored."""
 
 from collections.abc import Iterator
 
 from busi.config import RunConfig
 from busi.dataset.catalog import Catalog
-from busi.protocols import Heldout
-from busi.training import batches, compiled
+from busi.dataset.parts import load_parts
+from busi.training import compile_network, measure_validation, stream_batches
 
 
-def training(config: RunConfig, data: Catalog) -> Iterator[dict[str, float]]:
+def training(config: RunConfig, catalog: Catalog) -> Iterator[dict[str, float]]:
     """Train the network of a held-out run on its fold, without a store.
 
-    The steps are those of `busi.training.train`; training goes on to the last epoch, whatever the validation part says.
+    The steps are those of `busi.training.train`. Training goes on to the last epoch: it does not stop early.
+
+    Args:
+        config: The run.
+        catalog: The images.
 
     Yields:
-        After every step `step` (from 1), `epoch` (steps so far as a share of an epoch's, 1.0 at the end of the first)
-        and `loss` of its batch; at the end of an epoch also `validation_dice`, as `Heldout.measured`.
+        After every step: `step` (from 1), `epoch` (steps so far divided by the steps of an epoch; 1.0 at the end of
+        the first) and `loss` of the step's batch. At the end of an epoch also `validation_dice`, as in the history of
+        a run.
     """
-    protocol, model = Heldout(config, data), compiled(config)
-    batch_size = min(config.batch_size, len(protocol.training))
-    steps = len(protocol.training) // batch_size
-    stream = iter(batches(protocol.training, config, batch_size, first_epoch=1))
+    parts = load_parts(config, catalog)
+    model = compile_network(config)
+    # A part smaller than a batch still makes one step an epoch.
+    batch_size = min(config.batch_size, len(parts.training))
+    steps = len(parts.training) // batch_size
+    batches = iter(stream_batches(parts.training, config, batch_size, first_epoch=1))
     for step in range(1, config.epochs * steps + 1):
-        model.reset_metrics()  # or the loss would be the mean over all steps so far
-        row = {"step": step, "epoch": step / steps, "loss": float(model.train_on_batch(*next(stream)))}
-        yield row if step % steps else row | protocol.measured(model)
+        images, targets = next(batches)
+        # Otherwise the loss would be the mean over all steps so far.
+        model.reset_metrics()
+        loss = model.train_on_batch(images, targets)
+        row = {"step": step, "epoch": step / steps, "loss": float(loss)}
+        if step % steps == 0:
+            row |= measure_validation(model, parts.validation, config.batch_size)
+        yield row

@@ -1,34 +1,34 @@
-"""Trained held-out networks, to be asked about any image."""
+"""Trained held-out networks and their answers: about images of the data set, and about any other image.
 
-import logging
+A network needs its run folder and nothing else. Answers about images that a run held out are already in that folder:
+no network is loaded for them.
+"""
+
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
 
-from busi import study as runs
-from busi.config import FAMILIES, ROOT, RunConfig, Study, related
-from busi.dataset.arrays import union
-from busi.dataset.catalog import Catalog, grey
-from busi.protocols import Heldout
-from busi.runs import BEST, Run, Store
-from busi.training import compiled
-
-# TensorFlow warns of the graph of each further network, and where people type it does so among the results.
-logging.getLogger("tensorflow").setLevel(logging.ERROR)
+from busi.config import Parameters, StudyError, find_study_folder
+from busi.dataset import arrays, preprocessing
+from busi.dataset.catalog import Catalog, read_grey, read_union
+from busi.runs import Run
+from busi.scoring import metrics
+from busi.scoring.scores import find_or_score
+from busi.study import find_groups, open_store
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a network made of one image.
+    """A network's answer about one image.
 
     Attributes:
-        name: Of the image.
-        pixels: Grey, uint8 (h, w).
-        truth: Union of the masks, bool (h, w); None where nobody has drawn one.
-        probability: Of lesion, float32 (h, w) in [0, 1].
-        threshold: Pixels of at least this probability are predicted lesion.
+        name: Name of the image.
+        pixels: Grey image, uint8 (h, w).
+        truth: Union of the masks, bool (h, w); None if the image has not been annotated.
+        probability: Probability of lesion, float32 (h, w), 0 to 1.
+        threshold: Probability from which on a pixel is predicted lesion.
     """
 
     name: str
@@ -39,125 +39,214 @@ class Case:
 
     @property
     def predicted(self) -> np.ndarray:
-        """The pixels predicted lesion, bool (h, w)."""
+        """Return the pixels predicted lesion, bool (h, w)."""
         return self.probability >= self.threshold
 
     @property
     def dice(self) -> float:
-        """Overlap of truth and prediction, 0 to 1; nan where the image has no lesion or its truth is not known."""
-        if self.truth is None or not self.truth.any():
+        """Return the Dice score, 0 to 1; nan if the image has no lesion or has not been annotated."""
+        if self.truth is None:
             return np.nan
-        return float(2 * (self.truth & self.predicted).sum() / (self.truth.sum() + self.predicted.sum()))
+        return metrics.dice(self.truth, self.predicted)
 
     @property
-    def described(self) -> str:
-        """Its Dice, where it has one, how much is marked and the threshold, in a line."""
-        dice = "" if np.isnan(self.dice) else f"Dice {self.dice:.3f}, "
-        return f"{dice}{self.predicted.mean():.1%} marked at {self.threshold:.2f}"
+    def description(self) -> str:
+        """Return the Dice score if there is one, the share of pixels marked and the threshold, as one line of text."""
+        marked = f"{self.predicted.mean():.1%} marked at {self.threshold:.2f}"
+        if np.isnan(self.dice):
+            return marked
+        return f"Dice {self.dice:.3f}, {marked}"
 
 
 class Network:
-    """A finished held-out run with the weights of its best epoch.
+    """The trained network of a run. Its run folder is all that it reads.
+
+    Weights are loaded when they are needed. Memory does not grow with the number of runs: at most two architectures are
+    kept, each with the weights of one run.
 
     Args:
-        run: From the store, with its weights.
-        data: The images that it was trained on.
+        run: A finished run.
 
     Attributes:
-        threshold: The one that its validation part chose.
-        parts: Image -> "training", "validation" or "test".
+        run: The run that it belongs to.
+        threshold: Probability from which on a pixel is predicted lesion; the validation part has chosen it.
     """
 
-    def __init__(self, run: Run, data: Catalog):
-        self._protocol, self._model = Heldout(run.config, data), compiled(run.config)
-        self._model.load_weights(run.folder / BEST)
-        self.threshold = run.metrics["threshold"]
-        split = self._protocol.split
-        self.parts = dict(zip(split.name, split[f"fold{run.config.fold}"], strict=True))
+    def __init__(self, run: Run):
+        self.run = run
+        self.threshold = run.threshold
 
     def probability(self, pixels: np.ndarray) -> np.ndarray:
-        """Of lesion, float32 (h, w) in [0, 1], for a grey image uint8 (h, w)."""
-        return self._protocol.probability(self._model, pixels)
+        """Predict an image.
+
+        Args:
+            pixels: Grey image of any size, uint8 (h, w).
+
+        Returns:
+            Probability of lesion, float32 (h, w), 0 to 1.
+
+        Raises:
+            StudyError: The weights in the run folder cannot be read.
+        """
+        # Importing a Keras backend takes seconds, and most answers are read from the run folder.
+        from busi.training import predict_lesion
+
+        config = self.run.config
+        # In single precision, like the images that the network was trained on.
+        image = arrays.resize_image(pixels / np.float32(255), config.image_size, config.resize)
+        batch = image[np.newaxis, ..., np.newaxis]
+        scaled = preprocessing.scale(batch, config.preprocessing, self.run.scaling)
+        predicted = predict_lesion(_load_model(self.run), scaled, config.batch_size)
+        height, width = pixels.shape
+        return arrays.restore(predicted[0], height, width, config)
 
 
 class Variant:
-    """A variant of the study: a network for each fold that has been trained.
+    """A variant of the study: its trained networks, one for each fold and seed.
 
     Args:
-        runs: Its finished runs, at least one, each with its weights.
-        data: The images.
-
-    Attributes:
-        runs: As given.
-        per_image: The scores of every image that one of ``runs`` has held out, as `busi.runs.Run.per_image`; of a
-            repeated image the first run's.
+        runs: Finished held-out runs, at least one.
+        catalog: The images that they were trained and scored on.
     """
 
-    def __init__(self, runs: tuple[Run, ...], data: Catalog):
-        self.runs, self._data = runs, data
-        self.per_image = pd.concat([run.per_image for run in runs]).drop_duplicates("name").reset_index(drop=True)
+    def __init__(self, runs: tuple[Run, ...], catalog: Catalog):
+        self.runs = runs
+        self._catalog = catalog
 
     @cached_property
-    def _networks(self) -> list[Network]:
-        # Building them takes seconds: not before one is asked.
-        return [Network(run, self._data) for run in self.runs]
+    def scores(self) -> pd.DataFrame:
+        """Return the scores of every image that a run held out, with the first such run's position as `run`."""
+        tables = []
+        for position, run in enumerate(self.runs):
+            images = find_or_score(run, self._catalog).images
+            tables.append(images.assign(run=position))
+        # With several seeds an image is held out by one run of each seed.
+        return pd.concat(tables).drop_duplicates("name").reset_index(drop=True)
 
-    def network(self, name: str) -> Network:
-        """The first network that the image was held out from; the first of all where there is none."""
-        return next((each for each in self._networks if each.parts.get(name) == "test"), self._networks[0])
+    def holds_out(self, name: str) -> bool:
+        """Return whether one of the runs held an image of the data set out."""
+        return name in self._positions
 
-    def case(self, name: str, pixels: np.ndarray, truth: np.ndarray | None, threshold: float | None = None) -> Case:
-        """What `network` makes of an image.
+    def find_run(self, name: str) -> Run:
+        """Return the first run that held an image of the data set out; the first of all runs if none did."""
+        return self.runs[self._positions.get(name, 0)]
+
+    def case(self, name: str, threshold: float | None = None) -> Case:
+        """Return the answer about an image of the data set, from a run that held it out if there is one.
 
         Args:
-            name: Of the image; may be one that the data set has not.
-            pixels: Grey, uint8 (h, w).
-            truth: Union of its masks, bool (h, w), if there are any.
-            threshold: The network's own unless given.
+            name: Name of the image.
+            threshold: Replaces the threshold of the run.
         """
-        network = self.network(name)
-        chosen = network.threshold if threshold is None else threshold
-        return Case(name, pixels, truth, network.probability(pixels), chosen)
+        pixels, truth = read_picture(self._catalog, name)
+        run = self.find_run(name)
+        if self.holds_out(name):
+            probability = _read_probability(run, name, pixels.shape)
+        else:
+            probability = Network(run).probability(pixels)
+        return Case(name, pixels, truth, probability, _choose(threshold, run))
+
+    def foreign_case(self, name: str, pixels: np.ndarray, threshold: float | None = None) -> Case:
+        """Return the answer of the first run's network about an image that is not in the data set.
+
+        Args:
+            name: Title of the image.
+            pixels: Grey image, uint8 (h, w).
+            threshold: Replaces the threshold of the run.
+        """
+        # None of the networks has seen the image: each would do.
+        run = self.runs[0]
+        probability = Network(run).probability(pixels)
+        return Case(name, pixels, None, probability, _choose(threshold, run))
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return dict(zip(self.scores.name, self.scores.run, strict=True))
 
 
-def variants(study: Study, data: Catalog) -> dict[str, Variant]:
-    """The held-out variants of all families with a finished run whose weights are in the store: "loss: KLD", ...
+def find_variants(parameters: Parameters, catalog: Catalog) -> dict[str, Variant]:
+    """Find the held-out variants of all families that have a trained run: "loss: KLD", ...
 
-    Runs of fewer epochs than planned count where there is none of as many.
+    A run of fewer epochs than planned takes the place of one that is missing.
     """
-    found = {}
-    for family in FAMILIES:
-        for label, configs in related(study, family).configs("heldout").items():
-            store = runs.store(study)
-            if trained := tuple(run for config in configs if (run := _with_weights(config, data, store))):
-                found[f"{family}: {label}"] = Variant(trained, data)
-    return found
+    store = open_store(parameters, catalog)
+    variants = {}
+    for group in find_groups(parameters).values():
+        protocol, _, family = group.name.partition("/")
+        # Published runs hold no image out, and sections ask questions of their own.
+        if protocol != "heldout":
+            continue
+        for label, configs in group.variants.items():
+            # Comparing the weights of all runs with their checksums would take minutes, and most are not needed.
+            found = [store.find(config, weights="there") or store.shorter(config) for config in configs]
+            runs = tuple(run for run in found if run)
+            if runs:
+                variants[f"{family}: {label}"] = Variant(runs, catalog)
+    return variants
 
 
-def missing(study: Study) -> str:
-    """What to type where `variants` finds none, Markdown."""
-    more = "" if study.data_dir == "phantom" else f" DATA={study.data_dir}"
-    told = (
-        f"No held-out run of profile `{study.profile}` has its weights in `{study.runs_dir}`: "
-        f"run `make study PROFILE={study.profile}{more}` in a terminal, then this notebook again."
+def explain_missing(parameters: Parameters) -> str:
+    """Return the sentence to show if `find_variants` finds none: what is missing and what to type, Markdown."""
+    data = "" if parameters.data_dir == "phantom" else f" DATA={parameters.data_dir}"
+    message = (
+        f"No held-out run of profile `{parameters.profile}` has been trained in `{parameters.runs_dir}`: "
+        f"run `make study PROFILE={parameters.profile}{data}` in a terminal, then run this notebook again."
     )
-    gathered = study.report_path / "results" / "heldout"
+    gathered = parameters.results_path / "heldout"
     if gathered.is_dir():
-        told += (
-            f" Runs whose results are in `{gathered.relative_to(ROOT)}` count as finished, and weights are not kept "
-            "there: remove that folder first to have them trained here."
+        message += (
+            f" Runs whose results are in `{gathered.relative_to(find_study_folder())}` count as finished, and a report "
+            "holds no weights: remove that folder first to have the runs trained here."
         )
-    return told
+    return message
 
 
-def picture(data: Catalog, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """An image of the data set, grey, uint8 (h, w), and the union of its masks, bool (h, w)."""
-    row = data.table.set_index("name").loc[name]
-    return grey(row.image), union(row.masks)
+def read_picture(catalog: Catalog, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image of the data set, grey, uint8 (h, w), and the union of its masks, bool (h, w)."""
+    row = catalog.table.set_index("name").loc[name]
+    return read_grey(row.image), read_union(row.masks)
 
 
-def _with_weights(config: RunConfig, data: Catalog, store: Store) -> Run | None:
-    run = store.find(config, data.fingerprint)
-    if run and (run.folder / BEST).is_file():
-        return run
-    return store.shorter(config, data.fingerprint)
+def _choose(threshold: float | None, run: Run) -> float:
+    return run.threshold if threshold is None else threshold
+
+
+def _read_probability(run: Run, name: str, shape: tuple[int, int]) -> np.ndarray:
+    """Read the prediction that a run has stored of an image that it held out, at the image's size."""
+    predictions = run.predictions["test"]
+    row = predictions.names.tolist().index(name)
+    height, width = shape
+    return arrays.restore(predictions.probability[row], height, width, run.config)
+
+
+# One entry: networks of one architecture share a model, so that loading another run changes the model returned before.
+@lru_cache(maxsize=1)
+def _load_model(run: Run):
+    """Return the network of a run as a Keras model, with the run's weights until the next call for another run."""
+    config = run.config
+    model = _build_model(
+        config.image_size,
+        config.base_filters,
+        config.upsampling,
+        config.precision,
+        config.upsampling_steps,
+        config.padding,
+    )
+    try:
+        model.load_weights(run.weights)
+    except (OSError, ValueError) as error:
+        # The model may hold some of the new weights, and is not the one of the run before any more.
+        _load_model.cache_clear()
+        raise StudyError(
+            f"{run.weights}: cannot be read ({error}); delete the run's folder and train it again"
+        ) from error
+    return model
+
+
+# Building a network anew for every run is slow, and TensorFlow keeps some megabytes of each one.
+@lru_cache(maxsize=2)
+def _build_model(image_size: int, base_filters: int, upsampling: str, precision: str, steps: str, padding: str):
+    # Imports Keras: not needed by those who only read stored answers.
+    from busi.model import unet
+
+    return unet.build(image_size, base_filters, upsampling, precision, upsampling_steps=steps, padding=padding)

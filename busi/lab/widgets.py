@@ -1,6 +1,6 @@
-"""What the lab's notebook shows: trained networks to play with, and a small one to train.
+"""Widgets of the notebook `explore`: trained networks to play with, and a small network to train.
 
-The widgets hold no results of their own: what is shown follows from what is chosen.
+The widgets hold no results: what they show follows from what is chosen.
 """
 
 import asyncio
@@ -16,110 +16,141 @@ import pandas as pd
 import yaml
 from PIL import Image, UnidentifiedImageError
 
-from busi.config import RunConfig, StudyError, validated
+from busi import display
+from busi.config import RunConfig, StudyError, validate
 from busi.dataset.catalog import Catalog
 from busi.lab import live
-from busi.lab.networks import Case, Variant, picture
-from busi.protocols import THRESHOLDS
-from busi.report import display, figures
+from busi.lab.networks import Case, Variant
+from busi.report import figures
+from busi.selection import THRESHOLDS
 
 NOTHING = "–"
-"""Chosen where no second variant is wanted."""
+"""Choice for no second variant."""
 
 CHANGES = (
-    *("learning_rate", "optimizer", "loss", "preprocessing", "upsampling", "batch_size", "base_filters"),
-    *("image_size", "schedule", "seed"),
+    "learning_rate",
+    "optimizer",
+    "loss",
+    "preprocessing",
+    "upsampling",
+    "batch_size",
+    "base_filters",
+    "image_size",
+    "schedule",
+    "seed",
 )
 """`RunConfig` fields that `Trainer` offers to change."""
 
 SMALL = {"protocol": "heldout", "image_size": 64, "base_filters": 8, "epochs": 20}
-"""What `Trainer` trains: seconds an epoch on BUSI, less on phantoms."""
+"""Configuration that `Trainer` starts from: seconds an epoch on BUSI, less on phantoms."""
 
 REDRAW_SECONDS = 1.0
-"""Between two drawings of a loss curve that moves."""
+"""Shortest time between two drawings of a loss curve during training."""
 
 # Controls wrap on a narrow screen instead of leaving it.
 _ROW = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
 _NARROW = ipywidgets.Layout(width="auto")
 _WIDE = ipywidgets.Layout(width="22rem", max_width="calc(100% - 4px)")
-_TEXT = {"description_width": "5.5rem"}
-_FITTING = "<style>.busi-lab img { max-width: 100%; height: auto; } .busi-lab figure { margin: 0.5rem 0; }</style>"
+_LABEL = {"description_width": "5.5rem"}
+_IMAGE_CSS = "<style>.busi-lab img { max-width: 100%; height: auto; } .busi-lab figure { margin: 0.5rem 0; }</style>"
 
 
 class Explorer(ipywidgets.VBox):
     """An image under one trained variant, or two: outlines, probability map, Dice at a threshold.
 
-    The images can be ordered from the worst Dice of the first variant to the best, and walked through. A variant's
-    network is one that the image was held out from, where there is one.
+    Images can be ordered by the Dice of the first variant and walked through. An image of the data set is shown to a
+    network that it was held out from, if there is one.
 
     Args:
-        data: The images.
-        variants: As `busi.lab.networks.variants`, at least one.
+        catalog: The images.
+        variants: As `busi.lab.networks.find_variants`, at least one.
 
     Attributes:
         variant: Chooses the first variant.
-        other: Chooses the second one, or `NOTHING`.
+        other: Chooses the second variant, or `NOTHING`.
         image: Chooses the image.
-        worst_first: Whether the images held out from ``variant`` stand from its worst to its best; else all as listed.
-        previous: Goes back by an image.
-        following: Goes on by one.
-        threshold: Above 0 and below 1; moves to the network's own when another variant is chosen.
-        file: Takes an image file, which is then shown in place of the data set's until another of those is chosen.
+        worst_first: Lists the images held out from ``variant`` from its worst Dice to its best, instead of all images.
+        previous: Goes back by one image.
+        following: Goes forward by one image.
+        threshold: Above 0 and below 1; moves to the network's own threshold when another variant is chosen.
+        file: Takes an image file, which is shown until an image of the data set is chosen.
         shown: The figure, HTML.
         message: What went wrong, or nothing.
     """
 
-    def __init__(self, data: Catalog, variants: dict[str, Variant]):
-        self._data, self._variants = data, variants
+    def __init__(self, catalog: Catalog, variants: dict[str, Variant]):
+        self._catalog = catalog
+        self._variants = variants
         self._foreign: tuple[str, np.ndarray] | None = None
         self._adjusting = False
-        self.variant = ipywidgets.Dropdown(options=list(variants), description="Variant", layout=_WIDE, style=_TEXT)
-        self.other = ipywidgets.Dropdown(
-            options=[NOTHING, *variants], description="beside it", layout=_WIDE, style=_TEXT
-        )
-        self.image = ipywidgets.Dropdown(options=list(data.table.name), description="Image", layout=_WIDE, style=_TEXT)
-        self.worst_first = ipywidgets.Checkbox(description="Worst first", indent=False, layout=_NARROW)
+        self._make_choices()
         self.previous = ipywidgets.Button(icon="arrow-left", tooltip="Previous image", layout={"width": "3rem"})
         self.following = ipywidgets.Button(icon="arrow-right", tooltip="Next image", layout={"width": "3rem"})
-        self.threshold = ipywidgets.FloatSlider(
-            **{"value": 0.5, "min": THRESHOLDS[0], "max": THRESHOLDS[-1], "step": 0.01, "continuous_update": False},
-            **{"description": "Threshold", "layout": _WIDE, "style": _TEXT},
-        )
-        self.file = ipywidgets.FileUpload(accept="image/*", description="Another image", layout=_NARROW)
-        self.shown, self.message = ipywidgets.HTML(), ipywidgets.HTML()
-        for widget, adjust in (
-            *((self.variant, self._variant_chosen), (self.worst_first, self._order), (self.image, self._image_chosen)),
-            *((self.file, self._file_given), (self.other, None), (self.threshold, None)),
-        ):
-            widget.observe(lambda change, adjust=adjust: self._react(adjust), "value")
-        self.previous.on_click(lambda button: self._walk(-1))
-        self.following.on_click(lambda button: self._walk(1))
-        super().__init__(
-            [
-                *(ipywidgets.HTML(_FITTING), ipywidgets.Box([self.variant, self.other], layout=_ROW)),
-                ipywidgets.Box([self.image, self.previous, self.following, self.worst_first, self.file], layout=_ROW),
-                *(self.threshold, self.message, self.shown),
-            ]
-        )
+        self.shown = ipywidgets.HTML()
+        self.message = ipywidgets.HTML()
+        self._connect()
+        variant_row = ipywidgets.Box([self.variant, self.other], layout=_ROW)
+        image_choices = [self.image, self.previous, self.following, self.worst_first, self.file]
+        image_row = ipywidgets.Box(image_choices, layout=_ROW)
+        css = ipywidgets.HTML(_IMAGE_CSS)
+        super().__init__([css, variant_row, image_row, self.threshold, self.message, self.shown])
         self.add_class("busi-lab")
-        self._react(self._variant_chosen)
+        self._react(self._adjust_to_variant)
 
     @property
     def cases(self) -> dict[str, Case]:
-        """What is shown, by variant."""
-        labels = dict.fromkeys([self.variant.value, self.other.value])
-        image = (*self._foreign, None) if self._foreign else (self.image.value, *picture(self._data, self.image.value))
-        return {
-            label: self._variants[label].case(*image, threshold=self.threshold.value)
-            for label in labels
-            if label != NOTHING
-        }
+        """Return the cases that are shown, by variant."""
+        labels = [self.variant.value]
+        if self.other.value not in (NOTHING, self.variant.value):
+            labels.append(self.other.value)
+        return {label: self._ask(self._variants[label]) for label in labels}
 
-    def _react(self, adjust: Callable[[], None] | None) -> None:
-        """Let what has changed change other widgets, then draw once."""
+    def _make_choices(self) -> None:
+        labels = list(self._variants)
+        names = list(self._catalog.table.name)
+        self.variant = ipywidgets.Dropdown(options=labels, description="Variant", layout=_WIDE, style=_LABEL)
+        self.other = ipywidgets.Dropdown(
+            options=[NOTHING, *labels], description="beside it", layout=_WIDE, style=_LABEL
+        )
+        self.image = ipywidgets.Dropdown(options=names, description="Image", layout=_WIDE, style=_LABEL)
+        self.worst_first = ipywidgets.Checkbox(description="Worst first", indent=False, layout=_NARROW)
+        # Every value of a slider that is being dragged would be drawn.
+        self.threshold = ipywidgets.FloatSlider(
+            value=0.5,
+            min=THRESHOLDS[0],
+            max=THRESHOLDS[-1],
+            step=0.01,
+            continuous_update=False,
+            description="Threshold",
+            layout=_WIDE,
+            style=_LABEL,
+        )
+        self.file = ipywidgets.FileUpload(accept="image/*", description="Another image", layout=_NARROW)
+
+    def _connect(self) -> None:
+        self.variant.observe(lambda change: self._react(self._adjust_to_variant), "value")
+        self.worst_first.observe(lambda change: self._react(self._list_images), "value")
+        self.image.observe(lambda change: self._react(self._leave_file), "value")
+        self.file.observe(lambda change: self._react(self._read_file), "value")
+        self.other.observe(lambda change: self._react(), "value")
+        self.threshold.observe(lambda change: self._react(), "value")
+        self.previous.on_click(lambda button: self._walk(-1))
+        self.following.on_click(lambda button: self._walk(1))
+
+    def _ask(self, variant: Variant) -> Case:
+        threshold = self.threshold.value
+        if self._foreign:
+            name, pixels = self._foreign
+            return variant.foreign_case(name, pixels, threshold)
+        return variant.case(self.image.value, threshold)
+
+    def _react(self, adjust: Callable[[], None] | None = None) -> None:
+        """Adjust other widgets to a change, then draw once."""
+        # Adjusting a widget is a change of its own, which calls this method again.
         if self._adjusting:
             return
-        self._adjusting, self.message.value = True, ""
+        self._adjusting = True
+        self.message.value = ""
         try:
             if adjust:
                 adjust()
@@ -129,126 +160,144 @@ class Explorer(ipywidgets.VBox):
         finally:
             self._adjusting = False
 
-    def _variant_chosen(self) -> None:
-        self._order()
-        self.threshold.value = self._variants[self.variant.value].network(self.image.value).threshold
+    def _adjust_to_variant(self) -> None:
+        self._list_images()
+        variant = self._variants[self.variant.value]
+        self.threshold.value = variant.find_run(self.image.value).threshold
 
-    def _image_chosen(self) -> None:
+    def _leave_file(self) -> None:
         self._foreign = None
 
-    def _file_given(self) -> None:
+    def _read_file(self) -> None:
         file = self.file.value[0]
         try:
             with Image.open(io.BytesIO(file["content"])) as image:
-                self._foreign = file["name"], np.asarray(image.convert("L"))
+                # The networks know grey images only.
+                pixels = np.asarray(image.convert("L"))
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise StudyError(f"{file['name']}: not a readable image; give a PNG or JPEG") from error
+        # Only now: a file that cannot be read leaves what is shown as it was.
+        self._foreign = file["name"], pixels
 
-    def _order(self) -> None:
+    def _list_images(self) -> None:
         if self.worst_first.value:
-            scored = self._variants[self.variant.value].per_image.dropna(subset="dice").sort_values("dice")
-            self.image.options = [(f"{row.dice:.3f}  {row.name}", row.name) for row in scored.itertuples(index=False)]
+            scores = self._variants[self.variant.value].scores
+            lesions = scores.dropna(subset="dice").sort_values("dice")
+            self.image.options = [(f"{row.dice:.3f}  {row.name}", row.name) for row in lesions.itertuples(index=False)]
         else:
-            chosen, self.image.options = self.image.value, list(self._data.table.name)
+            # New options move the choice to the first image.
+            chosen = self.image.value
+            self.image.options = list(self._catalog.table.name)
             self.image.value = chosen
 
     def _walk(self, step: int) -> None:
+        # The first image follows the last one.
         self.image.index = (self.image.index + step) % len(self.image.options)
 
     def _draw(self) -> None:
         cases = self.cases
-        name = next(iter(cases.values())).name
-        told = f"{name}. {'; '.join(f'{label}: {case.described}' for label, case in cases.items())}."
-        figure = figures.cases(cases)
-        self.shown.value = display.figure(figure, caption=told, alt=told, raster=True).data
+        name = cases[self.variant.value].name
+        descriptions = [f"{label}: {case.description}" for label, case in cases.items()]
+        text = f"{name}. {'; '.join(descriptions)}."
+        # As a raster: the images would make an SVG of some megabytes.
+        self.shown.value = display.figure(figures.cases(cases), caption=text, alt=text, raster=True).data
 
 
 class Trainer(ipywidgets.VBox):
-    """A small held-out network that is trained while its loss is drawn, one hyper-parameter changed at will.
+    """A small held-out network whose loss is drawn while it trains, with one hyper-parameter changed at will.
 
-    Attempts stay in the figure, so that they can be compared. Nothing is stored.
+    Earlier attempts stay in the figure for comparison. Nothing is stored.
 
     Args:
-        data: The images.
+        catalog: The images.
 
     Attributes:
         parameter: Chooses one of `CHANGES`.
-        value: What it is set to, as in YAML.
-        epochs: How many are trained.
+        value: Value of the parameter, as in YAML.
+        epochs: Number of epochs to train.
         start: Starts training.
-        stop: Ends it after the step at hand.
-        progress: Epochs that are done.
+        stop: Ends training after the current step.
+        progress: Epochs done.
         shown: The figure, HTML.
-        message: What went wrong, or where training is.
-        attempts: "learning_rate 0.1" -> rows of `busi.lab.live.training`.
+        message: What went wrong, or how far training is.
+        attempts: Label, e.g. "learning_rate 0.1" -> rows of `busi.lab.live.training`.
     """
 
-    def __init__(self, data: Catalog):
-        self._data, self._stopped = data, False
+    def __init__(self, catalog: Catalog):
+        self._catalog = catalog
+        self._stopped = False
         self.attempts: dict[str, pd.DataFrame] = {}
-        self.parameter = ipywidgets.Dropdown(options=CHANGES, description="Change", layout=_WIDE, style=_TEXT)
-        self.value = ipywidgets.Combobox(description="to", layout=_WIDE, style=_TEXT)
+        self.parameter = ipywidgets.Dropdown(options=CHANGES, description="Change", layout=_WIDE, style=_LABEL)
+        self.value = ipywidgets.Combobox(description="to", layout=_WIDE, style=_LABEL)
         self.epochs = ipywidgets.BoundedIntText(
-            value=SMALL["epochs"], min=1, max=1000, description="Epochs", layout={"width": "11rem"}, style=_TEXT
+            value=SMALL["epochs"], min=1, max=1000, description="Epochs", layout={"width": "11rem"}, style=_LABEL
         )
         self.start = ipywidgets.Button(description="Train", icon="play", button_style="primary", layout=_NARROW)
         self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True, layout=_NARROW)
         self.progress = ipywidgets.FloatProgress(layout=_WIDE)
-        self.shown, self.message = ipywidgets.HTML(), ipywidgets.HTML()
-        self.parameter.observe(self._offer, "value")
+        self.shown = ipywidgets.HTML()
+        self.message = ipywidgets.HTML()
+        self.parameter.observe(self._offer_values, "value")
         self.start.on_click(self._start)
         self.stop.on_click(self._stop)
-        super().__init__(
-            [
-                *(ipywidgets.HTML(_FITTING), ipywidgets.Box([self.parameter, self.value], layout=_ROW)),
-                ipywidgets.Box([self.epochs, self.start, self.stop, self.progress], layout=_ROW),
-                *(self.message, self.shown),
-            ]
-        )
+        choice_row = ipywidgets.Box([self.parameter, self.value], layout=_ROW)
+        training_row = ipywidgets.Box([self.epochs, self.start, self.stop, self.progress], layout=_ROW)
+        css = ipywidgets.HTML(_IMAGE_CSS)
+        super().__init__([css, choice_row, training_row, self.message, self.shown])
         self.add_class("busi-lab")
-        self._offer()
+        self._offer_values()
 
     @property
     def config(self) -> RunConfig:
-        """What would be trained.
+        """Return the configuration to train.
 
         Raises:
-            StudyError: The value is none that the parameter takes.
+            StudyError: The parameter does not take the value.
         """
+        name = self.parameter.value
+        text = self.value.value
         try:
-            value = yaml.safe_load(self.value.value)
+            value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise StudyError(f"{self.parameter.value}: got {self.value.value!r}, which is not YAML") from error
-        changed = {self.parameter.value: value, "epochs": self.epochs.value}
-        return validated(RunConfig, "training", SMALL | changed)
+            raise StudyError(f"{name}: got {text!r}, which is not YAML") from error
+        return validate(RunConfig, "training", SMALL | {name: value, "epochs": self.epochs.value})
 
     async def train(self, config: RunConfig) -> None:
-        """Train ``config`` and draw it on the way; the kernel can do other things between two steps."""
+        """Train ``config`` and draw its progress; the kernel stays free for other work between two steps."""
         label = f"{self.parameter.value} {self.value.value}"
-        self._stopped, self.start.disabled, self.stop.disabled = False, True, False
-        self.progress.value, self.progress.max = 0, config.epochs
+        self._stopped = False
+        self.start.disabled = True
+        self.stop.disabled = False
+        self.progress.value = 0
+        self.progress.max = config.epochs
         self.message.value = "Building the network …"
-        rows, drawn = [], 0.0
+        rows = []
+        drawn = 0.0
         try:
-            await asyncio.sleep(0.1)  # for the message to be seen
-            for row in live.training(config, self._data):
+            # Building blocks the kernel: the message has to be sent before.
+            await asyncio.sleep(0.1)
+            for row in live.training(config, self._catalog):
                 rows.append(row)
                 self.progress.value = row["epoch"]
                 if time.monotonic() - drawn > REDRAW_SECONDS:
                     self._draw(label, rows)
                     drawn = time.monotonic()
-                await asyncio.sleep(0)  # lets Stop through
+                # Clicks, such as the one on Stop, are handled here.
+                await asyncio.sleep(0)
                 if self._stopped:
                     break
             self._draw(label, rows)
         finally:
-            self.start.disabled, self.stop.disabled = False, True
+            self.start.disabled = False
+            self.stop.disabled = True
 
-    def _offer(self, change=None) -> None:
+    def _offer_values(self, change=None) -> None:
         field = self.parameter.value
         annotation = RunConfig.model_fields[field].annotation
+        # Only parameters with a fixed set of values have choices; others take what is typed.
+        default = getattr(RunConfig(**SMALL), field)
         self.value.options = get_args(annotation)
-        self.value.value = str(getattr(RunConfig(**SMALL), field))
+        self.value.value = str(default)
 
     def _start(self, button) -> None:
         try:
@@ -256,21 +305,21 @@ class Trainer(ipywidgets.VBox):
         except StudyError as error:
             self.message.value = html.escape(str(error))
             return
-        self._task = asyncio.get_running_loop().create_task(self.train(config))  # kept: else it may be collected
+        # Python may collect a task that nobody refers to.
+        self._task = asyncio.get_running_loop().create_task(self.train(config))
 
     def _stop(self, button) -> None:
         self._stopped = True
 
     def _draw(self, label: str, rows: list[dict]) -> None:
-        found = pd.DataFrame(rows)
-        self.attempts[label] = found.reindex(columns=["step", "epoch", "loss", "validation_dice"])
-        reached = found.get("validation_dice", pd.Series(dtype=float)).dropna()
-        dice = f", Dice on the validation part {reached.iloc[-1]:.3f}" if len(reached) else ""
-        self.message.value = (
-            f"{html.escape(label)}: {found.epoch.iloc[-1]:.1f} epochs, loss {found.loss.iloc[-1]:.4f}{dice}"
-        )
-        self.shown.value = display.figure(
-            figures.training(self.attempts),
-            caption="Loss of each step, and Dice after each epoch.",
-            alt=self.message.value,
-        ).data
+        # Before the first epoch's end no row has a Dice.
+        steps = pd.DataFrame(rows, columns=["step", "epoch", "loss", "validation_dice"])
+        self.attempts[label] = steps
+        last = steps.iloc[-1]
+        progress = f"{label}: {last.epoch:.1f} epochs, loss {last.loss:.4f}"
+        dice = steps.validation_dice.dropna()
+        if len(dice):
+            progress += f", Dice on the validation part {dice.iloc[-1]:.3f}"
+        self.message.value = html.escape(progress)
+        caption = "Loss of each step, and Dice after each epoch."
+        self.shown.value = display.figure(figures.training(self.attempts), caption=caption, alt=progress).data

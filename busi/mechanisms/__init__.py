@@ -1,1 +1,1 @@
-"""Why the published numbers are what they are, by experiment and not by argument: a module a section of notebook 5."""
+"""Experiments that explain the published numbers: one module for each section."""

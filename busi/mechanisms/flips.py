@@ -1,31 +1,48 @@
-"""Section 5: augmenting the image without its mask. A flipped image keeps its unflipped mask: how wrong is that?"""
+"""Flips: wrong labels in the published code's augmentation, which flips an image and leaves its mask as it was."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 
-from busi.config import Study
-from busi.dataset.arrays import union
-from busi.dataset.catalog import Catalog
-from busi.mechanisms import compare, experiments
-from busi.study import Runs
+from busi import display, results
+from busi.config import Parameters
+from busi.dataset.catalog import Catalog, read_union
+from busi.mechanisms import section
+from busi.results import Results
+from busi.scoring.statistics import difference_interval, format_interval
+from busi.study import load_results
 
 BANDS = ("middle", "near the middle", "between", "near the side", "side")
-"""Fifths of the images by how far the lesion's centre lies from the middle of the width."""
+"""Fifths of the images, by the distance of the lesion's centre from the middle of the width."""
 
 
-def noise(inside: np.ndarray) -> dict[str, float]:
-    """What a flip of the image alone makes of its mask.
+def measure(parameters: Parameters) -> pd.DataFrame:
+    """Return one row for each lesion image: `image_class`, `name`, `lesion_share`, and as `measure_noise`."""
+
+    def make(catalog: Catalog) -> pd.DataFrame:
+        noise = pd.DataFrame([measure_noise(read_union(masks)) for masks in catalog.lesions.masks])
+        return catalog.lesions[["image_class", "name", "lesion_share"]].join(noise)
+
+    return results.measure(parameters, "mechanisms/flips", make)
+
+
+def measure_noise(inside: np.ndarray) -> dict[str, float]:
+    """Measure how wrong a mask is for its flipped image.
 
     Args:
-        inside: The mask, bool (height, width), not empty.
+        inside: Mask, bool (h, w), not empty.
 
     Returns:
-        `wrong`: share of pixels with the wrong label where the image is flipped; half of it is expected, since half of
-        the images are. `missed`: share of the flipped lesion's pixels that are labelled background. `offset`: distance
-        of the lesion's centre from the middle of the width, 0 in the middle, 1 at a side.
+        `wrong`: share of pixels with a wrong label in a flipped image. `missed`: share of the flipped lesion's pixels
+        that are labelled background. `offset`: distance of the lesion's centre from the middle of the width, 0 in the
+        middle, 1 at a side.
     """
     flipped = inside[:, ::-1]
-    centre = (np.nonzero(inside)[1].mean() + 0.5) / inside.shape[1]
+    columns = np.nonzero(inside)[1]
+    # A pixel's centre is half a pixel from its left side.
+    centre = (columns.mean() + 0.5) / inside.shape[1]
     return {
         "wrong": float((inside != flipped).mean()),
         "missed": float((flipped & ~inside).sum() / inside.sum()),
@@ -33,48 +50,70 @@ def noise(inside: np.ndarray) -> dict[str, float]:
     }
 
 
-def measured(study: Study) -> pd.DataFrame | None:
-    """One row a lesion image: `image_class`, `name`, `lesion_share`, and those of `noise`."""
+def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
+    """Return means by position of the lesion, and over all images, of what `measure` returns.
 
-    def make(data: Catalog) -> pd.DataFrame:
-        columns = ["image_class", "name", "lesion_share"]
-        return data.lesions[columns].join(pd.DataFrame([noise(union(masks)) for masks in data.lesions.masks]))
-
-    return experiments.gathered(study, "flips", make)
-
-
-def table(per_image: pd.DataFrame) -> pd.DataFrame:
-    """By `position` of the lesion, and all: `n_images`, `offset`, `wrong`, `expected` (half of it), `missed`."""
-    fifths = pd.qcut(per_image.offset.rank(method="first"), len(BANDS), labels=BANDS)
-    columns = ["offset", "wrong", "missed"]
-    bands = per_image.groupby(fifths, observed=True)
-    rows = pd.concat([bands[columns].mean().assign(n_images=bands.size()), _all(per_image, columns)])
-    rows = rows.rename_axis("position").reset_index().assign(expected=lambda rows: rows.wrong / 2)
-    return rows[["position", "n_images", "offset", "wrong", "expected", "missed"]]
-
-
-def _all(per_image: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    return per_image[columns].mean().to_frame("all").T.assign(n_images=len(per_image))
-
-
-def conclusion(table: pd.DataFrame | None, found: Runs) -> str:
-    """What moving the image and not its mask does.
-
-    Args:
-        table: As `table`.
-        found: Runs of "image and mask" and "image alone".
+    Returns:
+        `position`, `n_images`, `offset`, `wrong`, `expected` (share of wrong pixels in training), `missed`.
     """
-    if table is None:
-        return experiments.NOT_RUN
+    # By rank, so that equal offsets cannot make an empty fifth.
+    bands = pd.qcut(per_image.offset.rank(method="first"), len(BANDS), labels=BANDS)
+    parts = dict(list(per_image.groupby(bands, observed=True))) | {"all": per_image}
+    rows = []
+    for position, part in parts.items():
+        means = part[["offset", "wrong", "missed"]].mean().to_dict()
+        rows.append({"position": position, "n_images": len(part)} | means)
+    table = pd.DataFrame(rows)
+    # Half of the images are flipped.
+    table.insert(4, "expected", table.wrong / 2)
+    return table
+
+
+@display.style()
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw the shares of lesion missed and of pixels wrong in a flipped image, by position of the lesion."""
+    names = {"missed": "of the lesion, labelled background", "wrong": "of all pixels, labelled wrong"}
+    bands = table[table.position != "all"].rename(columns=names)
+    # One row for each point, as seaborn takes them.
+    lines = bands.melt("offset", list(names.values()), "pixels", "share")
+    fig, ax = plt.subplots(figsize=(7, 3.2))
+    look = {"markers": ["o", "s"], "errorbar": None}
+    sns.lineplot(lines, x="offset", y="share", hue="pixels", style="pixels", ax=ax, **look)
+    ax.set(xlabel="Lesion's distance from the middle (1: at a side)", ylabel="Share", ylim=(0, 1.05))
+    ax.legend(loc="center right")
+    return fig
+
+
+def conclude(table: pd.DataFrame, trained: Results) -> str:
+    """Return what flipping the image without its mask does, from the table and from networks trained either way."""
     rows = table.set_index("position")
-    text = (
-        f"Where an image is flipped without its mask {rows.wrong['all']:.1%} of its pixels and "
-        f"{rows.missed['all']:.0%} of its lesion carry the wrong label ({rows.missed[BANDS[0]]:.0%} of a lesion in the "
-        f"middle, {rows.missed[BANDS[-1]]:.0%} of one at the side), that is {rows.expected['all']:.1%} of all pixels "
-        "while training"
+    every, middle, side = rows.loc["all"], rows.loc[BANDS[0]], rows.loc[BANDS[-1]]
+    change = difference_interval(
+        section.tested_lesions(trained, "image and mask"), section.tested_lesions(trained, "image alone"), "dice"
     )
-    both = [compare.lesions(found[label]) for label in ("image and mask", "image alone") if found.get(label)]
-    if len(both) < 2:
-        return f"{text}; the two augmentations have not been run yet."
-    change = compare.difference(*both, "dice")
-    return f"{text}; leaving the mask behind changes the held-out Dice by {compare.text(change)}."
+    return (
+        f"Where an image is flipped without its mask {every.wrong:.1%} of its pixels and {every.missed:.0%} of its "
+        f"lesion carry the wrong label ({middle.missed:.0%} of a lesion in the middle, {side.missed:.0%} of one at the "
+        f"side), that is {every.expected:.1%} of all pixels while training; leaving the mask behind changes the "
+        f"held-out Dice by {format_interval(change)}."
+    )
+
+
+@section.presents("flips")
+def show(parameters: Parameters) -> section.Section:
+    """Return figure, table and conclusion; write ``tables/mechanisms_flips.csv`` and that of the networks."""
+    trained = load_results(parameters, "mechanisms/flips")
+    table = tabulate(measure(parameters))
+    # Before anything is written: it raises `NotMeasured` if a network is missing.
+    conclusion = conclude(table, trained)
+    results.write_table(parameters, "mechanisms_flips", table)
+    results.write_table(parameters, "mechanisms_flips_trained", section.score_variants(trained))
+    return section.compose(
+        draw(table),
+        table,
+        conclusion,
+        caption="Share of a flipped image's lesion that its mask calls background, and share of all its pixels with a "
+        "wrong label, by fifths of the lesion's distance from the middle.",
+        table_caption="Wrong labels by position of the lesion (offset: 0 in the middle, 1 at a side). Half of the "
+        "images are flipped, so that half of the wrong pixels are expected in training.",
+    )

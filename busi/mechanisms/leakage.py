@@ -1,109 +1,157 @@
-"""Section 7: what near-duplicates on both sides of a split are worth."""
+"""Leakage: the effect of near-duplicates on both sides of a split."""
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from busi.config import Study
-from busi.dataset import splits
+from busi import display, results
+from busi.config import Parameters
 from busi.dataset.catalog import Catalog
-from busi.evaluation import statistics
-from busi.mechanisms import compare, experiments
-from busi.study import Runs
+from busi.dataset.splits import KINDS, load_split
+from busi.mechanisms import section
+from busi.results import Results
+from busi.scoring.statistics import difference_interval, format_interval
+from busi.study import load_results
+
+GROUP = "mechanisms/leakage"
+
+SHOWN = {"all": (True, False), "twin in training": (True,), "no twin": (False,)}
+"""Images of a row of the table -> values of `twin` that they have."""
 
 
-def twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """The test images of a fold with a lesion, and whether a near-duplicate of each is trained on.
+def measure(parameters: Parameters) -> pd.DataFrame:
+    """Return the test images of all folds under both splits: `split`, `fold`, `name`, `twin`."""
+
+    def make(catalog: Catalog) -> pd.DataFrame:
+        parts = []
+        for kind in KINDS:
+            split = load_split(catalog, kind)
+            for fold in parameters.folds:
+                parts.append(find_twins(split, fold).assign(split=kind, fold=fold))
+        return pd.concat(parts)[["split", "fold", "name", "twin"]]
+
+    return results.measure(parameters, GROUP, make, depends=map(str, parameters.folds))
+
+
+def find_twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:
+    """Find the test images of a fold that have a near-duplicate among the images trained on.
 
     Args:
-        split: As `busi.dataset.splits.make`; normals are never trained on.
-        fold: Of the cross-validation.
+        split: As `busi.dataset.splits.make_split`.
+        fold: Fold of the cross-validation.
 
     Returns:
-        `name`, `twin` (bool).
+        `name` and `twin` (bool) of each test image with a lesion.
     """
+    # A normal image is never trained on, and so gives nothing away.
     lesions = split[split.image_class != "normal"]
-    trained = set(lesions.group[lesions[f"fold{fold}"] == "training"])
-    test = lesions[lesions[f"fold{fold}"] == "test"]
-    return pd.DataFrame({"name": test.name, "twin": test.group.isin(trained)}).reset_index(drop=True)
+    part = lesions[f"fold{fold}"]
+    test = lesions[part == "test"]
+    trained_groups = set(lesions.group[part == "training"])
+    return pd.DataFrame({"name": test.name, "twin": test.group.isin(trained_groups)}).reset_index(drop=True)
 
 
-def measured(study: Study) -> pd.DataFrame | None:
-    """Every fold's test images under both splits: `split`, `fold`, `name`, `twin`."""
+def join_scores(twins: pd.DataFrame, trained: Results) -> pd.DataFrame:
+    """Return the test images that runs have scored: `split`, `fold`, `name`, `group`, `twin`, `dice`.
 
-    def make(data: Catalog) -> pd.DataFrame:
-        found = [
-            twins(splits.of(data, kind), fold).assign(split=kind, fold=fold)
-            for kind in splits.KINDS
-            for fold in study.folds
-        ]
-        return pd.concat(found)[["split", "fold", "name", "twin"]]
+    Args:
+        twins: As `measure` returns them.
+        trained: Results of the runs under both splits, of which the variants are named after the splits.
 
-    return experiments.gathered(study, "leakage", make)
-
-
-def scored(found: pd.DataFrame, runs: Runs) -> pd.DataFrame:
-    """The lesion images that the runs scored, with their twins: `split`, `fold`, `name`, `group`, `twin`, `dice`."""
-    scores = [
-        run.per_image[["name", "group", "dice"]].assign(split=label, fold=run.config.fold)
-        for label, each in runs.items()
-        for run in each
-    ]
-    columns = ["split", "fold", "name", "group", "twin", "dice"]
-    return (
-        pd.concat(scores).merge(found, on=["split", "fold", "name"])[columns]
-        if scores
-        else pd.DataFrame(columns=columns)
-    )
+    Raises:
+        NotMeasured: There is no run under one of the splits yet.
+    """
+    scores = pd.concat([section.tested_lesions(trained, split) for split in KINDS])
+    # A network is tested on one fold: only the twins of that fold are its own.
+    scores = scores.rename(columns={"variant": "split"}).merge(twins, on=["split", "fold", "name"])
+    return scores[["split", "fold", "name", "group", "twin", "dice"]]
 
 
-def table(found: pd.DataFrame, runs: Runs) -> pd.DataFrame:
-    """Dice by split and by `images`: "all", "twin in training", "no twin".
+def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return Dice by split and by whether a near-duplicate was trained on.
+
+    Args:
+        twins: As `measure` returns them.
+        scores: As `join_scores` returns them.
 
     Returns:
-        `split`, `images`, `n_images` and `share` (of the split's lesion images, all folds counted); `dice` with `low`
-        and `high` over the `n_scored` of them that runs have scored.
+        `split`, `images` (one of `SHOWN`); `n_images` and `share` of the split's lesion images in all folds; `dice`
+        with `low` and `high` over those that have been scored, and their number `n_scored`.
     """
-    scores = scored(found, runs)
     rows = []
-    for split, part in found.groupby("split", sort=False):
-        for images, wanted in (("all", (True, False)), ("twin in training", (True,)), ("no twin", (False,))):
-            some = scores[(scores.split == split) & scores.twin.isin(wanted)]
-            ends = statistics.interval(some.dice, some.group) if len(some) else (None, None, None)
+    for split, part in twins.groupby("split", sort=False):
+        for images, wanted in SHOWN.items():
+            # All folds show how much leaks; only some of them may have been trained.
             count = int(part.twin.isin(wanted).sum())
+            scored = scores[(scores.split == split) & scores.twin.isin(wanted)]
             row = {"split": split, "images": images, "n_images": count, "share": count / len(part)}
-            rows.append(row | dict(zip(("dice", "low", "high"), ends, strict=True)) | {"n_scored": len(some)})
+            rows.append(row | section.average_dice(scored) | {"n_scored": len(scored)})
+    # The first row has an interval, so that the columns come in this order.
     return pd.DataFrame(rows)
 
 
-def conclusion(found: pd.DataFrame | None, runs: Runs) -> str:
-    """How far a random split leaks, and what that is worth.
+@display.style()
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw Dice with intervals by split and twin; rows without a score are left out."""
+    rows = table[table.dice.notna()]
+    # From the top down, in the order of the table.
+    places = np.arange(len(rows))[::-1]
+    lengths = [rows.dice - rows.low, rows.high - rows.dice]
+    labels = [f"{row.split}: {row.images} ({row.n_scored})" for row in rows.itertuples()]
+    fig, ax = plt.subplots(figsize=(7, 0.9 + 0.5 * len(rows)))
+    ax.errorbar(rows.dice, places, xerr=lengths, fmt="o", color=display.OURS, capsize=4)
+    ax.set_yticks(places, labels)
+    ax.set(xlabel="Dice", ylim=(-0.6, len(rows) - 0.4))
+    ax.grid(axis="x")
+    return fig
+
+
+def conclude(twins: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """Return how many test images leak under a random split, and how much that changes the score.
 
     Args:
-        found: As `measured`.
-        runs: Of the "grouped" and the "random" split.
+        twins: As `measure` returns them.
+        scores: As `join_scores` returns them.
     """
-    if found is None:
-        return experiments.NOT_RUN
-    share = found.groupby("split").twin.mean()
+    share = twins.groupby("split").twin.mean()
     text = (
         f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under the "
         f"grouped one {share['grouped']:.0%}"
     )
-    scores = scored(found, runs)
     random = scores[scores.split == "random"]
-    if not len(random):
-        return f"{text}; the network under the random split has not been run yet."
-    twin, none = random[random.twin], random[~random.twin]
-    if len(twin) and len(none):
-        means = f"{twin.dice.mean():.3f} against {none.dice.mean():.3f} without"
-        text += f"; those score a Dice of {means}, {_change(none, twin)}"
+    with_twin, without_twin = random[random.twin], random[~random.twin]
+    # A small data set may have images of one kind only.
+    if len(with_twin) and len(without_twin):
+        means = f"{with_twin.dice.mean():.3f} against {without_twin.dice.mean():.3f} without"
+        text += f"; those score a Dice of {means}, {_conclude_change(without_twin, with_twin)}"
     grouped = scores[scores.split == "grouped"]
-    if not len(grouped):
-        return f"{text}."
-    return f"{text}; the random split as a whole against the grouped one: {_change(grouped, random)}."
+    return f"{text}; the random split as a whole against the grouped one: {_conclude_change(grouped, random)}."
 
 
-def _change(a: pd.DataFrame, b: pd.DataFrame) -> str:
-    found = compare.difference(a, b, "dice")
-    # An interval of one group has no ends.
-    verdict = "more" if found.low > 0 else "less" if found.high < 0 else "no difference beyond chance"
-    return f"{compare.text(found)}, {verdict}"
+def _conclude_change(a: pd.DataFrame, b: pd.DataFrame) -> str:
+    change = difference_interval(a, b, "dice")
+    # The interval of a single group has no ends, and so shows no difference.
+    verdict = "no difference beyond chance"
+    if change.low > 0:
+        verdict = "more"
+    if change.high < 0:
+        verdict = "less"
+    return f"{format_interval(change)}, {verdict}"
+
+
+@section.presents("leakage")
+def show(parameters: Parameters) -> section.Section:
+    """Return figure, table and conclusion; write ``tables/mechanisms_leakage.csv``."""
+    trained = load_results(parameters, GROUP)
+    twins = measure(parameters)
+    scores = join_scores(twins, trained)
+    table = results.write_table(parameters, "mechanisms_leakage", tabulate(twins, scores))
+    return section.compose(
+        draw(table),
+        table,
+        conclude(twins, scores),
+        caption="Held-out Dice with 95 % intervals, by split and by whether a near-duplicate was trained on; in "
+        f"parentheses the number of images. {section.describe_size(trained.configs[0])}.",
+        table_caption="Test images of all folds by split, and the Dice of those that have been scored.",
+    )

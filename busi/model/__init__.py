@@ -1,1 +1,1 @@
-"""Networks, losses, optimizers and preprocessing, in Keras 3 and nothing else: any Keras backend runs them."""
+"""Network, losses, metrics and optimizers. Everything is written in Keras 3 and runs on any of its backends."""

@@ -1,13 +1,16 @@
-"""The published U-Net, unpadded, so that its output covers only the middle of the input; and the same one padded.
+"""U-Net of the published study.
 
-After Ronneberger, Fischer, Brox, "U-Net" (MICCAI 2015), as the public notebook has it: the bottleneck narrows in its
-second convolution (1024, 512), and of the four upsampling steps only the first is the one under study.
+After Ronneberger, Fischer, Brox, "U-Net" (MICCAI 2015), with the changes of the public notebook: the second convolution
+of the bottleneck has half as many filters as the first (1024, 512), and the study varies only the first of the four
+upsampling steps. The published network is unpadded, so its output covers only the middle of the input. The held-out
+protocol uses the same network with padding.
 """
 
 import keras
 from keras import layers, ops
 
 DEPTH = 4
+"""Number of poolings, and of upsampling steps."""
 
 
 def build(
@@ -19,99 +22,117 @@ def build(
     upsampling_steps: str = "first",
     padding: str = "valid",
 ) -> keras.Model:
-    """The network, freshly initialised (Glorot uniform, zero biases) from Keras' global seed.
+    """Build the network and initialise it (Glorot uniform, zero biases) from Keras' global seed.
 
     Args:
-        image_size: Height and width of the input in pixels: 188 + 16 k unpadded, 16 k padded.
-        base_filters: Filters of the first convolution, doubled at each of the four poolings.
+        image_size: Height and width of the input in pixels: 188 + 16 k without padding, 16 k with padding.
+        base_filters: Filters of the first convolution; they double at each of the four poolings.
         upsampling: "UpSampling2D" (nearest), "bilinear" or "Conv2DTranspose".
-        precision: Keras dtype policy of all layers but the softmax, which is float32.
-        upsampling_steps: Which of the four steps ``upsampling`` is for: the "first" (published), the others being
-            Conv2DTranspose; or "all".
-        padding: Of the 3x3 convolutions, "valid" (published) or "same".
+        precision: Keras dtype policy of all layers except the softmax, which is float32.
+        upsampling_steps: "first" (published): ``upsampling`` is used in the first of the four steps, and the other
+            three are Conv2DTranspose. "all": it is used in all four.
+        padding: Padding of the 3x3 convolutions, "valid" (published) or "same".
 
     Returns:
-        A model from (n, image_size, image_size, 1) to (n, o, o, 2), o = image_size - 184 unpadded, image_size padded:
-        the probabilities of lesion and background, which sum to one.
+        A model from float (n, image_size, image_size, 1) to float32 (n, o, o, 2), the probabilities of lesion and
+        background, which add up to 1. The output size o is image_size - 184 without padding, image_size with padding.
 
     Example:
-        >>> build().count_params()
+        >>> model = build(image_size=300, base_filters=64)
+        >>> model.output_shape
+        (None, 116, 116, 2)
+        >>> model.count_params()
         22321090
     """
+    # 64, 128, 256 and 512 in the published network.
     filters = [base_filters * 2**level for level in range(DEPTH)]
     policy = keras.DTypePolicy(precision)
     inputs = keras.Input((image_size, image_size, 1), name="image")
-    x, skips = inputs, []
-    for level, f in enumerate(filters):
-        x = _convolutions(x, f, f, f"down{level}", padding, policy)
+    x = inputs
+    skips = []
+    for level in range(DEPTH):
+        x = _convolve_twice(x, filters[level], filters[level], f"down{level}", padding, policy)
         skips.append(x)
         x = layers.MaxPooling2D(name=f"down{level}_pool", dtype=policy)(x)
-    x = _convolutions(x, 2 * filters[-1], filters[-1], "bottleneck", padding, policy)
+    x = _convolve_twice(x, 2 * filters[-1], filters[-1], "bottleneck", padding, policy)
     for level in reversed(range(DEPTH)):
-        f = filters[level]
-        studied = upsampling_steps == "all" or level == DEPTH - 1
-        x = _doubled(x, f, upsampling if studied else "Conv2DTranspose", f"up{level}", policy)
-        skip = _centre(skips[level], x.shape[1], f"up{level}_crop", policy)
-        x = layers.Concatenate(name=f"up{level}_concat", dtype=policy)([skip, x])
-        x = _convolutions(x, f, f // 2 if level else f, f"up{level}", padding, policy)
+        name = f"up{level}"
+        # Levels count from full resolution, so the first upsampling step is the deepest level.
+        is_first = level == DEPTH - 1
+        method = upsampling if is_first or upsampling_steps == "all" else "Conv2DTranspose"
+        x = _double_size(x, filters[level], method, name, policy)
+        # Unpadded convolutions have made the map from below smaller than the skip.
+        skip = _crop_to(skips[level], x.shape[1], f"{name}_crop", policy)
+        x = layers.Concatenate(name=f"{name}_concat", dtype=policy)([skip, x])
+        # The second convolution halves the filters in advance of the next step, as in the public notebook.
+        last = filters[level] // 2 if level > 0 else filters[level]
+        x = _convolve_twice(x, filters[level], last, name, padding, policy)
+    # float32 under every policy: in bfloat16 the two probabilities would not add up to 1.
     outputs = layers.Conv2D(2, 1, activation="softmax", name="probability", dtype="float32")(x)
     return keras.Model(inputs, outputs, name="unet")
 
 
-def _convolutions(x, first: int, second: int, name: str, padding: str, policy):
+def _convolve_twice(x, first: int, second: int, name: str, padding: str, policy):
     x = Conv2D(first, 3, padding=padding, activation="relu", name=f"{name}_conv1", dtype=policy)(x)
     return Conv2D(second, 3, padding=padding, activation="relu", name=f"{name}_conv2", dtype=policy)(x)
 
 
-def _doubled(x, filters: int, upsampling: str, name: str, policy):
-    if upsampling == "Conv2DTranspose":
+def _double_size(x, filters: int, method: str, name: str, policy):
+    if method == "Conv2DTranspose":
         return Conv2DTranspose(filters, 2, strides=2, name=name, dtype=policy)(x)
-    interpolation = {"UpSampling2D": "nearest", "bilinear": "bilinear"}[upsampling]
+    interpolation = {"UpSampling2D": "nearest", "bilinear": "bilinear"}[method]
     return layers.UpSampling2D(interpolation=interpolation, name=name, dtype=policy)(x)
+
+
+def _crop_to(x, size: int, name: str, policy):
+    if x.shape[1] == size:
+        return x
+    return _CenterCrop(size, name=name, dtype=policy)(x)
 
 
 @ops.custom_gradient
 def add_bias(x, bias):
-    """``x`` (n, h, w, c) and ``bias`` (1, 1, 1, c) added, with the sum over all pixels as the gradient of the bias.
+    """Return ``x`` (n, h, w, c) plus ``bias`` (1, 1, 1, c), with a bias gradient that is exact and fast on a processor.
 
-    The same gradient as Keras' own, which on a processor TensorFlow adds up in the precision that the layer computes
-    in, so that in bfloat16 14 400 ones make 256; and which it computes together with the kernel's, where that takes
-    longer than one after the other: at the first convolution up to five times as long.
+    The gradient of the bias is the sum of the upstream gradient over all pixels, as in Keras. Keras' own has two
+    faults with TensorFlow on a processor. It adds up in the precision of the layer: in bfloat16, 14,400 ones make 256.
+    And it is computed together with the gradient of the kernel, which at the first convolution takes up to five times
+    as long as one after the other.
     """
 
     def gradient(*inputs, upstream=None):
-        # Which of the two it comes as depends on Keras' backend.
-        upstream = inputs[0] if upstream is None else upstream
+        # Some Keras backends pass the upstream gradient by position, others by name.
+        if upstream is None:
+            upstream = inputs[0]
         return upstream, ops.sum(upstream, axis=(0, 1, 2), keepdims=True)
 
     return ops.add(x, bias), gradient
 
 
 class Conv2D(layers.Conv2D):
-    """Keras' own, but for `add_bias`."""
+    """Keras' convolution with the bias gradient of `add_bias`."""
 
     def call(self, x):
-        """Feature maps (n, h, w, filters) of ``x`` (n, h, w, c)."""
-        return self.activation(add_bias(self.convolution_op(x, self.kernel), ops.reshape(self.bias, (1, 1, 1, -1))))
+        """Return feature maps (n, h, w, filters) of ``x`` (n, h, w, c)."""
+        x = self.convolution_op(x, self.kernel)
+        bias = ops.reshape(self.bias, (1, 1, 1, -1))
+        return self.activation(add_bias(x, bias))
 
 
 class Conv2DTranspose(layers.Conv2DTranspose):
-    """Keras' own, but for `add_bias`."""
+    """Keras' transposed convolution with the bias gradient of `add_bias`."""
 
     def call(self, x):
-        """Feature maps (n, 2 h, 2 w, filters) of ``x`` (n, h, w, c)."""
+        """Return feature maps (n, 2 h, 2 w, filters) of ``x`` (n, h, w, c)."""
         x = ops.conv_transpose(x, self.kernel, self.strides, self.padding)
-        return self.activation(add_bias(x, ops.reshape(self.bias, (1, 1, 1, -1))))
+        bias = ops.reshape(self.bias, (1, 1, 1, -1))
+        return self.activation(add_bias(x, bias))
 
 
-def _centre(x, size: int, name: str, policy):
-    return x if x.shape[1] == size else _Centre(size, name=name, dtype=policy)(x)
+class _CenterCrop(layers.Layer):
+    """Crop to the middle ``size`` x ``size`` pixels; an odd excess is cut off below and to the right.
 
-
-class _Centre(layers.Layer):
-    """The middle ``size`` x ``size`` pixels; of an odd excess the larger part is cut off below and to the right.
-
-    The same numbers as Keras' `Cropping2D`, whose gradient TensorFlow computes on one core, and slowly even for one.
+    The result equals Keras' `Cropping2D`, but TensorFlow computes the gradient of that layer slowly and on one core.
     """
 
     def __init__(self, size: int, **options):
@@ -120,8 +141,8 @@ class _Centre(layers.Layer):
 
     def call(self, x):
         batch, height, _, channels = ops.shape(x)
-        before = (height - self.size) // 2
-        return ops.slice(x, (0, before, before, 0), (batch, self.size, self.size, channels))
+        start = (height - self.size) // 2
+        return ops.slice(x, (0, start, start, 0), (batch, self.size, self.size, channels))
 
     def get_config(self):
         return super().get_config() | {"size": self.size}
@@ -131,20 +152,29 @@ class _Centre(layers.Layer):
         return batch, self.size, self.size, channels
 
 
-def blocks(model: keras.Model) -> list[dict]:
-    """The feature maps of a network of `build` after each pair of convolutions, in the order of computation.
+def feature_blocks(model: keras.Model) -> list[dict]:
+    """List the feature maps after each pair of convolutions, in the order of computation.
+
+    Args:
+        model: A network made by `build`.
 
     Returns:
-        Dictionaries of `name`, `level` (0 at full resolution), `side` ("down", "bottom", "up"), `size` (pixels) and
-        `filters`.
+        One dictionary for each pair: `name`, `level` (0 at full resolution), `side` ("down", "bottom" or "up"), `size`
+        (height and width in pixels) and `filters`.
+
+    Example:
+        >>> feature_blocks(build(base_filters=2))[0]
+        {'name': 'down0', 'level': 0, 'side': 'down', 'size': 296, 'filters': 2}
     """
-    found = []
+    blocks = []
     for layer in model.layers:
+        # `build` names the second convolution of each pair "down0_conv2", "bottleneck_conv2" and so on.
         if not layer.name.endswith("conv2"):
             continue
         name = layer.name.removesuffix("_conv2")
-        side = "bottom" if name == "bottleneck" else name.rstrip("0123456789")
-        level = DEPTH if side == "bottom" else int(name.removeprefix(side))
+        side, level = "bottom", DEPTH
+        if name != "bottleneck":
+            side, level = name[:-1], int(name[-1])
         _, size, _, filters = layer.output.shape
-        found.append({"name": name, "level": level, "side": side, "size": size, "filters": filters})
-    return found
+        blocks.append({"name": name, "level": level, "side": side, "size": size, "filters": filters})
+    return blocks

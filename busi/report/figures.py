@@ -1,4 +1,7 @@
-"""The paper's figures drawn again, and the one that says what its tables mean."""
+"""Figures: those of the paper drawn again, those of the data and of the held-out scores, and those of the lab.
+
+Tables come from `busi.report.tables` and `busi.report.heldout`; `epochs` from `busi.results.Results`.
+"""
 
 import itertools
 from collections.abc import Mapping
@@ -7,338 +10,289 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from busi.report.display import STYLE
-from busi.runs import Run
+from busi import display
 
 EPOCHS = 75
+"""Last epoch of the paper's Figures 2 to 10."""
+
 LOSS_AXIS = (0, 0.4)
-"""Axes of the paper's Figures 2 to 10."""
+"""Vertical axis of the paper's Figures 2 to 10."""
 
-TRUE_OUTLINE = {"color": "#E69F00", "linestyle": "-", "linewidth": 1.8}
-PREDICTED_OUTLINE = {"color": "#56B4E9", "linestyle": "--", "linewidth": 1.8}
+TRUE_OUTLINE = {"color": display.TRUE, "linestyle": "-", "linewidth": 1.8}
+PREDICTED_OUTLINE = {"color": display.PREDICTED, "linestyle": "--", "linewidth": 1.8}
 
-FLOOR_LINE = {"color": "#D55E00", "linestyle": "--", "linewidth": 1.5}
+_UNTRAINED_LOOKS = (
+    display.FLOOR_LINE,
+    {"color": display.GREEN, "linestyle": ":", "linewidth": 2},
+    {"color": display.PINK, "linestyle": "-.", "linewidth": 1.5},
+)
+
+_BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend to the right of the axes
 
 
-def loss_curve(runs: list[Run], *, floor: float, published: float) -> Figure:
-    """Training loss against the epoch on the axes of Figures 2 to 10, with the floor and the published end.
+@display.style()
+def loss_curve(epochs: pd.DataFrame, *, floor: float, published: float) -> Figure:
+    """Draw the training loss of a variant on the axes of Figures 2 to 10, with the floor and the published end.
 
     Args:
-        runs: Of one variant, a line each; may be empty.
+        epochs: Of one variant; may be empty.
         floor: Loss of the best constant predictor.
         published: The paper's loss after the last epoch.
     """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(6.4, 3.2))
-        for run in runs:
-            ax.plot(run.history.epoch, run.history.loss, label=f"ours, seed {run.config.seed}", marker=_marker(run))
-        ax.axhline(floor, label="floor: best constant", **FLOOR_LINE)
-        ax.plot(EPOCHS, published, "k*", markersize=11, label="published, epoch 75", clip_on=False)
-        ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS, xlabel="Epoch", ylabel="Training loss")
-        ax.legend(loc="lower left", ncols=2)
+    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    # One colour for each run, because all of them belong to one variant.
+    label = "ours, seed " + epochs.seed.astype(str)
+    _draw_lines(ax, epochs.assign(label=label), y="loss", by="label")
+    ax.axhline(floor, label="floor: best constant", **display.FLOOR_LINE)
+    # The star lies on the border of the axes, which would cut it in half.
+    look = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
+    ax.plot(EPOCHS, published, "*", label="published, epoch 75", **look)
+    ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS, xlabel="Epoch", ylabel="Training loss")
+    ax.legend(loc="lower left", ncols=2)
     return fig
 
 
-def curves(runs: dict[str, list[Run]], *, metric: str, label: str, floor: float | None = None) -> Figure:
-    """One metric against the epoch, from zero up, a line a run, colours by variant.
-
-    Args:
-        runs: Variant -> runs.
-        metric: A column of `Run.history`.
-        label: Of the y axis.
-        floor: Drawn as a line if given.
-    """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(6.4, 3.4))
-        # Taken here: "C0" would be looked up when the figure is saved, outside this style.
-        looks = itertools.cycle(plt.rcParams["axes.prop_cycle"])
-        for look, (variant, found) in zip(looks, runs.items(), strict=False):
-            for run in found:
-                ax.plot(
-                    run.history.epoch,
-                    run.history[metric],
-                    **look,
-                    marker=_marker(run),
-                    label=variant if run is found[0] else None,
-                    clip_on=False,  # a line at zero lies on the axis
-                )
-        if floor is not None:
-            ax.axhline(floor, label="floor", **FLOOR_LINE)
-        ax.set(xlabel="Epoch", ylabel=label)
-        ax.set_ylim(bottom=0)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+@display.style()
+def curves(epochs: pd.DataFrame, *, metric: str, label: str) -> Figure:
+    """Draw a metric, a column of ``epochs``, from zero up: one line for each run, one colour for each variant."""
+    fig, ax = plt.subplots(figsize=(6.4, 3.4))
+    if len(epochs):
+        # A line at zero lies on the axis, which would hide half of it.
+        _draw_lines(ax, epochs, y=metric, by="variant", clip_on=False)
+        ax.legend(**_BESIDE)
+    ax.set(xlabel="Epoch", ylabel=label)
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig
 
 
+@display.style()
 def rows_against_floor(rows: pd.DataFrame, floor: float) -> Figure:
-    """Accuracy of the nine distinct rows, published and ours, against "background everywhere".
-
-    Args:
-        rows: `row`, `accuracy` (published) and `ours` (missing where there is no run), each 0 to 1.
-        floor: Accuracy of "background everywhere".
-    """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(7.2, 4.2))
-        places = np.arange(len(rows))[::-1]
-        ax.axvline(floor, label=f"background everywhere: {floor:.4f}", **FLOOR_LINE)
-        ax.plot(rows.accuracy, places, "ko", markersize=8, label="published")
-        ax.plot(rows.ours, places, "D", color="#0072B2", markersize=9, mfc="none", mew=2, label="rebuilt")
-        ax.set_yticks(places, rows.row)
-        ax.set(xlabel="Accuracy on the training images (share of pixels)", ylim=(-0.7, len(rows) - 0.3))
-        ax.grid(axis="x")
-        ax.legend(loc="lower right")
+    """Draw the accuracies of `collect_accuracy`, published and ours, against that of "background everywhere"."""
+    fig, ax = plt.subplots(figsize=(7.2, 4.2))
+    ax.axvline(floor, label=f"background everywhere: {floor:.4f}", **display.FLOOR_LINE)
+    ax.plot(rows.accuracy, rows.row, "o", color=display.PUBLISHED, markersize=8, label="published")
+    # Hollow, so that the published dot shows where the two coincide.
+    ax.plot(rows.ours, rows.row, "D", color=display.OURS, markersize=9, mfc="none", mew=2, label="rebuilt")
+    ax.set(xlabel="Accuracy on the training images (share of pixels)", ylim=(len(rows) - 0.3, -0.7))
+    ax.grid(axis="x")
+    ax.legend(loc="lower right")
     return fig
 
 
+@display.style()
 def architecture(blocks: list[dict], *, title: str) -> Figure:
-    """Figure 1: the network as a U, from the feature maps of the model itself.
-
-    Args:
-        blocks: In the order of computation, each `name`, `level` (0 at full resolution), `side` ("down", "bottom" or
-            "up"), `size` (pixels) and `filters` of its last feature map.
-        title: Stands over the figure.
-    """
+    """Draw Figure 1: the network as a U of feature maps, as `busi.model.unet.feature_blocks` lists them."""
     deepest = max(block["level"] for block in blocks)
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(8, 4.6))
-        centres = {}
-        for block in blocks:
-            x = {"down": block["level"], "bottom": deepest, "up": 2 * deepest - block["level"]}[block["side"]]
-            y, half = -block["level"], 0.06 + 0.34 * block["size"] / blocks[0]["size"]
-            width = 0.08 + 0.05 * np.log2(block["filters"])
-            ax.add_patch(Rectangle((x - width / 2, y - half), width, 2 * half, fc="#56B4E9", ec="#0072B2", zorder=2))
-            ax.text(
-                x,
-                y - half - 0.06,
-                f"{block['size']}²\n{block['filters']} filters",
-                ha="center",
-                va="top",
-                fontsize=9,
-            )
-            centres[block["side"], block["level"]] = (x, y)
-        order = list(centres.values())
-        for start, end in itertools.pairwise(order):
-            ax.add_patch(_arrow(start, end, color="#444444"))
-        for level in range(deepest):
-            ax.add_patch(_arrow(centres["down", level], centres["up", level], color="#D55E00", linestyle="--"))
-        ax.set(xlim=(-0.8, 2 * deepest + 0.8), ylim=(-deepest - 0.75, 0.55), title=title)
+    fig, ax = plt.subplots(figsize=(8, 4.6))
+    centres = {}
+    for block in blocks:
+        level = block["level"]
+        # Down on the left, up on the right, the deepest level in the middle.
+        x = 2 * deepest - level if block["side"] == "up" else level
+        centres[block["side"], level] = (x, -level)
+        # Height grows with the side of the map, width with the logarithm of its filters.
+        height = 0.12 + 0.68 * block["size"] / blocks[0]["size"]
+        width = 0.08 + 0.05 * np.log2(block["filters"])
+        corner = (x - width / 2, -level - height / 2)
+        ax.add_patch(Rectangle(corner, width, height, fc=display.SKY, ec=display.BLUE, zorder=2))
+        text = f"{block['size']}²\n{block['filters']} filters"
+        ax.text(x, corner[1] - 0.06, text, ha="center", va="top", fontsize=9)
+    for start, end in itertools.pairwise(centres.values()):
+        ax.add_patch(_arrow(start, end, color=display.GREY))
+    # Skip connections join the two sides at every level but the deepest.
+    for level in range(deepest):
+        skip = _arrow(centres["down", level], centres["up", level], color=display.RED, linestyle="--")
+        ax.add_patch(skip)
+    ax.set(xlim=(-0.8, 2 * deepest + 0.8), ylim=(-deepest - 0.75, 0.55), title=title)
+    ax.axis("off")
+    return fig
+
+
+@display.style()
+def lesion_sizes(images: pd.DataFrame) -> Figure:
+    """Draw the distribution of the lesion's share of the image by class; of `busi.dataset.catalog.describe_images`."""
+    lesions = images[images.image_class != "normal"]
+    names = {}
+    for image_class, shares in lesions.groupby("image_class").lesion_share:
+        names[image_class] = f"{image_class}: median {shares.median():.1%} of {len(shares)} images"
+    fig, ax = plt.subplots()
+    labels = lesions.image_class.map(names)
+    sns.histplot(x=lesions.lesion_share, hue=labels, bins=30, log_scale=True, alpha=0.5, ax=ax)
+    ax.get_legend().set_title("")
+    ax.margins(y=0.25)  # room for the legend
+    ax.set(xlabel="Lesion area (share of the image)", ylabel="Images")
+    return fig
+
+
+@display.style()
+def examples(images: list[np.ndarray], lesions: list[np.ndarray], titles: list[str]) -> Figure:
+    """Draw images with the outline of their lesions, as `busi.dataset.catalog.example_images` returns them."""
+    fig, axes = plt.subplots(1, len(images), figsize=(3 * len(images), 3.2))
+    for ax, pixels, lesion, title in zip(axes, images, lesions, titles, strict=True):
+        height, width = pixels.shape
+        ax.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+        _outline(ax, lesion, **TRUE_OUTLINE)
+        ax.set_title(f"{title}\n{width} × {height} pixels", fontsize=10)
         ax.axis("off")
     return fig
 
 
-def lesion_sizes(table: pd.DataFrame) -> Figure:
-    """Share of the image's area inside its masks, by class; logarithmic axis.
-
-    Args:
-        table: `image_class` and `lesion_share` (0 to 1), as `busi.dataset.catalog.gathered`.
-    """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots()
-        lesions = table[table.image_class != "normal"]
-        medians = lesions.groupby("image_class").lesion_share.agg(["median", "size"])
-        named = lesions.image_class.map(
-            lambda name: f"{name}: median {medians['median'][name]:.1%} of {medians['size'][name]} images"
-        )
-        sns.histplot(x=lesions.lesion_share, hue=named, bins=30, log_scale=True, alpha=0.5, ax=ax)
-        ax.get_legend().set_title("")
-        ax.margins(y=0.25)
-        ax.set(xlabel="Lesion area (share of the image)", ylabel="Images")
+@display.style()
+def hash_distances(counts: pd.DataFrame, bound: int) -> Figure:
+    """Draw the counts of `busi.dataset.duplicates.count_distances`, with the bound of near-duplicates."""
+    fig, ax = plt.subplots()
+    ax.bar(counts.distance, counts.pairs, width=0.9)
+    # Half a bit beyond the bound: the bound itself still counts.
+    ax.axvline(bound + 0.5, label=f"near-duplicates: up to {bound} bits", **display.FLOOR_LINE)
+    ax.set(xlabel="Distance of the perceptual hashes (bits of 64)", ylabel="Pairs of images", yscale="log")
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16))
     return fig
 
 
-def examples(images: list[np.ndarray], outlines: list[np.ndarray], titles: list[str]) -> Figure:
-    """Images with the outline of their masks.
-
-    Args:
-        images: uint8 (height, width).
-        outlines: Union of the masks, bool (height, width).
-        titles: One an image.
-    """
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, len(images), figsize=(3 * len(images), 3.2))
-        for ax, pixels, inside, title in zip(axes, images, outlines, titles, strict=True):
-            ax.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-            if inside.any():
-                ax.contour(inside, [0.5], colors="#E69F00", linewidths=1.5, linestyles="-")
-            ax.set_title(f"{title}\n{pixels.shape[1]} × {pixels.shape[0]} pixels", fontsize=10)
-            ax.axis("off")
-    return fig
-
-
-def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
-    """What networks made of images, a column each: true and predicted outline, and the probability map below.
-
-    Args:
-        shown: Title -> `busi.lab.networks.Case`.
-        width: Of a column, in inches.
-    """
-    tallest = width * max(case.pixels.shape[0] / case.pixels.shape[1] for case in shown.values())
-    size = (width * len(shown) + 0.9, 2 * tallest + 1)
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
-        for upper, lower, (title, case) in zip(*axes, shown.items(), strict=True):
-            upper.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
-            map_ = lower.imshow(case.probability, vmin=0, vmax=1)
-            for ax in (upper, lower):
-                _outline(ax, case.truth, **TRUE_OUTLINE)
-                ax.axis("off")
-                ax.set_anchor("N")
-            _outline(upper, case.predicted, **PREDICTED_OUTLINE)
-            upper.set_title(title, fontsize=9)
-        fig.colorbar(map_, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8).set_label("Probability of lesion", fontsize=9)
-        looks = {"as marked": TRUE_OUTLINE, "as predicted": PREDICTED_OUTLINE}
-        handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
-        fig.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=9)
-    return fig
-
-
-def training(attempts: dict[str, pd.DataFrame]) -> Figure:
-    """Small networks while they train: loss of every step, and Dice on the validation part after every epoch.
-
-    Args:
-        attempts: Label -> rows of `busi.lab.live.training`; `validation_dice` is missing inside an epoch.
-    """
-    with plt.style.context(STYLE):
-        fig, (loss, dice) = plt.subplots(1, 2, figsize=(7.2, 3.2))
-        looks = itertools.cycle(plt.rcParams["axes.prop_cycle"])
-        for look, (label, rows) in zip(looks, attempts.items(), strict=False):
-            loss.plot(rows.epoch, rows.loss, label=label, **look)
-            ends = rows.dropna(subset=["validation_dice"])
-            dice.plot(ends.epoch, ends.validation_dice, marker="o", markersize=4, **look)
-        loss.set(xlabel="Epoch", ylabel="Loss of a step", ylim=(0, None))
-        dice.set(xlabel="Epoch", ylabel="Dice, validation part", ylim=(0, 1))
-        fig.legend(loc="outside lower left", ncols=2)
-    return fig
-
-
+@display.style()
 def dice(table: pd.DataFrame) -> Figure:
-    """Mean Dice of held-out images with its 95 % interval, a point a variant; untrained predictors as lines.
-
-    Args:
-        table: `variant`, `dice`, `dice_low`, `dice_high` (missing where there is no run) and `n_runs` (0 for an
-            untrained predictor), as `busi.report.heldout.Answers.table`.
-    """
-    trained, lines = _trained(table)
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(7.2, 1.5 + 0.42 * max(len(trained), 1)))
-        _intervals(ax, trained, lines)
-        ax.set(xlabel="Dice on held-out images (mean, 95 % interval)")
-        if len(lines):
-            fig.legend(loc="outside upper left", ncols=2)
+    """Draw the mean Dice of `Answers.table`: networks as points with 95 % intervals, untrained predictors as lines."""
+    trained = table[table.n_runs > 0]
+    untrained = table[(table.n_runs == 0) & (table.n_images > 0)]
+    fig, ax = plt.subplots(figsize=(7.2, 1.5 + 0.42 * max(len(trained), 1)))
+    _draw_intervals(ax, trained, untrained)
+    ax.set(xlabel="Dice on held-out images (mean, 95 % interval)")
+    fig.legend(loc="outside upper left", ncols=2)
     return fig
 
 
+@display.style()
 def dice_by_part(parts: pd.DataFrame) -> Figure:
-    """Mean Dice by class and by size of the lesion, a panel each; untrained predictors as lines.
-
-    Args:
-        parts: `variant`, `part`, `dice`, `dice_low`, `dice_high` and `trained` (whether a network's), as
-            `busi.report.heldout.Answers.parts`.
-    """
-    names = list(dict.fromkeys(parts.part))
-    labels = list(dict.fromkeys(parts.variant[parts.trained]))
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(
-            1, len(names), figsize=(9.6, 2 + 0.36 * max(len(labels), 1)), sharex=True, sharey=True, squeeze=False
-        )
-        for ax, name in zip(axes[0], names, strict=True):
-            found = parts[parts.part == name]
-            trained = found[found.trained].set_index("variant").reindex(labels).reset_index()
-            _intervals(ax, trained, found[~found.trained])
-            ax.set(title=name, xlim=(0, 1), xticks=[0, 0.5, 1])
-        fig.supxlabel("Dice on held-out images (mean, 95 % interval)", fontsize=12)
-        handles, texts = axes[0, 0].get_legend_handles_labels()
-        if handles:
-            fig.legend(handles, texts, loc="outside upper left", ncols=2)
+    """Draw the mean Dice of `Answers.parts` as `dice` does, one panel for each class and size of the lesion."""
+    names = parts.part.unique()
+    labels = parts.variant[parts.trained].unique()
+    size = (9.6, 2 + 0.36 * max(len(labels), 1))
+    fig, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True)
+    for ax, name in zip(axes, names, strict=True):
+        part = parts[parts.part == name]
+        # A network that has scored no image of this part keeps its row.
+        trained = part[part.trained].set_index("variant").reindex(labels).reset_index()
+        _draw_intervals(ax, trained, part[~part.trained])
+        ax.set(title=name, xlim=(0, 1), xticks=[0, 0.5, 1])
+    fig.supxlabel("Dice on held-out images (mean, 95 % interval)", fontsize=12)
+    handles, texts = axes[0].get_legend_handles_labels()
+    fig.legend(handles, texts, loc="outside upper left", ncols=2)
     return fig
 
 
+@display.style()
 def dice_by_lesion(lesions: pd.DataFrame) -> Figure:
-    """Dice of every lesion image against the size of its lesion (logarithmic), by class.
+    """Draw the Dice of each lesion image against the size of its lesion, on a logarithmic axis, by class.
 
     Args:
         lesions: `image_class`, `lesion_share` (of the image, 0 to 1) and `dice`.
     """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(7.2, 4.2))
-        looks = zip(plt.rcParams["axes.prop_cycle"], ("o", "^"), strict=False)
-        for (look, marker), (label, found) in zip(looks, lesions.groupby("image_class"), strict=False):
-            ax.scatter(100 * found.lesion_share, found.dice, s=16, color=look["color"], marker=marker, label=label)
-        ax.set(xscale="log", ylim=(0, 1), xlabel="Lesion (% of the image's pixels)", ylabel="Dice, mean over variants")
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        fig.legend(loc="outside upper left", ncols=2)
+    fig, ax = plt.subplots(figsize=(7.2, 4.2))
+    percent = 100 * lesions.lesion_share
+    sns.scatterplot(x=percent, y=lesions.dice, hue=lesions.image_class, style=lesions.image_class, s=20, ax=ax)
+    ax.set(xscale="log", ylim=(0, 1), xlabel="Lesion (% of the image's pixels)", ylabel="Dice, mean over variants")
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return fig
 
 
-def reliability(curves: dict[str, pd.DataFrame]) -> Figure:
-    """How often a pixel is lesion against how probable a network says it is; the diagonal is perfect calibration.
+@display.style()
+def reliability(curves: pd.DataFrame) -> Figure:
+    """Draw the curves of `Answers.reliability`; the diagonal is perfect calibration."""
+    fig, ax = plt.subplots(figsize=(7.2, 4.2))
+    ax.plot([0, 1], [0, 1], "-", color=display.GREY, linewidth=1, label="perfect calibration")
+    _draw_lines(ax, curves, x="predicted", y="observed", by="variant", marker="o", markersize=4)
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    ax.set(xlabel="Predicted probability of lesion (mean of the bin)", ylabel="Pixels that are lesion (share)")
+    ax.legend(**_BESIDE)
+    return fig
+
+
+@display.style()
+def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
+    """Draw networks' answers, one column each: true and predicted outline, and the probability map below.
 
     Args:
-        curves: Variant -> `predicted` and `observed` (both 0 to 1), as `busi.evaluation.metrics.reliability`.
+        shown: Title -> `busi.lab.networks.Case`.
+        width: Width of a column in inches.
     """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(7.2, 4.2))
-        ax.plot([0, 1], [0, 1], color="#767676", linewidth=1, linestyle="-", label="perfect calibration")
-        looks = itertools.cycle(plt.rcParams["axes.prop_cycle"])
-        for look, (variant, curve) in zip(looks, curves.items(), strict=False):
-            ax.plot(curve.predicted, curve.observed, marker="o", markersize=4, label=variant, **look)
-        ax.set(
-            xlim=(0, 1),
-            ylim=(0, 1),
-            xlabel="Predicted probability of lesion (mean of the bin)",
-            ylabel="Pixels that are lesion (share)",
-        )
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    tallest = max(case.pixels.shape[0] / case.pixels.shape[1] for case in shown.values())
+    # All columns get the height of the tallest image, and the colour bar some width.
+    size = (width * len(shown) + 0.9, 2 * width * tallest + 1)
+    fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
+    for column, (title, case) in enumerate(shown.items()):
+        upper, lower = axes[:, column]
+        upper.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
+        probability = lower.imshow(case.probability, vmin=0, vmax=1)
+        for ax in (upper, lower):
+            _outline(ax, case.truth, **TRUE_OUTLINE)
+            ax.axis("off")
+            ax.set_anchor("N")
+        _outline(upper, case.predicted, **PREDICTED_OUTLINE)
+        upper.set_title(title, fontsize=9)
+    bar = fig.colorbar(probability, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8)
+    bar.set_label("Probability of lesion", fontsize=9)
+    handles = [
+        Line2D([], [], label="as marked", **TRUE_OUTLINE),
+        Line2D([], [], label="as predicted", **PREDICTED_OUTLINE),
+    ]
+    fig.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=9)
     return fig
 
 
-def hash_distances(counts: pd.DataFrame, bound: int) -> Figure:
-    """How many pairs of images are how far apart; logarithmic axis, the bound of near-duplicates as a line.
+@display.style()
+def training(attempts: dict[str, pd.DataFrame]) -> Figure:
+    """Draw small networks during training: loss of each step, and Dice on the validation part after each epoch.
 
     Args:
-        counts: `distance` (bits of 64) and `pairs`, as `busi.report.heldout.near_duplicates`.
-        bound: The largest distance of near-duplicates.
+        attempts: Label -> rows of `busi.lab.live.training`; `validation_dice` is missing inside an epoch.
     """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots()
-        ax.bar(counts.distance, counts.pairs, width=0.9, color="#0072B2")
-        ax.axvline(bound + 0.5, label=f"near-duplicates: up to {bound} bits", **FLOOR_LINE)
-        ax.set(xlabel="Distance of the perceptual hashes (bits of 64)", ylabel="Pairs of images", yscale="log")
-        ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
+    steps = pd.concat([rows.assign(attempt=label) for label, rows in attempts.items()], ignore_index=True)
+    _draw_lines(left, steps, y="loss", by="attempt")
+    ends = steps.dropna(subset="validation_dice")
+    _draw_lines(right, ends, y="validation_dice", by="attempt", marker="o", legend=False)
+    left.set(xlabel="Epoch", ylabel="Loss of a step", ylim=(0, None))
+    right.set(xlabel="Epoch", ylabel="Dice, validation part", ylim=(0, 1))
+    handles, labels = left.get_legend_handles_labels()
+    left.get_legend().remove()  # one below both panels takes its place
+    fig.legend(handles, labels, loc="outside lower left", ncols=2)
     return fig
 
 
-def _trained(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of networks that have a run, and those of untrained predictors, which have none but are scored."""
-    return table[table.n_runs > 0], table[(table.n_runs == 0) & (table.n_images > 0)]
+def _draw_lines(ax: Axes, table: pd.DataFrame, *, y: str, by: str, x: str = "epoch", **look) -> None:
+    """Draw a line for each run or variant, in colours and dashes by the column ``by``."""
+    if "marker" not in look and table[x].nunique() < 5:
+        look["marker"] = "o"  # a single epoch would be no line at all
+    # Without units, seaborn would join the runs of one variant to a single line.
+    units = "run" if "run" in table else None
+    sns.lineplot(table, x=x, y=y, hue=by, style=by, units=units, estimator=None, errorbar=None, ax=ax, **look)
 
 
-def _intervals(ax, trained: pd.DataFrame, lines: pd.DataFrame) -> None:
-    """Points with whiskers, the first row on top, and a vertical line for each untrained predictor."""
-    places = np.arange(len(trained))[::-1]
+def _draw_intervals(ax: Axes, trained: pd.DataFrame, untrained: pd.DataFrame) -> None:
+    """Draw a point with whiskers for each network, the first on top, and a line for each untrained predictor."""
+    places = np.arange(len(trained))
+    # Lengths, not ends: matplotlib adds them to the points.
     whiskers = [trained.dice - trained.dice_low, trained.dice_high - trained.dice]
-    ax.errorbar(trained.dice, places, xerr=whiskers, fmt="o", color="#0072B2", capsize=3, linestyle="none")
-    looks = itertools.cycle([FLOOR_LINE, {"color": "#009E73", "linestyle": ":", "linewidth": 2}])
-    for look, row in zip(looks, lines.itertuples(), strict=False):
+    ax.errorbar(trained.dice, places, xerr=whiskers, fmt="o", color=display.OURS, capsize=3, linestyle="none")
+    for look, row in zip(_UNTRAINED_LOOKS, untrained.itertuples(), strict=False):
         ax.axvline(row.dice, label=row.variant, **look)
     ax.set_yticks(places, trained.variant)
-    ax.set(ylim=(-0.6, max(len(trained), 1) - 0.4))
+    ax.set(ylim=(max(len(trained), 1) - 0.4, -0.6))
     ax.grid(axis="x")
 
 
-def _outline(ax, inside: np.ndarray | None, *, color: str, linestyle: str, linewidth: float) -> None:
+def _outline(ax: Axes, inside: np.ndarray | None, *, color: str, linestyle: str, linewidth: float) -> None:
+    # matplotlib warns about a contour that is nowhere.
     if inside is not None and inside.any() and not inside.all():
         ax.contour(inside, [0.5], colors=color, linestyles=linestyle, linewidths=linewidth)
-
-
-def _marker(run: Run) -> str:
-    return "o" if run.config.epochs < 5 else ""
 
 
 def _arrow(start, end, **style) -> FancyArrowPatch:

@@ -1,273 +1,318 @@
-"""What the numbers say, in sentences computed from them."""
+"""Sentences computed from the numbers: what the tables and figures of a report show.
 
-from collections.abc import Mapping
+Tables come from `busi.report.tables` and `busi.report.heldout`; `runs` and `epochs` from `busi.results.Results`.
+"""
 
 import pandas as pd
 
-from busi.report.tables import on_floor
-from busi.runs import Run
-from busi.study import Runs
+from busi.config import BORDER, Parameters, RunConfig
+from busi.published import on_floor, published_row
+from busi.results import is_superseded
+
+# Sentences with places for the columns of a table.
+_ROW = (
+    "**{method}**{short} ends at loss {loss:.4f} (published {published_loss:.4f}, floor {floor_loss:.4f}), "
+    "accuracy {accuracy:.4f} ({published_accuracy:.4f}), AUC {auc:.4f} ({published_auc:.4f}) and {predicts} a lesion."
+)
+
+_SCORE = (
+    "**{variant}** has a mean Dice of {dice:.3f} (95 % interval {dice_low:.3f} to {dice_high:.3f}; {images}, {runs}) "
+    "at a pixel accuracy of {accuracy:.3f}."
+)
+
+_WIDEST = (
+    "The widest difference is {a} − {b}: {difference:+.3f} Dice (95 % interval {low:+.3f} to {high:+.3f}), "
+    "on {n_images} images."
+)
+
+_MACHINE = "{processor}, {cores} cores ({threads} used by a run), {gpus_in_words}"
+
+_SOFTWARE = "Python {python}, Keras {keras} on {backend} {backend_version}, NumPy {numpy}"
 
 
-def of_table(table: pd.DataFrame, runs: Runs, planned: int) -> str:
-    """One paragraph for a table of `busi.report.tables.table`: where the rows stand, which never predict a lesion.
+def describe_rows(table: pd.DataFrame, runs: pd.DataFrame, planned: int) -> str:
+    """Return where each row of `compare_rows` ends, its paper and floor, and whether it ever predicts a lesion.
 
     Args:
-        table: Ours beside the published numbers and the floor.
-        runs: Method -> its runs, of which there may be none.
+        table: Table of a family.
+        runs: Its published runs.
         planned: Epochs that the profile plans.
     """
     sentences = []
-    for row in table.itertuples():
-        if not runs.get(row.method):
-            sentences.append(f"**{row.method}** has not been run yet.")
+    for row in table.to_dict("records"):
+        method = row["method"]
+        epochs = runs.epochs[runs.variant == method] if len(runs) else []
+        if not len(epochs):
+            sentences.append(f"**{method}** has not been run yet.")
             continue
-        reached = min(run.config.epochs for run in runs[row.method])
-        part = "" if reached == planned else f" (after {reached} of {planned} epochs)"
-        sentences.append(
-            f"**{row.method}**{part} ends at loss {row.loss:.4f} (published {row.published_loss:.4f}, floor "
-            f"{row.floor_loss:.4f}), accuracy {row.accuracy:.4f} ({row.published_accuracy:.4f}), AUC {row.auc:.4f} "
-            f"({row.published_auc:.4f}) and {'predicts' if row.predicts_lesion else '**never predicts**'} a lesion."
-        )
+        # The shortest run: a mean over runs of different lengths is no better than that.
+        shortest = epochs.min()
+        short = "" if shortest == planned else f" (after {shortest} of {planned} epochs)"
+        predicts = "predicts" if row["predicts_lesion"] else "**never predicts**"
+        sentences.append(_ROW.format(short=short, predicts=predicts, **row))
     return " ".join(sentences)
 
 
-def on_the_floor(rows: pd.DataFrame, floor: float) -> str:
-    """How many of the distinct published rows have the accuracy of "background everywhere", and how many of ours.
-
-    Args:
-        rows: `row`, `accuracy` (published), `ours` (missing where there is no run).
-        floor: That accuracy.
-    """
-    published, ours = on_floor(rows.accuracy, floor), rows.ours.dropna()
-    named = "; ".join(rows.row[published]).rstrip(".")
+def count_on_floor(rows: pd.DataFrame, floor: float) -> str:
+    """Return how many rows of `collect_accuracy`, published and ours, have the accuracy of "background everywhere"."""
+    standing = on_floor(rows.accuracy, floor)
+    count = standing.sum()
+    has = agree(count, "has", "have")
+    # A name may end with a full stop of its own: "Resize+Norm+Std+Aug."
+    names = "; ".join(rows.row[standing]).rstrip(".")
+    listed = f": {names}" if names else ""
     text = (
-        f"{published.sum()} of the {len(rows)} distinct published rows {_verb(published.sum(), 'has', 'have')}, within "
-        f"0.0001, the accuracy of a "
-        f"predictor that calls every pixel background ({floor:.4f}){': ' if named else ''}{named}."
+        f"{count} of the {len(rows)} distinct published rows {has}, within 0.0001, the accuracy of a predictor that "
+        f"calls every pixel background ({floor:.4f}){listed}."
     )
+    # Rows that have not been run yet say nothing.
+    ours = rows.ours.dropna()
     if len(ours):
-        count = int(on_floor(ours, floor).sum())
-        rows_run = _verb(len(ours), "one row", f"{len(ours)} rows")
-        text += f" Rebuilt, {count} of the {rows_run} run so far {_verb(count, 'does', 'do')}."
+        count = on_floor(ours, floor).sum()
+        finished = agree(len(ours), "one row", f"{len(ours)} rows")
+        do = agree(count, "does", "do")
+        text += f" Rebuilt with the images sorted by class, {count} of the {finished} run so far {do}."
     return text
 
 
-def of_dataset(table: pd.DataFrame) -> str:
-    """How many images and lesions there are and how little of an image is lesion.
+def describe_blind(blind: pd.DataFrame) -> str:
+    """Return which published rows of Table 2 lie within the range of two biases that see no image.
 
     Args:
-        table: As `busi.dataset.catalog.gathered`.
+        blind: As `busi.study.measure_blind`.
     """
-    lesions = table[table.image_class != "normal"]
-    several = int((lesions.masks > 1).sum())
+    sentences = []
+    for row in blind[blind.order == "mixed"].itertuples():
+        published = published_row("optimization", row.method)
+        # The paper gives four digits.
+        in_loss = round(row.loss_low, 4) <= published["loss"] <= round(row.loss_high, 4)
+        in_auc = round(row.auc_low, 4) <= published["auc"] <= round(row.auc_high, 4)
+        verdict = "**inside** both ranges" if in_loss and in_auc else "not inside both ranges"
+        sentences.append(
+            f"{row.method}: loss {row.loss_low:.4f} to {row.loss_high:.4f} and AUC {row.auc_low:.4f} to "
+            f"{row.auc_high:.4f}; the published row, {published['loss']:.4f} and {published['auc']:.4f}, is {verdict}."
+        )
+    orders = blind.orders.max()
+    return f"Two biases that see no image, trained in {orders} mixed orders. {' '.join(sentences)}"
+
+
+def describe_floors(floors: dict[str, float]) -> str:
+    """Return what the published Dice row shares with a predictor that never looks, and the lowest BCE of a constant."""
     return (
-        f"{len(table)} images, {len(lesions)} with a lesion. Half of the lesions cover less than "
-        f"{lesions.lesion_share.median():.1%} of their image, so a predictor that never finds one is still right on "
-        f"{1 - lesions.lesion_share.mean():.1%} of the pixels. {several} {_verb(several, 'image has', 'images have')} "
-        f"more than one mask; the published "
-        f"code reads the first only."
+        f"{_compare_dice_row(floors)} The lowest binary cross-entropy that a constant probability of lesion reaches is "
+        f"{floors['bce']:.4f}."
     )
 
 
-def progress(runs: list[Run], planned: int) -> str:
-    """How many runs there are, and which of them have fewer epochs than the profile plans.
+def count_seeing(floors: dict[str, float], runs: pd.DataFrame) -> str:
+    """Return what the published Dice row shares with a predictor that never looks, and how many runs see a lesion."""
+    text = _compare_dice_row(floors)
+    if len(runs):
+        seeing = (runs.still_lesion_share > 0).sum()
+        text += (
+            " Networks trained here whose final weights call any pixel of their training images lesion: "
+            f"{seeing or 'none'} of {len(runs)}."
+        )
+    return text
+
+
+def _compare_dice_row(floors: dict[str, float]) -> str:
+    row = published_row("loss", "DICE")
+    return (
+        f"The Dice loss of that predictor is {floors['dice_loss']:.4f} and its AUC {floors['auc']:.4f}; the published "
+        f"row DICE has {row['loss']:.4f} and {row['auc']:.4f}."
+    )
+
+
+def describe_dataset(images: pd.DataFrame) -> str:
+    """Return how many images and lesions there are, and how small lesions are, of `catalog.describe_images`."""
+    # Normal images would lower the share, and have no lesion to miss.
+    lesions = images[images.image_class != "normal"]
+    share = lesions.lesion_share
+    several = (lesions.masks > 1).sum()
+    have = agree(several, "image has", "images have")
+    return (
+        f"{len(images)} images, {len(lesions)} with a lesion. Half of the lesions cover less than {share.median():.1%} "
+        f"of their image, so a predictor that never finds one is still right on {1 - share.mean():.1%} of the pixels. "
+        f"{several} {have} more than one mask; the published code reads only the first."
+    )
+
+
+def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -> str:
+    """Return how many images have near-duplicates, in how many groups, and how many pairs are near-duplicates.
 
     Args:
-        runs: Each once, as from `distinct`.
-        planned: Epochs.
+        split: As `busi.dataset.splits.make_split`.
+        counts: As `busi.dataset.duplicates.count_distances`.
+        bound: Largest distance between near-duplicates, in bits of 64.
     """
-    if not runs:
+    sizes = split.group.value_counts()
+    # A group of one is an image without near-duplicates.
+    several = sizes[sizes > 1]
+    near = counts.pairs[counts.distance <= bound].sum()
+    groups = with_noun(len(several), "group")
+    if len(several):
+        groups += f", the largest of {several.max()}"
+    return (
+        f"{near} of {counts.pairs.sum():,} pairs of images differ in at most {bound} bits of both hashes. They tie "
+        f"{several.sum()} of {len(split)} images into {groups}; a group is never on both sides of a split."
+    )
+
+
+def describe_progress(runs: pd.DataFrame, planned: int) -> str:
+    """Return how many published runs there are, and which of them have fewer epochs than planned."""
+    if not len(runs):
         return "No run has been trained under this profile yet."
-    short = [run for run in runs if run.config.epochs < planned]
-    text = f"{len(runs)} {_verb(len(runs), 'run has', 'runs have')} been trained under this profile"
-    if not short:
-        return f"{text}, {_verb(len(runs), '', 'all of them ')}for {planned} epochs."
-    names = "; ".join(f"{run.config.name} seed {run.config.seed} after {run.config.epochs}" for run in short)
-    stop = _verb(len(short), "stops", "stop")
-    return f"{text}; {len(short)} of them {stop} short of the {planned} epochs planned: {names}."
+    text = f"{len(runs)} {agree(len(runs), 'run has', 'runs have')} been trained under this profile"
+    short = runs[runs.epochs < planned]
+    if not len(short):
+        everyone = "all of them " if len(runs) > 1 else ""
+        return f"{text}, {everyone}for {planned} epochs."
+    names = [f"{run.name} seed {run.seed} after {run.epochs}" for run in short.itertuples()]
+    stop = agree(len(short), "stops", "stop")
+    return f"{text}; {len(short)} of them {stop} short of the {planned} epochs planned: {'; '.join(names)}."
 
 
-def heldout_progress(finished: int, planned: int) -> str:
-    """How many of a family's held-out runs there are, and what that means for its tables.
-
-    Args:
-        finished: Runs that have been trained.
-        planned: Runs that the profile plans.
-    """
+def describe_heldout_progress(finished: int, planned: int) -> str:
+    """Return how many of the planned held-out runs have been trained, and what that means for their tables."""
     if not finished:
-        return f"No held-out run has been trained yet; {planned} {_verb(planned, 'is', 'are')} planned."
+        return f"No held-out run has been trained yet; {planned} {agree(planned, 'is', 'are')} planned."
+    # Runs of an earlier plan may be there as well.
     if finished >= planned:
         return f"All {planned} held-out runs have been trained."
     return (
-        f"{finished} of {planned} held-out runs have been trained. Rows with different numbers of images do not "
-        "compare; the pairwise table takes only images that both variants have scored."
+        f"{finished} of {planned} held-out runs have been trained. Rows with different numbers of images cannot be "
+        "compared; the pairwise table takes only images that both variants have scored."
     )
 
 
-def blind(counts: Mapping[str, tuple[int, int]]) -> str:
-    """Which variants have runs that never find anything; empty where there are none.
-
-    Args:
-        counts: As `busi.report.heldout.Answers.blind`.
-    """
-    told = ", ".join(f"{variant} {found} of {runs}" for variant, (found, runs) in counts.items())
-    return f"Runs that mark no pixel of their held-out lesion images: {told}." if told else ""
+def name_blind_runs(counts: dict[str, tuple[int, int]]) -> str:
+    """Return which variants have runs that find nothing, as `Answers.blind`; empty if none has."""
+    parts = [f"{variant} {blind} of {runs}" for variant, (blind, runs) in counts.items()]
+    return f"Runs that mark no pixel of their held-out lesion images: {', '.join(parts)}." if parts else ""
 
 
-def of_heldout(table: pd.DataFrame) -> str:
-    """One paragraph for a table of `busi.report.heldout.Answers.table`: each row's Dice, its images, where it stands.
-
-    Args:
-        table: Networks and untrained predictors.
-    """
+def describe_scores(table: pd.DataFrame) -> str:
+    """Return each predictor's mean Dice, its images and its pixel accuracy; of `Answers.table`."""
     sentences = []
-    for row in table.itertuples():
-        if not row.n_images:
-            sentences.append(f"**{row.variant}** has not been run yet.")
+    for row in table.to_dict("records"):
+        if not row["n_images"]:
+            sentences.append(f"**{row['variant']}** has not been run yet.")
             continue
-        runs = f", {row.n_runs} {_verb(row.n_runs, 'run', 'runs')}" if row.n_runs else ", untrained"
-        sentences.append(
-            f"**{row.variant}** has a mean Dice of {row.dice:.3f} (95 % interval {row.dice_low:.3f} to "
-            f"{row.dice_high:.3f}; {row.n_images} {_verb(row.n_images, 'image', 'images')}{runs}) at a pixel accuracy "
-            f"of {row.accuracy:.3f}."
-        )
-    return " ".join(sentences) or "Nothing has been scored yet."
+        images = with_noun(row["n_images"], "image")
+        runs = with_noun(row["n_runs"], "run") if row["n_runs"] else "untrained"
+        sentences.append(_SCORE.format(images=images, runs=runs, **row))
+    return " ".join(sentences)
 
 
-def by_part(parts: pd.DataFrame) -> str:
-    """Each predictor's mean Dice on each part of the images.
-
-    Args:
-        parts: As `busi.report.heldout.Answers.parts`.
-    """
-    rows = [
-        f"{variant}: {', '.join(f'{row.part} {row.dice:.3f}' for row in found.itertuples())}"
-        for variant, found in parts.groupby("variant", sort=False)
-    ]
-    return f"Mean Dice by class and size of the lesion. {'; '.join(rows) or 'Nothing has been scored yet'}."
+def describe_parts(parts: pd.DataFrame) -> str:
+    """Return each predictor's mean Dice on each part of the images; of `Answers.parts`."""
+    rows = []
+    for variant, table in parts.groupby("variant", sort=False):
+        scores = [f"{row.part} {row.dice:.3f}" for row in table.itertuples()]
+        rows.append(f"{variant}: {', '.join(scores)}")
+    return f"Mean Dice by class and size of the lesion. {'; '.join(rows)}."
 
 
-def of_pairs(pairs: pd.DataFrame, alpha: float) -> str:
-    """How many of a family's pairs differ, and by how much.
-
-    Args:
-        pairs: As `busi.report.heldout.Answers.pairs`.
-        alpha: Below which a corrected p counts.
-    """
+def describe_pairs(pairs: pd.DataFrame, alpha: float) -> str:
+    """Return how many of `Answers.pairs` differ at the significance level ``alpha``, and the widest difference."""
     if not len(pairs):
         return "There are no two variants to compare yet."
-    apart = int((pairs.p_holm < alpha).sum())
+    # The corrected p-values decide; the interval beside them is that of a single pair.
+    apart = (pairs.p_holm < alpha).sum()
     widest = pairs.loc[pairs.difference.abs().idxmax()]
-    return (
-        f"{apart} of {len(pairs)} {_verb(len(pairs), 'pair', 'pairs')} {_verb(apart, 'differs', 'differ')} at "
-        f"p < {alpha} after Holm's correction. The widest difference is {widest.a} − {widest.b}: "
-        f"{widest.difference:+.3f} Dice (95 % interval {widest.low:+.3f} to {widest.high:+.3f}), on {widest.n_images} "
-        "images."
-    )
+    verb = agree(apart, "differs", "differ")
+    counted = f"{apart} of {with_noun(len(pairs), 'pair')} {verb} at p < {alpha} after Holm's correction."
+    return f"{counted} {_WIDEST.format(**widest)}"
 
 
-def of_reliability(curves: dict[str, pd.DataFrame]) -> str:
-    """Where each network's most confident pixels stand: what it says of them, and how many are lesion."""
-    rows = [
-        f"{variant}: of the pixels with a mean probability of {curve.predicted.iloc[-1]:.2f}, the highest bin, "
-        f"{curve.observed.iloc[-1]:.1%} are lesion"
-        for variant, curve in curves.items()
-    ]
+def describe_reliability(curves: pd.DataFrame) -> str:
+    """Return how often the most confident pixels of each network are lesion; of `Answers.reliability`."""
+    rows = []
+    for variant, curve in curves.groupby("variant", sort=False):
+        # The bins go up: the last one holds the most confident pixels.
+        last = curve.iloc[-1]
+        rows.append(
+            f"{variant}: of the pixels with a mean probability of {last.predicted:.2f}, the highest bin, "
+            f"{last.observed:.1%} are lesion"
+        )
     return f"Observed share of lesion against predicted probability. {'; '.join(rows) or 'No network has run yet'}."
 
 
-def near_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -> str:
-    """How many images have near-duplicates, in how many groups, and how many pairs are near.
-
-    Args:
-        split: `group` of each image, as `busi.dataset.splits.make`.
-        counts: `distance` and `pairs`, as `busi.report.heldout.near_duplicates`.
-        bound: The largest distance of near-duplicates, bits of 64.
-    """
-    sizes = split.group.value_counts()
-    several = sizes[sizes > 1]
-    near = counts.pairs[counts.distance <= bound].sum()
-    largest = f", the largest of {several.max()}" if len(several) else ""
-    groups = f"{len(several)} {_verb(len(several), 'group', 'groups')}{largest}"
-    return (
-        f"{near} of {counts.pairs.sum():,} pairs of images differ in at most {bound} bits of both hashes. They tie "
-        f"{several.sum()} of {len(split)} images into {groups}; a "
-        "group never stands on two sides of a split."
-    )
+def describe_lesion_shares(epochs: pd.DataFrame) -> str:
+    """Return each run's share of pixels predicted lesion in its last epoch."""
+    ends = []
+    for (variant, _), run in epochs.groupby(["variant", "run"], sort=False):
+        ends.append(f"{variant}: {run.lesion_share.iloc[-1]:.2%}")
+    return f"Pixels predicted lesion in the last epoch. {'; '.join(ends) or 'No network has run yet'}"
 
 
-def of_split(split: pd.DataFrame) -> pd.DataFrame:
-    """One row a fold: `fold`, images of its training, validation and test part, and the test part's by class.
-
-    Args:
-        split: As `busi.dataset.splits.make`.
-    """
-    lesions = split[split.image_class != "normal"]
-    rows = []
-    for fold in split.filter(regex=r"^fold\d$"):
-        test = split[split[fold] == "test"].image_class.value_counts()
-        rows.append(
-            {
-                "fold": fold.removeprefix("fold"),
-                **{part: int((lesions[fold] == part).sum()) for part in ("training", "validation")},
-                **{f"test, {name}": int(test.get(name, 0)) for name in split.image_class.unique()},
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def plain(markdown: str) -> str:
-    """A sentence without its emphasis marks, for alternative text."""
-    return markdown.replace("**", "")
-
-
-def distinct(runs: dict[str, Runs]) -> list[Run]:
-    """All families' runs, each once, whatever number of tables it stands in."""
-    every = [run for variants in runs.values() for found in variants.values() for run in found]
-    return list({run.folder: run for run in every}.values())
-
-
-def by_class(images: pd.DataFrame) -> pd.DataFrame:
-    """One row a class: `class`, `images`, `several_masks`, median `width` and `height` (pixels), `lesion_area` (share).
-
-    Args:
-        images: As `busi.dataset.catalog.gathered`.
-    """
-    grouped = images.assign(several=images.masks > 1).groupby("image_class", sort=False)
-    return (
-        grouped.agg(
-            images=("name", "size"),
-            several_masks=("several", "sum"),
-            width=("width", "median"),
-            height=("height", "median"),
-            lesion_area=("lesion_share", "median"),
-        )
-        .astype({"width": int, "height": int})
-        .rename_axis("class")
-    )
-
-
-def lesion_shares(runs: Runs) -> str:
-    """Each variant's share of pixels predicted lesion in its last epoch."""
-    ends = [f"{name}: {run.history.lesion_share.iloc[-1]:.2%}" for name, found in runs.items() for run in found]
-    return "Pixels predicted lesion in the last epoch. " + "; ".join(ends)
-
-
-def loss_curve(method: str, runs: list[Run], published: float) -> str:
-    """Where each run's training loss starts and ends."""
-    ends = [
-        f"seed {run.config.seed} goes from {run.history.loss.iloc[0]:.4f} to {run.history.loss.iloc[-1]:.4f} "
-        f"in {run.config.epochs} epochs"
-        for run in runs
-    ]
+def describe_loss_curve(method: str, epochs: pd.DataFrame, published: float) -> str:
+    """Return where the training loss of each run of a method starts and ends, and the paper's loss at the end."""
+    ends = []
+    for seed, losses in epochs.groupby("seed", sort=False).loss:
+        ends.append(f"seed {seed} goes from {losses.iloc[0]:.4f} to {losses.iloc[-1]:.4f} in {len(losses)} epochs")
     return f"Training loss of {method}: {'; '.join(ends) or 'not run yet'}; published {published:.4f} after 75."
 
 
-def of_network(blocks: list[dict]) -> str:
-    """The sizes and filters of a network's feature maps, in the order of computation."""
+def describe_network(blocks: list[dict]) -> str:
+    """Return the sizes and filters of a network's feature maps, as `busi.model.unet.feature_blocks`."""
     return "U-Net: " + ", ".join(f"{block['size']} pixels with {block['filters']} filters" for block in blocks)
 
 
-def _verb(count: int, one: str, many: str) -> str:
+def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:
+    """Return data and size of a study, and the ``progress`` of its runs, by name of the fact."""
+    lesions = (images.image_class != "normal").sum()
+    filters = parameters.base_filters
+    # The protocol's baseline, of which every other held-out run is a change.
+    heldout = RunConfig(protocol="heldout", **parameters.heldout)
+    return {
+        "Images": f"{len(images)}, of which {lesions} with a lesion are trained on",
+        "Data": "phantom: synthetic images" if parameters.data_dir == "phantom" else "BUSI",
+        "Input and output": f"{parameters.image_size}² and {parameters.image_size - BORDER}² pixels",
+        "Network": f"{filters} to {16 * filters} filters (published: 64 to 1024)",
+        "Epochs": f"{parameters.epochs} (published: 75), batches of one image",
+        "Arithmetic": parameters.precision,
+        "Runs": progress,
+        "Held-out runs": (
+            f"{heldout.image_size}² pixels, aspect ratio kept, {heldout.base_filters} to {16 * heldout.base_filters} "
+            f"filters, at most {heldout.epochs} epochs in batches of {heldout.batch_size}; scored at each image's own "
+            "size"
+        ),
+    }
+
+
+def describe_making(runs: pd.DataFrame) -> dict[str, str]:
+    """Return when, on what and with which software runs were trained, by name of the fact; nothing without a run."""
+    if not len(runs):
+        return {}
+    facts = {}
+    # Runs of early versions have not recorded their day.
+    days = sorted(runs.finished.dropna())
+    if days:
+        # One day is told once.
+        facts["Trained"] = " to ".join(dict.fromkeys([days[0], days[-1]]))
+    facts["Training time"] = f"{runs.seconds.sum() / 3600:.1f} hours in {len(runs)} runs"
+    # Runs that were trained by code whose numbers have changed since.
+    superseded = sum(is_superseded(run) for run in runs.itertuples())
+    if superseded:
+        facts["Training code"] = f"{superseded} of {len(runs)} runs by an earlier version, whose numbers differ"
+    machines = []
+    software = []
+    for run in runs.to_dict("records"):
+        gpus = with_noun(run["gpus"], "GPU") if run["gpus"] else "no GPUs"
+        machines.append(_MACHINE.format(gpus_in_words=gpus, **run))
+        software.append(_SOFTWARE.format(**run))
+    facts["Machine"] = "; ".join(dict.fromkeys(machines))
+    facts["Software"] = "; ".join(dict.fromkeys(software))
+    return facts
+
+
+def with_noun(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless there is one: "1 run", "2 runs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def agree(count: int, one: str, many: str) -> str:
+    """Return the form of a word that goes with a number."""
     return one if count == 1 else many

@@ -1,58 +1,60 @@
-"""The findings in README.md: filled from what a report has gathered, never typed in."""
+"""The findings in README.md, copied from what a report's notebooks have recorded and never typed in."""
 
 from pathlib import Path
 
-from busi.config import ROOT, Study, StudyError
-from busi.evaluation import floors
-from busi.report import claims, findings, heldout, overview, tables
-from busi.study import every_family
+from busi.config import Parameters, StudyError
+from busi.report import index, layout
 
-START, END = "<!-- findings -->", "<!-- /findings -->"
+START = "<!-- findings -->"
+END = "<!-- /findings -->"
 
 
-def update(study: Study, readme: Path = ROOT / "README.md") -> Path:
-    """Replace what stands between the markers of ``readme`` with the findings of ``study``'s report.
+def update_readme(parameters: Parameters, readme: Path) -> Path:
+    """Replace what is between the markers of ``readme`` by the findings of a report.
 
     Args:
-        study: Its profile names the report; nothing is trained and no data are read.
-        readme: Markdown at the root of the repository, with `START` and then `END` once each.
+        parameters: Parameters of the study, which name the report.
+        readme: Markdown file in the study's folder that holds `START` and then `END`, once each.
 
     Returns:
         ``readme``.
 
     Raises:
-        StudyError: The markers are not there, or the report has no floors. Nothing is written then.
+        StudyError: The markers are not there (`busi.results.NotMeasured`: the report has no findings). Nothing is
+            written then.
     """
     text = readme.read_text(encoding="utf-8")
-    before, started, rest = text.partition(START)
+    before, _, rest = text.partition(START)
     _, ended, after = rest.partition(END)
-    if not (started and ended) or text.count(START) + text.count(END) != 2:
+    starts, ends = text.count(START), text.count(END)
+    # With markers in any other order or number, text of the README would be lost.
+    if not ended or starts != 1 or ends != 1:
         raise StudyError(
-            f"{readme}: expected one line {START} and below it one line {END}, found {text.count(START)} and "
-            f"{text.count(END)}; put them where the findings are to stand"
+            f"{readme}: expected one line {START} and below it one line {END}, found {starts} and {ends}; "
+            "put them where the findings belong"
         )
-    partial = readme.with_name(f"{readme.name}.part")
-    partial.write_text(f"{before}{START}\n{block(study)}\n{END}{after}", encoding="utf-8", newline="\n")
-    return partial.replace(readme)
+    block = compose_findings(parameters)
+    layout.replace_file(readme, f"{before}{START}\n{block}\n{END}{after}")
+    return readme
 
 
-def block(study: Study) -> str:
-    """What the study found, as Markdown: rows on the floor, floors, claims, how far the runs are, and the figure.
+def compose_findings(parameters: Parameters) -> str:
+    """Return the findings as Markdown: rows at the floor, floors, claims, progress of the runs, and the main figure.
 
     Raises:
-        StudyError: The report has no floors.
+        NotMeasured: The report has no findings.
     """
-    study = study.model_copy(update={"train_missing": False})
-    runs, floor = every_family(study), floors.gathered(study)
-    found = findings.on_the_floor(overview.rows(runs), floor["accuracy"])
-    dice = tables.published_row("loss", "DICE")
-    constant = (
-        f"The Dice loss of that predictor is {floor['dice_loss']:.4f} and its AUC {floor['auc']:.4f}; the published "
-        f"row DICE has {dice['loss']:.4f} and {dice['auc']:.4f}. The lowest binary cross-entropy "
-        f"that a constant probability of lesion reaches is {floor['bce']:.4f}."
-    )
-    answers = heldout.every_family(study)
-    held_out = overview.held_out(answers, claims.table(answers))
-    progress = findings.progress(findings.distinct(runs), study.epochs)
-    figure = f"![{findings.plain(found)}](reports/{study.profile}/figures/rows-against-floor.svg)"
-    return "\n\n".join([found, constant, held_out, f"Profile `{study.profile}`: {progress}", figure])
+    summary = index.read_summary(parameters)
+    # A relative address, which works in a checkout and on a hosting site alike.
+    figure = f"reports/{parameters.report_path.name}/figures/{index.HEADLINE_FIGURE}"
+    # Marks of emphasis would be read aloud from an alternative text.
+    alt = layout.plain_text(summary["rows"])
+    claims = f"{summary['claims']} {summary['heldout']}"
+    paragraphs = [
+        summary["rows"],
+        summary["floors"],
+        claims,
+        f"Profile `{parameters.profile}`: {summary['progress']}",
+        f"![{alt}]({figure})",
+    ]
+    return "\n\n".join(paragraphs)

@@ -1,4 +1,4 @@
-"""A report drawn again from what it has gathered: notebooks executed, pages and index written; nothing is trained."""
+"""A report drawn again from its results: notebooks executed, pages and index written, nothing trained."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -6,63 +6,91 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import papermill
-import yaml
+from bs4 import BeautifulSoup
 from nbclient.exceptions import DeadKernelError
 
 from busi import config
-from busi.config import StudyError
-from busi.report import overview, pages
+from busi.config import Parameters, StudyError
+from busi.report import index, pages
 
-START_SECONDS = 300
-"""How long a kernel may take to start: a busy machine is slow."""
+_SUMMARY = "6_summary"
 
-QUIET = ["--log-level=50"]
-"""Of a kernel, which warns of every socket it opens on this machine; what fails in a cell is told all the same."""
+_START_SECONDS = 300  # a kernel starts slowly on a busy machine
+
+# A kernel warns of every socket that it opens. Errors in a cell are reported at any log level.
+_KERNEL_ARGUMENTS = ["--log-level=50"]
 
 
-def report(folder: Path, *, jobs: int = 2) -> Path:
-    """Draw the report in ``folder`` again from ``folder/results``: no data, no training, no Keras.
+def render_report(folder: Path, *, jobs: int = 2) -> Path:
+    """Draw the report in ``folder`` again from ``folder/results``; needs no data, no training and no Keras.
 
-    A gallery, which needs all of these, stays as it is.
+    A gallery stays as it is, because it needs the data and the trained networks.
 
     Args:
-        folder: ``reports/<profile>``; the profile's parameters are in ``params/<profile>.yaml``.
-        jobs: Notebooks executed at once.
+        folder: ``reports/<profile>``, where ``params/<profile>.yaml`` exists.
+        jobs: Number of notebooks executed at the same time.
 
     Returns:
         The index.
 
     Raises:
-        StudyError: The folder is none of the study's reports or has no results, or a notebook failed: then no page is
-            written.
+        StudyError: The folder is not a report of this study or has no results, or a notebook failed. No page is
+            written then.
     """
-    parameters = config.ROOT / "params" / f"{folder.resolve().name}.yaml"
-    study = config.read(parameters, train_missing=False)
-    if folder.resolve() != study.report_path:
-        raise StudyError(f"{folder}: not a report of this study; expected {study.report_path}")
-    if not (folder / "results").is_dir():
-        raise StudyError(f"{folder}: has no results; run the study first: make study PROFILE={study.profile}")
-    given = yaml.safe_load(parameters.read_text(encoding="utf-8")) | {"train_missing": False}
-    drawn = [stem for stem in study.pages if stem != config.GALLERY]
-    # Threads do: each notebook has a kernel, a process of its own.
-    with TemporaryDirectory() as executed, ThreadPoolExecutor(jobs) as threads:
-        notebooks = list(threads.map(partial(_execute, parameters=given, out=Path(executed)), drawn))
-        for stem, notebook in zip(drawn, notebooks, strict=True):
-            pages.page(notebook, folder / f"{stem}.html", profile=study.profile, pages=study.pages)
-    return overview.write(study)
+    parameters = _read_parameters(folder)
+    stems = [stem for stem in parameters.pages if stem != config.GALLERY]
+    with TemporaryDirectory() as executed:
+        bodies = _draw_bodies(stems, parameters, Path(executed), jobs)
+    for stem in stems:
+        pages.save_page(bodies[stem], parameters.report_path / f"{stem}.html", parameters)
+    return index.write_index(parameters)
 
 
-def _execute(stem: str, parameters: dict, out: Path) -> Path:
-    """Execute one notebook into ``out``."""
-    source, executed = config.ROOT / "notebooks" / f"{stem}.ipynb", out / f"{stem}.ipynb"
+def _read_parameters(folder: Path) -> Parameters:
+    """Read the profile that a report's folder is named after."""
+    parameters = config.read_profile(folder.resolve().name, train_missing=False)
+    expected = parameters.report_path
+    if folder.resolve() != expected.resolve():
+        raise StudyError(f"{folder}: not a report of this study; expected {expected}")
+    if not parameters.results_path.is_dir():
+        raise StudyError(f"{folder}: has no results; run the study first: make study PROFILE={parameters.profile}")
+    return parameters
+
+
+def _draw_bodies(stems: list[str], parameters: Parameters, out: Path, jobs: int) -> dict[str, BeautifulSoup]:
+    """Execute notebooks into the folder ``out``, and return the content of each page by its stem."""
+    execute = partial(_execute, parameters=parameters, out=out)
+    # The summary reads the tables that the other notebooks write.
+    first = [stem for stem in stems if stem != _SUMMARY]
+    last = [stem for stem in stems if stem == _SUMMARY]
+    bodies = {}
+    # Threads are enough: each notebook runs in a kernel, which is a process of its own.
+    with ThreadPoolExecutor(jobs) as threads:
+        executed = list(threads.map(execute, first))
+        summary = threads.map(execute, last)
+        # The summary keeps one core busy; the other one converts the notebooks that have been executed.
+        for stem, notebook in zip(first, executed, strict=True):
+            bodies[stem] = pages.convert_notebook(notebook, parameters)
+        for stem, notebook in zip(last, summary, strict=True):
+            bodies[stem] = pages.convert_notebook(notebook, parameters)
+    return bodies
+
+
+def _execute(stem: str, parameters: Parameters, out: Path) -> Path:
+    """Execute one notebook into the folder ``out``."""
+    source = config.find_study_folder() / "notebooks" / f"{stem}.ipynb"
+    executed = out / source.name
+    # The notebooks read all other parameters from the profile. Kernels start in the current folder; papermill's `cwd`
+    # would change it for all threads at once.
     try:
         papermill.execute_notebook(
             source,
             executed,
-            parameters=parameters,
+            parameters={"profile": parameters.profile, "train_missing": False},
             progress_bar=False,
-            start_timeout=START_SECONDS,
-            extra_arguments=QUIET,
+            request_save_on_cell_execute=False,
+            start_timeout=_START_SECONDS,
+            extra_arguments=_KERNEL_ARGUMENTS,
         )
     except papermill.PapermillExecutionError as error:
         raise StudyError(f"{source}: cell {error.exec_count} failed with {error.ename}: {error.evalue}") from error

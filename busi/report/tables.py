@@ -1,131 +1,152 @@
-"""The paper's tables, each row beside ours and the floor."""
-
-from functools import cache
-from pathlib import Path
+"""Tables of the published protocol: the paper's rows next to ours and to the floor, our runs, and the data."""
 
 import pandas as pd
-import yaml
 
-from busi.study import Runs
+from busi.published import distinct_rows, loss_floor, published_tables
+from busi.results import Results
 
-LOSS_FLOORS = {"KLD": "kld", "DICE": "dice_loss"}
-"""Method -> its loss' floor in `busi.evaluation.floors.of`; every other method is trained on BCE."""
+METRICS = {"loss": "loss", "accuracy": "accuracy", "auc": "AUC"}
+"""Published metrics and their names on pages."""
 
-NEAR = 0.0001
-"""A published accuracy this close to the floor stands on it: the paper gives four digits, and one row reads 0.9082."""
-
-
-@cache
-def published() -> dict:
-    """The published numbers, from ``published.yaml``: `tables` and `figures`."""
-    return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
+READINGS = ("training", "still")
+"""Two readings of a run's metrics: means of the last epoch while weights change, and of the final weights."""
 
 
-def table(number: int, runs: Runs, floors: dict[str, float]) -> pd.DataFrame:
-    """Table ``number`` (1 to 4) of the paper with our numbers.
+def compare_rows(number: int, results: Results, floors: dict[str, float]) -> pd.DataFrame:
+    """Return a table of the paper with our numbers.
 
     Args:
-        number: Of the paper's table.
-        runs: Variant -> its runs; the mean over a variant's runs is shown, nothing where it has none.
-        floors: As `busi.evaluation.floors.of`.
+        number: Number of the table, 1 to 4.
+        results: Results of its family's published runs. The mean over a variant's runs counts.
+        floors: As `busi.scoring.floors.constant_floors`.
 
     Returns:
-        One row a method: `method`, `published_*`, ours (`loss`, `accuracy`, `auc` of the last epoch, averaged while
-        the weights move, as published), `floor_*`, and `predicts_lesion`: whether any pixel of any training image is
-        predicted lesion once the weights are held still (missing where there is no run).
+        One row for each method: `method`; `published_loss`, `published_accuracy`, `published_auc`; ours as `loss`,
+        `accuracy`, `auc` (of the last epoch, averaged while the weights change, as published); `floor_loss`,
+        `floor_accuracy`, `floor_auc`; and `predicts_lesion`, whether the final weights predict lesion for any pixel of
+        the training images. Ours and `predicts_lesion` are missing without a run.
     """
     rows = []
-    for method, row in published()["tables"][number]["rows"].items():
-        found = runs.get(method, [])
-        ours = pd.DataFrame([run.metrics["training"] for run in found]).mean()
-        rows.append(
-            {
-                "method": method,
-                **{f"published_{name}": row[name] for name in ("loss", "accuracy", "auc")},
-                **{name: ours.get(name) for name in ("loss", "accuracy", "auc")},
-                "floor_loss": loss_floor(method, floors),
-                "floor_accuracy": floors["accuracy"],
-                "floor_auc": floors["auc"],
-                "predicts_lesion": any(run.metrics["still"]["lesion_share"] > 0 for run in found) if found else None,
-            }
-        )
-    return pd.DataFrame(rows).convert_dtypes()
+    for method, published in published_tables()[number]["rows"].items():
+        runs = results.of(method).runs.reindex(columns=[*_columns("training"), "still_lesion_share"])
+        # Seeds of one variant are repetitions of the same row.
+        ours = runs.mean()
+        row: dict = {"method": method}
+        for metric in METRICS:
+            row[f"published_{metric}"] = published[metric]
+        for metric in METRICS:
+            # The paper reports what Keras printed: means over the last epoch, while the weights changed.
+            row[metric] = ours[f"training_{metric}"]
+        row["floor_loss"] = loss_floor(method, floors)
+        row["floor_accuracy"] = floors["accuracy"]
+        row["floor_auc"] = floors["auc"]
+        # One run that predicts a lesion is enough to say that the variant can.
+        row["predicts_lesion"] = (runs.still_lesion_share > 0).any() if len(runs) else None
+        rows.append(row)
+    return pd.DataFrame(rows).astype({"predicts_lesion": "boolean"})
 
 
-def loss_floor(method: str, floors: dict[str, float]) -> float:
-    """The lowest value of ``method``'s loss that a constant predictor reaches."""
-    return floors[LOSS_FLOORS.get(method, "bce")]
+def collect_accuracy(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
+    """Return the nine distinct published rows with our accuracy.
+
+    Args:
+        tables: Tables 1 to 4, as `compare_rows`.
+
+    Returns:
+        The columns of `busi.published.distinct_rows` and `ours`, which is missing without a run.
+    """
+    ours = []
+    for number, table in tables.items():
+        family = published_tables()[number]["family"]
+        ours.append(table[["method", "accuracy"]].rename(columns={"accuracy": "ours"}).assign(family=family))
+    # A row without a run stays, because the published number is shown all the same.
+    return distinct_rows().merge(pd.concat(ours), on=["family", "method"], how="left")
 
 
-def published_row(family: str, method: str) -> dict[str, float]:
-    """The published `loss`, `accuracy` and `auc` of one row."""
-    return next(table["rows"][method] for table in published()["tables"].values() if table["family"] == family)
+def list_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each published run: name, seed, epochs, both readings of its metrics, seconds.
+
+    Args:
+        runs: As `busi.results.Results.runs`. A run that belongs to several tables is listed once.
+    """
+    distinct = runs.drop_duplicates("run").reset_index(drop=True)
+    columns = ["name", "seed", "epochs", *_columns("training"), *_columns("still"), "seconds"]
+    return distinct.reindex(columns=columns).rename(columns={"name": "run"})
 
 
-def distinct_rows() -> pd.DataFrame:
-    """The nine distinct published rows: `row` (name), `family`, `method`, `loss`, `accuracy`, `auc`."""
-    rows = [
-        {"row": method, "family": content["family"], "method": method, **values}
-        for content in published()["tables"].values()
-        for method, values in content["rows"].items()
-    ]
-    return pd.DataFrame(rows).drop_duplicates(["loss", "accuracy", "auc"]).reset_index(drop=True)
+def _columns(reading: str) -> list[str]:
+    return [f"{reading}_{metric}" for metric in ("accuracy", "auc", "lesion_share", "loss")]
 
 
-def on_floor(accuracy: pd.Series, floor: float) -> pd.Series:
-    """Which accuracies, rounded to the paper's four digits, are the floor's or within `NEAR` of it."""
-    return (accuracy.round(4) - round(floor, 4)).abs() <= NEAR + 1e-9
+def format_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `compare_rows` for a page: published and ours next to each other, metric by metric.
 
-
-def every_run(runs: dict[str, Runs]) -> pd.DataFrame:
-    """One row a run, each once: settings that name it, epochs, both readings of its metrics, seconds."""
-    rows = {
-        run.folder: {
-            "run": run.config.name,
-            "seed": run.config.seed,
-            "epochs": run.config.epochs,
-            **{f"training_{name}": value for name, value in run.metrics["training"].items()},
-            **{f"still_{name}": run.metrics["still"][name] for name in run.metrics["training"]},
-            "seconds": run.metrics["seconds"],
-        }
-        for variants in runs.values()
-        for found in variants.values()
-        for run in found
-    }
-    return pd.DataFrame(list(rows.values()))
-
-
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of `table` as a page shows it: published beside ours, measure by measure.
-
-    The floors of accuracy and AUC, the same in every row, are left to the caption.
+    The floors of accuracy and AUC are the same in all rows: `floor_caption` tells them.
     """
     columns = {"method": "method"}
-    for name, word in (("loss", "loss"), ("accuracy", "accuracy"), ("auc", "AUC")):
-        columns |= {f"published_{name}": f"published {word}", name: f"our {word}"}
-        if name == "loss":
+    for metric, word in METRICS.items():
+        columns[f"published_{metric}"] = f"published {word}"
+        columns[metric] = f"our {word}"
+        if metric == "loss":
             columns["floor_loss"] = "floor of loss"
-    return table[[*columns, "predicts_lesion"]].rename(columns=columns | {"predicts_lesion": "predicts a lesion"})
+    columns["predicts_lesion"] = "predicts a lesion"
+    return table[list(columns)].rename(columns=columns)
 
 
 def floor_caption(table: pd.DataFrame) -> str:
-    """The floors that `shown` leaves out, in words."""
+    """Return the floors of accuracy and AUC of a table of `compare_rows`, in words."""
     return f"Floor of accuracy {table.floor_accuracy[0]:.4f}, of AUC {table.floor_auc[0]:.4f}"
 
 
-def shown_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """A table of `every_run` as a page shows it, with minutes in place of seconds."""
+def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `list_runs` for a page: both readings of a metric next to each other, minutes, not seconds."""
     columns = {"run": "run", "seed": "seed", "epochs": "epochs"}
-    for name, word in (("loss", "loss"), ("accuracy", "accuracy"), ("auc", "AUC")):
-        columns |= {f"training_{name}": word, f"still_{name}": f"{word}, still"}
-    columns |= {"still_lesion_share": "predicted lesion, still"}
-    return runs.rename(columns=columns)[list(columns.values())].assign(
-        seed=runs.seed.astype(str), minutes=runs.seconds / 60
+    for metric, word in METRICS.items():
+        columns[f"training_{metric}"] = word
+        columns[f"still_{metric}"] = f"{word}, still"
+    columns["still_lesion_share"] = "predicted lesion, still"
+    columns["minutes"] = "minutes"
+    # A seed is a name: as a number it would get a thousands separator.
+    shown = runs.assign(seed=runs.seed.astype(str), minutes=runs.seconds / 60)
+    return shown[list(columns)].rename(columns=columns)
+
+
+def summarize_classes(images: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each class: `images`, `several_masks` (images with more than one), and medians.
+
+    Args:
+        images: As `busi.dataset.catalog.describe_images`.
+
+    Returns:
+        Indexed by `class`; the medians are `width` and `height` in pixels and `lesion_area` as a share of the image.
+    """
+    classes = images.assign(several=images.masks > 1).groupby("image_class", sort=False)
+    # Medians, because a few very large images would move the means.
+    summary = classes.agg(
+        images=("name", "size"),
+        several_masks=("several", "sum"),
+        width=("width", "median"),
+        height=("height", "median"),
+        lesion_area=("lesion_share", "median"),
     )
+    return summary.astype({"width": int, "height": int}).rename_axis("class")
 
 
-def write(frame: pd.DataFrame, file: Path, *, number: str = "%.6f") -> pd.DataFrame:
-    """Write ``frame`` as CSV, numbers with six decimals or as ``number`` formats them; returns it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(file, index=False, float_format=number)
-    return frame
+def count_folds(split: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each fold: its number, lesion images in training and validation, test images by class.
+
+    Args:
+        split: As `busi.dataset.splits.make_split`.
+    """
+    # Normal images have a part in every fold, but only the test part uses them.
+    lesions = split[split.image_class != "normal"]
+    rows = []
+    for fold in split.filter(regex=r"^fold\d$"):
+        tested = split[split[fold] == "test"].image_class.value_counts()
+        row = {"fold": fold.removeprefix("fold")}
+        for part in ("training", "validation"):
+            row[part] = int((lesions[fold] == part).sum())
+        for image_class in split.image_class.unique():
+            row[f"test, {image_class}"] = int(tested.get(image_class, 0))
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,7 +1,7 @@
 """The smoke study through Slurm: a controller and two nodes on this machine, one of which is lost in the middle.
 
-Not named test_*: it installs Slurm from Debian's packages and needs root, so it runs where it is asked for only, with
-``make test-slurm``.
+Its name does not begin with test_: it installs Slurm from Debian's packages and needs root, so it runs only on request,
+with ``make test-slurm``.
 """
 
 import os
@@ -19,7 +19,7 @@ from working_copy import WorkingCopy
 
 PACKAGES = ("munge", "slurm-client", "slurmctld", "slurmd")
 
-# Nodes of one processor each, whatever this machine has; no database of past jobs; nothing outside of one folder.
+# Nodes of one processor each, whatever this machine has; no database of past jobs; nothing outside one folder.
 CONFIG = """
 ClusterName=busi
 SlurmctldHost={host}(127.0.0.1)
@@ -46,15 +46,16 @@ NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 Rea
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
 
-# What a person adds to the repository's profile for the cluster at hand: here, no accounts and no database.
+# Settings that a site adds to the repository's profile for its own cluster: here, no accounts and no database.
 SITE = {"slurm-status-command": "squeue", "slurm-no-account": True}
 
 
 class Cluster:
-    """Slurm's daemons on this machine, keeping all they have in one folder."""
+    """Slurm's daemons on this machine, with all their files in one folder."""
 
     def __init__(self, folder: Path):
-        self.folder, self.daemons = folder, {}
+        self.folder = folder
+        self.daemons = {}
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf"), "SNAKEMAKE_PROFILE": str(folder / "site")}
         for name in ("state", "node1", "node2", "site"):
             (folder / name).mkdir()
@@ -69,8 +70,8 @@ class Cluster:
         _wait(lambda: (self.folder / "munge.socket").exists(), "munged", 30)
         self._start("slurmctld", "slurmctld", "-D")
         for node in ("node1", "node2"):
-            # Processes of a namespace die with its first: a node is lost with all that runs on it, as in a power cut.
-            # srun inside of a job looks for its configuration where Slurm is installed, and nowhere else.
+            # All processes of a namespace die with its first one: a node is lost with everything on it, as in a power
+            # cut. srun inside a job looks for its configuration only where Slurm is installed.
             own = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-ec")
             self._start(node, *own, f"mount --bind {self.folder} /etc/slurm; exec slurmd -D -N {node}")
         _wait(lambda: self.ask("sinfo", "-h", "-o", "%D %t") == "2 idle", "both nodes", 120)
@@ -82,7 +83,7 @@ class Cluster:
             daemon.wait()
 
     def ask(self, *command: str) -> str:
-        """What one of Slurm's commands prints; nothing where it fails."""
+        """Run one of Slurm's commands and return what it prints; "" if it fails."""
         answer = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True)
         return answer.stdout.strip()
 
@@ -101,7 +102,9 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path):
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        pytest.skip("needs root on Debian or its kin, to install Slurm and to give its nodes namespaces of their own")
+        pytest.skip(
+            "needs root on Debian or a relative, to install Slurm and to give its nodes namespaces of their own"
+        )
     if not all(map(shutil.which, ("munged", "sbatch", "slurmctld", "slurmd"))):
         subprocess.run(["apt-get", "update"], check=True)
         subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES], check=True)
@@ -112,20 +115,23 @@ def cluster(tmp_path):
 
 
 def test_a_study_that_loses_a_node_ends_with_the_tables_of_a_local_one(cluster, tmp_path):
-    local = WorkingCopy(tmp_path / "local", profile="smoke")
+    local = WorkingCopy(tmp_path / "local")
     assert local.study(JOBS=2) == 0, local.said()
 
-    copy = WorkingCopy(tmp_path / "copy", profile="smoke")
+    copy = WorkingCopy(tmp_path / "copy")
     study = copy.start(WORKFLOW_PROFILE="slurm", environment=cluster.environment)
-    lost = _wait(
-        lambda: _trainings(copy, "node1") if study.poll() is None else pytest.fail(copy.said()), "training", 900
-    )
+
+    def find_lost():
+        assert study.poll() is None, copy.said()
+        return _find_trainings(copy, "node1")
+
+    lost = _wait(find_lost, "training", 900)
     job = lost[0].environ()["SLURM_JOB_ID"]
     cluster.lose("node1")
     assert not psutil.wait_procs(lost, timeout=10)[1]
 
     assert study.wait() == 0, copy.said()
-    # Epochs are told to nodes' logs; how far all is, to whoever waits here.
+    # Epochs are written to the nodes' logs; the progress of all runs is told here.
     assert re.search(r" smoke: \d+ of 37 runs trained; .*: after epoch \d of 3; ", copy.said())
     assert copy.tables() == local.tables()
     shown = dict(re.findall(r"(\w+)=(\S*)", cluster.ask("scontrol", "show", "job", job)))
@@ -133,23 +139,23 @@ def test_a_study_that_loses_a_node_ends_with_the_tables_of_a_local_one(cluster, 
     assert cluster.ask("sinfo", "-h", "-N", "-o", "%N %t").split()[1].startswith("down")
 
 
-def _trainings(copy: WorkingCopy, node: str) -> list[psutil.Process]:
-    """Processes that train on a node and have an epoch behind them, so that there is something to go on from."""
-    unfinished = [str(folder) for folder in copy.runs.glob("smoke/*/*/*.unfinished/epoch-*")]
-    found = []
+def _find_trainings(copy: WorkingCopy, node: str) -> list[psutil.Process]:
+    """Return the processes that train on a node and have finished an epoch, so that there is something to resume."""
+    unfinished = [str(folder) for folder in copy.runs.glob("smoke/*/*/*/*.unfinished/epoch-*")]
+    training = []
     for process in copy.processes("train"):
         try:
             runs = [f"{argument}-" for argument in process.cmdline() if "/fold" in argument]
             begun = any(run in folder for run in runs for folder in unfinished)
             if begun and process.environ().get("SLURMD_NODENAME") == node:
-                found.append(process)
+                training.append(process)
         except psutil.NoSuchProcess:
             continue
-    return found
+    return training
 
 
 def _wait(until, what: str, seconds: float):
-    """The first true value of ``until()``."""
+    """Call ``until`` until its value is true, and return that value."""
     end = time.monotonic() + seconds
     while not (value := until()):
         assert time.monotonic() < end, f"{what}: not there after {seconds} s"
@@ -158,7 +164,7 @@ def _wait(until, what: str, seconds: float):
 
 
 def _ports(count: int) -> list[int]:
-    """Ports that are free now."""
+    """Find ports that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

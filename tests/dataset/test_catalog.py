@@ -1,30 +1,27 @@
-"""The catalog: a small folder made by hand, broken in every way that is refused; and the release itself."""
+"""The catalog: a small folder made by hand, damaged in every way that is refused; the release itself."""
 
 import re
 import shutil
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from busi.config import StudyError
+from busi.config import Parameters, StudyError
 from busi.dataset import catalog
+from busi.dataset.phantom import draw_phantoms
 
 INSIDE = np.zeros((6, 8), bool)
 INSIDE[1:3, 2:5] = True  # 6 of 48 pixels
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "ROOT", tmp_path)
-
-
 @pytest.fixture
 def folder(tmp_path):
-    """Two benign images, the first with two masks; one malignant, one normal; 8 x 6 pixels each."""
+    """Write two benign images, the first with two masks, one malignant and one normal; 8 x 6 pixels each."""
     folder = tmp_path / "images"
     rng = np.random.default_rng(0)
     for image_class, name in [("benign", "b (1)"), ("benign", "b (2)"), ("malignant", "m (1)"), ("normal", "n (1)")]:
@@ -37,7 +34,7 @@ def folder(tmp_path):
 
 
 def read(folder):
-    return catalog.read(folder, expected=None)
+    return catalog.read_catalog(folder, expected=None)
 
 
 def refusal(folder):
@@ -46,7 +43,7 @@ def refusal(folder):
     return str(caught.value)
 
 
-# What is read
+# Reading
 
 
 def test_table_of_a_hand_made_folder(folder):
@@ -55,14 +52,14 @@ def test_table_of_a_hand_made_folder(folder):
     assert table.name.tolist() == ["b (1)", "b (2)", "m (1)", "n (1)"]
     assert table.height.tolist() == [6] * 4
     assert table.width.tolist() == [8] * 4
-    # The second mask lies two columns to the right of the first: their union is 2 x 5 pixels.
+    # The second mask is two columns to the right of the first: their union has 2 x 5 pixels.
     assert table.lesion_share.tolist() == [10 / 48, 6 / 48, 6 / 48, 0]
     assert table.image[2] == str(folder / "malignant" / "m (1).png")
     assert table.masks[0] == [str(folder / "benign" / f"b (1)_mask{end}.png") for end in ("", "_1")]
     assert table.masks[1] == [str(folder / "benign" / "b (2)_mask.png")]
 
 
-def test_lesions_leave_the_normals_out(folder):
+def test_lesions_are_the_images_that_are_not_normal(folder):
     lesions = read(folder).lesions
     assert lesions.name.tolist() == ["b (1)", "b (2)", "m (1)"]
     assert lesions.index.tolist() == [0, 1, 2]
@@ -74,15 +71,22 @@ def test_masks_read_the_same_in_every_mode_of_the_release(tmp_path, mode):
     Image.fromarray(INSIDE).convert(mode).save(file)
     with Image.open(file) as stored:
         assert stored.mode == mode
-    read = catalog.mask(file)
+    read = catalog.read_mask(file)
     assert read.dtype == bool
     np.testing.assert_array_equal(read, INSIDE)
 
 
-def test_mask_starts_at_half_of_white(tmp_path):
+def test_a_mask_is_what_is_brighter_than_half_of_white(tmp_path):
     file = tmp_path / "mask.png"
     Image.fromarray(np.array([[0, 1, 127, 128, 255]], np.uint8)).save(file)
-    assert catalog.mask(file).tolist() == [[False, False, False, True, True]]
+    assert catalog.read_mask(file).tolist() == [[False, False, False, True, True]]
+
+
+def test_the_union_holds_the_pixels_of_every_mask(folder):
+    files = read(folder).table.masks[0]
+    expected = INSIDE | np.roll(INSIDE, 2, axis=1)
+    np.testing.assert_array_equal(catalog.read_union(files), expected)
+    np.testing.assert_array_equal(catalog.read_union(files[:1]), INSIDE)
 
 
 def test_colour_becomes_grey_by_luma(tmp_path):
@@ -90,10 +94,10 @@ def test_colour_becomes_grey_by_luma(tmp_path):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (10, 200, 60)]
     Image.fromarray(np.array([colours], np.uint8)).save(file)
     # 0.299 R + 0.587 G + 0.114 B: 76.2, 149.7, 29.1, 255, 127.2
-    assert catalog.grey(file).tolist() == [[76, 150, 29, 255, 127]]
+    assert catalog.read_grey(file).tolist() == [[76, 150, 29, 255, 127]]
 
 
-# What is refused
+# Refusals
 
 
 def test_missing_class_folders_are_named(folder):
@@ -103,55 +107,55 @@ def test_missing_class_folders_are_named(folder):
     assert message.startswith(f"{folder}: no folder malignant, normal; expected benign, malignant, normal")
 
 
-def test_class_without_images(folder):
+def test_a_class_without_images(folder):
     for file in (folder / "normal").iterdir():
         file.unlink()
     assert f"{folder / 'normal'}: no images" in refusal(folder)
 
 
-def test_image_without_mask(folder):
+def test_an_image_without_mask(folder):
     (folder / "malignant" / "m (1)_mask.png").unlink()
     assert f"{folder / 'malignant' / 'm (1).png'}: no mask; expected m (1)_mask.png" in refusal(folder)
 
 
-def test_further_masks_do_not_stand_in_for_the_first(folder):
+def test_further_masks_do_not_replace_the_first(folder):
     (folder / "benign" / "b (1)_mask.png").unlink()
     assert f"{folder / 'benign' / 'b (1).png'}: no mask; expected b (1)_mask.png" in refusal(folder)
 
 
-def test_mask_without_image(folder):
+def test_a_mask_without_image(folder):
     (folder / "benign" / "b (2).png").unlink()
     assert f"{folder / 'benign' / 'b (2)_mask.png'}: mask without its image b (2).png" in refusal(folder)
 
 
-def test_mask_of_another_size(folder):
+def test_a_mask_of_another_size(folder):
     file = folder / "benign" / "b (2)_mask.png"
     Image.fromarray(INSIDE.T).save(file)
     assert f"{file}: 6 x 8 pixels, its image has 8 x 6: sizes must be equal" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["b (1)_mask.png", "b (1)_mask_1.png"])
-def test_empty_lesion_mask(folder, name):
+def test_an_empty_lesion_mask(folder, name):
     file = folder / "benign" / name
     Image.fromarray(np.zeros_like(INSIDE)).save(file)
     assert f"{file}: empty, but a benign image shows a lesion" in refusal(folder)
 
 
-def test_normal_mask_with_a_lesion(folder):
+def test_a_normal_mask_with_a_lesion(folder):
     file = folder / "normal" / "n (1)_mask.png"
     Image.fromarray(INSIDE).save(file)
     assert f"{file}: 6 mask pixels; a normal image shows no lesion: expected none" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["b (2).png", "b (2)_mask.png"])
-def test_text_in_place_of_an_image(folder, name):
+def test_text_instead_of_an_image(folder, name):
     file = folder / "benign" / name
     file.write_text("<html>404 not found</html>", encoding="utf-8")
     assert f"{file}: not a readable image" in refusal(folder)
 
 
-def test_an_image_cut_short_anywhere_is_refused_or_whole(tmp_path):
-    """A transfer may stop at any byte; the last 20 (two checksums, the closing chunk) carry no pixels."""
+def test_an_image_cut_off_at_any_byte_is_refused_or_complete(tmp_path):
+    """A transfer may stop at any byte; the last 20 (two checksums, the closing chunk) hold no pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8), np.uint8)
     whole, cut = tmp_path / "whole.png", tmp_path / "cut.png"
     Image.fromarray(pixels).save(whole)
@@ -159,10 +163,10 @@ def test_an_image_cut_short_anywhere_is_refused_or_whole(tmp_path):
     for length in range(len(content) - 20):
         cut.write_bytes(content[:length])
         with pytest.raises(StudyError, match=re.escape(f"{cut}: not a readable image")):
-            catalog.grey(cut)
+            catalog.read_grey(cut)
     for length in range(len(content) - 20, len(content)):
         cut.write_bytes(content[:length])
-        np.testing.assert_array_equal(catalog.grey(cut), pixels)
+        np.testing.assert_array_equal(catalog.read_grey(cut), pixels)
 
 
 def test_all_problems_are_reported_together(folder):
@@ -170,14 +174,30 @@ def test_all_problems_are_reported_together(folder):
     (folder / "malignant" / "m (1)_mask.png").unlink()
     Image.fromarray(INSIDE).save(folder / "normal" / "n (1)_mask.png")
     message = refusal(folder)
-    assert message.startswith(f"{folder} is not whole, 3 problem(s):")
+    assert message.startswith(f"{folder}: 3 problem(s), fix these files:")
     for name in ("benign/b (2).png", "malignant/m (1).png", "normal/n (1)_mask.png"):
         assert f"\n  {folder / name}: " in message
 
 
-def test_unexpected_counts_are_a_warning_each(folder):
+def test_a_name_may_not_be_used_in_two_classes(folder):
+    """Predictions are kept by name."""
+    for end in ("", "_mask"):
+        (folder / "malignant" / f"m (1){end}.png").rename(folder / "malignant" / f"b (2){end}.png")
+    assert f"{folder / 'malignant' / 'b (2).png'}: another class has an image of this name" in refusal(folder)
+
+
+def test_of_many_problems_the_first_twenty_are_shown(folder):
+    for k in range(30):
+        Image.fromarray(INSIDE).save(folder / "benign" / f"lost ({k})_mask.png")
+    message = refusal(folder)
+    assert message.startswith(f"{folder}: 30 problem(s)")
+    assert message.count("mask without its image") == 20
+    assert message.endswith("\n  ...")
+
+
+def test_each_unexpected_count_is_a_warning(folder):
     with pytest.warns(catalog.CountWarning) as caught:
-        catalog.read(folder, expected={"benign": 2, "malignant": 3, "normal": 0})
+        catalog.read_catalog(folder, expected={"benign": 2, "malignant": 3, "normal": 0})
     assert [str(warning.message) for warning in caught] == [
         f"{folder / 'malignant'}: 1 images, the release has 3",
         f"{folder / 'normal'}: 1 images, the release has 0",
@@ -186,14 +206,14 @@ def test_unexpected_counts_are_a_warning_each(folder):
 
 def test_expected_counts_of_the_release_are_the_default(folder):
     with pytest.warns(catalog.CountWarning) as caught:
-        catalog.read(folder)
+        catalog.read_catalog(folder)
     assert [re.search(r"has (\d+)", str(warning.message))[1] for warning in caught] == ["437", "210", "133"]
 
 
 # The fingerprint
 
 
-def test_fingerprint_ignores_the_encoding(folder):
+def test_the_fingerprint_ignores_the_encoding(folder):
     before = read(folder).fingerprint
     for file in folder.rglob("*.png"):
         with Image.open(file) as image:
@@ -202,32 +222,32 @@ def test_fingerprint_ignores_the_encoding(folder):
     assert read(folder).fingerprint == before
 
 
-def test_fingerprint_ignores_where_the_folder_is(folder, tmp_path):
+def test_the_fingerprint_ignores_where_the_folder_is(folder, tmp_path):
     before = read(folder).fingerprint
     assert read(shutil.copytree(folder, tmp_path / "elsewhere")).fingerprint == before
 
 
 @pytest.mark.parametrize("name", ["benign/b (1).png", "benign/b (1)_mask_1.png", "malignant/m (1)_mask.png"])
-def test_fingerprint_tells_one_pixel(folder, name):
+def test_the_fingerprint_changes_with_one_pixel(folder, name):
     before = read(folder).fingerprint
-    pixels = catalog.grey(folder / name).copy()
+    pixels = catalog.read_grey(folder / name).copy()
     pixels[5, 7] ^= 255
     Image.fromarray(pixels).save(folder / name)
     assert read(folder).fingerprint != before
 
 
-def test_fingerprint_tells_a_renamed_image(folder):
+def test_the_fingerprint_changes_with_a_name(folder):
     before = read(folder).fingerprint
     for end in ("", "_mask"):
         (folder / "benign" / f"b (2){end}.png").rename(folder / "benign" / f"b (3){end}.png")
     assert read(folder).fingerprint != before
 
 
-# The memory
+# The cache
 
 
 def test_a_changed_file_is_noticed(folder):
-    """Same name, same size in bytes: the time of change is enough."""
+    """The modification time is enough: name and size are the same."""
     file = folder / "benign" / "b (1).png"
     Image.fromarray(np.zeros((6, 8), np.uint8)).save(file, compress_level=0)
     before, size = read(folder).fingerprint, file.stat().st_size
@@ -243,33 +263,133 @@ def test_a_file_broken_after_it_was_read_is_noticed(folder):
     assert f"{file}: not a readable image" in refusal(folder)
 
 
-def test_two_who_ask_at_once_read_once(folder, monkeypatch):
-    grey, decoded = catalog.grey, []
+def test_two_at_once_read_once(folder, monkeypatch):
+    read_grey = catalog.read_grey
+    decoded = []
 
-    def slowly(file):
+    def read_slowly(file):
         decoded.append(file.name)
         time.sleep(0.02)
-        return grey(file)
+        return read_grey(file)
 
-    monkeypatch.setattr(catalog, "grey", slowly)
+    monkeypatch.setattr(catalog, "read_grey", read_slowly)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(read, [folder, folder])
     assert sorted(decoded) == sorted(file.name for file in folder.rglob("*.png"))
     assert first.fingerprint == second.fingerprint
 
 
+def double(number, label):
+    CALLS.append(number)
+    return 2 * number
+
+
+CALLS = []
+
+
+def test_a_remembered_function_is_called_once_for_each_argument_that_counts(other_study):
+    CALLS.clear()
+    remembered = catalog.remember(double, ignore=["label"])
+    assert [remembered(3, "a"), remembered(3, "b"), remembered(4, "a")] == [6, 6, 8]
+    assert CALLS == [3, 4]
+
+
+def test_the_cache_is_in_the_folder_of_the_study_at_the_time_of_the_call(folder, other_study, tmp_path, monkeypatch):
+    """One process may work in two studies one after the other."""
+    cached = other_study / "build" / "cache"
+    assert not cached.exists()
+    read(folder)
+    assert len([path for path in cached.iterdir() if path.is_dir()]) == 1
+    second = tmp_path / "second"
+    for name in ("params", "notebooks/deep"):
+        (second / name).mkdir(parents=True)
+    monkeypatch.chdir(second / "notebooks" / "deep")
+    read(folder)
+    assert (second / "build" / "cache").is_dir()
+    assert not (second / "notebooks" / "deep" / "build").exists()
+
+
+def test_outside_a_study_nothing_is_cached(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError, match="not inside a study"):
+        read(folder)
+
+
+# The images of a study
+
+
+def test_phantoms_are_drawn_where_they_are_missing(other_study, monkeypatch):
+    monkeypatch.setattr(catalog, "draw_phantoms", partial(draw_phantoms, benign=2, malignant=1, normal=1))
+    parameters = Parameters(data_dir="phantom")
+    drawn = catalog.load_catalog(parameters)
+    assert drawn.table.image_class.value_counts().to_dict() == {"benign": 2, "malignant": 1, "normal": 1}
+    assert parameters.data_path == other_study / "data" / "phantom"
+    assert all(file.startswith(str(parameters.data_path)) for file in drawn.table.image)
+    times = {file: file.stat().st_mtime_ns for file in parameters.data_path.rglob("*.png")}
+    assert catalog.load_catalog(parameters).fingerprint == drawn.fingerprint
+    assert {file: file.stat().st_mtime_ns for file in times} == times
+
+
+def test_phantoms_of_another_number_are_left_as_they_are(other_study):
+    """Nor do they have the numbers of the release: there is no warning."""
+    draw_phantoms(other_study / "data" / "phantom", benign=1, malignant=1, normal=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", catalog.CountWarning)
+        assert len(catalog.load_catalog(Parameters(data_dir="phantom")).table) == 3
+
+
+def test_a_folder_given_is_compared_with_the_release(folder):
+    with pytest.warns(catalog.CountWarning) as caught:
+        loaded = catalog.load_catalog(Parameters(data_dir=str(folder)))
+    assert len(caught) == 3
+    assert loaded.fingerprint == read(folder).fingerprint
+
+
+def test_without_a_folder_the_message_says_what_to_give():
+    with pytest.raises(StudyError) as caught:
+        catalog.load_catalog(Parameters(profile="paper"))
+    message = str(caught.value)
+    assert message.startswith("data_dir: not given, and profile 'paper' needs real images")
+    assert "train_missing" in message
+
+
+# Descriptions and examples
+
+
+def test_descriptions_hold_no_paths(folder):
+    described = catalog.describe_images(read(folder))
+    assert described.columns.tolist() == ["image_class", "name", "masks", "height", "width", "lesion_share"]
+    assert described.masks.tolist() == [2, 1, 1, 1]
+    assert described.lesion_share.tolist() == [0.208333, 0.125, 0.125, 0]
+    assert described.iloc[0, :2].tolist() == ["benign", "b (1)"]
+
+
+def test_describing_a_catalog_does_not_change_it(folder):
+    images = read(folder)
+    catalog.describe_images(images)
+    assert len(images.table.masks[0]) == 2
+    assert images.table.lesion_share[0] == 10 / 48
+
+
+def test_examples_are_the_first_image_of_each_class(folder):
+    pixels, inside, names = catalog.example_images(read(folder))
+    assert names == ["b (1)", "m (1)", "n (1)"]
+    np.testing.assert_array_equal(pixels[1], catalog.read_grey(folder / "malignant" / "m (1).png"))
+    assert [mask.sum() for mask in inside] == [10, 6, 0]
+    assert all(mask.dtype == bool and mask.shape == (6, 8) for mask in inside)
+
+
 # The release
 
 
 @pytest.fixture(scope="module")
-def release(busi_dir, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setattr(catalog, "ROOT", tmp_path_factory.mktemp("cache"))
+def release(busi_dir, inside_study):
+    with warnings.catch_warnings():
         warnings.simplefilter("error", catalog.CountWarning)
-        return catalog.read(busi_dir)
+        return catalog.read_catalog(busi_dir)
 
 
-def test_release_is_whole(release):
+def test_the_release_is_complete(release):
     by_class = release.table.groupby("image_class")
     assert by_class.size().to_dict() == {"benign": 437, "malignant": 210, "normal": 133}
     assert by_class.masks.agg(lambda masks: masks.str.len().sum()).to_dict() == {
@@ -279,12 +399,12 @@ def test_release_is_whole(release):
     }
 
 
-def test_release_has_17_images_with_several_masks(release):
+def test_the_release_has_17_images_with_several_masks(release):
     several = release.table[release.table.masks.str.len() > 1]
     assert several.groupby("image_class").size().to_dict() == {"benign": 16, "malignant": 1}
     assert several.set_index("name").masks.str.len()[["benign (195)", "malignant (53)"]].tolist() == [3, 2]
 
 
-def test_release_lesion_sizes(release):
+def test_lesion_sizes_of_the_release(release):
     medians = release.table.groupby("image_class").lesion_share.median()
     assert medians.round(3).to_dict() == {"benign": 0.038, "malignant": 0.121, "normal": 0}

@@ -1,4 +1,4 @@
-"""Phantoms: speckle against theory, lesions against figures measured on BUSI, files against the release."""
+"""Phantoms: speckle against theory, lesions against numbers measured on BUSI, files against the release."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def homogeneous():
-    """The envelope of a megapixel of tissue at -20 dB: about 70,000 independent speckles."""
+    """Draw the envelope of a megapixel of tissue at -20 dB: about 70,000 independent speckles."""
     return phantom.envelope(np.full((1000, 1000), -20.0), np.random.default_rng(0)).astype(float)
 
 
@@ -41,7 +41,7 @@ def test_envelope_is_rayleigh_with_the_power_of_the_level(homogeneous):
 
 @pytest.mark.parametrize(("axis", "width"), list(enumerate(phantom.PULSE)))
 def test_speckle_is_as_coarse_as_the_pulse(homogeneous, axis, width):
-    """A Gaussian pulse of width s correlates the field by exp(-d²/4s²), intensity by the square (Siegert)."""
+    """A Gaussian pulse of width s correlates the field by exp(-d²/4s²), and intensity by its square (Siegert)."""
     intensity = np.moveaxis(homogeneous**2, axis, 0)
 
     def correlation(lag):
@@ -53,7 +53,7 @@ def test_speckle_is_as_coarse_as_the_pulse(homogeneous, axis, width):
 
 
 def test_speckle_is_multiplicative():
-    """Spread grows in proportion with the mean: 20 dB more is ten times the mean and ten times the spread."""
+    """The deviation grows with the mean: 20 dB more give ten times the mean and ten times the deviation."""
     level = np.repeat([[-40.0, -20.0, 0.0]], 400, axis=0).repeat(400, axis=1)
     patches = np.split(phantom.envelope(level, np.random.default_rng(1)), 3, axis=1)
     means, spreads = np.array([(patch[:, 20:-20].mean(), patch[:, 20:-20].std()) for patch in patches]).T
@@ -76,7 +76,7 @@ def test_compression_is_linear_in_decibels():
 def test_lesion_areas_are_distributed_as_in_busi(image_class, median, sigma):
     areas = []
     for rng in generators(2000):
-        (outline,) = phantom.outlines(image_class, (450, 550), 1, rng)
+        (outline,) = phantom.draw_outlines(image_class, (450, 550), 1, rng)
         z = outline @ (1j, 1)
         areas.append(abs(np.sum(np.conj(z) * np.roll(z, -1)).imag) / 2 / (450 * 550))
     # Two standard errors of a quartile of 2000 such values are 7 % (benign) and 5 % (malignant).
@@ -87,10 +87,10 @@ def test_lesion_areas_are_distributed_as_in_busi(image_class, median, sigma):
 
 
 def test_malignant_outlines_are_as_irregular_as_in_busi():
-    """Medians over BUSI's masks: solidity 0.981, 0.884; circularity, 4 pi area / perimeter², 0.85, 0.62."""
+    """BUSI's masks have these medians: solidity 0.981 and 0.884; circularity, 4 pi area / perimeter², 0.85 and 0.62."""
     solidity, circularity = {}, {}
     for image_class in LESIONS:
-        outlines = [phantom.outlines(image_class, (300, 360), 1, rng)[0] for rng in generators(60)]
+        outlines = [phantom.draw_outlines(image_class, (300, 360), 1, rng)[0] for rng in generators(60)]
         regions = [regionprops(polygon2mask((300, 360), outline).astype(int))[0] for outline in outlines]
         solidity[image_class] = np.array([region.solidity for region in regions])
         circularity[image_class] = np.median([4 * np.pi * r.area / r.perimeter_crofton**2 for r in regions])
@@ -101,10 +101,10 @@ def test_malignant_outlines_are_as_irregular_as_in_busi():
     assert circularity["malignant"] == pytest.approx(0.62, abs=0.06)
 
 
-def test_two_lesions_stay_inside_the_image_and_apart():
-    height, width = 560, 400  # the narrowest image there is
+def test_two_lesions_stay_inside_the_image_and_do_not_overlap():
+    height, width = 560, 400  # the narrowest image possible
     for rng in generators(500):
-        left, right = phantom.outlines("benign", (height, width), 2, rng)
+        left, right = phantom.draw_outlines("benign", (height, width), 2, rng)
         assert left[:, 1].min() > 0
         assert left[:, 1].max() < width / 2 < right[:, 1].min()
         assert right[:, 1].max() < width
@@ -118,19 +118,19 @@ def test_two_lesions_stay_inside_the_image_and_apart():
 @pytest.mark.parametrize("image_class", LESIONS)
 def test_lesions_are_darker_than_the_tissue_around(image_class):
     for rng in generators(6):
-        pixels, masks = phantom.scan(image_class, 1, rng)
+        pixels, masks = phantom.draw_scan(image_class, 1, rng)
         (mask,) = masks
         ring = binary_dilation(mask, iterations=16) & ~binary_dilation(mask, iterations=4)
-        # Behind the lesion the tissue is in its shadow or enhancement: only what lies above counts.
+        # Tissue behind the lesion is in its shadow or enhancement: only the part above counts.
         ring[round(np.nonzero(mask)[0].mean()) :] = False
         inside = binary_erosion(mask, iterations=4)
         assert pixels[inside].mean() < pixels[ring].mean() - 15
 
 
-def test_gain_behind_a_lesion_follows_the_way_through_it():
+def test_gain_behind_a_lesion_is_proportional_to_the_way_through_it():
     mask = np.zeros((120, 120), bool)
     mask[20:60, 30:90] = True  # 40 deep
-    gain = phantom.behind(mask, -20.0)
+    gain = phantom.gain_behind(mask, -20.0)
     assert gain[100, 60] == pytest.approx(-20, abs=1e-3)
     assert gain[39, 60] == pytest.approx(-10, abs=1e-3)  # after 20 of 40 rows
     assert gain[10, 60] == pytest.approx(0, abs=1e-3)
@@ -153,10 +153,10 @@ def test_enhancement_behind_benign_and_shadow_behind_malignant(insert, sign):
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    return phantom.draw(tmp_path_factory.mktemp("phantom") / "data", benign=10, malignant=3, normal=3)
+    return phantom.draw_phantoms(tmp_path_factory.mktemp("phantom") / "data", benign=10, malignant=3, normal=3)
 
 
-def test_layout_is_the_release_s(drawn):
+def test_layout_is_that_of_the_release(drawn):
     names = {
         f"{image_class}/{image_class} ({k}){suffix}.png"
         for image_class, count in {"benign": 10, "malignant": 3, "normal": 3}.items()
@@ -167,7 +167,7 @@ def test_layout_is_the_release_s(drawn):
     assert [path.name for path in drawn.parent.iterdir()] == ["data"]
 
 
-def test_modes_sizes_and_values_are_the_release_s(drawn):
+def test_modes_sizes_and_values_are_those_of_the_release(drawn):
     modes = {"image": set(), "mask": set()}
     for file in drawn.rglob("*.png"):
         with Image.open(file) as image:
@@ -182,35 +182,35 @@ def test_modes_sizes_and_values_are_the_release_s(drawn):
     assert modes == {"image": {"L", "RGB"}, "mask": {"1", "RGB", "RGBA"}}
 
 
-def test_same_seed_same_bytes_however_many(drawn, tmp_path):
-    fewer = contents(phantom.draw(tmp_path / "fewer", benign=2, malignant=1, normal=1))
+def test_the_same_seed_gives_the_same_bytes_however_many_are_drawn(drawn, tmp_path):
+    fewer = contents(phantom.draw_phantoms(tmp_path / "fewer", benign=2, malignant=1, normal=1))
     assert len(fewer) == 9
     assert fewer.items() <= contents(drawn).items()
 
 
-def test_another_seed_another_image(drawn, tmp_path):
-    other = contents(phantom.draw(tmp_path / "other", benign=1, malignant=1, normal=1, seed=1))
+def test_another_seed_gives_other_images(drawn, tmp_path):
+    other = contents(phantom.draw_phantoms(tmp_path / "other", benign=1, malignant=1, normal=1, seed=1))
     same = contents(drawn)
     assert [name for name in other if other[name] == same[name]] == []
 
 
-def test_existing_folder_is_refused_and_left_alone(tmp_path):
+def test_an_existing_folder_is_refused_and_not_changed(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(StudyError, match=r"data: exists.*remove this one or name another"):
-        phantom.draw(folder)
+        phantom.draw_phantoms(folder)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "notes.txt"]
     assert (folder / "notes.txt").read_text() == "mine"
 
 
 def test_negative_numbers_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(StudyError, match="malignant: got -1; expected 0 or more"):
-        phantom.draw(tmp_path / "new" / "data", malignant=-1)
+        phantom.draw_phantoms(tmp_path / "new" / "data", malignant=-1)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_on_the_way_leaves_nothing(tmp_path):
-    with pytest.raises(TypeError):  # half an image cannot be drawn: found out after the benign one
-        phantom.draw(tmp_path / "data", benign=1, malignant=0.5, normal=0)
+def test_a_failure_leaves_no_files(tmp_path):
+    with pytest.raises(TypeError):  # half an image cannot be drawn, which shows after the benign one
+        phantom.draw_phantoms(tmp_path / "data", benign=1, malignant=0.5, normal=0)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,7 @@
-"""The gallery: the right cases are chosen, and what is said of all follows from them."""
+"""The gallery chooses the right cases, loads no network, and says what the numbers say."""
+
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,27 +19,42 @@ KLD, RAW = "loss: KLD", "data: No preprocess"
 @pytest.mark.parametrize("label", [KLD, RAW])
 def test_the_best_the_median_and_the_worst_held_out_lesion(laboratory, label):
     variant = laboratory.variants[label]
-    found = gallery.cases(variant, laboratory.data)
-    scores = variant.per_image[variant.per_image.image_class != "normal"].dice.sort_values().tolist()
+    cases = gallery.choose_cases(variant)
+    scores = variant.scores[variant.scores.image_class != "normal"].dice.sort_values().tolist()
     lower_median = scores[len(scores) // 2 - (len(scores) % 2 == 0)]
-    assert [found[rank].dice for rank in ("best", "median", "worst")] == pytest.approx(
+    assert [cases[rank].dice for rank in ("best", "median", "worst")] == pytest.approx(
         [scores[-1], lower_median, scores[0]], abs=1e-6
     )
-    assert {variant.network(case.name).parts[case.name] for case in found.values()} == {"test"}
+    for case in cases.values():
+        assert case.name in variant.find_run(case.name).predictions["test"].names
 
 
-def test_each_case_is_told_under_its_variant(laboratory):
-    page = BeautifulSoup(gallery.shown(laboratory.variants, laboratory.data).data, "html.parser")
+def test_each_variant_s_cases_are_under_its_heading(laboratory):
+    page = BeautifulSoup(gallery.show_cases(laboratory.variants).data, "html.parser")
     assert [heading.get_text() for heading in page.select("h3")] == [KLD, RAW]
     for figure, variant in zip(page.select("figure"), laboratory.variants.values(), strict=True):
-        best, median, worst = gallery.cases(variant, laboratory.data).values()
+        best, median, worst = gallery.choose_cases(variant).values()
         assert figure.figcaption.string == (
-            f"Best: {best.name}, {best.described}. Median: {median.name}, {median.described}. "
-            f"Worst: {worst.name}, {worst.described}."
+            f"Best: {best.name}, {best.description}. Median: {median.name}, {median.description}. "
+            f"Worst: {worst.name}, {worst.description}."
         )
 
 
-def test_outlines_are_those_of_the_true_and_of_the_predicted_pixels():
+def test_the_gallery_loads_no_network(laboratory, monkeypatch):
+    def refuse(run):
+        raise AssertionError(f"{run.folder} was loaded")
+
+    monkeypatch.setattr(networks, "_load_model", refuse)
+    gallery.show_cases(laboratory.variants)
+    gallery.average_dice(laboratory.variants)
+
+
+def test_importing_the_gallery_imports_no_keras():
+    code = "import sys, busi.lab.gallery; sys.exit(bool({'keras', 'tensorflow', 'jax'} & sys.modules.keys()))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_outlines_follow_the_true_and_the_predicted_pixels():
     truth, probability = np.zeros((20, 30), bool), np.full((20, 30), 0.1, np.float32)
     truth[2:6, 3:9] = True
     probability[10:18, 12:26] = 0.4
@@ -48,24 +66,24 @@ def test_outlines_are_those_of_the_true_and_of_the_predicted_pixels():
     np.testing.assert_array_equal(lower.images[0].get_array(), probability)
     marked, predicted = [2.5, 1.5, 8.5, 5.5], [11.5, 9.5, 25.5, 17.5]  # x, y of the first corner, then of the last
     for ax, boxes in ((upper, [marked, predicted]), (lower, [marked])):
-        found = [outline.get_paths()[0].get_extents().extents for outline in ax.collections]
-        np.testing.assert_allclose(found, boxes)
-    drawn = [outline.get_edgecolor()[0] for outline in upper.collections]
-    assert same_color(drawn[0], figures.TRUE_OUTLINE["color"])
-    assert same_color(drawn[1], figures.PREDICTED_OUTLINE["color"])
+        drawn = [outline.get_paths()[0].get_extents().extents for outline in ax.collections]
+        np.testing.assert_allclose(drawn, boxes)
+    colors = [outline.get_edgecolor()[0] for outline in upper.collections]
+    assert same_color(colors[0], figures.TRUE_OUTLINE["color"])
+    assert same_color(colors[1], figures.PREDICTED_OUTLINE["color"])
     plt.close(figure)
 
 
 def test_a_variant_that_families_share_is_shown_once(laboratory):
     variants = laboratory.variants
-    shared = networks.Variant(tuple(variants[KLD].runs), laboratory.data)
-    found = gallery.distinct({"upsampling: Nearest": variants[KLD], "data: All": variants[RAW], "loss: BCE": shared})
-    assert found == {"upsampling: Nearest": variants[KLD], "data: All": variants[RAW]}
+    shared = networks.Variant(tuple(variants[KLD].runs), laboratory.catalog)
+    distinct = gallery.drop_repeated({"upsampling: Nearest": variants[KLD], "data: All": variants[RAW], "BCE": shared})
+    assert distinct == {"upsampling: Nearest": variants[KLD], "data: All": variants[RAW]}
 
 
 def test_a_lesion_s_dice_is_the_mean_over_the_variants_that_held_it_out(laboratory):
-    lesions = gallery.lesions(laboratory.variants).set_index("name").dice
-    kld, raw = (laboratory.variants[label].per_image.set_index("name").dice for label in (KLD, RAW))
+    lesions = gallery.average_dice(laboratory.variants).set_index("name").dice
+    kld, raw = (laboratory.variants[label].scores.set_index("name").dice for label in (KLD, RAW))
     both = raw.dropna().index.intersection(kld.index)
     assert len(both) and set(lesions.index) == set(kld.dropna().index) | set(raw.dropna().index)
     np.testing.assert_allclose(lesions[both], (kld[both] + raw[both]) / 2)
@@ -75,7 +93,7 @@ def test_a_lesion_s_dice_is_the_mean_over_the_variants_that_held_it_out(laborato
 
 
 def test_the_conclusion_follows_the_numbers():
-    table = pd.DataFrame(
+    lesions = pd.DataFrame(
         {
             "image_class": ["benign", "benign", "malignant", "malignant", "malignant", "benign"],
             "name": list("abcdef"),
@@ -84,6 +102,6 @@ def test_the_conclusion_follows_the_numbers():
             "dice": [0.1, 0.3, 0.6, 0.8, 0.9, 0.7],
         }
     )
-    told = gallery.conclusion(table)
-    assert "benign 0.367 (3), malignant 0.767 (3), small 0.200 (2), medium 0.700 (2), large 0.800 (2)." in told
-    assert "The hardest of 6 lesion images is a, with a mean Dice of 0.100." in told
+    conclusion = gallery.conclude(lesions)
+    assert "benign 0.367 (3), malignant 0.767 (3), small 0.200 (2), medium 0.700 (2), large 0.800 (2)." in conclusion
+    assert "The hardest of 6 lesion images is a, with a mean Dice of 0.100." in conclusion

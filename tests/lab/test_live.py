@@ -8,12 +8,13 @@ from busi.runs import Store
 from busi.training import train
 
 
-def test_live_training_goes_as_a_run_does(laboratory, tmp_path):
+def test_live_training_equals_a_run(laboratory, tmp_path):
     config = RunConfig(
         protocol="heldout", image_size=32, base_filters=2, epochs=3, batch_size=4, preprocessing="augment", patience=0
     )
-    history = train(config, laboratory.data, Store(tmp_path / "runs", tmp_path / "results")).history
-    rows = list(live.training(config, laboratory.data))
+    store = Store(tmp_path / "runs", laboratory.catalog.fingerprint)
+    history = train(config, laboratory.catalog, store).history
+    rows = list(live.training(config, laboratory.catalog))
     steps = len(rows) // 3
     assert steps > 1
     assert [row["step"] for row in rows] == list(range(1, 3 * steps + 1))

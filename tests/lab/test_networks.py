@@ -1,48 +1,172 @@
-"""Networks from the store: they say of an image what their run was scored on."""
+"""Networks of finished runs: they answer from the run folder alone, and as their run was scored."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from busi.config import Study
+from busi.config import Parameters, RunConfig, StudyError, find_study_folder
+from busi.dataset.arrays import restore
 from busi.lab import networks
-from busi.lab.networks import Case
+from busi.lab.networks import Case, Network, Variant
+from busi.runs import Run
+from busi.scoring import metrics
+from busi.scoring.scores import find_or_score
 
 KLD, RAW = "loss: KLD", "data: No preprocess"
 
 
-def test_only_variants_with_weights_are_found(laboratory):
+def copy_run(run, folder):
+    shutil.copytree(run.folder, folder)
+    return Run(folder, run.config)
+
+
+def draw_picture(seed):
+    return np.random.default_rng(seed).integers(0, 256, (48, 60), dtype=np.uint8)
+
+
+def test_only_trained_variants_are_found(laboratory):
     assert list(laboratory.variants) == [KLD, RAW]
+    assert [len(variant.runs) for variant in laboratory.variants.values()] == [2, 1]
+
+
+def test_a_shorter_run_takes_the_place_of_a_missing_one(laboratory):
+    longer = laboratory.parameters.heldout | {"epochs": 9}
+    parameters = laboratory.parameters.model_copy(update={"heldout": longer})
+    variants = networks.find_variants(parameters, laboratory.catalog)
+    assert {label: variant.runs for label, variant in variants.items()} == {
+        label: variant.runs for label, variant in laboratory.variants.items()
+    }
 
 
 @pytest.mark.parametrize("label", [KLD, RAW])
-def test_every_held_out_image_has_the_dice_that_its_run_recorded(laboratory, label):
+def test_a_run_folder_predicts_without_the_data_what_its_run_has_stored(laboratory, label, tmp_path, monkeypatch):
+    original = laboratory.variants[label].runs[0]
+    scores = find_or_score(original, laboratory.catalog).images.set_index("name")
+    pictures = {name: networks.read_picture(laboratory.catalog, name) for name in scores.index}
+    copy = tmp_path / "study"
+    shutil.copytree(laboratory.root, copy, symlinks=True)
+    shutil.rmtree(copy / "data")
+    folder = tmp_path / "run"
+    (copy / original.folder.relative_to(laboratory.root)).rename(folder)
+    shutil.rmtree(copy)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError):  # neither data nor caches can be read
+        find_study_folder()
+
+    stored = json.loads((folder / "config.json").read_text())
+    run = Run(folder, RunConfig(**stored["config"]))
+    network = Network(run)
+    predictions = run.predictions["test"]
+    assert sorted(predictions.names) == sorted(pictures)
+    for name, answer in zip(predictions.names, predictions.probability, strict=True):
+        pixels, truth = pictures[name]
+        probability = network.probability(pixels)
+        assert probability.shape == pixels.shape and probability.dtype == np.float32
+        np.testing.assert_allclose(probability, restore(answer, *pixels.shape, run.config), atol=1e-6)
+        for score, value in metrics.score_image(truth, probability, network.threshold).items():
+            assert value == pytest.approx(scores.loc[name, score], abs=2e-6, nan_ok=True), (name, score)
+
+
+@pytest.mark.parametrize("label", [KLD, RAW])
+def test_every_held_out_image_has_the_scores_of_its_run(laboratory, label):
     variant = laboratory.variants[label]
-    assert len(variant.per_image) > 5
-    for row in variant.per_image.itertuples():
-        case = variant.case(row.name, *networks.picture(laboratory.data, row.name))
+    assert len(variant.scores) > 5
+    for row in variant.scores.itertuples():
+        case = variant.case(row.name)
         assert case.dice == pytest.approx(row.dice, abs=1e-6, nan_ok=True)
         assert case.predicted.mean() == pytest.approx(row.predicted_share, abs=1e-6)
+        assert case.threshold == variant.find_run(row.name).threshold
 
 
-def test_an_image_is_shown_to_a_network_that_it_was_held_out_from(laboratory):
+def test_an_image_is_answered_by_a_run_that_held_it_out(laboratory):
     variant = laboratory.variants[KLD]
-    networks_of = {name: variant.network(name) for name in variant.per_image.name}
-    assert {network.parts[name] for name, network in networks_of.items()} == {"test"}
-    assert len(set(map(id, networks_of.values()))) == 2
-    first = variant.network("a file of one's own")
-    assert "a file of one's own" not in first.parts
-    assert first is networks_of[next(name for name, part in first.parts.items() if part == "test")]
+    for name in laboratory.catalog.table.name:
+        holding = [run for run in variant.runs if name in run.predictions["test"].names]
+        assert variant.holds_out(name) == bool(holding)
+        assert variant.find_run(name) == (holding or variant.runs)[0]
+    assert {variant.find_run(name).config.fold for name in variant.scores.name} == {0, 1}
 
 
-def test_any_image_can_be_given_and_keeps_its_size(laboratory):
-    name = laboratory.variants[RAW].per_image.name[0]
-    pixels, _ = networks.picture(laboratory.data, name)
+def test_an_image_that_no_run_held_out_is_predicted_by_the_first(laboratory):
+    variant = laboratory.variants[RAW]
+    name = next(name for name in laboratory.catalog.table.name if not variant.holds_out(name))
+    pixels, truth = networks.read_picture(laboratory.catalog, name)
+    case = variant.case(name)
+    np.testing.assert_array_equal(case.probability, Network(variant.runs[0]).probability(pixels))
+    np.testing.assert_array_equal(case.truth, truth)
+
+
+def test_a_foreign_image_keeps_its_size_and_is_predicted_whatever_its_name(laboratory):
+    variant = laboratory.variants[RAW]
+    name = variant.scores.name[0]
+    pixels, _ = networks.read_picture(laboratory.catalog, name)
     wide = np.asarray(Image.fromarray(pixels).resize((91, 40)))
-    case = laboratory.variants[RAW].case("a file of one's own", wide, None, threshold=0.3)
+    case = variant.foreign_case(name, wide, threshold=0.3)
     assert case.probability.shape == (40, 91)
     assert case.threshold == 0.3
-    assert np.isnan(case.dice)
+    assert case.truth is None and np.isnan(case.dice)
+    assert variant.foreign_case(name, wide).threshold == variant.runs[0].threshold
+
+
+def test_networks_that_take_turns_give_their_own_answers(laboratory):
+    pixels = draw_picture(0)
+    runs = [*laboratory.variants[KLD].runs, *laboratory.variants[RAW].runs]
+    first_round = [Network(run).probability(pixels) for run in runs]
+    second_round = [Network(run).probability(pixels) for run in runs]
+    np.testing.assert_array_equal(first_round, second_round)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert np.abs(first_round[one] - first_round[other]).max() > 1e-3
+
+
+ASK_TWENTY_NETWORKS = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+from busi.config import RunConfig
+from busi.lab.networks import Network
+from busi.runs import Run
+
+pixels = np.zeros((48, 60), np.uint8)
+networks, used = [], []
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    stored = json.loads((folder / "config.json").read_text())
+    networks.append(Network(Run(folder, RunConfig(**stored["config"]))))
+    networks[-1].probability(pixels)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    used.append(pages * resource.getpagesize())
+print(len(used), used[2], used[-1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the memory of a process is read as Linux tells it")
+def test_memory_does_not_grow_with_the_number_of_networks(laboratory, tmp_path):
+    run = laboratory.variants[KLD].runs[0]
+    for number in range(20):
+        copy_run(run, tmp_path / f"run{number:02d}")
+    # In a process of its own: this one has memory to spare from training, in which a leak would hide.
+    command = [sys.executable, "-c", ASK_TWENTY_NETWORKS, str(tmp_path)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    count, after_three, after_all = map(int, output.split())
+    assert count == 20
+    # Networks that keep models of their own take some megabytes each, however small they are.
+    assert after_all - after_three < 15e6
+
+
+def test_unreadable_weights_are_named_and_disturb_no_other_network(laboratory, tmp_path):
+    run = laboratory.variants[KLD].runs[0]
+    pixels = draw_picture(0)
+    before = Network(run).probability(pixels)
+    damaged = copy_run(run, tmp_path / "damaged")
+    damaged.weights.write_bytes(damaged.weights.read_bytes()[:5000])
+    with pytest.raises(StudyError, match=r"damaged.best\.weights\.h5: cannot be read"):
+        Network(damaged).probability(pixels)
+    np.testing.assert_array_equal(Network(run).probability(pixels), before)
 
 
 def test_dice_by_hand():
@@ -53,14 +177,33 @@ def test_dice_by_hand():
     assert Case("a", pixels, truth, probability, 0.15).dice == 0.8  # 2 * 2 / (2 + 3)
     assert Case("a", pixels, truth, probability, 0.95).dice == 0
     assert np.isnan(Case("a", pixels, ~truth & truth, probability, 0.5).dice)
+    assert np.isnan(Case("a", pixels, None, probability, 0.5).dice)
 
 
-def test_where_nothing_is_trained_the_command_is_named():
-    phantoms = networks.missing(Study(profile="none", data_dir="phantom"))
-    assert phantoms.endswith("run `make study PROFILE=none` in a terminal, then this notebook again.")
-    assert "`make study PROFILE=laptop DATA=images`" in networks.missing(Study(profile="laptop", data_dir="images"))
+def test_a_case_is_described_in_a_line():
+    truth = np.array([[True, True, False, False]])
+    probability = np.array([[0.9, 0.2, 0.5, 0.1]], np.float32)
+    pixels = np.zeros((1, 4), np.uint8)
+    assert Case("a", pixels, truth, probability, 0.5).description == "Dice 0.500, 50.0% marked at 0.50"
+    assert Case("a", pixels, None, probability, 0.3).description == "50.0% marked at 0.30"
 
 
-def test_results_that_stand_in_the_way_of_training_are_named():
-    told = networks.missing(Study(profile="laptop", data_dir="images"))
-    assert "results are in `reports/laptop/results/heldout` count as finished" in told
+def test_the_first_of_two_runs_that_held_an_image_out_counts(laboratory):
+    first, second = laboratory.variants[KLD].runs
+    twice = Variant((first, second, first), laboratory.catalog)
+    assert not twice.scores.name.duplicated().any()
+    assert set(twice.scores.run) == {0, 1}
+
+
+def test_the_command_to_type_is_named_where_nothing_is_trained(laboratory):
+    phantoms = networks.explain_missing(Parameters(profile="none", data_dir="phantom"))
+    assert phantoms.endswith("run `make study PROFILE=none` in a terminal, then run this notebook again.")
+    images = networks.explain_missing(Parameters(profile="laptop", data_dir="images"))
+    assert "`make study PROFILE=laptop DATA=images`" in images
+
+
+def test_results_that_keep_runs_from_being_trained_are_named(laboratory):
+    parameters = Parameters(profile="laptop", report="gathered", data_dir="images")
+    (parameters.results_path / "heldout").mkdir(parents=True)
+    message = networks.explain_missing(parameters)
+    assert "results are in `reports/gathered/results/heldout` count as finished" in message

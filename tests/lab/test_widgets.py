@@ -1,4 +1,4 @@
-"""The lab's widgets, driven as a person does: values are set and buttons clicked, and what is shown is read."""
+"""The lab's widgets, used as a person does: set values, click buttons, and read what is shown."""
 
 import asyncio
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from busi.lab import networks, widgets
+from busi.lab import widgets
 from busi.lab.widgets import Explorer, Trainer
 
 KLD, RAW = "loss: KLD", "data: No preprocess"
@@ -15,17 +15,17 @@ KLD, RAW = "loss: KLD", "data: No preprocess"
 
 @pytest.fixture
 def explorer(laboratory):
-    return Explorer(laboratory.data, laboratory.variants)
+    return Explorer(laboratory.catalog, laboratory.variants)
 
 
 @pytest.fixture
 def trainer(laboratory, monkeypatch):
     monkeypatch.setattr(widgets, "SMALL", {"protocol": "heldout", "image_size": 32, "base_filters": 2, "epochs": 2})
-    return Trainer(laboratory.data)
+    return Trainer(laboratory.catalog)
 
 
 def shown(widget) -> str:
-    """The figure's words for who cannot see it."""
+    """Return the figure's alternative text."""
     return re.search('alt="([^"]*)"', widget.shown.value)[1]
 
 
@@ -34,37 +34,40 @@ def upload(explorer, name: str, content: bytes) -> None:
     explorer.file.value = ({**file, "last_modified": datetime(2024, 1, 1, tzinfo=UTC)},)
 
 
-def told(laboratory, variant: str, image: str, threshold: float | None = None) -> str:
-    case = laboratory.variants[variant].case(image, *networks.picture(laboratory.data, image), threshold)
-    return f"{variant}: {case.described}"
+def description(laboratory, variant: str, image: str, threshold: float | None = None) -> str:
+    case = laboratory.variants[variant].case(image, threshold)
+    return f"{variant}: {case.description}"
 
 
 def test_the_first_image_is_shown_at_the_threshold_of_its_network(laboratory, explorer):
-    first = laboratory.data.table.name[0]
-    assert shown(explorer) == f"{first}. {told(laboratory, KLD, first)}."
-    assert explorer.threshold.value == laboratory.variants[KLD].network(first).threshold
+    first = laboratory.catalog.table.name[0]
+    assert shown(explorer) == f"{first}. {description(laboratory, KLD, first)}."
+    assert explorer.threshold.value == laboratory.variants[KLD].find_run(first).threshold
 
 
 def test_image_variant_and_threshold_decide_what_is_shown(laboratory, explorer):
-    image = laboratory.data.table.name[3]
+    image = laboratory.catalog.table.name[3]
     explorer.image.value = image
     explorer.variant.value = RAW
-    assert shown(explorer) == f"{image}. {told(laboratory, RAW, image)}."
+    assert shown(explorer) == f"{image}. {description(laboratory, RAW, image)}."
     explorer.threshold.value = 0.95
-    assert shown(explorer) == f"{image}. {told(laboratory, RAW, image, 0.95)}."
+    assert shown(explorer) == f"{image}. {description(laboratory, RAW, image, 0.95)}."
 
 
-def test_two_variants_stand_side_by_side_at_one_threshold(laboratory, explorer):
+def test_two_variants_are_shown_side_by_side_at_one_threshold(laboratory, explorer):
     explorer.threshold.value = 0.4
     explorer.other.value = RAW
-    first = laboratory.data.table.name[0]
-    assert shown(explorer) == f"{first}. {told(laboratory, KLD, first, 0.4)}; {told(laboratory, RAW, first, 0.4)}."
+    first = laboratory.catalog.table.name[0]
+    assert (
+        shown(explorer)
+        == f"{first}. {description(laboratory, KLD, first, 0.4)}; {description(laboratory, RAW, first, 0.4)}."
+    )
     explorer.other.value = widgets.NOTHING
     assert RAW not in shown(explorer)
 
 
-def test_the_worst_cases_are_walked_from_the_lowest_dice(laboratory, explorer):
-    scores = laboratory.variants[KLD].per_image.dropna(subset="dice").set_index("name").dice
+def test_worst_first_walks_from_the_lowest_dice_to_the_highest(laboratory, explorer):
+    scores = laboratory.variants[KLD].scores.dropna(subset="dice").set_index("name").dice
     explorer.worst_first.value = True
     walked = []
     for _ in scores:
@@ -73,30 +76,30 @@ def test_the_worst_cases_are_walked_from_the_lowest_dice(laboratory, explorer):
         explorer.following.click()
     assert scores[walked].is_monotonic_increasing
     assert sorted(walked) == sorted(scores.index)
-    assert explorer.image.value == walked[0]  # round about
+    assert explorer.image.value == walked[0]  # from the last image to the first
     explorer.previous.click()
     assert explorer.image.value == walked[-1]
     explorer.worst_first.value = False
     assert explorer.image.value == walked[-1]
-    assert list(explorer.image.options) == list(laboratory.data.table.name)
+    assert list(explorer.image.options) == list(laboratory.catalog.table.name)
 
 
 def test_a_file_of_ones_own_is_shown_until_another_image_is_chosen(laboratory, explorer):
-    upload(explorer, "mine.png", Path(laboratory.data.table.image[1]).read_bytes())
+    upload(explorer, "mine.png", Path(laboratory.catalog.table.image[1]).read_bytes())
     assert shown(explorer).startswith(f"mine.png. {KLD}: ")
-    assert "Dice" not in shown(explorer)  # nobody has drawn its truth
-    explorer.image.value = laboratory.data.table.name[2]
-    assert shown(explorer).startswith(f"{laboratory.data.table.name[2]}. {KLD}: ")
+    assert "Dice" not in shown(explorer)  # it has no mask
+    explorer.image.value = laboratory.catalog.table.name[2]
+    assert shown(explorer).startswith(f"{laboratory.catalog.table.name[2]}. {KLD}: ")
 
 
-def test_a_file_that_is_no_image_is_told_and_changes_nothing(explorer):
+def test_a_file_that_is_no_image_is_refused_and_changes_nothing(explorer):
     before = explorer.shown.value
     upload(explorer, "<notes>.txt", b"no image")
     assert explorer.message.value == "&lt;notes&gt;.txt: not a readable image; give a PNG or JPEG"
     assert explorer.shown.value == before
 
 
-def test_attempts_stay_beside_each_other(trainer):
+def test_attempts_stay_in_the_figure(trainer):
     for value in ("0.001", "0.02"):
         trainer.value.value = value
         asyncio.run(trainer.train(trainer.config))
@@ -143,7 +146,7 @@ def test_each_parameter_offers_its_choices_and_its_default(trainer):
         ("learning_rate", "[0", "learning_rate: got &#x27;[0&#x27;, which is not YAML"),
     ],
 )
-def test_an_impossible_value_is_told_and_nothing_is_trained(trainer, parameter, value, message):
+def test_an_impossible_value_is_refused_and_nothing_is_trained(trainer, parameter, value, message):
     trainer.parameter.value = parameter
     trainer.value.value = value
     trainer.start.click()

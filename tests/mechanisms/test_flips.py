@@ -4,8 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from busi import results
+from busi.dataset import preprocessing
 from busi.mechanisms import flips
-from busi.model import preprocessing
+from busi.results import NotMeasured
+from busi.study import find_group
 
 
 def mask(columns: range, width: int = 10) -> np.ndarray:
@@ -17,13 +20,13 @@ def mask(columns: range, width: int = 10) -> np.ndarray:
 
 def test_the_noise_of_a_flipped_mask_by_hand():
     # Columns 1 to 3 become 6 to 8: six of ten pixels wrong, none of the lesion kept; centre 2.5 of 10.
-    assert flips.noise(mask(range(1, 4))) == pytest.approx({"wrong": 0.6, "missed": 1.0, "offset": 0.5})
+    assert flips.measure_noise(mask(range(1, 4))) == pytest.approx({"wrong": 0.6, "missed": 1.0, "offset": 0.5})
     # Columns 3 to 5 become 4 to 6: pixels 3 and 6 wrong, one of three missed; centre 4.5 of 10.
-    assert flips.noise(mask(range(3, 6))) == pytest.approx({"wrong": 0.2, "missed": 1 / 3, "offset": 0.1})
+    assert flips.measure_noise(mask(range(3, 6))) == pytest.approx({"wrong": 0.2, "missed": 1 / 3, "offset": 0.1})
 
 
 def test_a_symmetric_mask_makes_no_noise():
-    assert flips.noise(mask(range(4, 6))) == {"wrong": 0.0, "missed": 0.0, "offset": 0.0}
+    assert flips.measure_noise(mask(range(4, 6))) == {"wrong": 0.0, "missed": 0.0, "offset": 0.0}
 
 
 def test_half_of_the_noise_is_what_the_preprocessing_makes_while_training():
@@ -34,7 +37,7 @@ def test_half_of_the_noise_is_what_the_preprocessing_makes_while_training():
     moved, kept = preprocessing.augment(images, targets, "augment-image", seed=0)
     seen = moved[..., 0] > moved.mean(axis=(1, 2, 3))[:, None, None]
     wrong = (seen != (kept[..., 0] > 0.5)).mean()
-    assert wrong == pytest.approx(flips.noise(inside > 0)["wrong"] / 2, abs=0.015)
+    assert wrong == pytest.approx(flips.measure_noise(inside > 0)["wrong"] / 2, abs=0.015)
     moved, along = preprocessing.augment(images, targets, "augment", seed=0)
     seen = moved[..., 0] > moved.mean(axis=(1, 2, 3))[:, None, None]
     assert (seen == (along[..., 0] > 0.5)).all()
@@ -46,21 +49,50 @@ def rows() -> pd.DataFrame:
 
 
 def test_the_table_halves_the_noise_and_orders_the_positions():
-    found = flips.table(rows()).set_index("position")
-    assert list(found.index) == [*flips.BANDS, "all"]
-    assert found.n_images.tolist() == [2] * 5 + [10]
-    assert found.missed.tolist() == pytest.approx([0.05, 0.25, 0.45, 0.65, 0.85, 0.45])
-    assert found.expected["all"] == pytest.approx(0.045)
+    table = flips.tabulate(rows()).set_index("position")
+    assert list(table.index) == [*flips.BANDS, "all"]
+    assert table.n_images.tolist() == [2] * 5 + [10]
+    assert table.missed.tolist() == pytest.approx([0.05, 0.25, 0.45, 0.65, 0.85, 0.45])
+    assert table.expected["all"] == pytest.approx(0.045)
 
 
-def test_the_conclusion_compares_the_two_trainings(make_heldout):
-    table = flips.table(rows())
-    text = flips.conclusion(table, {"image and mask": [], "image alone": []})
+SCORES = {
+    "image alone": {"a": (0, 0.3), "b": (1, 0.2)},
+    "image and mask": {"b": (1, 0.6), "a": (0, 0.7)},
+}
+
+
+def test_the_conclusion_compares_the_two_trainings_image_by_image(make_results):
+    text = flips.conclude(flips.tabulate(rows()), make_results(SCORES))
     assert "9.0% of its pixels and 45% of its lesion" in text
     assert "(5% of a lesion in the middle, 85% of one at the side), that is 4.5% of all pixels" in text
-    assert text.endswith("the two augmentations have not been run yet.")
-    runs = {
-        "image alone": [make_heldout({"a": (0, 0.3), "b": (1, 0.2)}, preprocessing="augment-image")],
-        "image and mask": [make_heldout({"b": (1, 0.6), "a": (0, 0.7)}, preprocessing="augment")],
-    }
-    assert flips.conclusion(table, runs).endswith("changes the held-out Dice by -0.400 (-0.400 to -0.400).")
+    assert text.endswith("changes the held-out Dice by -0.400 (-0.400 to -0.400).")
+
+
+def test_without_one_of_the_trainings_there_is_no_conclusion(make_results):
+    with pytest.raises(NotMeasured, match="image and mask: not trained yet"):
+        flips.conclude(flips.tabulate(rows()), make_results({"image alone": SCORES["image alone"]}))
+
+
+def test_the_section_writes_both_tables(nothing_measured, write_measured, monkeypatch, make_results):
+    write_measured("mechanisms/flips", rows())
+    monkeypatch.setattr(flips, "load_results", lambda *arguments: make_results(SCORES))
+    shown = flips.show(nothing_measured)
+    assert "45% of its lesion" in shown.conclusion
+    written = results.read_table(nothing_measured, "mechanisms_flips")
+    assert list(written) == ["position", "n_images", "offset", "wrong", "expected", "missed"]
+    assert written.expected.tolist() == pytest.approx([0.005, 0.025, 0.045, 0.065, 0.085, 0.045])
+    trained = results.read_table(nothing_measured, "mechanisms_flips_trained")
+    assert trained.dice.tolist() == pytest.approx([0.25, 0.65])
+
+
+def test_both_shares_are_drawn_by_position():
+    table = flips.tabulate(rows())
+    missed, wrong = flips.draw(table).axes[0].lines[:2]
+    assert missed.get_xydata().tolist() == table[["offset", "missed"]][:5].to_numpy().tolist()
+    assert wrong.get_ydata().tolist() == table.wrong[:5].tolist()
+
+
+def test_the_runs_are_those_of_the_family_data(laptop):
+    family = find_group(laptop, "heldout/data").configs
+    assert all(run in family for run in find_group(laptop, "mechanisms/flips").configs)

@@ -1,15 +1,16 @@
 """Equal losses have equal gradients and stay together; another loss does not."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from busi import results
 from busi.config import RunConfig
 from busi.dataset.arrays import Arrays, two_channels
 from busi.mechanisms import identity
-from busi.runs import Run
+from busi.results import NotMeasured, Results
 
 CONFIG = RunConfig(image_size=16, base_filters=2, padding="same", second_channel="complement")
 
@@ -20,7 +21,8 @@ def arrays() -> Arrays:
     lesions = np.zeros((6, 16, 16), np.float32)
     lesions[:, 4:10, 3:9] = 1
     images = draw.normal(size=(6, 16, 16, 1)).astype(np.float32)
-    return Arrays(images, two_channels(lesions, "complement"))
+    names = np.array([f"image {n}" for n in range(6)])
+    return Arrays(names, images, two_channels(lesions, "complement"))
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +57,8 @@ def test_the_double_precision_is_one_throughout(arrays):
     # A single layer or loss in float32 would round every step to 1e-7 of itself.
     import keras
 
-    with identity.precise("float64"):
-        model = identity._compiled(CONFIG, "float64", eager=True)
+    with identity.set_precision("float64"):
+        model = identity._compile_network(CONFIG, "float64", eager=True)
         predicted = model(arrays.images.astype(np.float64))
         loss = model.loss(arrays.targets.astype(np.float64), predicted)
     assert {str(weight.dtype) for weight in model.weights} == {"float64"}
@@ -82,13 +84,18 @@ def test_distance_is_a_share_of_the_way():
     assert identity.distance(a, b, start) == pytest.approx(1 / 5)
 
 
-def rows(**distances) -> pd.DataFrame:
-    parts = [
-        {"precision": precision, "targets": "one-hot", "loss": loss, "step": 2**n, "distance": distance}
-        for (loss, precision), values in distances["of"].items()
-        for n, distance in enumerate(values)
-    ]
-    return pd.DataFrame(parts)
+def test_two_trajectories_are_compared_step_by_step():
+    start, a, b = np.zeros(2), np.array([3.0, 4.0]), np.array([3.0, 3.0])
+    table = identity.compare_ways({0: (start, np.nan), 1: (a, 0.5)}, {0: (start, np.nan), 1: (b, 0.25)})
+    assert table.to_dict("records") == [{"step": 1, "distance": pytest.approx(0.2), "value": 0.25, "reference": 0.5}]
+
+
+def test_targets_are_hard_and_one_hot_or_as_published():
+    targets = two_channels(np.float32([[1, 0.6, 0.4, 0]]), "complement")
+    one_hot = identity.make_targets(targets, "one-hot")
+    assert one_hot[0].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    mirrored = identity.make_targets(targets, "soft, mirrored")
+    assert mirrored[..., 1].ravel() == pytest.approx([0, 1.6, 1.4, 1])
 
 
 DISTANCES = {
@@ -98,35 +105,67 @@ DISTANCES = {
 }
 
 
+def rows() -> pd.DataFrame:
+    """Return the rows of `DISTANCES`, steps out of order."""
+    parts = []
+    for (loss, precision), distances in DISTANCES.items():
+        head = {"precision": precision, "targets": "one-hot", "loss": loss}
+        parts += [head | {"step": 2**n, "distance": distance} for n, distance in enumerate(distances)]
+    return pd.DataFrame(parts[::-1])
+
+
 def test_two_are_together_until_they_first_part():
-    found = identity.table(rows(of=DISTANCES)).set_index(["loss", "precision"])
-    assert found.together.to_dict() == {
+    table = identity.tabulate(rows()).set_index(["loss", "precision"])
+    assert table.together.to_dict() == {
         (identity.KLD, "float64"): 4,
         (identity.KLD, "float32"): 1,
         ("BCE of logits", "float32"): 0,
     }
-    assert found.steps.tolist() == [4, 4, 4]
+    assert table.steps.tolist() == [4, 4, 4]
+    assert table["first"][(identity.KLD, "float32")] == 1e-6
 
 
-def make(tmp_path, seed: int, loss: float, accuracy: float) -> Run:
-    config = CONFIG.model_copy(update={"seed": seed, "epochs": 12})
-    folder = tmp_path / str(seed)
-    folder.mkdir()
-    metrics = {"training": {"loss": loss, "accuracy": accuracy}}
-    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    return Run(folder, config)
+@pytest.fixture
+def trained() -> Results:
+    """Three seeds of KLD and one of BCE."""
+    runs = pd.DataFrame(
+        {
+            "variant": [identity.KLD] * 3 + [identity.BCE],
+            "seed": [0, 1, 2, 0],
+            "planned_epochs": 12,
+            "training_loss": [0.2, 0.25, 0.21, 0.2],
+            "training_accuracy": [0.93, 0.92, 0.95, 0.93],
+        }
+    )
+    nothing = pd.DataFrame()
+    return Results(runs, nothing, nothing, nothing)
 
 
-def test_the_conclusion_sets_a_seed_s_spread_beside_the_published_gap(tmp_path):
-    table, gap = identity.table(rows(of=DISTANCES)), {"loss": 0.078, "accuracy": 0.0346}
-    runs = {
-        identity.KLD: [make(tmp_path, 0, 0.2, 0.93), make(tmp_path, 1, 0.25, 0.92), make(tmp_path, 2, 0.21, 0.95)],
-        identity.BCE: [make(tmp_path, 3, 0.2, 0.93)],
-    }
-    text = identity.conclusion(table, runs, gap)
+def test_the_conclusion_compares_the_spread_over_seeds_with_the_published_gap(trained):
+    seeds = identity.tabulate_seeds(trained)
+    assert list(seeds) == ["loss", "seed", "epochs", "end_loss", "accuracy"]
+    assert seeds.end_loss.tolist() == [0.2, 0.25, 0.21, 0.2]
+    text = identity.conclude(identity.tabulate(rows()), seeds)
     assert "stay together for 4 of 4 steps in float64 and 1 in float32" in text
     assert "its first step differs by 50%" in text
     assert "moves the training loss by up to 0.0500 and the accuracy by 0.0300 after 12 epochs" in text
     assert text.endswith("against Table 3's gaps of 0.0780 and 0.0346.")
-    assert identity.conclusion(table, {identity.KLD: []}, gap).endswith("several seeds have not been run yet.")
-    assert identity.seeds(runs).end_loss.tolist() == [0.2, 0.25, 0.21, 0.2]
+
+
+def test_one_seed_of_each_loss_is_not_enough(trained):
+    with pytest.raises(NotMeasured, match="seeds"):
+        identity.tabulate_seeds(replace(trained, runs=trained.runs[2:]))
+
+
+def test_the_section_writes_both_tables(nothing_measured, write_measured, trained, monkeypatch):
+    write_measured("mechanisms/identity", rows())
+    monkeypatch.setattr(identity, "load_results", lambda *arguments: trained)
+    shown = identity.show(nothing_measured)
+    assert "32 pixels, 2 filters, batches of 4" in shown.figure.data
+    assert results.read_table(nothing_measured, "mechanisms_identity").together.tolist() == [0, 1, 4]
+    assert len(results.read_table(nothing_measured, "mechanisms_identity_seeds")) == 4
+
+
+def test_each_trajectory_is_drawn_by_step():
+    line = identity.draw(rows()).axes[0].lines[0]
+    assert line.get_xydata().tolist() == [[1, 0.5], [2, 0.6], [4, 0.9]]

@@ -6,37 +6,38 @@ import pytest
 
 from busi.config import RunConfig
 from busi.mechanisms import misalignment
+from busi.results import NotMeasured
 
 
 def test_a_lesion_beside_the_middle_is_in_the_target_but_not_in_what_the_output_sees():
     # 236 pixels, of which the output sees 92 to 144; each output pixel of the squeezed target stands for 236 / 52.
     inside = np.zeros((236, 236), bool)
     inside[:59, :59] = True  # a quarter of the side: 13 of 52 pixels once squeezed
-    squeezed, aligned, whole = misalignment.targets(inside, RunConfig(image_size=236))
+    squeezed, aligned, whole = misalignment.make_targets(inside, RunConfig(image_size=236))
     assert squeezed.shape == aligned.shape == (52, 52)
     assert squeezed.sum() == 13 * 13
     assert aligned.sum() == 0
     assert whole.sum() == 59 * 59
-    found = misalignment.overlap(squeezed, aligned)
-    assert found == pytest.approx({"dice": 0, "accuracy": 1 - 169 / 2704, "background": 1 - 169 / 2704})
+    scores = misalignment.compare_targets(squeezed, aligned)
+    assert scores == pytest.approx({"dice": 0, "accuracy": 1 - 169 / 2704, "background": 1 - 169 / 2704})
 
 
 def test_a_perfect_segmenter_scores_worse_than_the_background_on_a_lesion_that_fills_the_output():
     # 40 % of the side, centred: 94 pixels, more than the 52 that the output sees; squeezed, 21 of 52 at most.
     inside = np.zeros((236, 236), bool)
     inside[71:165, 71:165] = True
-    squeezed, aligned, _ = misalignment.targets(inside, RunConfig(image_size=236))
+    squeezed, aligned, _ = misalignment.make_targets(inside, RunConfig(image_size=236))
     assert aligned.all()
-    found = misalignment.overlap(squeezed, aligned)
+    scores = misalignment.compare_targets(squeezed, aligned)
     share = squeezed.mean()
     assert share == pytest.approx((94 / 236) ** 2, abs=0.02)
-    assert found == pytest.approx({"dice": 2 * share / (share + 1), "accuracy": share, "background": 1 - share})
+    assert scores == pytest.approx({"dice": 2 * share / (share + 1), "accuracy": share, "background": 1 - share})
 
 
-def test_overlap_by_hand():
+def test_the_scores_by_hand():
     squeezed = np.array([[True, True], [False, False]])
     aligned = np.array([[True, False], [True, False]])
-    assert misalignment.overlap(squeezed, aligned) == {"dice": 0.5, "accuracy": 0.5, "background": 0.5}
+    assert misalignment.compare_targets(squeezed, aligned) == {"dice": 0.5, "accuracy": 0.5, "background": 0.5}
 
 
 def rows() -> pd.DataFrame:
@@ -54,22 +55,40 @@ def rows() -> pd.DataFrame:
 
 
 def test_the_table_has_the_means_by_class():
-    found = misalignment.table(rows()).set_index("images")
-    assert list(found.index) == ["all", "benign", "malignant"]
-    assert found.loc["all", ["n_images", "dice", "accuracy", "background", "outside"]].tolist() == pytest.approx(
+    table = misalignment.tabulate(rows()).set_index("images")
+    assert list(table.index) == ["all", "benign", "malignant"]
+    assert table.loc["all", ["n_images", "dice", "accuracy", "background", "outside"]].tolist() == pytest.approx(
         [3, 0.2, 0.8, 0.9, 0.7]
     )
-    assert found.unseen.tolist() == pytest.approx([1 / 3, 1 / 2, 0])
+    assert table.unseen.tolist() == pytest.approx([1 / 3, 1 / 2, 0])
 
 
-def test_the_conclusion_says_which_of_the_two_is_worse_and_what_training_makes_of_it(make_heldout):
-    table = misalignment.table(rows())
-    assert "reach accuracy 0.8000 under the published target, worse than 0.9000" in misalignment.conclusion(table, {})
-    better = table.assign(accuracy=0.97)
-    assert "accuracy 0.9700 under the published target, better than 0.9000" in misalignment.conclusion(better, {})
-    assert misalignment.conclusion(table, {"aligned": []}).endswith("has not been trained yet.")
-    runs = {
-        "squeezed": [make_heldout({"a": (0, 0.1), "b": (1, 0.3)}, target="squeezed")],
-        "aligned": [make_heldout({"a": (0, 0.5), "b": (1, 0.7)})],
-    }
-    assert "the held-out Dice changes by +0.400 (+0.400 to +0.400)" in misalignment.conclusion(table, runs)
+SCORES = {"squeezed": {"a": (0, 0.1), "b": (1, 0.3)}, "aligned": {"a": (0, 0.5), "b": (1, 0.7)}}
+
+
+def test_an_empty_target_has_no_dice_and_counts_in_everything_else():
+    empty = np.zeros((2, 2), bool)
+    assert np.isnan(misalignment.compare_targets(empty, ~empty)["dice"])
+    images = pd.concat([rows(), rows()[:1].assign(name="d", dice=np.nan, accuracy=0.4)])
+    table = misalignment.tabulate(images).set_index("images")
+    assert table.loc["all", ["n_images", "dice", "accuracy"]].tolist() == pytest.approx([4, 0.2, 0.7])
+
+
+def test_the_conclusion_says_which_of_the_two_is_worse_and_what_training_makes_of_it(make_results):
+    table = misalignment.tabulate(rows())
+    text = misalignment.conclude(table, make_results(SCORES))
+    assert "reach accuracy 0.8000 under the published target, worse than 0.9000" in text
+    assert text.endswith(
+        "(64 pixels, 2 filters, at most 7 epochs), the held-out Dice changes by +0.400 (+0.400 to +0.400)."
+    )
+    better = misalignment.conclude(table.assign(accuracy=0.97), make_results(SCORES))
+    assert "accuracy 0.9700 under the published target, better than 0.9000" in better
+    with pytest.raises(NotMeasured, match="squeezed: not trained yet"):
+        misalignment.conclude(table, make_results({"aligned": SCORES["aligned"]}))
+
+
+def test_bars_show_the_segmenter_and_the_background():
+    table = pd.DataFrame({"images": ["all", "benign"], "accuracy": [0.8, 0.86], "background": [0.907, 0.93]})
+    segmenter, background = misalignment.draw(table).axes[0].containers
+    assert [bar.get_height() for bar in segmenter] == [0.8, 0.86]
+    assert [bar.get_height() for bar in background] == [0.907, 0.93]

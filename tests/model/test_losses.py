@@ -1,4 +1,4 @@
-"""The losses: numbers worked by hand, independent implementations, and what a softmax makes of them."""
+"""Losses against numbers worked by hand and independent implementations, alone and behind a softmax."""
 
 import keras
 import numpy as np
@@ -21,8 +21,8 @@ CROSS_ENTROPY = keras.losses.CategoricalCrossentropy()
 
 
 def value(name, targets, probabilities):
-    """The loss of probabilities that no softmax layer has made."""
-    loss = losses.get(CONFIGS[name])
+    """Return a loss of probabilities that do not come from a softmax layer."""
+    loss = losses.make_loss(CONFIGS[name])
     return float(loss(np.asarray(targets, "float32"), np.asarray(probabilities, "float32")))
 
 
@@ -33,7 +33,7 @@ def one_hot(lesion):
 
 @pytest.fixture
 def pixels():
-    """One-hot targets and probabilities (2, 6, 6, 2), float64."""
+    """Return one-hot targets and probabilities, float64 (2, 6, 6, 2)."""
     draw = np.random.default_rng(0)
     lesion = draw.uniform(0.02, 0.98, (2, 6, 6))
     return one_hot(draw.random((2, 6, 6)) < 0.3), np.stack([lesion, 1 - lesion], axis=-1)
@@ -122,9 +122,9 @@ def test_dice_is_taken_over_the_whole_batch_and_both_channels(pixels):
 
 
 def test_dice_of_one_hot_pixels_is_the_mean_absolute_error(pixels):
-    """Over both channels target and prediction each sum to the number of pixels: what Dice divides by is fixed.
+    """Over both channels, target and prediction each sum to the number of pixels: the denominator is fixed.
 
-    So nothing weighs a small lesion up, as Dice of the lesion channel alone would.
+    So nothing gives a small lesion more weight, as Dice over the lesion channel alone would.
     """
     targets, probabilities = pixels
     assert value("dice", targets, probabilities) == pytest.approx(np.abs(targets - probabilities).mean(), rel=1e-5)
@@ -151,12 +151,12 @@ def test_missing_every_lesion_costs_dice_of_the_lesion_all_and_dice_of_both_chan
 # Behind a softmax
 
 needs_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="what Keras on TensorFlow does, seen through its tape"
+    keras.backend.backend() != "tensorflow", reason="gradients are read from TensorFlow's tape"
 )
 
 
 def behind_softmax(loss, targets, logits):
-    """The loss and its gradient with respect to ``logits`` (..., 2), behind Keras' softmax as in the network."""
+    """Return a loss behind Keras' softmax, as in the network, and its gradient with respect to ``logits`` (..., 2)."""
     import tensorflow as tf
 
     logits = tf.constant(logits, "float32")
@@ -168,28 +168,28 @@ def behind_softmax(loss, targets, logits):
 
 @pytest.fixture
 def logits():
-    """One-hot targets and logits (1, 8, 8, 2), float64."""
+    """Return one-hot targets and logits, float64 (1, 8, 8, 2)."""
     draw = np.random.default_rng(5)
     return one_hot(draw.random((1, 8, 8)) < 0.3), draw.normal(0, 2, (1, 8, 8, 2))
 
 
 @needs_tensorflow
-@pytest.mark.parametrize("loss", [losses.get(CONFIGS["bce"]), losses.get(CONFIGS["kld"]), CROSS_ENTROPY])
+@pytest.mark.parametrize("loss", [losses.make_loss(CONFIGS["bce"]), losses.make_loss(CONFIGS["kld"]), CROSS_ENTROPY])
 def test_bce_kld_and_cross_entropy_are_one_function_of_one_hot_pixels(logits, loss):
     """The log loss, whose gradient is softmax minus target; the mean is over 64 pixels."""
     targets, z = logits
     softmax = np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
-    found, gradient = behind_softmax(loss, targets, z)
-    assert found == pytest.approx(log_loss(targets[..., 0].ravel(), softmax[..., 0].ravel()), abs=3e-6)
-    np.testing.assert_allclose(gradient, (softmax - targets) / 64, rtol=0, atol=1e-7)
+    total, gradient = behind_softmax(loss, targets, z)
+    assert total == pytest.approx(log_loss(targets[..., 0].ravel(), softmax[..., 0].ravel()), abs=3e-6)
+    np.testing.assert_allclose(gradient, (softmax - targets) / 64, rtol=0, atol=2e-7)
 
 
 @needs_tensorflow
 def test_the_published_bce_is_that_of_two_sigmoids(logits):
-    """Each logit through its own: the gradient is half of sigmoid minus target, and one channel ignores the other."""
+    """Each logit has a sigmoid of its own: the gradient is half of sigmoid minus target, channel by channel."""
     targets, z = logits
-    found, gradient = behind_softmax(losses.get(CONFIGS["bce of logits"]), targets, z)
-    assert found == pytest.approx(log_loss(targets.ravel(), expit(z).ravel()), rel=1e-5)
+    total, gradient = behind_softmax(losses.make_loss(CONFIGS["bce of logits"]), targets, z)
+    assert total == pytest.approx(log_loss(targets.ravel(), expit(z).ravel()), rel=1e-5)
     np.testing.assert_allclose(gradient, (expit(z) - targets) / 128, rtol=0, atol=1e-7)
 
 
@@ -206,16 +206,16 @@ def test_the_published_bce_is_that_of_two_sigmoids(logits):
     ],
 )
 def test_a_soft_mirror_pixel_pulls_each_loss_elsewhere(name, by_hand):
-    _, gradient = behind_softmax(losses.get(CONFIGS[name]), [[[[0.25, 1.25]]]], [[[[np.log(0.2), np.log(0.8)]]]])
+    _, gradient = behind_softmax(losses.make_loss(CONFIGS[name]), [[[[0.25, 1.25]]]], [[[[np.log(0.2), np.log(0.8)]]]])
     np.testing.assert_allclose(gradient.ravel(), by_hand, rtol=0, atol=1e-6)
 
 
 @needs_tensorflow
 def test_dice_of_the_lesion_and_bce_pull_with_the_sum_of_their_gradients(logits):
-    """Whatever the softmax hands on: the bce in it is that of the probabilities."""
+    """The cross-entropy in the sum is that of the probabilities, not of the logits."""
     targets, z = logits
     names = ("lesion-dice+bce", "lesion-dice", "bce")
-    both, dice, bce = (behind_softmax(losses.get(CONFIGS[name]), targets, z)[1] for name in names)
+    both, dice, bce = (behind_softmax(losses.make_loss(CONFIGS[name]), targets, z)[1] for name in names)
     np.testing.assert_allclose(both, dice + bce, rtol=2e-5, atol=2e-7)
 
 
@@ -228,7 +228,7 @@ def test_dice_of_the_lesion_and_bce_pull_with_the_sum_of_their_gradients(logits)
     ],
 )
 def test_a_network_is_trained_on_its_loss(name, precision):
-    """In Keras' own step, on a graph. Features are zero, so that the logits are the biases -2 and 0.5."""
+    """Keras' training step returns the loss. All features are zero, so the logits are the biases -2 and 0.5."""
     model = unet.build(32, 2, precision=precision, padding="same")
     model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
     model.get_layer("probability").bias.assign([-2.0, 0.5])
@@ -242,15 +242,15 @@ def test_a_network_is_trained_on_its_loss(name, precision):
         "kld": rel_entr(targets, softmax).sum(axis=-1).mean(),
         "dice": 1 - 2 * (targets * softmax).sum() / (targets.sum() + softmax.sum()),
     }
-    lesion, found = targets[..., 0], softmax[..., 0]
-    expected["lesion-dice"] = 1 - 2 * (lesion * found).sum() / (lesion.sum() + found.sum())
+    y, p = targets[..., 0], softmax[..., 0]
+    expected["lesion-dice"] = 1 - 2 * (y * p).sum() / (y.sum() + p.sum())
     expected["lesion-dice+bce"] = expected["lesion-dice"] + expected["bce"]
-    model.compile("sgd", losses.get(CONFIGS[name]), jit_compile=False)
+    model.compile("sgd", losses.make_loss(CONFIGS[name]), jit_compile=False)
     assert model.train_on_batch(image, targets) == pytest.approx(expected[name], abs=3e-6)
 
 
 def test_the_published_bce_is_refused_on_a_backend_that_computes_another(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    assert isinstance(losses.get(CONFIGS["bce"]), losses.ProbabilityCrossentropy)
+    assert isinstance(losses.make_loss(CONFIGS["bce"]), losses.ProbabilityCrossentropy)
     with pytest.raises(StudyError, match=r"^bce: got 'logits' with the Keras backend 'jax'; .* bce: probabilities$"):
-        losses.get(CONFIGS["bce of logits"])
+        losses.make_loss(CONFIGS["bce of logits"])

@@ -1,4 +1,4 @@
-"""The metrics, against scikit-learn and numbers worked by hand."""
+"""Training metrics against scikit-learn and numbers worked by hand."""
 
 import numpy as np
 import pytest
@@ -8,33 +8,33 @@ from busi.model import metrics
 
 
 def scores(*batches):
-    """Name -> value after batches of (targets, probabilities)."""
-    found = {}
-    for metric in metrics.published():
+    """Return name -> value after batches of (targets, probabilities)."""
+    values = {}
+    for metric in metrics.published_metrics():
         for targets, probabilities in batches:
             metric.update_state(np.asarray(targets, "float32"), np.asarray(probabilities, "float32"))
-        found[metric.name] = float(metric.result())
-    return found
+        values[metric.name] = float(metric.result())
+    return values
 
 
 def both(lesion):
-    """Lesion and its complement as two channels, (..., 2)."""
+    """Return lesion and its complement as two channels, (..., 2)."""
     lesion = np.asarray(lesion, "float32")
     return np.stack([lesion, 1 - lesion], axis=-1)
 
 
 def constant(pixels, probability=0.1):
-    """A predictor that never looks at the image."""
+    """Return the same probabilities for every pixel."""
     return both(np.full((1, 1, pixels), probability))
 
 
 def test_names_are_those_of_the_history():
-    assert [metric.name for metric in metrics.published()] == ["accuracy", "auc", "lesion_share"]
+    assert [metric.name for metric in metrics.published_metrics()] == ["accuracy", "auc", "lesion_share"]
 
 
 @pytest.fixture(scope="module")
 def pixels():
-    """A skilful predictor of 20,000 pixels in two images: lesion and probability of lesion, (2, 100, 100)."""
+    """Return the truth of 20,000 pixels and a skilful prediction of it, both (2, 100, 100)."""
     draw = np.random.default_rng(0)
     lesion = draw.random((2, 100, 100)) < 0.1
     logit = draw.normal(np.where(lesion, 0.5, -2.5), 1.5)
@@ -57,12 +57,12 @@ def test_auc_is_scikit_learns_up_to_half_of_the_pairs_in_one_class(pixels):
     positive, negative = (np.bincount(classes[targets == y], minlength=200) / (targets == y).sum() for y in (1, 0))
     bound = (positive * negative).sum() / 2
     assert bound < 0.005
-    found = scores((both(lesion), both(probability)))["auc"]
-    assert abs(found - roc_auc_score(targets, probabilities)) <= bound
+    auc = scores((both(lesion), both(probability)))["auc"]
+    assert abs(auc - roc_auc_score(targets, probabilities)) <= bound
 
 
 def test_auc_pools_both_channels(pixels):
-    """Pooled, it also credits telling common background from rare lesion: 0.9 without any skill."""
+    """Pooling also rewards telling common background from rare lesion: 0.9 without any skill."""
     lesion, probability = pixels
     alone = roc_auc_score(lesion.ravel(), probability.ravel())
     assert alone == pytest.approx(0.92, abs=0.01)
@@ -99,18 +99,18 @@ def test_accuracy_of_a_constant_is_the_share_of_background():
 
 
 def test_lesion_share_counts_pixels_predicted_lesion():
-    """Targets are all background, and not looked at."""
-    found = scores((both(np.zeros((1, 1, 5))), both([[[0.9, 0.51, 0.49, 0.1, 0.6]]])))
-    assert found["lesion_share"] == pytest.approx(0.6)
+    """The targets, here all background, do not matter."""
+    values = scores((both(np.zeros((1, 1, 5))), both([[[0.9, 0.51, 0.49, 0.1, 0.6]]])))
+    assert values["lesion_share"] == pytest.approx(0.6)
     assert scores((both([[[1, 1]]]), constant(2)))["lesion_share"] == 0
 
 
 def test_a_tie_is_no_lesion_for_the_share_and_one_for_accuracy():
-    found = scores((both([[[1, 0]]]), both([[[0.5, 0.5]]])))
-    assert (found["lesion_share"], found["accuracy"]) == (0, 0.5)
+    values = scores((both([[[1, 0]]]), both([[[0.5, 0.5]]])))
+    assert (values["lesion_share"], values["accuracy"]) == (0, 0.5)
 
 
 def test_batches_count_by_their_images():
     """One image right and lesion, then three wrong and background: 1 of 4, not the mean of 1 and 0."""
-    found = scores((both([[[1]]]), both([[[0.9]]])), (both([[[1]]] * 3), both([[[0.1]]] * 3)))
-    assert (found["accuracy"], found["lesion_share"]) == (0.25, 0.25)
+    values = scores((both([[[1]]]), both([[[0.9]]])), (both([[[1]]] * 3), both([[[0.1]]] * 3)))
+    assert (values["accuracy"], values["lesion_share"]) == (0.25, 0.25)

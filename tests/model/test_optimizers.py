@@ -1,4 +1,4 @@
-"""The optimizers' steps, worked by hand on a scalar."""
+"""Steps of the optimizers, worked by hand on one number."""
 
 import keras
 import numpy as np
@@ -12,8 +12,8 @@ ADAM = {"optimizer": "adam", "momentum": 0.0}
 
 
 def path(run, gradients, start=1.0):
-    """A scalar's values after each gradient."""
-    optimizer, weight = optimizers.get(run), keras.Variable(start)
+    """Return the values of one weight after each gradient."""
+    optimizer, weight = optimizers.make_optimizer(run), keras.Variable(start)
     values = []
     for gradient in gradients:
         optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
@@ -22,7 +22,7 @@ def path(run, gradients, start=1.0):
 
 
 def rate(run, step):
-    optimizer = optimizers.get(run)
+    optimizer = optimizers.make_optimizer(run)
     optimizer.iterations.assign(step)
     return float(optimizer.learning_rate)
 
@@ -52,9 +52,9 @@ def test_adams_second_step_by_hand():
 @pytest.mark.parametrize("settings", [{"momentum": 0.0}, ADAM])
 def test_the_decaying_rate_loses_four_per_cent_every_thousand_steps_continuously(settings):
     run = RunConfig(schedule="exponential", **settings)
-    found = [rate(run, step) for step in (0, 500, 1000, 2000, 48_525)]
+    rates = [rate(run, step) for step in (0, 500, 1000, 2000, 48_525)]
     # The last is that of 75 epochs of 647 images: 0.01 * 0.96 ** 48.525.
-    assert found == pytest.approx([0.01, 0.00979796, 0.0096, 0.009216, 0.00137947], rel=1e-5)
+    assert rates == pytest.approx([0.01, 0.00979796, 0.0096, 0.009216, 0.00137947], rel=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{}, ADAM])
@@ -70,15 +70,16 @@ def test_the_rate_decays_by_steps_of_the_optimizer():
 
 
 def test_the_rows_of_table_2_are_the_public_notebooks():
-    study = config.family("optimization", "paper")
-    found = {label: optimizers.get(runs[0]) for label, runs in study.configs().items()}
-    assert [type(optimizer).__name__ for optimizer in found.values()] == ["SGD", "Adam", "SGD", "Adam"]
-    assert found["SGD + fixed LR"].momentum == 0.9
-    assert found["SGD + decaying LR"].momentum == 0
-    decaying = [label for label, runs in study.configs().items() if rate(runs[0], 1000) != rate(runs[0], 0)]
+    paper = config.read_profile("paper")
+    runs = config.read_family("optimization", paper).configs("published")
+    made = {variant: optimizers.make_optimizer(configs[0]) for variant, configs in runs.items()}
+    assert [type(optimizer).__name__ for optimizer in made.values()] == ["SGD", "Adam", "SGD", "Adam"]
+    assert made["SGD + fixed LR"].momentum == 0.9
+    assert made["SGD + decaying LR"].momentum == 0
+    decaying = [variant for variant, configs in runs.items() if rate(configs[0], 1000) != rate(configs[0], 0)]
     assert decaying == ["SGD + decaying LR", "Adam + decaying LR"]
 
 
 def test_adam_has_keras_defaults():
-    adam = optimizers.get(RunConfig(**ADAM))
+    adam = optimizers.make_optimizer(RunConfig(**ADAM))
     assert (adam.beta_1, adam.beta_2, adam.epsilon, adam.amsgrad) == (0.9, 0.999, 1e-7, False)

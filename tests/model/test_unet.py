@@ -1,4 +1,4 @@
-"""The network, published and padded: shapes written out by hand, wiring by weights that let one path through."""
+"""Network, published and padded: shapes written out by hand; wiring tested with weights that open one path only."""
 
 import keras
 import numpy as np
@@ -246,7 +246,7 @@ def test_gradients_of_all_biases_in_bfloat16_are_near_those_in_float32(padding):
 
 
 def let_through(model, level):
-    """Weights that copy the image down to ``level``, take that level's maximum, and copy it up again.
+    """Set weights that copy the image down to ``level``, take that level's maximum, and copy it up again.
 
     Every convolution on the path copies its centre, every transposed convolution repeats its pixel; all else is zero.
     Where the path turns it is the skip, channel 0 of the concatenation; above, it comes from below and stands behind
@@ -285,7 +285,7 @@ def test_crops_are_centred_skips_come_first_and_upsampling_repeats(level):
     model = unet.build(300, 2)
     let_through(model, level)
     image = np.random.default_rng(level).uniform(0, 3, (300, 300)).astype("float32")
-    found = keras.ops.convert_to_numpy(model(image[None, :, :, None]))[0, :, :, 0]
+    output = keras.ops.convert_to_numpy(model(image[None, :, :, None]))[0, :, :, 0]
 
     side, begin = 2**level, 2 ** (level + 1) - 2
     squares = image[begin:, begin:]
@@ -293,7 +293,7 @@ def test_crops_are_centred_skips_come_first_and_upsampling_repeats(level):
     maxima = squares.reshape(len(squares) // side, side, -1, side).max(axis=(1, 3))
     at = (np.arange(116) + 92 - begin) // side
     # The other channel's logit is zero, so the softmax is a sigmoid.
-    np.testing.assert_allclose(found, 1 / (1 + np.exp(-maxima[np.ix_(at, at)])), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(output, 1 / (1 + np.exp(-maxima[np.ix_(at, at)])), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", ["first", "all"])
@@ -303,10 +303,10 @@ def test_a_padded_output_pixel_stands_for_the_input_pixel_in_its_place(level, st
     model = unet.build(64, 2, upsampling_steps=steps, padding="same")
     let_through(model, level)
     image = np.random.default_rng(level).uniform(0, 3, (64, 64)).astype("float32")
-    found = keras.ops.convert_to_numpy(model(image[None, :, :, None]))[0, :, :, 0]
+    output = keras.ops.convert_to_numpy(model(image[None, :, :, None]))[0, :, :, 0]
     side = 2**level
     maxima = image.reshape(64 // side, side, -1, side).max(axis=(1, 3)).repeat(side, axis=0).repeat(side, axis=1)
-    np.testing.assert_allclose(found, 1 / (1 + np.exp(-maxima)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(output, 1 / (1 + np.exp(-maxima)), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -316,14 +316,14 @@ def test_upsampling_repeats_or_interpolates_pixels(upsampling, row):
     """Each pixel becomes four; interpolated, their centres lie a quarter of the way to the neighbours' either side."""
     layer = unet.build(32, 2, upsampling, padding="same").get_layer("up3")
     pixels = np.array([[1, 2], [3, 4]], "float32").reshape(1, 2, 2, 1)
-    found = keras.ops.convert_to_numpy(layer(pixels))[0, :, :, 0]
-    np.testing.assert_allclose(found, 1 + 2 * np.array(row)[:, None] + np.array(row), rtol=0, atol=1e-6)
+    output = keras.ops.convert_to_numpy(layer(pixels))[0, :, :, 0]
+    np.testing.assert_allclose(output, 1 + 2 * np.array(row)[:, None] + np.array(row), rtol=0, atol=1e-6)
 
 
 def test_an_output_pixel_sees_only_its_receptive_field():
-    """The last four rows of a 204-pixel input's output are those of its last 188 pixels alone, whose output has four.
+    """The last four rows of the output of 204 pixels see the last 188 rows of the input only.
 
-    So the first 16 rows of the input must not reach them; they do reach the first row of the output.
+    So the first 16 rows of the input must not change them. They do change the first row of the output.
     """
     keras.utils.set_random_seed(2)
     model = unet.build(204, 2)
@@ -335,8 +335,8 @@ def test_an_output_pixel_sees_only_its_receptive_field():
     assert (before[:, 0] != after[:, 0]).any()
 
 
-def test_blocks_are_the_pairs_of_convolutions():
-    assert [tuple(block.values()) for block in unet.blocks(unet.build())] == [
+def test_feature_blocks_are_the_pairs_of_convolutions():
+    assert [tuple(block.values()) for block in unet.feature_blocks(unet.build())] == [
         ("down0", 0, "down", 296, 64),
         ("down1", 1, "down", 144, 128),
         ("down2", 2, "down", 68, 256),

@@ -1,6 +1,5 @@
-"""Runs for tests of what is made of them: folders written by hand, numbers as given."""
+"""Results for tests of what is made of them: tables by hand, numbers as given."""
 
-import itertools
 import json
 
 import numpy as np
@@ -8,65 +7,103 @@ import pandas as pd
 import pytest
 
 from busi.config import RunConfig
-from busi.report.heldout import Scored
-from busi.runs import Run
+from busi.report.heldout import Answers
+from busi.results import COLUMNS, Results, join_results
+from busi.scoring.predictors import PREDICTORS
+from busi.study import Group
 
 METRICS = {"loss": 0.3, "accuracy": 0.9, "auc": 0.95, "lesion_share": 0.05}
+ENVIRONMENT = {
+    "finished": "2026-03-04",
+    "python": "3.11.7",
+    "keras": "3.15.1",
+    "backend": "jax",
+    "backend_version": "0.8.0",
+    "numpy": "2.4.6",
+    "processor": "AMD EPYC",
+    "gpus": 0,
+    "cores": 2,
+    "threads": 1,
+}
 
 
 @pytest.fixture
-def make_run(tmp_path):
-    """Writes a run of ``settings`` with the last epoch's ``training`` metrics, ``still`` ones and loss by epoch."""
+def make_run():
+    """Makes results of one published run: the last epoch's ``training`` metrics, ``still`` ones, loss by epoch."""
 
-    def make(training=None, still=None, losses=(0.5, 0.4, 0.3), **settings) -> Run:
+    def make(variant, training=None, still=None, losses=(0.5, 0.4, 0.3), environment=None, **settings) -> Results:
         config = RunConfig(**{"epochs": len(losses)} | settings)
-        folder = tmp_path / "made" / config.name / f"seed{config.seed}"
-        folder.mkdir(parents=True)
-        metrics = {"training": METRICS | (training or {}), "still": METRICS | (still or {}), "images": 2, "seconds": 90}
-        (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-        rows = [f"{epoch},{loss},0.9,0.95,0.0{epoch},1.5" for epoch, loss in enumerate(losses, start=1)]
-        text = "\n".join(["epoch,loss,accuracy,auc,lesion_share,seconds", *rows])
-        (folder / "history.csv").write_text(text + "\n", encoding="utf-8")
-        return Run(folder, config)
+        row = {"images": 2, "seconds": 90.0, "epochs": len(losses)} | ENVIRONMENT | (environment or {})
+        for reading, values in (("training", training), ("still", still)):
+            for metric, value in (METRICS | (values or {})).items():
+                row[f"{reading}_{metric}"] = value
+        numbers = range(1, len(losses) + 1)
+        epochs = pd.DataFrame({"epoch": numbers, "loss": losses, "lesion_share": [number / 100 for number in numbers]})
+        return _results(variant, config, row, epochs.assign(accuracy=0.9, auc=0.95, seconds=1.5))
 
     return make
 
 
 @pytest.fixture
-def make_heldout(tmp_path):
-    """Writes a held-out run that scored ``dice``, one a lesion image, and marked a share of these and of normal images.
+def make_heldout():
+    """Makes results of a held-out run that scored ``dice``, one a lesion image, and marked a share of all images.
 
     Images are named by fold and number, the same for every run of a fold; each is a group alone.
     """
 
-    numbers = itertools.count()
-
-    def make(dice, *, fold=0, accuracy=0.9, marked=0.1, normals=(), seconds=60, **settings) -> Run:
-        config = RunConfig(protocol="heldout", image_size=32, **{"fold": fold, "seed": fold} | settings)
-        folder = tmp_path / "made" / str(next(numbers)) / config.label
-        folder.mkdir(parents=True)
-        metrics = {"threshold": 0.5, "best_epoch": 1, "epochs": 2, "parameters": 1000, "images": 8, "seconds": seconds}
-        (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-        table = _images(dice, fold=fold, accuracy=accuracy, marked=marked, normals=normals)
-        table.to_csv(folder / "per_image.csv", index=False)
-        _pixels().to_csv(folder / "bins.csv", index=False)
-        return Run(folder, config)
+    def make(variant, dice, *, fold=0, seconds=60.0, settings=None, **scores) -> Results:
+        config = RunConfig(**{"protocol": "heldout", "image_size": 32, "fold": fold, "seed": fold} | (settings or {}))
+        row = {"threshold": 0.5, "best_epoch": 1, "epochs": 2, "parameters": 1000, "images": 8, "seconds": seconds}
+        epochs = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "seconds": 1.0})
+        images = _images(dice, fold=fold, **scores)
+        return _results(variant, config, row | ENVIRONMENT, epochs, images, _pixels())
 
     return make
 
 
 @pytest.fixture
-def make_scored():
-    """Scores like those of `make_heldout` that no run stands behind."""
+def make_answers():
+    """Makes a family's answers of held-out results; ``planned`` names the variants and their runs, if not just these.
 
-    def make(dice, **settings) -> Scored:
-        return Scored(_images(dice, **settings), _pixels())
+    ``untrained``: Dice, one a lesion image, and scores of each untrained predictor; others find nothing on four images.
+    """
+
+    def make(*parts, family="loss", planned=None, untrained=None) -> Answers:
+        results = join_results(parts)
+        if planned is None:
+            planned = {variant: results.of(variant).configs for variant in results.variants}
+        images, pixels = [], []
+        for predictor in PREDICTORS:
+            dice, scores = (untrained or {}).get(predictor, ([0.0] * 4, {}))
+            images.append(_images(dice, **scores).assign(predictor=predictor))
+            pixels.append(_pixels().assign(predictor=predictor))
+        group = Group(f"heldout/{family}", "3_loss", planned)
+        return Answers(group, results, (pd.concat(images), pd.concat(pixels)))
 
     return make
 
 
+def _results(variant, config, row, epochs, images=None, pixels=None) -> Results:
+    head = {"variant": variant, "run": config.label, "fold": config.fold, "seed": config.seed}
+    run = head | {
+        "name": config.name,
+        "key": "k",
+        "fingerprint": "f",
+        "training_version": 1,
+        "scoring_version": "s",
+        "config": json.dumps(config.model_dump()),
+        "planned_epochs": config.epochs,
+    }
+    tables = [epochs, images, pixels]
+    for position, name in enumerate(("epochs", "images", "pixels")):
+        table = tables[position]
+        empty = pd.DataFrame(columns=COLUMNS[name])
+        tables[position] = empty if table is None else pd.concat([pd.DataFrame(head, index=table.index), table], axis=1)
+    return Results(pd.DataFrame([run | row]), *tables)
+
+
 def _images(dice, *, fold=0, accuracy=0.9, marked=0.1, normals=()) -> pd.DataFrame:
-    """A table of scores as `make_heldout` writes it: benign and malignant in turn, ever larger, then the normals."""
+    """Scores of images: benign and malignant in turn, ever larger, then the normal images."""
     lesions = pd.DataFrame({"dice": np.asarray(dice, dtype=float), "accuracy": accuracy})
     lesions["image_class"] = np.resize(["benign", "malignant"], len(lesions))
     lesions["lesion_share"] = np.arange(1, len(lesions) + 1) / 100

@@ -7,8 +7,10 @@ import pytest
 from matplotlib.colors import same_color
 from matplotlib.patches import Rectangle
 
-from busi.model import unet
-from busi.report import figures, tables
+from busi import display
+from busi.published import distinct_rows, published_network
+from busi.report import figures
+from busi.results import empty_results, join_results
 
 
 @pytest.fixture(autouse=True)
@@ -17,36 +19,51 @@ def closed():
     plt.close("all")
 
 
-def lines(fig) -> dict:
-    """The lines of a figure by their entry in the legend."""
-    return {line.get_label(): line for line in fig.axes[0].lines}
+def drawn(fig) -> list:
+    """The lines of a figure that hold points: seaborn adds empty ones for its legend."""
+    return [line for line in fig.axes[0].lines if len(line.get_xdata())]
+
+
+def legend(fig) -> list[str]:
+    return [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+
+
+# All figures
+
+
+def test_figures_are_drawn_in_the_study_s_style_and_leave_no_trace_of_it():
+    before = plt.rcParams["font.size"], plt.rcParams["axes.prop_cycle"]
+    fig = figures.hash_distances(pd.DataFrame({"distance": [0, 1], "pairs": [17, 3]}), 8)
+    assert same_color(fig.axes[0].patches[0].get_facecolor(), display.PALETTE[0])
+    assert not fig.axes[0].spines["top"].get_visible()
+    assert (plt.rcParams["font.size"], plt.rcParams["axes.prop_cycle"]) == before
 
 
 # Figures 2 to 10
 
 
 def test_loss_curve_has_the_paper_s_axes_whatever_is_drawn(make_run):
-    for runs in ([], [make_run(losses=(1.7, 0.9))]):
-        ax = figures.loss_curve(runs, floor=0.3066, published=0.1877).axes[0]
+    for epochs in (empty_results().epochs, make_run("KLD", losses=(1.7, 0.9)).epochs):
+        ax = figures.loss_curve(epochs, floor=0.3066, published=0.1877).axes[0]
         assert ax.get_xlim() == (0, 75)
         assert ax.get_ylim() == (0, 0.4)
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("Epoch", "Training loss")
 
 
 def test_loss_curve_draws_each_run_the_floor_and_the_published_end(make_run):
-    runs = [make_run(losses=(0.31, 0.25, 0.2, 0.19, 0.18)), make_run(seed=7, losses=(0.33, 0.3))]
-    found = lines(figures.loss_curve(runs, floor=0.3066, published=0.1877))
-    assert set(found) == {"ours, seed 0", "ours, seed 7", "floor: best constant", "published, epoch 75"}
-    np.testing.assert_array_equal(
-        found["ours, seed 0"].get_xydata().T, [[1, 2, 3, 4, 5], [0.31, 0.25, 0.2, 0.19, 0.18]]
-    )
-    np.testing.assert_array_equal(found["ours, seed 7"].get_xydata().T, [[1, 2], [0.33, 0.3]])
-    assert list(found["floor: best constant"].get_ydata()) == [0.3066, 0.3066]
-    assert found["published, epoch 75"].get_xydata().tolist() == [[75, 0.1877]]
+    first = make_run("KLD", losses=(0.31, 0.25, 0.2, 0.19, 0.18))
+    second = make_run("KLD", seed=7, losses=(0.33, 0.3))
+    fig = figures.loss_curve(join_results([first, second]).epochs, floor=0.3066, published=0.1877)
+    assert legend(fig) == ["ours, seed 0", "ours, seed 7", "floor: best constant", "published, epoch 75"]
+    one, two, floor, end = drawn(fig)
+    np.testing.assert_array_equal(one.get_xydata().T, [[1, 2, 3, 4, 5], [0.31, 0.25, 0.2, 0.19, 0.18]])
+    np.testing.assert_array_equal(two.get_xydata().T, [[1, 2], [0.33, 0.3]])
+    assert list(floor.get_ydata()) == [0.3066, 0.3066]
+    assert end.get_xydata().tolist() == [[75, 0.1877]]
 
 
 def test_a_run_of_a_single_epoch_can_be_seen(make_run):
-    single = lines(figures.loss_curve([make_run(losses=(0.3,))], floor=0.3066, published=0.1877))["ours, seed 0"]
+    single = drawn(figures.loss_curve(make_run("KLD", losses=(0.3,)).epochs, floor=0.3066, published=0.1877))[0]
     assert single.get_marker() == "o"
 
 
@@ -54,37 +71,49 @@ def test_a_run_of_a_single_epoch_can_be_seen(make_run):
 
 
 def test_curves_draw_the_metric_asked_for_in_one_colour_a_variant(make_run):
-    runs = {
-        "KLD": [make_run(loss="kld"), make_run(loss="kld", seed=1)],
-        "DICE": [make_run(loss="dice", losses=(0.5, 0.4))],
-    }
-    fig = figures.curves(runs, metric="lesion_share", label="Share", floor=0.5)
-    first, second, dice, floor = fig.axes[0].lines
-    np.testing.assert_array_equal(first.get_xydata(), [[1, 0.01], [2, 0.02], [3, 0.03]])
+    runs = [
+        make_run("KLD", loss="kld"),
+        make_run("KLD", loss="kld", seed=1),
+        make_run("DICE", loss="dice", losses=(0.5, 0.4)),
+    ]
+    fig = figures.curves(join_results(runs).epochs, metric="lesion_share", label="Share")
+    first, second, dice = drawn(fig)
+    for kld in (first, second):
+        np.testing.assert_array_equal(kld.get_xydata(), [[1, 0.01], [2, 0.02], [3, 0.03]])
     np.testing.assert_array_equal(dice.get_xydata(), [[1, 0.01], [2, 0.02]])
     assert same_color(first.get_color(), second.get_color())
-    assert not same_color(first.get_color(), dice.get_color())
-    assert list(floor.get_ydata()) == [0.5, 0.5]
-    legend = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
-    assert legend == ["KLD", "DICE", "floor"]
+    assert same_color(first.get_color(), display.PALETTE[0])
+    assert same_color(dice.get_color(), display.PALETTE[1])
+    assert dice.get_linestyle() != first.get_linestyle()
+    assert legend(fig) == ["KLD", "DICE"]
     assert fig.axes[0].get_ylabel() == "Share"
     assert fig.axes[0].get_ylim()[0] == 0
+
+
+def test_curves_of_no_run_are_empty_axes():
+    fig = figures.curves(empty_results().epochs, metric="lesion_share", label="Share")
+    assert drawn(fig) == []
+    assert fig.axes[0].get_xlabel() == "Epoch"
 
 
 # Rows against the floor
 
 
-def test_rows_stand_from_the_top_with_published_and_ours_at_one_height():
-    rows = tables.distinct_rows()
+def test_rows_are_listed_from_the_top_with_published_and_ours_at_one_height():
+    rows = distinct_rows()
     rows["ours"] = [0.91, *[float("nan")] * 7, 0.9083]
     fig = figures.rows_against_floor(rows, 0.908252)
-    found = lines(fig)
-    assert list(found["background everywhere: 0.9083"].get_xdata()) == [0.908252, 0.908252]
-    assert found["published"].get_xydata().tolist() == [[a, 8 - i] for i, a in enumerate(rows.accuracy)]
-    np.testing.assert_array_equal(found["rebuilt"].get_xydata()[[0, 8]], [[0.91, 8], [0.9083, 0]])
-    ticks = dict(zip(fig.axes[0].get_yticks(), (t.get_text() for t in fig.axes[0].get_yticklabels()), strict=True))
-    assert ticks[8] == "Upsampling2D"
-    assert ticks[0] == "Resize+Norm+Std+Aug."
+    ax = fig.axes[0]
+    floor, published, ours = drawn(fig)
+    assert legend(fig) == ["background everywhere: 0.9083", "published", "rebuilt"]
+    assert list(floor.get_xdata()) == [0.908252, 0.908252]
+    assert published.get_xdata().tolist() == rows.accuracy.tolist()
+    assert published.get_ydata().tolist() == ours.get_ydata().tolist() == rows.row.tolist()
+    np.testing.assert_array_equal(ours.get_xdata(), rows.ours)
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    heights = ax.transData.transform([(0.91, tick) for tick in ax.get_yticks()])[:, 1]
+    assert names == rows.row.tolist()
+    assert (np.diff(heights) < 0).all()
 
 
 # Figure 1
@@ -94,7 +123,7 @@ def test_architecture_has_a_box_a_block_as_large_as_its_feature_map():
     # Two unpadded convolutions take four pixels, pooling halves, upsampling doubles: by hand from 300.
     sizes = [296, 144, 68, 30, 11, 18, 32, 60, 116]
     filters = [64, 128, 256, 512, 512, 256, 128, 64, 64]
-    blocks = unet.blocks(unet.build())
+    blocks = published_network()["blocks"]
     ax = figures.architecture(blocks, title="U-Net").axes[0]
     assert [text.get_text() for text in ax.texts] == [
         f"{size}²\n{f} filters" for size, f in zip(sizes, filters, strict=True)
@@ -148,18 +177,28 @@ def test_examples_outline_lesions_and_nothing_on_a_normal_image():
     assert len(normal.collections) == 0
 
 
+def test_hash_distances_are_bars_with_the_bound_between_two():
+    fig = figures.hash_distances(pd.DataFrame({"distance": [0, 1, 8, 9], "pairs": [17, 3, 2, 5]}), 8)
+    ax = fig.axes[0]
+    assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in ax.patches] == [
+        *((0, 17), (1, 3), (8, 2), (9, 5)),
+    ]
+    assert ax.lines[0].get_xdata()[0] == 8.5
+    assert ax.get_yscale() == "log"
+
+
 # Held out
 
 
 def held_out():
     return pd.DataFrame(
         {
-            "variant": ["KLD", "DICE", "BCE", "Background everywhere", "Darkest blob"],
-            "dice": [0.7, np.nan, 0.6, 0.0, 0.37],
-            "dice_low": [0.65, np.nan, 0.5, 0.0, 0.34],
-            "dice_high": [0.72, np.nan, 0.68, 0.0, 0.4],
-            "n_runs": [5, 0, 1, 0, 0],
-            "n_images": [647, 0, 130, 647, 647],
+            "variant": ["KLD", "DICE", "BCE", "Background everywhere", "Lesion everywhere", "Darkest blob"],
+            "dice": [0.7, np.nan, 0.6, 0.0, 0.16, 0.37],
+            "dice_low": [0.65, np.nan, 0.5, 0.0, 0.15, 0.34],
+            "dice_high": [0.72, np.nan, 0.68, 0.0, 0.17, 0.4],
+            "n_runs": [5, 0, 1, 0, 0, 0],
+            "n_images": [647, 0, 130, 647, 647, 647],
         }
     )
 
@@ -172,19 +211,26 @@ def whiskers(ax):
 def test_networks_are_points_with_intervals_and_untrained_predictors_lines():
     fig = figures.dice(held_out())
     ax = fig.axes[0]
-    points = ax.lines[0]
-    np.testing.assert_array_equal(points.get_xydata(), [[0.7, 1], [0.6, 0]])
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0.7, 0], [0.6, 1]])
     np.testing.assert_allclose(whiskers(ax), [[0.65, 0.72], [0.5, 0.68]])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["KLD", "BCE"]
-    drawn = {line.get_label(): line.get_xdata()[0] for line in ax.lines if not line.get_label().startswith("_")}
-    assert drawn == {"Background everywhere": 0.0, "Darkest blob": 0.37}
+    bottom, top = ax.get_ylim()
+    assert bottom > top  # the first row is the top one
+    lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines if not line.get_label().startswith("_")}
+    assert lines == {"Background everywhere": 0.0, "Lesion everywhere": 0.16, "Darkest blob": 0.37}
     assert ax.get_xlabel() == "Dice on held-out images (mean, 95 % interval)"
+
+
+def test_the_three_untrained_predictors_can_be_told_apart():
+    lines = figures.dice(held_out()).axes[0].lines[-3:]
+    assert len({line.get_color() for line in lines}) == len({line.get_linestyle() for line in lines}) == 3
 
 
 def test_a_figure_without_any_run_shows_the_untrained_predictors():
     ax = figures.dice(held_out().query("n_runs == 0")).axes[0]
     assert len(ax.lines[0].get_xdata()) == 0
-    assert [line.get_xdata()[0] for line in ax.lines[-2:]] == [0.0, 0.37]
+    assert [line.get_xdata()[0] for line in ax.lines[-3:]] == [0.0, 0.16, 0.37]
+    assert len(ax.get_yticks()) == 0
 
 
 def test_each_part_has_a_panel_with_the_variants_in_one_order():
@@ -199,24 +245,45 @@ def test_each_part_has_a_panel_with_the_variants_in_one_order():
     parts = parts.assign(dice_low=parts.dice - 0.1, dice_high=parts.dice + 0.1)
     benign, large = figures.dice_by_part(parts).axes
     assert [ax.get_title(loc="left") for ax in (benign, large)] == ["benign", "large"]
-    np.testing.assert_array_equal(large.lines[0].get_xydata(), [[0.8, 1], [0.6, 0]])
-    np.testing.assert_array_equal(benign.lines[0].get_xydata(), [[0.7, 1], [np.nan, 0]])
+    np.testing.assert_array_equal(large.lines[0].get_xydata(), [[0.8, 0], [0.6, 1]])
+    np.testing.assert_array_equal(benign.lines[0].get_xydata(), [[0.7, 0], [np.nan, 1]])
     assert (benign.lines[-1].get_xdata()[0], large.lines[-1].get_xdata()[0]) == (0.3, 0.5)
     assert benign.get_xlim() == (0, 1)
 
 
+def test_dice_by_lesion_draws_each_lesion_at_its_size_in_percent():
+    lesions = pd.DataFrame({"image_class": ["benign", "malignant"], "lesion_share": [0.01, 0.2], "dice": [0.5, 0.7]})
+    fig = figures.dice_by_lesion(lesions)
+    points = fig.axes[0].collections[0].get_offsets()
+    np.testing.assert_allclose(points, [[1, 0.5], [20, 0.7]])
+    assert legend(fig) == ["benign", "malignant"]
+    assert fig.axes[0].get_xscale() == "log"
+
+
 def test_reliability_is_drawn_against_the_diagonal():
-    curve = pd.DataFrame({"predicted": [0.1, 0.9], "observed": [0.05, 0.7]})
-    found = lines(figures.reliability({"KLD": curve}))
-    np.testing.assert_array_equal(found["perfect calibration"].get_xydata(), [[0, 0], [1, 1]])
-    np.testing.assert_array_equal(found["KLD"].get_xydata(), [[0.1, 0.05], [0.9, 0.7]])
+    curves = pd.DataFrame({"variant": "KLD", "predicted": [0.1, 0.9], "observed": [0.05, 0.7]})
+    fig = figures.reliability(curves)
+    diagonal, kld = drawn(fig)
+    np.testing.assert_array_equal(diagonal.get_xydata(), [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(kld.get_xydata(), [[0.1, 0.05], [0.9, 0.7]])
+    assert legend(fig) == ["perfect calibration", "KLD"]
+    assert len(drawn(figures.reliability(curves[:0]))) == 1
 
 
-def test_hash_distances_are_bars_with_the_bound_between_two():
-    fig = figures.hash_distances(pd.DataFrame({"distance": [0, 1, 8, 9], "pairs": [17, 3, 2, 5]}), 8)
-    ax = fig.axes[0]
-    assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in ax.patches] == [
-        *((0, 17), (1, 3), (8, 2), (9, 5)),
-    ]
-    assert ax.lines[0].get_xdata()[0] == 8.5
-    assert ax.get_yscale() == "log"
+# The lab
+
+
+def test_a_training_is_drawn_step_by_step_and_its_dice_epoch_by_epoch():
+    steps = pd.DataFrame(
+        {"epoch": [0.5, 1.0, 1.5, 2.0], "loss": [0.5, 0.4, 0.3, 0.2], "validation_dice": [None, 0.2, None, 0.3]}
+    )
+    left, right = figures.training({"lr 1": steps, "lr 2": steps.assign(loss=0.1)}).axes
+    first, second = (line for line in left.lines if len(line.get_xdata()))
+    np.testing.assert_array_equal(first.get_xydata(), steps[["epoch", "loss"]])
+    assert set(second.get_ydata()) == {0.1}
+    dice = next(line for line in right.lines if len(line.get_xdata()))
+    np.testing.assert_array_equal(dice.get_xydata(), [[1, 0.2], [2, 0.3]])
+    assert left.get_legend() is None  # one legend below both panels
+    assert [text.get_text() for text in left.figure.legends[0].get_texts()] == ["lr 1", "lr 2"]
+    # Before the end of the first epoch there is no Dice yet.
+    figures.training({"lr 1": steps[:1].astype({"validation_dice": float})})

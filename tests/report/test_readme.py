@@ -1,49 +1,49 @@
-"""README.md: its findings are those of the committed results, and its links lead somewhere."""
+"""The findings in README.md are those of the committed report, and its links lead somewhere."""
 
-import json
 import re
-import shutil
+from pathlib import Path
 
 import pytest
+from small_report import REPOSITORY, make_study, read_parameters, record_summary
 
 from busi import config
-from busi.config import ROOT, StudyError
+from busi.config import StudyError
 from busi.report import readme
 
-LAPTOP = ROOT / "reports" / "laptop"
-DOCUMENTS = ("README.md", "docs/published-protocol.md", "docs/heldout-protocol.md", "docs/reports.md")
-FLOORS = {"accuracy": 0.92506, "auc": 0.81234, "dice_loss": 0.0712, "bce": 0.25, "bce_probability": 0.07, "kld": 0.26}
+LAPTOP = REPOSITORY / "reports" / "laptop"
+DOCUMENTS = sorted(file.relative_to(REPOSITORY).as_posix() for file in REPOSITORY.glob("docs/*.md"))
+MARKED = "# Title\n\n<!-- findings -->\nold\n<!-- /findings -->\n\nLast line.\n"
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
-    """The smoke study in a repository that has gathered floors and no run."""
-    monkeypatch.setattr(config, "ROOT", tmp_path)
-    shutil.copytree(ROOT / "params", tmp_path / "params")
-    results = tmp_path / "reports" / "smoke" / "results"
-    results.mkdir(parents=True)
-    (results / "floors.json").write_text(json.dumps(FLOORS))
-    return config.read(tmp_path / "params" / "smoke.yaml")
+def study(tmp_path, monkeypatch) -> Path:
+    """A study in the current folder whose summary notebook has been run."""
+    folder = tmp_path / "study"
+    make_study(folder)
+    monkeypatch.chdir(folder)
+    record_summary(read_parameters())
+    return folder
 
 
-def written(folder, text):
+def write_readme(folder: Path, text: str = MARKED) -> Path:
     file = folder / "README.md"
     file.write_text(text, encoding="utf-8")
     return file
 
 
-def test_the_committed_findings_are_those_of_the_committed_results(tmp_path):
-    if not (LAPTOP / "results" / "floors.json").is_file():
-        pytest.skip("reports/laptop has no results: make study PROFILE=laptop DATA=...")
-    committed = (ROOT / "README.md").read_text(encoding="utf-8")
-    laptop = config.read(ROOT / "params" / "laptop.yaml", train_missing=False)
-    fresh = readme.update(laptop, written(tmp_path, committed)).read_text(encoding="utf-8")
-    assert committed == fresh, "README.md is not what reports/laptop/results gives: busi readme"
+def test_the_committed_findings_are_those_of_the_committed_report(tmp_path, monkeypatch):
+    if not (LAPTOP / "findings.json").is_file():
+        pytest.skip("reports/laptop has no findings: make report PROFILE=laptop")
+    monkeypatch.chdir(REPOSITORY)
+    committed = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    laptop = config.read_profile("laptop", train_missing=False)
+    fresh = readme.update_readme(laptop, write_readme(tmp_path, committed)).read_text(encoding="utf-8")
+    assert committed == fresh, "README.md is not what reports/laptop/findings.json gives: run busi readme"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", ["README.md", *DOCUMENTS])
 def test_every_link_inside_the_repository_leads_to_a_file(document):
-    file = ROOT / document
+    file = REPOSITORY / document
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", file.read_text(encoding="utf-8"))
     inside = [link for link in links if not link.startswith("https://")]
     if not (LAPTOP / "index.html").is_file():
@@ -52,26 +52,27 @@ def test_every_link_inside_the_repository_leads_to_a_file(document):
     assert [link for link in inside if not (file.parent / link).exists()] == []
 
 
-def test_only_what_stands_between_the_markers_changes(tmp_path, study):
-    file = written(tmp_path, "# Title\n\n<!-- findings -->\nold\n<!-- /findings -->\n\nLast line.\n")
-    assert readme.update(study, file) == file
+def test_only_the_text_between_the_markers_changes(study):
+    file = write_readme(study)
+    assert readme.update_readme(read_parameters(), file) == file
     once = file.read_text(encoding="utf-8")
-    assert once.startswith("# Title\n\n<!-- findings -->\n")
+    assert once.startswith("# Title\n\n<!-- findings -->\n6 of the 9")
     assert once.endswith("\n<!-- /findings -->\n\nLast line.\n")
     assert "old" not in once
-    assert readme.update(study, file).read_text(encoding="utf-8") == once
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "params", "reports"]
+    readme.update_readme(read_parameters(), file)
+    assert file.read_text(encoding="utf-8") == once
+    assert not list(study.glob("*.part"))
 
 
-def test_the_findings_are_computed_from_floors_published_rows_and_runs(study):
-    sentences = readme.block(study)
-    # Of the published accuracies 0.9251 alone rounds to this floor: the baseline, which stands in three tables.
-    assert sentences.startswith("1 of the 9 distinct published rows")
-    assert "(0.9251): Upsampling2D." in sentences
-    assert "Dice loss of that predictor is 0.0712 and its AUC 0.8123; the published row DICE has 0.0916" in sentences
-    assert "that a constant probability of lesion reaches is 0.2500." in sentences
-    assert "Profile `smoke`: No run has been trained" in sentences
-    assert re.search(r"\n\n!\[1 of the 9 [^\]]+\]\(reports/smoke/figures/rows-against-floor\.svg\)$", sentences)
+def test_the_findings_are_those_that_the_summary_notebook_has_recorded(study):
+    assert readme.compose_findings(read_parameters()).split("\n\n") == [
+        "6 of the 9 distinct published rows have the accuracy of **background** (0.9083): DICE & *BCE*.",
+        "The lowest binary cross-entropy of a constant is 0.3066.",
+        "Of the five claims, **none** is upheld. All 45 held-out runs have been trained.",
+        "Profile `laptop`: 9 runs have been trained under this profile, all of them for 75 epochs.",
+        "![6 of the 9 distinct published rows have the accuracy of background (0.9083): DICE & BCE.]"
+        "(reports/laptop/figures/rows-against-floor.svg)",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -83,17 +84,16 @@ def test_the_findings_are_computed_from_floors_published_rows_and_runs(study):
         "<!-- findings --><!-- findings --><!-- /findings -->",
     ],
 )
-def test_markers_that_are_missing_swapped_or_doubled_are_refused(tmp_path, study, text):
-    file = written(tmp_path, text)
+def test_markers_that_are_missing_swapped_or_doubled_are_refused(study, text):
+    file = write_readme(study, text)
     with pytest.raises(StudyError, match=r"README\.md: expected one line <!-- findings -->"):
-        readme.update(study, file)
+        readme.update_readme(read_parameters(), file)
     assert file.read_text(encoding="utf-8") == text
 
 
-def test_a_report_without_floors_is_refused_and_nothing_is_written(tmp_path, study):
-    text = "<!-- findings -->\nold\n<!-- /findings -->\n"
-    file = written(tmp_path, text)
-    (study.report_path / "results" / "floors.json").unlink()
-    with pytest.raises(StudyError, match=r"floors\.json: not gathered yet"):
-        readme.update(study, file)
-    assert file.read_text(encoding="utf-8") == text
+def test_a_report_without_findings_is_refused_and_nothing_is_written(study):
+    file = write_readme(study)
+    (read_parameters().report_path / "findings.json").unlink()
+    with pytest.raises(StudyError, match=r"findings\.json: no summary yet; notebooks/6_summary\.ipynb writes it"):
+        readme.update_readme(read_parameters(), file)
+    assert file.read_text(encoding="utf-8") == MARKED

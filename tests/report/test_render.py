@@ -1,4 +1,4 @@
-"""A report drawn again in a copy of the repository where no Keras backend can be imported and there are no data."""
+"""A report drawn again in a study that has no data, where no Keras backend can be imported."""
 
 import os
 import shutil
@@ -10,73 +10,112 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from small_report import REPOSITORY
 
-from busi import config
-from busi.config import ROOT, StudyError
+from busi.config import StudyError
 from busi.report import render
 
-COMMITTED = ROOT / "reports" / "laptop"
-
-
-@pytest.fixture
-def repository(tmp_path) -> Path:
-    """Code, parameters, the committed results, and one notebook."""
-    for folder in ("busi", "params"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(COMMITTED / "results", tmp_path / "reports" / "laptop" / "results")
-    (tmp_path / "notebooks").mkdir()
-    for backend in ("keras", "tensorflow", "jax"):
-        (tmp_path / "bare" / backend).mkdir(parents=True)
-        (tmp_path / "bare" / backend / "__init__.py").write_text(f"raise ImportError('no {backend} here')\n")
-    return tmp_path
-
+COMMITTED = REPOSITORY / "reports" / "laptop"
 
 TWICE = """
 import shutil
 from pathlib import Path
 from busi.report import render
 report = Path("reports/laptop")
-render.report(report)
+render.render_report(report)
 shutil.copytree(report, "first")
-render.report(report)
+render.render_report(report)
 """
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Path:
+    """A study in the current folder with parameters and an empty report."""
+    folder = tmp_path / "study"
+    shutil.copytree(REPOSITORY / "params", folder / "params")
+    (folder / "notebooks").mkdir()
+    (folder / "reports" / "laptop" / "results").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
 
 
-def test_a_report_is_drawn_from_its_results_alone_and_again_to_the_same_bytes(repository):
-    shutil.copy(ROOT / "notebooks" / "3_loss.ipynb", repository / "notebooks")
-    environment = os.environ | {"PYTHONPATH": f"{repository / 'bare'}{os.pathsep}{repository}"}
-    process = subprocess.run(
-        [sys.executable, "-c", TWICE], cwd=repository, env=environment, capture_output=True, text=True
-    )
+def write_notebook(study: Path, stem: str, source: str) -> None:
+    """Write a notebook with parameters, a title and one more cell."""
+    parameters = "profile = None\ntrain_missing = None"
+    cells = [
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        new_markdown_cell(f"# {stem}"),
+        new_code_cell(source),
+    ]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), study / "notebooks" / f"{stem}.ipynb")
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock"]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def test_a_report_is_drawn_from_its_results_alone_and_again_to_the_same_bytes(study, tmp_path):
+    shutil.copytree(REPOSITORY / "notebooks", study / "notebooks", dirs_exist_ok=True)
+    shutil.copytree(COMMITTED / "results", study / "reports" / "laptop" / "results", dirs_exist_ok=True)
+    for backend in ("keras", "tensorflow", "jax"):
+        (tmp_path / "bare" / backend).mkdir(parents=True)
+        (tmp_path / "bare" / backend / "__init__.py").write_text(f"raise ImportError('no {backend} here')\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "bare")}
+    process = subprocess.run([sys.executable, "-c", TWICE], env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    report = contents(repository / "reports" / "laptop")
-    assert contents(repository / "first") == report
+    report = read_files(study / "reports" / "laptop")
+    assert read_files(study / "first") == report
     page = BeautifulSoup(report["3_loss.html"], "html.parser")
     assert [row.th.string for row in page.tbody.find_all("tr")] == ["KLD", "DICE", "BCE"]
-    assert BeautifulSoup(report["index.html"], "html.parser").main.find("a", href="3_loss.html")
-    assert not [name for name, content in report.items() if str(repository).encode() in content]
+    index = BeautifulSoup(report["index.html"], "html.parser")
+    assert len(index.select(".pages > li .answer")) == 7
+    assert index.main.find("a", href="3_loss.html")
+    assert not [name for name, content in report.items() if str(tmp_path).encode() in content]
 
 
-def test_a_notebook_that_fails_is_named_and_no_page_is_written(repository, monkeypatch):
-    monkeypatch.setattr(config, "ROOT", repository)
-    for stem, source in (("0_fine", "1 + 1"), ("1_wrong", "profile\nprofil")):
-        cells = [new_code_cell("profile = ''", metadata={"tags": ["parameters"]}), new_markdown_cell(f"# {stem}")]
-        cells.append(new_code_cell(source))
-        kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-        nbformat.write(new_notebook(cells=cells, metadata=kernel), repository / "notebooks" / f"{stem}.ipynb")
-    report = repository / "reports" / "laptop"
+def test_the_summary_is_executed_after_all_notebooks_whose_tables_it_reads(study, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests"))
+    for stem in ("0_slow", "1_quick"):
+        seconds = 2 if stem == "0_slow" else 0
+        source = f"import time\nfrom pathlib import Path\ntime.sleep({seconds})\nPath('{stem}').touch()"
+        write_notebook(study, stem, source)
+    source = "\n".join(
+        [
+            "from pathlib import Path",
+            "from small_report import read_parameters, record_summary",
+            "assert Path('0_slow').exists() and Path('1_quick').exists()",
+            "assert (profile, train_missing) == ('laptop', False)",
+            "record_summary(read_parameters())",
+        ]
+    )
+    write_notebook(study, "6_summary", source)
+    out = render.render_report(study / "reports" / "laptop")
+    soup = BeautifulSoup(out.read_text(encoding="utf-8"), "html.parser")
+    assert [entry.a["href"] for entry in soup.select(".pages > li")] == [
+        "0_slow.html",
+        "1_quick.html",
+        "6_summary.html",
+    ]
+
+
+def test_a_notebook_that_fails_is_named_and_no_page_is_written(study):
+    write_notebook(study, "0_fine", "1 + 1")
+    write_notebook(study, "1_wrong", "profile\nprofil")
+    report = study / "reports" / "laptop"
     with pytest.raises(StudyError, match=r"1_wrong\.ipynb: cell 3 failed with NameError: name 'profil' is not defined"):
-        render.report(report)
+        render.render_report(report)
     assert [path.name for path in report.iterdir()] == ["results"]
 
 
-def test_a_folder_that_is_no_report_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_report_is_refused(study, tmp_path):
     (tmp_path / "laptop").mkdir()
     with pytest.raises(StudyError, match=r"laptop: not a report of this study; expected .*reports/laptop"):
-        render.report(tmp_path / "laptop")
+        render.render_report(tmp_path / "laptop")
     with pytest.raises(StudyError, match=r"params/holiday\.yaml: no such parameter file"):
-        render.report(tmp_path / "holiday")
+        render.render_report(study / "reports" / "holiday")
+    with pytest.raises(
+        StudyError, match=r"reports/smoke: has no results; run the study first: make study PROFILE=smoke"
+    ):
+        render.render_report(study / "reports" / "smoke")

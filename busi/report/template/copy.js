@@ -1,4 +1,4 @@
-// Copies a table as it is sorted now, as tab-separated text: spreadsheets and pandas.read_clipboard take it.
+// Copy a table, in its current order, as tab-separated text, which spreadsheets and pandas.read_clipboard read.
 for (const button of document.querySelectorAll("button.copy")) {
   button.addEventListener("click", async () => {
     const rows = [...button.parentElement.querySelector("table").rows];

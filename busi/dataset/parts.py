@@ -1,0 +1,83 @@
+"""Images that a run is trained on, validated with and tested on, scaled and ready for the network."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from busi.config import RunConfig, StudyError
+from busi.dataset.arrays import Arrays, all_arrays, published_arrays
+from busi.dataset.catalog import Catalog, read_union
+from busi.dataset.preprocessing import Scaling, fit_scaling, scale
+from busi.dataset.splits import load_split
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Images of one run, scaled but not augmented.
+
+    Attributes:
+        training: Images to train on: all lesion images under the published protocol, the lesion images of the fold's
+            training part under the held-out one.
+        validation: Lesion images of the fold's validation part; None under the published protocol.
+        test: Lesion and normal images of the fold's test part, in the catalog's order; None under the published
+            protocol.
+        scaling: Constants that all parts are scaled by, computed from the training images alone.
+    """
+
+    training: Arrays
+    validation: Arrays | None
+    test: Arrays | None
+    scaling: Scaling
+
+
+def load_parts(config: RunConfig, catalog: Catalog) -> Parts:
+    """Load the images of a run.
+
+    Raises:
+        StudyError: The data cannot be split into folds, or the file of the split is damaged.
+    """
+    if config.protocol == "published":
+        # As published: nothing is held out, and the images trained on are also the ones that are scored.
+        arrays = published_arrays(catalog, config)
+        scaling = fit_scaling(arrays.images, config.preprocessing)
+        return Parts(_scale(arrays, config, scaling), None, None, scaling)
+    split = load_split(catalog, config.split)
+    part = split[f"fold{config.fold}"]
+    # Normals are tested, but never trained on, and decide neither epoch nor threshold.
+    has_lesion = split.image_class != "normal"
+    training = np.flatnonzero((part == "training") & has_lesion)
+    validation = np.flatnonzero((part == "validation") & has_lesion)
+    test = np.flatnonzero(part == "test")
+    arrays = all_arrays(catalog, config)
+    # Constants from validation or test images would let these influence training.
+    scaling = fit_scaling(arrays.images[training], config.preprocessing)
+    scaled = _scale(arrays, config, scaling)
+    return Parts(scaled[training], scaled[validation], scaled[test], scaling)
+
+
+def _scale(arrays: Arrays, config: RunConfig, scaling: Scaling) -> Arrays:
+    return replace(arrays, images=scale(arrays.images, config.preprocessing, scaling))
+
+
+def read_truths(catalog: Catalog, names: Iterable[str]) -> list[np.ndarray]:
+    """Read the pixels inside any mask of each named image, at the image's original size.
+
+    Args:
+        catalog: The images.
+        names: Names of images, in any order.
+
+    Returns:
+        bool (h, w) for each name.
+
+    Raises:
+        StudyError: The data hold no image of that name.
+    """
+    # A run keeps its predictions by name, in an order of its own.
+    masks = dict(zip(catalog.table.name, catalog.table.masks, strict=True))
+    truths = []
+    for name in names:
+        if name not in masks:
+            raise StudyError(f"{name}: no image of this name; give the data that it was predicted from")
+        truths.append(read_union(masks[name]))
+    return truths

@@ -1,0 +1,202 @@
+"""Figures and tables for notebooks: self-contained HTML with caption and alternative text, and the style of figures."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import jinja2
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import HTML
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from busi.config import StudyError
+
+_STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("study.mplstyle"), use_default_template=False)
+
+PALETTE = [look["color"] for look in _STYLE["axes.prop_cycle"]]
+"""Colours of the style in the order in which variants get them."""
+
+BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
+GREY = _STYLE["axes.edgecolor"]
+
+# Roles, so that a colour means the same in every figure.
+OURS = BLUE
+PUBLISHED = BLACK
+FLOOR = RED
+TRUE = ORANGE
+PREDICTED = SKY
+
+FLOOR_LINE = {"color": FLOOR, "linestyle": "--", "linewidth": 1.5}
+"""Line of a floor, as keyword arguments of matplotlib."""
+
+# An inch in CSS, so that a figure has the same size as SVG and as a raster image.
+_PIXELS_PER_INCH = 96
+
+_FIGURE = jinja2.Template(
+    """\
+<figure>
+<img src="data:{{ kind }};base64,{{ data }}" alt="{{ alt }}" width="{{ width }}" height="{{ height }}">
+<figcaption>{{ caption }}</figcaption>
+</figure>""",
+    autoescape=True,
+)
+
+# The box scrolls sideways on a narrow screen; tabindex lets a keyboard reach and scroll it.
+_TABLE = jinja2.Template(
+    """\
+<div class="scroll" role="group" aria-label="{{ caption }}" tabindex="0">
+<table{% if words %} class="words"{% endif %}>
+<caption>{{ caption }}</caption>
+<thead>
+<tr>
+{% for column in columns -%}
+<th scope="col"{{ column.css }}>{{ column.name }}</th>
+{% endfor -%}
+</tr>
+</thead>
+<tbody>
+{% for row in rows -%}
+<tr>
+{% for cell in row -%}
+{% set column = columns[loop.index0] -%}
+{% set kind = 'th scope="row"' | safe if loop.first else 'td' -%}
+<{{ kind }}{{ column.css }}{{ column.label }}{{ cell.sort }}>{{ cell.text }}</{{ 'th' if loop.first else 'td' }}>
+{% endfor -%}
+</tr>
+{% endfor -%}
+</tbody>
+</table>
+</div>""",
+    autoescape=True,
+)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Apply the style of the study's figures to everything that is drawn inside.
+
+    Use it as a decorator of a function that draws, ``@display.style()``, or as ``with display.style():``.
+    """
+    with plt.style.context(_STYLE):
+        yield
+
+
+def figure(fig: Figure, *, caption: str, alt: str, raster: bool = False) -> HTML:
+    """Return a matplotlib figure as an image for a page, with caption and alternative text; close ``fig``.
+
+    The same figure always gives the same bytes.
+
+    Args:
+        fig: Drawn under `style`. Shown at its size in inches, but never wider than the page.
+        caption: Text under the figure, which says what it is.
+        alt: Text for readers who cannot see the figure, which says what it shows. Emphasis marks are taken out.
+        raster: Whether to embed WebP at two pixels per CSS pixel instead of SVG. For figures made of images, this takes
+            a tenth of the bytes of a PNG.
+
+    Raises:
+        StudyError: ``caption`` or ``alt`` is empty.
+    """
+    _refuse_empty(caption=caption, alt=alt)
+    width, height = (round(inches * _PIXELS_PER_INCH) for inches in fig.get_size_inches())
+    data = _render(fig, raster)
+    html = _FIGURE.render(
+        kind="image/webp" if raster else "image/svg+xml",
+        data=base64.b64encode(data).decode("ascii"),
+        alt=alt.replace("**", ""),
+        caption=caption,
+        width=width,
+        height=height,
+    )
+    return HTML(html)
+
+
+def save_figure(fig: Figure, file: Path) -> None:
+    """Write a figure as SVG, the same bytes every time; `figure` can still show it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(_render(fig, raster=False))
+
+
+def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] = 4) -> HTML:
+    """Return a data frame as a table that a screen reader can read out: caption, column headers, row headers.
+
+    Whole numbers get thousands separators; a missing value is shown as a dash, a truth value as "yes" or "no". An
+    underscore in a column's name is shown as a space, so that long headers wrap. Numbers keep all their digits in
+    ``data-sort``, by which the pages of `busi.report.pages` sort tables. In a table without any number, each cell also
+    carries its column's name, which narrow screens show above it.
+
+    Args:
+        frame: Data frame with one level of columns. Its index heads the rows if it has a name, otherwise its first
+            column does.
+        caption: Text above the table, which says what it is.
+        digits: Decimals of floating-point numbers, for all columns or by column name (4 for columns not named).
+
+    Raises:
+        StudyError: ``caption`` is empty, ``digits`` names a column that ``frame`` does not have, or the index has no
+            name although it holds more than row numbers.
+    """
+    _refuse_empty(caption=caption)
+    if all(name is not None for name in frame.index.names):
+        # Named row labels become the first column, which heads the rows.
+        frame = frame.reset_index()
+    elif not pd.api.types.is_integer_dtype(frame.index.dtype):
+        raise StudyError(f"frame: its index {list(frame.index[:3])}... has no name; set frame.index.name")
+    decimals = dict.fromkeys(frame.columns, digits) if isinstance(digits, int) else digits
+    unknown = [name for name in decimals if name not in frame.columns]
+    if unknown:
+        raise StudyError(f"digits: unknown column {unknown[0]!r}; the table has {', '.join(map(str, frame.columns))}")
+
+    columns = []
+    cells = []
+    for name in frame.columns:
+        columns.append({"name": str(name).replace("_", " "), "css": _alignment(frame[name])})
+        cells.append([_cell(value, decimals.get(name, 4)) for value in frame[name]])
+    # A table of words alone is folded on a narrow screen, so that each cell needs its heading.
+    words = not any(column["css"] for column in columns)
+    for column in columns:
+        column["label"] = Markup(' data-label="{}"').format(column["name"]) if words else ""
+    rows = list(zip(*cells, strict=True))
+    return HTML(_TABLE.render(caption=caption, columns=columns, words=words, rows=rows))
+
+
+def _render(fig: Figure, raster: bool) -> bytes:
+    buffer = io.BytesIO()
+    # Jupyter asks for a "tight" box, which would crop the figure to another size than the page is told.
+    # The salt and outlined text make the bytes of an SVG the same on every machine.
+    settings = {name: _STYLE[name] for name in ("svg.fonttype", "svg.hashsalt")} | {"savefig.bbox": "standard"}
+    with plt.rc_context(settings):
+        if raster:
+            fig.savefig(buffer, format="webp", dpi=2 * _PIXELS_PER_INCH, pil_kwargs={"quality": 75})
+        else:
+            fig.savefig(buffer, format="svg", metadata={"Creator": None, "Date": None})
+    # Jupyter would show an open figure once more, without its text.
+    plt.close(fig)
+    return buffer.getvalue()
+
+
+def _alignment(column: pd.Series) -> Markup:
+    # pandas counts truth values among the numbers.
+    number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    return Markup(' class="number"' if number else "")
+
+
+def _cell(value: object, digits: int) -> dict[str, str | Markup]:
+    """Return the text of a cell, and the attribute to sort by where the text would sort wrongly."""
+    if pd.isna(value):
+        return {"text": "–", "sort": Markup(' data-sort=""')}  # an empty value sorts last
+    if pd.api.types.is_bool(value):
+        return {"text": "yes" if value else "no", "sort": ""}
+    if not pd.api.types.is_number(value):
+        return {"text": str(value), "sort": ""}
+    text = f"{value:,}" if pd.api.types.is_integer(value) else f"{value:,.{digits}f}"
+    return {"text": text, "sort": Markup(f' data-sort="{value!s}"')}
+
+
+def _refuse_empty(**texts: str) -> None:
+    for name, text in texts.items():
+        if not text.strip():
+            raise StudyError(f"{name}: empty; every figure and table needs words that say what it shows")

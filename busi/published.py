@@ -1,0 +1,68 @@
+"""Numbers of the published study (Duffy, Hassan, Kim, 2024), read from ``published.yaml``."""
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+LOSS_FLOORS = {"KLD": "kld", "DICE": "dice_loss"}
+"""Method -> name of its loss' floor in `busi.scoring.floors.constant_floors`; all other methods are trained on BCE."""
+
+NEAR = 0.0001
+"""Largest distance from the floor of a published accuracy that counts as on it: the last of the paper's four digits."""
+
+
+@cache
+def _read() -> dict:
+    return yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
+
+
+def published_tables() -> dict[int, dict]:
+    """Return Tables 1 to 4 by number: `title`, `family`, and `rows` (method -> `loss`, `accuracy` and `auc`)."""
+    return _read()["tables"]
+
+
+def published_figures() -> dict[int, tuple[str, str]]:
+    """Return family and method of the row whose training loss Figures 2 to 10 show, by number."""
+    return {number: (family, method) for number, (family, method) in _read()["figures"].items()}
+
+
+def published_network() -> dict:
+    """Return the network of Figure 1: `parameters` (count) and `blocks`, as `busi.model.unet.feature_blocks`."""
+    return _read()["network"]
+
+
+def table_number(family: str) -> int:
+    """Return the number of the table, and of the claim, about a family."""
+    # Each table asks about one family, and each claim about one table.
+    numbers = {content["family"]: number for number, content in published_tables().items()}
+    return numbers[family]
+
+
+def published_row(family: str, method: str) -> dict[str, float]:
+    """Return the published `loss`, `accuracy` and `auc` of one row."""
+    return published_tables()[table_number(family)]["rows"][method]
+
+
+def distinct_rows() -> pd.DataFrame:
+    """Return the nine distinct published rows: `row` (its name), `family`, `method`, `loss`, `accuracy`, `auc`."""
+    rows = []
+    for content in published_tables().values():
+        for method, values in content["rows"].items():
+            rows.append({"row": method, "family": content["family"], "method": method} | values)
+    # The baseline is a row of three tables.
+    return pd.DataFrame(rows).drop_duplicates(["loss", "accuracy", "auc"]).reset_index(drop=True)
+
+
+def loss_floor(method: str, floors: dict[str, float]) -> float:
+    """Return the lowest value of ``method``'s loss that a constant predictor reaches."""
+    return floors[LOSS_FLOORS.get(method, "bce")]
+
+
+def on_floor(accuracy: pd.Series, floor: float) -> pd.Series:
+    """Return, as bool, which accuracies stand on the floor: equal to it in four digits, or at most `NEAR` away."""
+    # Both sides are rounded, because the paper gives four digits.
+    distance = (accuracy.round(4) - round(floor, 4)).abs()
+    # A difference of one digit is not exactly 0.0001 in binary.
+    return distance <= NEAR + 1e-9

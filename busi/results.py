@@ -1,0 +1,417 @@
+"""Results of a study: compact files under ``reports/<report>/`` that hold everything its readers need.
+
+- ``results/<group>/``: what the runs of a group measured, four tables for all of them together (`Results`);
+- ``results/<name>.csv``: what was measured on the data or with trained networks (`measure`);
+- ``tables/<name>.csv``: what notebooks computed from the results (`write_table`);
+- ``findings.json``: the sentences that notebooks worked out (`record_finding`).
+
+The files are small enough to commit: every table and figure can be drawn again from them without data or training.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+from filelock import FileLock
+
+from busi.config import Parameters, RunConfig, StudyError, code_version
+from busi.dataset.catalog import Catalog, load_catalog
+from busi.runs import EPOCHS, Run, training_version
+from busi.scoring.scores import find_or_score, scoring_version
+
+DRAW = frozenset({"fold", "seed"})
+"""Fields by which the runs of one variant differ."""
+
+IDENTITY = ["variant", "run"]
+"""Columns that name a run within a group; one run may stand for several variants."""
+
+HEAD = [*IDENTITY, "fold", "seed"]
+"""First columns of every table of `Results`."""
+
+COLUMNS = {
+    "runs": [*HEAD, "name", "key", "fingerprint", "training_version", "scoring_version", "config", "planned_epochs"],
+    "epochs": [*HEAD, "epoch", "loss", "seconds"],
+    "images": [*HEAD, "image_class", "name", "group", "lesion_share"],
+    "pixels": [*HEAD, "probability", "lesion", "background"],
+}
+"""Columns that each table of `Results` has even without rows."""
+
+SUFFIXES = {"runs": ".csv", "epochs": ".csv", "images": ".csv.xz", "pixels": ".csv.xz"}
+"""File types; the long tables are compressed."""
+
+
+class NotMeasured(StudyError):
+    """An error that says what has not been measured yet, and how to have it measured."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the runs of a group measured, in four tables that all begin with `variant`, `run`, `fold` and `seed`.
+
+    Attributes:
+        runs: One row for each run: `name`, `key`, `fingerprint`, `training_version`, `scoring_version`, `config`
+            (JSON), `planned_epochs` and `epochs` (trained), `images` (trained on), `seconds`, `parameters`; of
+            published runs `training_*` and `still_*`, of held-out ones `threshold`, `best_epoch` and
+            `validation_dice`; then software and hardware.
+        epochs: One row for each epoch: `epoch`, `loss`, `seconds`, and what the protocol measures besides.
+        images: One row for each image that a held-out run was scored on, as `busi.scoring.scores.score_run`.
+        pixels: Pixels of a held-out run's lesion images by probability: `probability`, `lesion`, `background`.
+    """
+
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    images: pd.DataFrame
+    pixels: pd.DataFrame
+
+    @property
+    def variants(self) -> list[str]:
+        """Return the variants that have a run, in the order of the group."""
+        return list(dict.fromkeys(self.runs.variant))
+
+    def of(self, variant: str) -> "Results":
+        """Return the rows of one variant."""
+        rows = {name: table[table.variant == variant].reset_index(drop=True) for name, table in self.tables.items()}
+        return Results(**rows)
+
+    def select(self, chosen: pd.Series) -> "Results":
+        """Return the rows of some runs.
+
+        Args:
+            chosen: bool, one value for each row of `runs`.
+        """
+        return self.in_order(self.runs.index[chosen.to_numpy(dtype=bool)])
+
+    def in_order(self, positions: Iterable[int]) -> "Results":
+        """Return the rows of the runs at ``positions`` of `runs`, in that order."""
+        order = self.runs.loc[list(positions), IDENTITY].reset_index(drop=True).reset_index(names="rank")
+        tables = {}
+        for name, table in self.tables.items():
+            ranked = table.merge(order, on=IDENTITY, how="inner").sort_values("rank", kind="stable")
+            tables[name] = ranked.drop(columns="rank").reset_index(drop=True)
+        return Results(**tables)
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return the four tables by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def configs(self) -> list[RunConfig]:
+        """Return the configuration of each row of `runs`."""
+        return [RunConfig(**json.loads(text)) for text in self.runs.config]
+
+
+def empty_results() -> Results:
+    """Return results of no run."""
+    return Results(**{name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()})
+
+
+def join_results(parts: Iterable[Results]) -> Results:
+    """Return the rows of several results one below the other."""
+    # An empty table has columns without a type, which would take the types of the others away.
+    filled = [part for part in parts if len(part.runs)]
+    if not filled:
+        return empty_results()
+    tables = {}
+    for name in COLUMNS:
+        with_rows = [part.tables[name] for part in filled if len(part.tables[name])]
+        tables[name] = pd.concat(with_rows, ignore_index=True) if with_rows else filled[0].tables[name]
+    return Results(**tables)
+
+
+def collect_results(variant: str, run: Run, catalog: Catalog) -> Results:
+    """Return the results of one run; a held-out run is scored if it has not been scored by the present code.
+
+    Args:
+        variant: The run's label in the tables of its group.
+        run: With its folder.
+        catalog: The images that it was trained on.
+    """
+    config = run.config
+    head = {"variant": variant, "run": config.label, "fold": config.fold, "seed": config.seed}
+    described = head | _describe_run(run) | run.environment
+    images, pixels = pd.DataFrame(columns=COLUMNS["images"]), pd.DataFrame(columns=COLUMNS["pixels"])
+    if config.protocol == "heldout":
+        scores = find_or_score(run, catalog)
+        images, pixels = _under(head, scores.images), _under(head, scores.pixels)
+    return Results(pd.DataFrame([described]), _under(head, run.history), images, pixels)
+
+
+def _under(head: dict, table: pd.DataFrame) -> pd.DataFrame:
+    """Return ``table`` with the columns of ``head`` in front."""
+    columns = pd.DataFrame(head, index=table.index)
+    return pd.concat([columns, table], axis=1)
+
+
+def _describe_run(run: Run) -> dict:
+    outcome = dict(run.outcome)
+    outcome.pop("scaling")
+    # Both readings of the published metrics become columns of their own: training_loss, still_loss, ...
+    for reading in ("training", "still"):
+        for metric, value in outcome.pop(reading, {}).items():
+            outcome[f"{reading}_{metric}"] = value
+    return {
+        "name": run.config.name,
+        "key": run.stored["key"],
+        "fingerprint": run.stored["fingerprint"],
+        "training_version": run.stored["training_version"],
+        "scoring_version": scoring_version() if run.config.protocol == "heldout" else "",
+        "config": json.dumps(run.config.model_dump()),
+        "planned_epochs": run.config.epochs,
+        "epochs": len(run.history),
+    } | outcome
+
+
+def read_results(parameters: Parameters, group: str) -> Results:
+    """Read all gathered results of a group; results of no run where none have been gathered.
+
+    Raises:
+        StudyError: A file is missing or damaged.
+    """
+    if not (parameters.results_path / group).is_dir():
+        return empty_results()
+    return Results(**{name: _read_rows(parameters, group, name) for name in COLUMNS})
+
+
+def read_keys(parameters: Parameters, group: str, fingerprint: str) -> set[str]:
+    """Return the keys of the gathered runs of a group that were trained on the data with this fingerprint.
+
+    Raises:
+        StudyError: As `read_results`.
+    """
+    if not (parameters.results_path / group).is_dir():
+        return set()
+    runs = _read_rows(parameters, group, "runs")
+    return set(runs.key[runs.fingerprint == fingerprint])
+
+
+def _read_rows(parameters: Parameters, group: str, name: str) -> pd.DataFrame:
+    file = parameters.results_path / group / f"{name}{SUFFIXES[name]}"
+    advice = f"restore it (git checkout) or delete {file.parent}"
+    try:
+        table = pd.read_csv(file, dtype={"key": str, "fingerprint": str, "scoring_version": str})
+    except (OSError, ValueError, EOFError) as error:
+        raise StudyError(f"{file}: not readable ({error}); {advice}") from error
+    for column in COLUMNS[name]:
+        if column not in table:
+            raise StudyError(f"{file}: no column {column}; {advice}")
+    return table
+
+
+def write_results(parameters: Parameters, group: str, gathered: Results) -> None:
+    """Write the gathered results of a group, in place of those that stand there."""
+    folder = parameters.results_path / group
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in gathered.tables.items():
+        suffix = SUFFIXES[name]
+        partial = folder / f"{name}.part{suffix}"
+        table.to_csv(partial, index=False)
+        partial.replace(folder / f"{name}{suffix}")
+
+
+def match_results(gathered: Results, variants: dict[str, list[RunConfig]]) -> Results:
+    """Return the gathered runs of the configurations asked for, those of fewer epochs included, in the order asked.
+
+    A run of other settings under the same label is left out.
+
+    Args:
+        gathered: As `read_results`.
+        variants: Label -> the configurations of its runs.
+    """
+    rows = {}
+    for position, config in enumerate(gathered.configs):
+        rows[gathered.runs.variant[position], config.digest(without=EPOCHS)] = position
+    positions = []
+    for variant, configs in variants.items():
+        for config in configs:
+            position = rows.get((variant, config.digest(without=EPOCHS)))
+            if position is not None and gathered.runs.planned_epochs[position] <= config.epochs:
+                positions.append(position)
+    return gathered.in_order(positions)
+
+
+def keep_others(gathered: Results, variants: dict[str, list[RunConfig]]) -> Results:
+    """Return the gathered runs that were not asked for this time: other variants, seeds and folds.
+
+    Args:
+        gathered: As `read_results`.
+        variants: Label -> the configurations asked for.
+    """
+    asked = {(variant, config.digest(without=EPOCHS)) for variant, configs in variants.items() for config in configs}
+    identities = zip(gathered.runs.variant, gathered.configs, strict=True)
+    others = [(variant, config.digest(without=EPOCHS)) not in asked for variant, config in identities]
+    return gathered.select(pd.Series(others, dtype=bool))
+
+
+def refuse_other_results(
+    parameters: Parameters, group: str, gathered: Results, variants: dict[str, list[RunConfig]], fingerprint: str
+) -> None:
+    """Raise StudyError where results of other data, size or settings would be replaced; called before any training.
+
+    Args:
+        parameters: Of the study.
+        group: Name of the group.
+        gathered: Results that are in the report, as `read_results`.
+        variants: Label -> the configurations whose results would be written.
+        fingerprint: Of the data at hand.
+    """
+    for row, before in zip(gathered.runs.itertuples(), gathered.configs, strict=True):
+        configs = variants.get(row.variant)
+        if not configs:
+            continue
+        differences = [_describe_difference(before, config) for config in configs]
+        if row.fingerprint != fingerprint:
+            differences.append(f"data {row.fingerprint}, and these are of data {fingerprint}")
+        for difference in filter(None, differences):
+            raise StudyError(
+                f"{parameters.results_path / group}: holds results of {difference} ({row.variant}). Results are not "
+                "replaced by those of other data, size or settings: put these into a report of their own with "
+                "report: NAME (-p report NAME), or delete that folder first"
+            )
+
+
+def _describe_difference(before: RunConfig, after: RunConfig) -> str:
+    """Return the first setting in which runs of a variant differ besides fold and seed; more epochs are none."""
+    for field, old in before.model_dump(exclude=set(DRAW)).items():
+        new = getattr(after, field)
+        is_longer = field == "epochs" and new > old
+        if new != old and not is_longer:
+            return f"{field} {old}, and these are of {new}"
+    return ""
+
+
+def measure(
+    parameters: Parameters,
+    name: str,
+    make: Callable[[Catalog], pd.DataFrame],
+    *,
+    depends: Iterable[str] = (),
+    code: tuple[ModuleType, ...] = (),
+    number: str | None = "%.6g",
+) -> pd.DataFrame:
+    """Return a table that needs the data or trained networks: made where they are at hand, else read.
+
+    The one rule for all such tables. With `train_missing` the table is made, and made again only when the data, what it
+    depends on or its code has changed. Without it, or where ``make`` raises NotMeasured because the networks it needs
+    are on another machine, ``results/<name>.csv`` is read as it stands.
+
+    Args:
+        parameters: Of the study.
+        name: Name of the file in the results.
+        make: Makes the table from the images.
+        depends: Everything else that decides the numbers: keys of runs, settings.
+        code: Modules whose code decides the numbers; the module of ``make`` if none is given.
+        number: Format of floating-point numbers in the file; None writes all digits.
+
+    Returns:
+        The table as read from the file, so that every reader sees the same numbers.
+
+    Raises:
+        NotMeasured: The table has not been made yet and cannot be made here.
+        StudyError: The file holds a table of other data.
+    """
+    file = parameters.results_path / f"{name}.csv"
+    if parameters.train_missing:
+        catalog = load_catalog(parameters)
+        version = code_version(*(code or (sys.modules[make.__module__],)))
+        content = " ".join([catalog.fingerprint, version, *depends])
+        head = f"# data {catalog.fingerprint} made by {hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Notebooks that run side by side ask for the same tables.
+        with FileLock(file.with_suffix(".lock")):
+            before = _first_line(file)
+            _refuse_other_data(file, before, catalog.fingerprint)
+            if before != head:
+                _make_table(file, head, lambda: make(catalog), number)
+    if not file.is_file():
+        raise NotMeasured(f"{file}: not measured yet; run the study with its data and train_missing: true")
+    return pd.read_csv(file, skiprows=1)
+
+
+def _make_table(file: Path, head: str, make: Callable[[], pd.DataFrame], number: str | None) -> None:
+    try:
+        table = make().to_csv(index=False, float_format=number)
+    except NotMeasured:
+        # Its networks were trained elsewhere. The table that was made there is still the best there is.
+        if not file.is_file():
+            raise
+        return
+    _replace_text(file, f"{head}\n{table}")
+
+
+def _first_line(file: Path) -> str:
+    if not file.is_file():
+        return ""
+    with file.open(encoding="utf-8") as lines:
+        return lines.readline().rstrip("\n")
+
+
+def _refuse_other_data(file: Path, head: str, fingerprint: str) -> None:
+    if head and head.split()[:3] != ["#", "data", fingerprint]:
+        raise StudyError(
+            f"{file}: holds results of other data ({head}), and these are of data {fingerprint}. Results are not "
+            "replaced by those of other data: put these into a report of their own with report: NAME "
+            "(-p report NAME), or delete that file first"
+        )
+
+
+def write_table(parameters: Parameters, name: str, table: pd.DataFrame, *, number: str = "%.6f") -> pd.DataFrame:
+    """Write ``tables/<name>.csv``, numbers as ``number`` formats them, and return the table."""
+    parameters.tables_path.mkdir(parents=True, exist_ok=True)
+    _replace_text(parameters.tables_path / f"{name}.csv", table.to_csv(index=False, float_format=number))
+    return table
+
+
+def read_table(parameters: Parameters, name: str) -> pd.DataFrame:
+    """Read ``tables/<name>.csv``.
+
+    Raises:
+        NotMeasured: No notebook has written it yet.
+    """
+    file = parameters.tables_path / f"{name}.csv"
+    if not file.is_file():
+        raise NotMeasured(f"{file}: not written yet; execute the notebooks of the report in order, or make study")
+    return pd.read_csv(file)
+
+
+def record_finding(parameters: Parameters, section: str, **facts) -> None:
+    """Add facts to a section of ``findings.json``, which the index and the README are written from.
+
+    Args:
+        parameters: Of the study.
+        section: Part of the file, e.g. "claims".
+        facts: Name -> a sentence, or anything else that JSON holds. Facts of the same name are replaced.
+    """
+    file = parameters.report_path / "findings.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        findings = read_findings(parameters)
+        findings.setdefault(section, {}).update(facts)
+        # Sorted, so that the order in which notebooks finish leaves no trace.
+        ordered = {name: dict(sorted(findings[name].items())) for name in sorted(findings)}
+        text = json.dumps(ordered, indent=1, ensure_ascii=False)
+        _replace_text(file, f"{text}\n")
+
+
+def read_findings(parameters: Parameters) -> dict[str, dict]:
+    """Read ``findings.json``; nothing if no notebook has recorded a finding yet."""
+    file = parameters.report_path / "findings.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _replace_text(file: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = file.with_name(f"{file.name}.part")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    partial.replace(file)
+
+
+def is_superseded(row: pd.Series) -> bool:
+    """Return whether a row of `Results.runs` was trained by code that has changed its meaning since."""
+    config = RunConfig(**json.loads(row.config))
+    return int(row.training_version) != training_version(config)

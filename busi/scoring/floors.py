@@ -1,0 +1,87 @@
+"""Floors of the published metrics: scores of a predictor that never looks at the image.
+
+Such a predictor gives every pixel the same probability p of lesion and 1 - p of background. A trained network that
+scores no better has learned nothing from the images. The floors follow from the targets alone, in closed form or by
+minimising over p; nothing is trained.
+"""
+
+import numpy as np
+from scipy.optimize import OptimizeResult, minimize_scalar
+
+EPSILON = 1e-7
+"""Smallest probability: Keras clips probabilities to [1e-7, 1 - 1e-7], and the targets of KLD to [1e-7, 1]."""
+
+
+def constant_floors(targets: np.ndarray) -> dict[str, float]:
+    """Compute the floors of the published metrics and losses under ``targets``.
+
+    Args:
+        targets: float (n, h, w, 2), lesion and background, as `busi.dataset.arrays.published_arrays` makes them.
+
+    Returns:
+        `accuracy`, `auc` (both channels pooled) and `dice_loss` (mean over images): scores of background everywhere.
+        `bce`, `kld`: The lowest loss that any constant reaches.
+        `bce_probability`: The probability p that reaches `bce`.
+
+    Example:
+        >>> floors = constant_floors(np.array([[[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]]]))
+        >>> floors["accuracy"], round(floors["bce_probability"], 4)
+        (0.75, 0.25)
+    """
+    lesion = targets[..., 0].astype(np.float64)
+    background = targets[..., 1].astype(np.float64)
+    bce = _lowest_bce(lesion.mean(), background.mean())
+    dice_losses = _background_dice_loss(lesion, background)
+    return {
+        "accuracy": float((lesion < background).mean()),
+        "auc": _background_auc(lesion, background),
+        "dice_loss": float(dice_losses.mean()),
+        "bce": float(bce.fun),
+        "bce_probability": float(bce.x),
+        "kld": _lowest_kld(targets),
+    }
+
+
+def _minimize(loss) -> OptimizeResult:
+    # Less than half of the pixels are lesion, so the best constant is below one half.
+    return minimize_scalar(loss, bounds=(EPSILON, 0.5), method="bounded", options={"xatol": 1e-9})
+
+
+def _lowest_bce(lesion: float, background: float) -> OptimizeResult:
+    # The loss is linear in the targets, so their means are enough, soft and mirrored targets included.
+    def loss(p):
+        on_lesion = lesion * np.log(p) + (1 - lesion) * np.log(1 - p)
+        on_background = background * np.log(1 - p) + (1 - background) * np.log(p)
+        return -(on_lesion + on_background) / 2
+
+    return _minimize(loss)
+
+
+def _lowest_kld(targets: np.ndarray) -> float:
+    # Keras clips KLD's targets to at most 1, so 1 + m, which the mirror makes of a soft pixel m, counts as 1.
+    clipped = np.clip(targets.astype(np.float64), EPSILON, 1)
+    entropy = (clipped * np.log(clipped)).sum(axis=-1).mean()
+    lesion, background = clipped.mean(axis=(0, 1, 2))
+
+    def loss(p):
+        return entropy - lesion * np.log(p) - background * np.log(1 - p)
+
+    return float(_minimize(loss).fun)
+
+
+def _background_dice_loss(lesion: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Compute the Dice loss of background everywhere over both channels of each image, (n,)."""
+    predicted = lesion[0].size
+    overlap = background.sum(axis=(1, 2))
+    total = (lesion + background).sum(axis=(1, 2))
+    return 1 - 2 * overlap / (total + predicted)
+
+
+def _background_auc(lesion: np.ndarray, background: np.ndarray) -> float:
+    # Keras' AUC takes every target above 0 as positive, so a soft pixel is positive in both channels.
+    positive = np.array([(lesion > 0).sum(), (background > 0).sum()])
+    negative = lesion.size - positive
+    # A constant has only two scores, p for lesion and the higher 1 - p for background, so its ROC curve has one corner.
+    corner_x = negative[1] / negative.sum()
+    corner_y = positive[1] / positive.sum()
+    return float(np.trapezoid([0, corner_y, 1], [0, corner_x, 1]))

@@ -1,0 +1,121 @@
+"""Scores of a held-out run, computed from the predictions that the run keeps.
+
+Scoring needs the run's predictions, its threshold and the data's masks, but no network: after a change of the scoring
+code, every run is scored again in seconds and none is trained again.
+"""
+
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from busi.config import StudyError, code_version
+from busi.dataset import arrays, splits
+from busi.dataset.catalog import Catalog, read_union
+from busi.runs import Run
+from busi.scoring import metrics
+
+
+class Scores(NamedTuple):
+    """Scores of one predictor on held-out images.
+
+    Attributes:
+        images: One row for each image: `image_class`, `name`, `group`, `lesion_share` and the scores of
+            `busi.scoring.metrics.score_image`.
+        pixels: Pixels of the lesion images by probability, as `busi.scoring.metrics.count_pixels`.
+    """
+
+    images: pd.DataFrame
+    pixels: pd.DataFrame
+
+
+@cache
+def scoring_version() -> str:
+    """Return eight hexadecimal digits that change with the code that computes scores, not with its comments."""
+    return code_version(sys.modules[__name__], metrics, arrays)
+
+
+def find_or_score(run: Run, catalog: Catalog) -> Scores:
+    """Read the scores of a held-out run, and compute them first if this version of the scoring code has not done so.
+
+    They are kept in the run's folder, in ``scores-<scoring version>/``; those of other versions are removed.
+
+    Args:
+        run: The run.
+        catalog: The images that the run was trained on.
+
+    Raises:
+        StudyError: As `score_run`.
+    """
+    folder = run.folder / f"scores-{scoring_version()}"
+    # A second process waits, then finds the scores. The lock stands beside the run's folder, which is kept clean.
+    with FileLock(run.folder.with_suffix(".scores.lock")):
+        if not folder.is_dir():
+            _write_scores(score_run(run, catalog), folder)
+    # Always read from the files, so that the first call returns the same digits as every later one.
+    return Scores(pd.read_csv(folder / "images.csv"), pd.read_csv(folder / "pixels.csv"))
+
+
+def score_run(run: Run, catalog: Catalog) -> Scores:
+    """Score the predictions that a held-out run made for its test part, at the images' original sizes.
+
+    The truth is the union of all masks of an image. A pixel is predicted lesion from the run's threshold on.
+
+    Args:
+        run: The run.
+        catalog: The images that the run was trained on.
+
+    Raises:
+        StudyError: The run was trained on other images.
+    """
+    if run.stored["fingerprint"] != catalog.fingerprint:
+        raise StudyError(
+            f"{run.folder}: trained on data {run.stored['fingerprint']}, to be scored with the masks of data "
+            f"{catalog.fingerprint}; give the folder of images that the run was trained on"
+        )
+    test = run.predictions["test"]
+    split = splits.load_split(catalog, run.config.split)
+    described = identify_images(catalog, split.group)
+    # Predictions are matched with images by name, not by order.
+    table = catalog.table.set_index("name")
+    scores, counts = [], []
+    for name, output in zip(test.names, test.probability, strict=True):
+        image = table.loc[name]
+        truth = read_union(image.masks)
+        probability = arrays.restore(output, image.height, image.width, run.config)
+        scores.append({"name": name} | metrics.score_image(truth, probability, run.threshold))
+        if image.image_class != "normal":
+            counts.append(metrics.count_pixels(truth, probability))
+    images = described.merge(pd.DataFrame(scores), on="name")
+    return Scores(images, metrics.add_counts(counts))
+
+
+def identify_images(catalog: Catalog, groups: np.ndarray) -> pd.DataFrame:
+    """Return the leading columns of a table of scores: `image_class`, `name`, `group` and `lesion_share`.
+
+    Args:
+        catalog: The images.
+        groups: Near-duplicate group of each image, in the catalog's order.
+    """
+    images = catalog.table[["image_class", "name", "lesion_share"]].copy()
+    images.insert(2, "group", groups)
+    return images
+
+
+def _write_scores(scores: Scores, folder: Path) -> None:
+    unfinished = folder.with_name("scores.unfinished")
+    # Left behind by a process that was killed.
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    scores.images.to_csv(unfinished / "images.csv", index=False, float_format="%.6f")
+    scores.pixels.to_csv(unfinished / "pixels.csv", index=False)
+    # A folder that exists is whole.
+    unfinished.rename(folder)
+    for other in folder.parent.glob("scores-*"):
+        if other != folder:
+            shutil.rmtree(other)

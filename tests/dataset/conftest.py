@@ -1,0 +1,36 @@
+"""A study of its own for the tests of this folder: their caches and splits stay out of the repository."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def study_folder(tmp_path_factory) -> Path:
+    """Make an empty study; all modules share its cache, so that the release is decoded once."""
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def inside_study(study_folder):
+    """Run a module's tests inside the study."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(study_folder)
+        yield
+
+
+@pytest.fixture
+def other_study(tmp_path, monkeypatch) -> Path:
+    """Make an empty study for one test, without splits, and run the test inside it."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    make_study(folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def make_study(folder: Path) -> Path:
+    """Make ``folder`` a study: a folder with params/ and notebooks/."""
+    for name in ("params", "notebooks"):
+        (folder / name).mkdir()
+    return folder

@@ -1,0 +1,205 @@
+"""The index of a report, from findings, tables and figures that are written by hand."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_markdown_cell
+from small_report import STEMS, code_cell, make_study, read_parameters, record_summary, shown, write_notebook
+
+from busi import results
+from busi.config import StudyError
+from busi.report import index, pages, readme
+
+
+@pytest.fixture(autouse=True)
+def study(tmp_path, monkeypatch) -> Path:
+    """A study in the current folder, with a report whose notebooks have been run and whose pages are written."""
+    folder = tmp_path / "study"
+    make_study(folder)
+    monkeypatch.chdir(folder)
+    parameters = read_parameters()
+    record_summary(parameters)
+    for stem in STEMS:
+        cells = [new_markdown_cell(f"# Title of {stem}\n\nIs *{stem}* right?")]
+        if stem != "6_summary":
+            cells.append(code_cell("find()", shown(text_markdown=f"Found by **{stem}**."), tags=["finding"]))
+        notebook = write_notebook(tmp_path / f"{stem}.ipynb", *cells)
+        pages.write_page(notebook, parameters.report_path / f"{stem}.html", parameters=parameters)
+    return folder
+
+
+def read_index(**overrides) -> BeautifulSoup:
+    out = index.write_index(read_parameters(**overrides))
+    assert out == read_parameters(**overrides).report_path / "index.html"
+    return BeautifulSoup(out.read_text(encoding="utf-8"), "html.parser")
+
+
+def functions_called(function, *arguments) -> set[str]:
+    """Return the functions of the package that a call of ``function`` calls, e.g. "busi.results.read_table"."""
+    called = set()
+
+    def note(frame, event, _):
+        module = frame.f_globals.get("__name__", "")
+        if event == "call" and module.startswith("busi."):
+            called.add(f"{module}.{frame.f_code.co_name}")
+
+    sys.setprofile(note)
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+def test_index_and_readme_read_what_notebooks_wrote_and_compute_nothing(study):
+    file = study / "README.md"
+    file.write_text(f"{readme.START}\n{readme.END}\n", encoding="utf-8")
+    called = functions_called(index.write_index, read_parameters())
+    called |= functions_called(readme.update_readme, read_parameters(), file)
+    modules = {name.rpartition(".")[0] for name in called}
+    assert modules == {
+        "busi.config",
+        "busi.display",
+        "busi.report.index",
+        "busi.report.layout",
+        "busi.report.readme",
+        "busi.results",
+    }
+    public = {name.rpartition(".")[2] for name in called if name.startswith("busi.results.")}
+    assert {name for name in public if not name.startswith(("_", "<"))} == {"read_findings", "read_table"}
+
+
+def test_the_index_opens_with_question_and_answer():
+    main = read_index().main
+    assert main.h1.string == "Breast ultrasound segmentation: a published study rebuilt"
+    assert "Duffy, Hassan, Kim" in main.select_one("h1 + p").get_text()
+    assert main.select_one("h1 + p em").string == "Breast Ultrasound Image Segmentation Analysis"
+    answer = main.select_one(".finding")
+    assert [" ".join(paragraph.get_text().split()) for paragraph in answer.find_all("p")] == [
+        "6 of the 9 distinct published rows have the accuracy of background (0.9083): DICE & BCE.",
+        "The Dice loss of that predictor is 0.0916. Networks that see a lesion: 1 of 2.",
+        "Of the five claims, none is upheld. All 45 held-out runs have been trained.",
+    ]
+    assert answer.strong.string == "background"
+
+
+def test_the_index_embeds_the_figures_with_the_findings_as_alternative_text():
+    headline, ladder = read_index().find_all("figure")
+    assert headline.img["src"].startswith("data:image/svg+xml;base64,PHN2ZyB4bWxucz0i")
+    assert headline.img["alt"].endswith("have the accuracy of background (0.9083): DICE & BCE.")
+    assert headline.figcaption.string.startswith("Accuracy on the training images")
+    assert ladder.img["alt"] == "From 0.9251 the steps lead to a Dice of 0.70."
+    assert ladder.figcaption.string.startswith("From the published number (star)")
+    assert headline.img["src"] != ladder.img["src"]
+
+
+def test_without_a_ladder_the_index_shows_the_rows_alone():
+    findings = read_parameters().report_path / "findings.json"
+    findings.unlink()
+    record_summary(read_parameters())
+    text = findings.read_text(encoding="utf-8")
+    findings.write_text(text.replace('"ladder"', '"unknown"'), encoding="utf-8")
+    assert len(read_index().find_all("figure")) == 1
+
+
+def test_the_index_shows_the_claims_as_a_table_and_names_its_sections():
+    soup = read_index()
+    assert soup.find("td", string="not upheld").find_parent(class_="scroll")
+    assert [heading.string for heading in soup.main.find_all("h2")] == [
+        "What the paper claims",
+        "Pages",
+        "Tables",
+        "Data and size",
+        "How it was made",
+        "Make it again",
+    ]
+
+
+def test_the_index_leads_to_each_page_with_its_question_and_its_finding():
+    entries = read_index().select(".pages > li")
+    assert [(entry.a["href"], entry.a.string, *(p.string for p in entry.find_all("p"))) for entry in entries] == [
+        ("0_dataset.html", "Title of 0_dataset", "Is 0_dataset right?", "Found by 0_dataset."),
+        ("3_loss.html", "Title of 3_loss", "Is 3_loss right?", "Found by 3_loss."),
+        ("6_summary.html", "Title of 6_summary", "Is 6_summary right?"),
+    ]
+
+
+def test_every_link_of_the_index_leads_somewhere():
+    soup = read_index()
+    links = {a["href"] for a in soup.find_all("a")}
+    assert {"tables/claims.csv", "tables/floors.csv", "3_loss.html", "index.html"} < links
+    folder = read_parameters().report_path
+    assert [link for link in links if not link.startswith("#") and not (folder / link).is_file()] == []
+    assert soup.header.find("a", attrs={"aria-current": "page"})["href"] == "index.html"
+
+
+def test_a_page_that_has_not_been_drawn_is_named_and_not_linked():
+    (read_parameters().report_path / "3_loss.html").unlink()
+    soup = read_index()
+    assert "3 Loss is not in this report: it has not been drawn." in soup.main.get_text()
+    assert [a["href"] for a in soup.header.find_all("a")] == ["index.html", "0_dataset.html", "6_summary.html"]
+
+
+def test_the_index_says_why_there_is_no_gallery_and_how_to_draw_it(study):
+    soup = read_index()
+    text = " ".join(soup.main.get_text().split())
+    assert "Gallery is not in this report: it shows images of the data set, which we may not publish" in text
+    commands = [code.string for code in soup.main("code")]
+    assert "make gallery PROFILE=laptop DATA=/path/to/Dataset_BUSI_with_GT" in commands
+    assert not [a for a in soup.find_all("a") if "allery" in str(a)]
+    assert "not in this report" not in read_index(show_pixels=True).main.get_text()
+
+
+def test_the_index_tells_size_machine_and_commands():
+    soup = read_index()
+    # In the order in which the notebook has recorded them.
+    assert [(dt.string, dt.find_next("dd").string) for dt in soup.main.find_all("dt")] == [
+        ("Images", "7, of which 6 with a lesion & more"),
+        ("Epochs", "75 (published: 75)"),
+        ("Machine", "2 cores, no GPUs"),
+    ]
+    commands = [pre.get_text() for pre in soup.main.find_all("pre")]
+    assert commands[:2] == [
+        "busi render reports/laptop",
+        "make study PROFILE=laptop DATA=/path/to/Dataset_BUSI_with_GT",
+    ]
+
+
+def test_a_report_without_a_run_says_nothing_about_machines():
+    record_summary(read_parameters(), made={})
+    assert "How it was made" not in read_index().get_text()
+
+
+def test_a_study_on_phantoms_needs_no_data_to_be_made_again():
+    commands = [pre.get_text() for pre in read_index(data_dir="phantom").main.find_all("pre")]
+    assert commands[1] == "make study PROFILE=laptop"
+
+
+def test_the_index_is_the_same_bytes_every_time():
+    first = index.write_index(read_parameters()).read_bytes()
+    assert index.write_index(read_parameters()).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("missing", "complaint"),
+    [
+        ("findings.json", r"findings\.json: no summary yet; notebooks/6_summary\.ipynb writes it"),
+        ("figures/ladder.svg", r"ladder\.svg: no such figure; notebooks/6_summary\.ipynb draws it"),
+        ("figures/rows-against-floor.svg", r"rows-against-floor\.svg: no such figure"),
+    ],
+)
+def test_an_index_without_its_findings_or_figures_is_refused(missing, complaint):
+    folder = read_parameters().report_path
+    (folder / missing).unlink()
+    with pytest.raises(StudyError, match=complaint):
+        index.write_index(read_parameters())
+    assert not (folder / "index.html").exists()
+
+
+def test_an_index_without_the_claims_is_refused():
+    (read_parameters().tables_path / "claims.csv").unlink()
+    with pytest.raises(results.NotMeasured, match=r"claims\.csv"):
+        index.write_index(read_parameters())
+    assert not (read_parameters().report_path / "index.html").exists()

@@ -1,0 +1,282 @@
+"""Scores of a held-out run: computed from its predictions, kept beside them, and renewed without training."""
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+import busi
+from busi.config import RunConfig, StudyError
+from busi.dataset import arrays, splits
+from busi.dataset.catalog import Catalog, read_catalog, read_union
+from busi.runs import Run
+from busi.scoring import metrics, scores
+
+pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning:surface_distance")
+
+CONFIG = RunConfig(protocol="heldout", image_size=32, fold=1)
+THRESHOLD = 0.37
+
+
+@pytest.fixture(autouse=True, scope="module")
+def study_folder(tmp_path_factory):
+    """Work in a study without splits, with a cache of its own."""
+    folder = tmp_path_factory.mktemp("study")
+    for name in ("params", "notebooks"):
+        (folder / name).mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def phantoms(study_folder, draw_quarters):
+    return draw_quarters(study_folder / "data")
+
+
+@pytest.fixture(scope="module")
+def catalog(phantoms):
+    return read_catalog(phantoms, expected=None)
+
+
+@pytest.fixture(scope="module")
+def test_part(catalog):
+    """Return the rows of the catalog that the run has not been trained on."""
+    split = splits.load_split(catalog, "grouped")
+    return catalog.table[split.fold1 == "test"]
+
+
+@pytest.fixture
+def run(tmp_path, catalog, test_part):
+    """Write a run that predicts every lesion roughly, at the size of its network."""
+    draw = np.random.default_rng(0)
+    outputs = []
+    for masks in test_part.masks:
+        lesion = arrays.lesion_channel(read_union(masks), CONFIG)
+        noise = draw.random(lesion.shape, dtype=np.float32)
+        outputs.append(0.5 * lesion + 0.5 * noise)
+    folder = tmp_path / "fold1-seed0-12345678"
+    folder.mkdir()
+    write_predictions(folder, test_part.name, outputs)
+    (folder / "outcome.json").write_text(json.dumps({"threshold": THRESHOLD}), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"fingerprint": catalog.fingerprint}), encoding="utf-8")
+    return Run(folder, CONFIG)
+
+
+def write_predictions(folder, names, outputs):
+    names, outputs = np.array(names, dtype=str), np.stack(outputs)
+    np.savez_compressed(folder / "predictions.npz", test_names=names, test_probability=outputs)
+
+
+def restored(run, test_part):
+    """Return truth and probability of each test image at its original size."""
+    pairs = []
+    for output, row in zip(run.predictions["test"].probability, test_part.itertuples(), strict=True):
+        probability = arrays.restore(output, row.height, row.width, run.config)
+        pairs.append((read_union(row.masks), probability))
+    return pairs
+
+
+# What is scored
+
+
+def test_every_image_of_the_test_part_is_scored_once_and_described(run, catalog, test_part):
+    images = scores.score_run(run, catalog).images
+    assert len(images) == len(test_part) >= 5
+    for column in ("image_class", "name", "lesion_share"):
+        assert images[column].to_list() == test_part[column].to_list()
+    split = splits.load_split(catalog, "grouped").set_index("name")
+    assert images.group.to_list() == split.group[images.name].to_list()
+
+
+def test_columns_stand_in_the_order_of_the_files(run, catalog):
+    images, pixels = scores.score_run(run, catalog)
+    described = ["image_class", "name", "group", "lesion_share"]
+    measured = ["dice", "iou", "precision", "recall", "hd95", "nsd", "detected", "accuracy", "brier", "predicted_share"]
+    assert images.columns.to_list() == described + measured
+    assert pixels.columns.to_list() == ["probability", "lesion", "background"]
+
+
+def test_dice_is_that_at_the_original_size_against_all_masks(run, catalog, test_part):
+    images = scores.score_run(run, catalog).images
+    for (truth, probability), row in zip(restored(run, test_part), images.itertuples(), strict=True):
+        predicted = probability >= THRESHOLD
+        if row.image_class == "normal":
+            assert np.isnan(row.dice)
+        else:
+            assert row.dice == pytest.approx(f1_score(truth.ravel(), predicted.ravel()), abs=1e-12)
+        assert row.predicted_share == predicted.mean()
+
+
+def test_normals_have_only_the_scores_of_pixels(run, catalog):
+    images = scores.score_run(run, catalog).images
+    normals = images[images.image_class == "normal"]
+    assert len(normals) >= 1
+    missing = {column for column in normals if normals[column].isna().all()}
+    assert missing == set(metrics.LESION_SCORES)
+    # Everything that is predicted lesion there is wrong, and the rest is right.
+    assert normals.accuracy.to_numpy() == pytest.approx(1 - normals.predicted_share.to_numpy())
+    assert not images[images.image_class != "normal"].isna().any(axis=None)
+
+
+def test_pixels_are_those_of_the_lesion_images(run, catalog, test_part):
+    pixels = scores.score_run(run, catalog).pixels
+    pairs = [(truth, probability) for truth, probability in restored(run, test_part) if truth.any()]
+    truth = np.concatenate([truth.ravel() for truth, _ in pairs])
+    probability = np.concatenate([probability.ravel() for _, probability in pairs])
+    assert len(pixels) == metrics.BINS
+    assert (pixels.lesion.sum(), pixels.background.sum()) == (truth.sum(), (~truth).sum())
+    # The middle of a bin differs from its pixels by half a bin at most.
+    mean = np.average(pixels.probability, weights=pixels.lesion)
+    assert mean == pytest.approx(probability[truth].mean(), abs=0.0005)
+
+
+def test_predictions_are_matched_with_images_by_name(run, catalog):
+    expected = scores.score_run(run, catalog)
+    names, probability = run.predictions["test"]
+    write_predictions(run.folder, names[::-1], list(probability[::-1]))
+    reversed_scores = scores.score_run(run, catalog)
+    for table, other in zip(reversed_scores, expected, strict=True):
+        pd.testing.assert_frame_equal(table, other, check_exact=True)
+
+
+def test_masks_of_other_data_are_refused(run, catalog):
+    other = Catalog(catalog.table, "0123456789abcdef")
+    with pytest.raises(StudyError, match=r"fold1-seed0-12345678: trained on data .* masks of data 0123456789abcdef"):
+        scores.find_or_score(run, other)
+    assert not list(run.folder.glob("scores*"))
+
+
+# What is kept
+
+
+def scores_folder(run):
+    return run.folder / f"scores-{scores.scoring_version()}"
+
+
+def test_scores_are_kept_with_six_digits_and_read_back(run, catalog):
+    computed = scores.score_run(run, catalog)
+    first = scores.find_or_score(run, catalog)
+    assert sorted(file.name for file in scores_folder(run).iterdir()) == ["images.csv", "pixels.csv"]
+    pd.testing.assert_frame_equal(first.images, computed.images, check_dtype=False, rtol=0, atol=5.1e-7)
+    assert (first.images.brier == first.images.brier.round(6)).all()
+    pd.testing.assert_frame_equal(first.pixels, computed.pixels)
+
+
+def test_a_second_call_reads_what_the_first_has_written(run, catalog, monkeypatch):
+    first = scores.find_or_score(run, catalog)
+    monkeypatch.setattr(scores, "score_run", None)
+    second = scores.find_or_score(run, catalog)
+    for table, other in zip(second, first, strict=True):
+        pd.testing.assert_frame_equal(table, other, check_exact=True)
+
+
+def test_scores_of_another_version_are_computed_again_and_removed(run, catalog, monkeypatch):
+    scores.find_or_score(run, catalog)
+    old = scores_folder(run)
+    (old / "images.csv").write_text("of another version", encoding="utf-8")
+    monkeypatch.setattr(scores, "scoring_version", lambda: "other")
+    images = scores.find_or_score(run, catalog).images
+    assert [folder.name for folder in run.folder.glob("scores*")] == ["scores-other"]
+    assert images.dice.max() > 0.5
+
+
+def test_scores_cut_short_by_a_kill_are_computed_again(run, catalog):
+    unfinished = run.folder / "scores.unfinished"
+    unfinished.mkdir()
+    (unfinished / "images.csv").write_text("image_class,na", encoding="utf-8")
+    images = scores.find_or_score(run, catalog).images
+    assert len(images) == len(run.predictions["test"].names)
+    assert [folder.name for folder in run.folder.glob("scores*")] == [scores_folder(run).name]
+
+
+def test_two_at_once_score_a_run_once(run, catalog, monkeypatch):
+    calls = []
+    compute = scores.score_run
+
+    def count(*arguments):
+        calls.append(arguments)
+        return compute(*arguments)
+
+    monkeypatch.setattr(scores, "score_run", count)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(scores.find_or_score, run, catalog) for _ in range(2)]
+        one, other = (each.result() for each in waiting)
+    assert len(calls) == 1
+    pd.testing.assert_frame_equal(one.images, other.images, check_exact=True)
+
+
+# A new metric
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+
+import busi
+from busi.config import RunConfig
+from busi.dataset.catalog import read_catalog
+from busi.runs import Run
+from busi.scoring import scores
+
+folder, data = map(Path, sys.argv[1:])
+run = Run(folder, RunConfig(**{config}))
+images = scores.find_or_score(run, read_catalog(data, expected=None)).images
+loaded = sorted({"keras", "tensorflow", "jax"} & sys.modules.keys())
+print(json.dumps([busi.__file__, scores.scoring_version(), images.columns.to_list(), loaded]))
+""".replace("{config}", repr({"protocol": "heldout", "image_size": 32, "fold": 1}))
+
+
+def score_elsewhere(package_folder, run, data):
+    """Find or compute a run's scores in a new process, with the package in ``package_folder``."""
+    # Started in the package's folder, which Python then searches before all others.
+    command = [sys.executable, "-c", PROGRAM, str(run.folder), str(data)]
+    study = Path.cwd()
+    for name in ("params", "notebooks"):
+        shutil.copytree(study / name, package_folder / name, dirs_exist_ok=True)
+    printed = subprocess.run(command, cwd=package_folder, check=True, capture_output=True, text=True).stdout
+    file, version, columns, loaded = json.loads(printed)
+    assert Path(file).is_relative_to(package_folder)
+    assert loaded == []
+    return version, columns
+
+
+def edit(package_folder, old, new):
+    file = package_folder / "busi" / "scoring" / "metrics.py"
+    code = file.read_text(encoding="utf-8")
+    assert code.count(old) == 1
+    file.write_text(code.replace(old, new), encoding="utf-8")
+
+
+def test_a_new_metric_costs_no_training(run, catalog, phantoms, tmp_path):
+    """One line in metrics.py, and the finished run is scored again from its predictions, without Keras."""
+    before = scores.find_or_score(run, catalog).images
+    package_folder = tmp_path / "changed"
+    shutil.copytree(Path(busi.__file__).parent, package_folder / "busi")
+
+    # A comment is no change of the code: nothing is computed again.
+    edit(package_folder, "    predicted = probability", "    # Lesion or not.\n    predicted = probability")
+    version, columns = score_elsewhere(package_folder, run, phantoms)
+    assert version == scores.scoring_version()
+    assert columns == before.columns.to_list()
+
+    new_line = '        "specificity": float((~predicted)[~truth].mean()),\n'
+    edit(
+        package_folder,
+        '        "brier": float(squares.mean()),\n',
+        f'        "brier": float(squares.mean()),\n{new_line}',
+    )
+    new_version, columns = score_elsewhere(package_folder, run, phantoms)
+    assert new_version != version
+    assert set(columns) - set(before.columns) == {"specificity"}
+
+    after = pd.read_csv(run.folder / f"scores-{new_version}" / "images.csv")
+    pd.testing.assert_frame_equal(after.drop(columns="specificity"), before, check_exact=True)
+    assert after.specificity.between(0, 1).all()
+    assert not scores_folder(run).exists()

@@ -1,0 +1,83 @@
+"""A small study with a report whose findings, tables and figures are written by hand."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from busi import config, results
+from busi.config import Parameters
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+STEMS = ["0_dataset", "3_loss", "6_summary"]
+"""Pages of the small study."""
+
+SUMMARY = {
+    "rows": "6 of the 9 distinct published rows have the accuracy of **background** (0.9083): DICE & *BCE*.",
+    "blind": "The Dice loss of that predictor is 0.0916. Networks that see a lesion: 1 of 2.",
+    "floors": "The lowest binary cross-entropy of a constant is 0.3066.",
+    "claims": "Of the five claims, **none** is upheld.",
+    "heldout": "All 45 held-out runs have been trained.",
+    "progress": "9 runs have been trained under this profile, all of them for 75 epochs.",
+    "ladder": "From 0.9251 the steps lead to a Dice of **0.70**.",
+    "size": {"Images": "7, of which 6 with a lesion & more", "Epochs": "75 (published: 75)"},
+    "made": {"Machine": "2 cores, no GPUs"},
+}
+"""Facts that the summary notebook records."""
+
+CLAIMS = pd.DataFrame(
+    {
+        "claim": ["1. KLD is best"],
+        "published": ["KLD has 0.9516"],
+        "ours": ["KLD has Dice 0.65"],
+        "verdict": ["not upheld"],
+        "evidence": ["KLD is as good as BCE. " * 20],
+    }
+)
+
+
+def make_study(folder: Path) -> None:
+    """Make a study with the parameters of this one and empty notebooks of the pages `STEMS`."""
+    shutil.copytree(REPOSITORY / "params", folder / "params")
+    (folder / "notebooks").mkdir()
+    for stem in (*reversed(STEMS), "scratch"):
+        (folder / "notebooks" / f"{stem}.ipynb").write_text("{}", encoding="utf-8")
+
+
+def read_parameters(profile: str = "laptop", **overrides) -> Parameters:
+    """Read a profile of the study in the current folder."""
+    return config.read_profile(profile, train_missing=False, **overrides)
+
+
+def record_summary(parameters: Parameters, **changes) -> None:
+    """Write findings, claims, a second table and figures as the summary notebook does."""
+    results.record_finding(parameters, "summary", **(SUMMARY | changes))
+    results.write_table(parameters, "claims", CLAIMS)
+    results.write_table(parameters, "floors", pd.DataFrame({"floor": ["auc"], "value": [0.907]}))
+    figures = parameters.report_path / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for name in ("rows-against-floor", "ladder"):
+        text = f'<svg xmlns="http://www.w3.org/2000/svg"><title>{name}</title></svg>'
+        (figures / f"{name}.svg").write_text(text, encoding="utf-8")
+
+
+def code_cell(source: str, *outputs: NotebookNode, tags=(), count: int | None = 1) -> NotebookNode:
+    """Return a code cell as it is after its execution."""
+    return new_code_cell(source, outputs=list(outputs), execution_count=count, metadata={"tags": list(tags)})
+
+
+def shown(**data: str) -> NotebookNode:
+    """Return an output that shows ``data``, e.g. ``text_html="<p>...</p>"``."""
+    by_kind = {name.replace("_", "/"): content for name, content in data.items()}
+    return new_output("display_data", data=by_kind)
+
+
+def write_notebook(file: Path, *cells: NotebookNode, parameters: dict | None = None) -> Path:
+    """Write a notebook as papermill leaves it."""
+    metadata = {"papermill": {"parameters": parameters or {}, "output_path": str(file)}}
+    nbformat.write(new_notebook(cells=list(cells), metadata=metadata), file)
+    return file
