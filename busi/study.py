@@ -324,7 +324,8 @@ def measure_blind(parameters: Parameters) -> pd.DataFrame:
         targets = arrays.published_arrays(catalog, config).targets
         by_class = np.arange(len(targets))[None]
         orders = {"by class": by_class, "mixed": blind.draw_orders(len(targets), range(BLIND_ORDERS))}
-        rows = [{"predictor": "mean mask"} | _ranges(pd.DataFrame([blind.score_mean_mask(targets)]))]
+        mean_mask = _ranges(pd.DataFrame([blind.score_mean_mask(targets)]))
+        rows = [{"predictor": "mean mask", "method": "any", "order": "any"} | mean_mask]
         for method, (first, *_) in variants.items():
             scores = blind.train_biases(targets, np.concatenate(list(orders.values())), first)
             start = 0

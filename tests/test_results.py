@@ -260,7 +260,7 @@ def test_runs_of_other_variants_seeds_and_folds_are_kept():
     kept = results.keep_others(made, {"A": folds[1:2], "B": []})
     assert kept.configs == [folds[0], folds[2], HELDOUT]
     assert kept.runs.variant.tolist() == ["A", "A", "B"]
-    assert kept.images.fold.tolist() == [0, 0, 2, 2, 0, 0]
+    assert kept.images.fold.tolist() == [0, 0, 2, 2, 1, 1]
     assert results.keep_others(made, {"A": folds, "B": [HELDOUT]}).runs.empty
 
 
