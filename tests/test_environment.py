@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,11 +11,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from busi.config import ROOT
-
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONDA = yaml.safe_load((REPOSITORY / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+LOCK = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
 LOCKED_EXTRAS = PROJECT["optional-dependencies"]["cpu"] + PROJECT["optional-dependencies"]["dev"]
 
 # One entry a pin: `name==version ; marker`, then its hashes on lines that continue it.
