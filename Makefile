@@ -5,7 +5,7 @@ PROFILE ?= smoke
 DATA    ?=
 RUNS    ?= runs
 KILLS   ?= 100
-PARTS   ?= speed study scale
+PARTS   ?= speed profile growth
 REPORT  ?=
 
 # Where the jobs of a study run: on this machine, or through one of profiles/, and then how many at a time.
@@ -60,8 +60,8 @@ gallery: .venv/.installed ## Draw each variant's best, median and worst cases, n
 		-p runs_dir "$(RUNS)" $(if $(DATA),-p data_dir "$(DATA)") notebooks/gallery.ipynb "build/$(PROFILE)/gallery.ipynb"
 	.venv/bin/busi page "build/$(PROFILE)/gallery.ipynb" "reports/$(PROFILE)/gallery.html" -f "params/$(PROFILE).yaml" -p show_pixels=true
 
-bench: .venv/.installed ## Measure speed and growth on a quiet machine, into reports/benchmark/ [PARTS="speed study scale", or precision with PROFILE=laptop DATA=...]
-	.venv/bin/busi bench $(PARTS) -f "params/$(PROFILE).yaml" -p runs_dir="$(RUNS)" $(if $(DATA),-p data_dir="$(DATA)")
+bench: .venv/.installed ## Measure speed and growth on a quiet machine, into reports/benchmark/ [PARTS="speed profile growth", or precision with PROFILE=laptop DATA=...]
+	.venv/bin/python -m benchmarks $(PARTS) --profile "$(PROFILE)" --runs-dir "$(RUNS)" $(if $(DATA),--data-dir "$(DATA)")
 
 test: .venv/.installed ## Run the tests; the environment variable BUSI_DATA_DIR adds those on real images
 	.venv/bin/python -m pytest -n 2 --dist loadfile --ignore tests/faults
