@@ -51,7 +51,7 @@ class NotMeasured(StudyError):
 
 @dataclass(frozen=True)
 class Results:
-    """What the runs of a group measured, in four tables that all begin with `variant`, `run`, `fold` and `seed`.
+    """Measurements of a group of runs, in four tables that all begin with `variant`, `run`, `fold` and `seed`.
 
     Attributes:
         runs: One row for each run: `name`, `key`, `fingerprint`, `training_version`, `scoring_version`, `config`
