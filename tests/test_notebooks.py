@@ -403,7 +403,7 @@ def test_the_summary_records_what_the_index_tells(repository):
 
 
 def test_the_data_s_page_counts_the_images_and_lists_the_floors(repository):
-    classes, folds, floors = repository.tables("0_dataset")
+    classes, folds, floors, blind = repository.tables("0_dataset")
     assert classes[["class", "images", "several masks"]].values.tolist() == [
         ["benign", "16", "2"],
         ["malignant", "8", "0"],
@@ -416,6 +416,9 @@ def test_the_data_s_page_counts_the_images_and_lists_the_floors(repository):
     assert dict(floors.values) == {name: f"{value:.4f}" for name, value in expected.items()}
     written = pd.read_csv(repository.report / "tables" / "floors.csv", index_col="floor").value
     assert written.to_dict() == pytest.approx(expected, abs=5.1e-7)
+    # Two biases under each optimizer of Table 2, sorted by class and in mixed orders.
+    assert blind.predictor.tolist() == ["mean mask", *["two biases"] * 8]
+    assert blind.orders.tolist() == ["1", *["1", "25"] * 4]
 
 
 def test_the_index_leads_to_every_page(repository):
