@@ -19,7 +19,8 @@ def busi_dir() -> Path:
     if given:
         if not Path(given).is_dir():
             pytest.fail(f"BUSI_DATA_DIR={given}: no such folder; name the one that holds benign/, or unset it")
-        return Path(given)
+        # Tests change their folder.
+        return Path(given).resolve()
     beside = REPOSITORY.parent / "shared" / "data" / "Dataset_BUSI_with_GT"
     if not beside.is_dir():
         pytest.skip("needs the BUSI release: set BUSI_DATA_DIR to its folder Dataset_BUSI_with_GT")
