@@ -214,7 +214,7 @@ def quarters(draw_quarters, tmp_path_factory):
 def test_data_measures_what_the_report_needs_of_the_images(busi, here, quarters):
     assert busi("data", "-f", SMOKE, "-p", f"data_dir={quarters}", "-p", "image_size=188") == 0
     folder = "reports/smoke/results"
-    names = ("dataset", "duplicates", "floors", "split", "untrained/images", "untrained/pixels")
+    names = ("blind", "dataset", "duplicates", "floors", "split", "untrained/images", "untrained/pixels")
     assert list_files(here) == {f"{folder}/{name}.csv" for name in names}
     parameters = config.read_profile("smoke", image_size=188, train_missing=False)
     targets = published_arrays(read_catalog(quarters, expected=None), RunConfig(image_size=188)).targets
