@@ -8,6 +8,7 @@ import ast
 import hashlib
 import json
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
@@ -662,6 +663,9 @@ def _literal_assignment(statement: ast.stmt) -> str:
     return target.id
 
 
+_PARSING = Lock()  # two threads that parse at once confuse Python 3.11 (SystemError, CPython issue 106905)
+
+
 def code_version(*modules: ModuleType) -> str:
     """Return eight hexadecimal digits that change with the code of ``modules``, not with their comments or docstrings.
 
@@ -669,7 +673,9 @@ def code_version(*modules: ModuleType) -> str:
     """
     digest = hashlib.sha256()
     for module in modules:
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        source = Path(module.__file__).read_text(encoding="utf-8")
+        with _PARSING:
+            tree = ast.parse(source)
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list):
