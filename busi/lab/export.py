@@ -23,7 +23,7 @@ methods, checked on research data alone.
 ## Use
 
 ```python
-model = keras.saving.load_model("{file}")  # Keras' safe mode; needs neither TensorFlow's nor this study's code
+model = keras.saving.load_model("{file}")  # Keras' safe mode; needs Keras alone, nothing of this study
 probability = model(images)  # images: float32 (n, {size}, {size}, 1) in [0, 1]
 ```
 
@@ -94,11 +94,17 @@ def export_network(run: Run, out: Path) -> Path:
 def build_plain_model(run: Run) -> keras.Model:
     """Return a run's network made of Keras' own layers, from images in [0, 1] to the probability of lesion."""
     network = networks.load_model(run)
+    plain = copy_plain(network)
+    image = keras.Input(network.input_shape[1:], name="image")
+    both = plain(scale(image, run.config.preprocessing, run.scaling))
+    return keras.Model(image, ops.take(both, 0, axis=-1), name="busi")
+
+
+def copy_plain(network: keras.Model) -> keras.Model:
+    """Return a copy of a network of `busi.model.unet`, weights included, that is made of Keras' own layers."""
     plain = keras.models.clone_model(network, clone_function=_make_plain)
     plain.set_weights(network.get_weights())
-    image = keras.Input(network.input_shape[1:], name="image")
-    both = plain(_scale(image, run.config.preprocessing, run.scaling))
-    return keras.Model(image, ops.take(both, 0, axis=-1), name="busi")
+    return plain
 
 
 def _make_plain(layer: keras.Layer) -> keras.Layer:
@@ -114,7 +120,7 @@ def _make_plain(layer: keras.Layer) -> keras.Layer:
     return layer.from_config(layer.get_config())
 
 
-def _scale(image, reading: str, scaling: Scaling):
+def scale(image, reading: str, scaling: Scaling):
     """Scale as `busi.dataset.preprocessing.scale`, in operations that a Keras model can hold."""
     if reading == "none":
         return image
