@@ -1,6 +1,5 @@
 """Evaluation on any data set with masks: networks and masks of other software, as tables and as a page."""
 
-import logging
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -17,11 +16,6 @@ from busi.lab.predict import CHUNK
 from busi.report import layout
 from busi.runs import Run
 from busi.scoring import ruler
-
-log = logging.getLogger(__name__)
-
-SHOWN_NAMES = 10
-"""Number of missing images that are named on the page; the file has them all."""
 
 
 def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], out: Path) -> pd.DataFrame:
@@ -54,34 +48,18 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
     for name, predict in ruler.BLIND.items():
         scored[name] = ruler.score_answers(catalog, ruler.ask_blindly(catalog, predict))
     table, images = ruler.compare(catalog, scored)
-    missing = _find_missing(catalog, scored)
-    sentences = _describe_missing(missing)
-    for sentence in sentences:
-        log.warning(sentence)
+    tables = []
+    for name, answers in scored.items():
+        names = catalog.table.name[~catalog.table.name.isin(answers.name)]
+        tables.append(pd.DataFrame({"predictor": name, "name": names}))
+    missing = pd.concat(tables)
     out.mkdir(parents=True)
     table.to_csv(out / "scores.csv", index=False, float_format="%.6f")
     images.to_csv(out / "images.csv", index=False, float_format="%.6f")
     missing.to_csv(out / "missing.csv", index=False)
-    body = BeautifulSoup(_draw_page(catalog, table, sentences), "html.parser")
+    body = BeautifulSoup(_draw_page(catalog, table, missing), "html.parser")
     layout.write_html(out / "index.html", body, profile="evaluation", pages=())
     return table
-
-
-def _find_missing(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return `predictor` and `name` of each image that a predictor has not answered."""
-    tables = [pd.DataFrame(columns=["predictor", "name"])]
-    for predictor, answers in scored.items():
-        names = catalog.table.name[~catalog.table.name.isin(answers.name)]
-        tables.append(pd.DataFrame({"predictor": predictor, "name": names}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _describe_missing(missing: pd.DataFrame) -> list[str]:
-    sentences = []
-    for predictor, names in missing.groupby("predictor", sort=False).name:
-        shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
-        sentences.append(f"{predictor}: no answer for {len(names)} images: {shown}")
-    return sentences
 
 
 def ask_networks(runs: list[Run], catalog: Catalog) -> Iterator[ruler.Answer]:
@@ -127,7 +105,7 @@ def _name_network(runs: list[Run]) -> str:
     return label if len(runs) == 1 else f"{label} and {len(runs) - 1} more"
 
 
-def _draw_page(catalog: Catalog, table: pd.DataFrame, missing: list[str]) -> str:
+def _draw_page(catalog: Catalog, table: pd.DataFrame, missing: pd.DataFrame) -> str:
     shown = pd.DataFrame({"predictor": table.predictor, "images": table.n_images})
     for score in ruler.SCORES:
         ends = zip(table[score], table[f"{score}_low"], table[f"{score}_high"], strict=True)
@@ -142,7 +120,7 @@ def _draw_page(catalog: Catalog, table: pd.DataFrame, missing: list[str]) -> str
         "predictors have answered; intervals resample near-duplicates together.</p>",
         display.table(shown, caption=caption, digits=3).data,
     ]
-    if missing:
-        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in missing)
-        parts.append(f"<h2>Missing</h2><p>All names are in missing.csv.</p><ul>{items}</ul>")
+    if len(missing):
+        parts.append("<h2>Missing</h2>")
+        parts.append(display.table(missing, caption="Images that a predictor has not answered.").data)
     return "\n".join(parts)

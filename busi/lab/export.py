@@ -10,53 +10,10 @@ from busi.config import StudyError
 from busi.dataset.preprocessing import Scaling
 from busi.lab import networks
 from busi.model import unet
+from busi.report.layout import render_template
 from busi.runs import Run
 from busi.scoring.ruler import SCORES
 from busi.scoring.statistics import mean_interval
-
-CARD = """\
-# {label}
-
-U-Net that outlines breast lesions in ultrasound images. **Not for clinical use**: it is the result of a study of
-methods, checked on research data alone.
-
-## Use
-
-```python
-model = keras.saving.load_model("{file}")  # Keras' safe mode; needs Keras alone, nothing of this study
-probability = model(images)  # images: float32 (n, {size}, {size}, 1) in [0, 1]
-```
-
-The answer is the probability of lesion, float32 (n, {output}, {output}); from {threshold:.2f} on, a pixel counts as
-lesion. Grey images are brought to {size} x {size} by {resize}. Their scaling is part of the model.
-
-## Training
-
-- Data: {images} images, fingerprint {fingerprint}; a data set with this fingerprint holds the same pixels.
-- Protocol: {protocol}, {epochs} epochs; configuration below.
-- Size: {parameters:,} parameters, arithmetic in {precision}.
-
-## Scores
-
-{scores}
-
-## Limits
-
-- Trained on images of one data set: on those of another hospital, machine or population, expect other scores.
-- BUSI, where the network was trained on it, publishes no patients: near-duplicates stand in for them in its splits.
-- It marks lesions and does not tell benign from malignant. Training held no image without a lesion.
-
-## Configuration
-
-```json
-{config}
-```
-"""
-
-RESIZE = {
-    "letterbox": "making the longer side fit, bilinearly with antialiasing, and centring the image on black",
-    "squash": "resizing both sides, bilinearly without antialiasing",
-}
 
 # Images without contrast are divided by this, as in busi.dataset.preprocessing.
 _SMALLEST = 1e-6
@@ -96,8 +53,10 @@ def build_plain_model(run: Run) -> keras.Model:
     network = networks.load_model(run)
     plain = copy_plain(network)
     image = keras.Input(network.input_shape[1:], name="image")
-    both = plain(scale(image, run.config.preprocessing, run.scaling))
-    return keras.Model(image, ops.take(both, 0, axis=-1), name="busi")
+    logits = plain(scale(image, run.config.preprocessing, run.scaling))
+    # As `busi.training.predict_lesion`: the softmax of two channels is the sigmoid of their difference.
+    probability = ops.sigmoid(ops.take(logits, 0, axis=-1) - ops.take(logits, 1, axis=-1))
+    return keras.Model(image, probability, name="busi")
 
 
 def copy_plain(network: keras.Model) -> keras.Model:
@@ -136,40 +95,11 @@ def scale(image, reading: str, scaling: Scaling):
 
 
 def _describe(run: Run, file: str) -> str:
-    """Return the model card, Markdown."""
-    config = run.config
-    return CARD.format(
-        label=config.label,
-        file=file,
-        size=config.image_size,
-        output=config.output_size,
-        threshold=run.threshold,
-        resize=RESIZE[config.resize],
-        images=run.outcome["images"],
-        fingerprint=run.stored["fingerprint"],
-        protocol=config.protocol,
-        epochs=len(run.history),
-        parameters=run.outcome["parameters"],
-        precision=config.precision,
-        scores=_list_scores(run),
-        config=config.model_dump_json(indent=2),
-    )
-
-
-def _list_scores(run: Run) -> str:
-    """Return the scores of the images that the run held out, with 95 % intervals, as a Markdown table."""
-    file = next(run.folder.glob("scores-*/images.csv"), None)
-    if file is None:
-        return "None recorded: no image was held out from training, or `busi score` has not scored those that were."
-    lesions = pd.read_csv(file).dropna(subset="dice")
-    lines = [
-        f"Means over the {len(lesions)} lesion images that this network was not trained on (one fold of five), with "
-        "95 % intervals that resample near-duplicates together; hd95 in pixels.",
-        "",
-        "| score | mean | 95 % interval |",
-        "|---|---|---|",
-    ]
-    for score in SCORES:
-        mean, low, high = mean_interval(lesions[score], lesions.group)
-        lines.append(f"| {score} | {mean:.4f} | {low:.4f} to {high:.4f} |")
-    return "\n".join(lines)
+    """Return the model card, Markdown, with the scores of the images that the run held out."""
+    scores, images = {}, 0
+    recorded = next(run.folder.glob("scores-*/images.csv"), None)
+    if recorded:
+        lesions = pd.read_csv(recorded).dropna(subset="dice")
+        scores = {score: mean_interval(lesions[score], lesions.group) for score in SCORES}
+        images = len(lesions)
+    return render_template("model-card.md.j2", run=run, config=run.config, file=file, scores=scores, images=images)

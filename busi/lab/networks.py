@@ -17,7 +17,7 @@ import pandas as pd
 from busi.config import Parameters, RunConfig, StudyError, find_study_folder, validate
 from busi.dataset import arrays, preprocessing
 from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.runs import Run, find_damage
+from busi.runs import TRAINING_VERSION, Run, find_damage
 from busi.scoring import metrics
 from busi.scoring.scores import find_or_score
 from busi.study import find_groups, open_store
@@ -269,14 +269,15 @@ def open_run(name: str | Path) -> Run:
 
 
 def _find_folder(label: str) -> Path:
-    """Return the folder of the one run of a label, whatever its profile."""
+    """Return the folder of the one run of a label that the present code has trained, whatever its profile."""
     root = find_study_folder() / "runs"
-    folders = {file.parent: file.parent.relative_to(root) for file in root.rglob("config.json")}
-    labels = {}
-    for folder, path in folders.items():
-        # runs/<profile>/<label>-<key>
-        own = Path(*path.parts[1:]).as_posix().rpartition("-")[0]
-        labels.setdefault(own, []).append(folder)
+    labels: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("config.json")):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored["training_version"] == TRAINING_VERSION:
+            # runs/<profile>/<label>-<key>
+            own = Path(*file.parent.relative_to(root).parts[1:]).as_posix()
+            labels.setdefault(own.rpartition("-")[0], []).append(file.parent)
     found = labels.get(label, [])
     if len(found) == 1:
         return found[0]

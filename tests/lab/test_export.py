@@ -68,7 +68,7 @@ def test_the_card_has_the_scores_of_the_images_held_out(laboratory, tmp_path):
     lesions = images.dice.dropna()
     assert float(mean) == pytest.approx(lesions.mean(), abs=5e-5)
     assert low <= float(mean) <= high
-    assert f"{len(lesions)} lesion images" in card
+    assert f"over {len(lesions)} lesion images" in card
     assert "Not for clinical use" in card and run.stored["fingerprint"] in card
 
 
