@@ -108,9 +108,10 @@ def _name_network(runs: list[Run]) -> str:
 def _draw_page(catalog: Catalog, table: pd.DataFrame, missing: pd.DataFrame) -> str:
     shown = pd.DataFrame({"predictor": table.predictor, "images": table.n_images})
     for score in ruler.SCORES:
-        ends = zip(table[score], table[f"{score}_low"], table[f"{score}_high"], strict=True)
-        shown[score] = [f"{mean:.3f} ({low:.3f}–{high:.3f})" for mean, low, high in ends]
-    shown = shown.assign(normals=table.n_normals, normals_marked=table.normals_fpr)
+        columns = table[[score, f"{score}_low", f"{score}_high"]]
+        shown[score] = ["{:.3f} ({:.3f}–{:.3f})".format(*row) for row in columns.to_numpy()]
+    shown["normals"] = table.n_normals
+    shown["normals marked"] = table.normals_fpr
     first = table.iloc[0]
     caption = "Mean over images with its 95 % interval; hd95 in pixels."
     parts = [

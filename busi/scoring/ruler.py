@@ -48,6 +48,7 @@ def read_masks(catalog: Catalog, folder: Path) -> Iterator[Answer]:
     Raises:
         StudyError: No mask has the name of an image, two have that of the same image, or one cannot be read.
     """
+    # By exact name: pairing by order, or by a part of the name, gives an image the mask of another one.
     files: dict[str, Path] = {}
     names = set(catalog.table.name)
     for file in sorted(folder.rglob("*")):
@@ -102,16 +103,20 @@ def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataF
     Raises:
         StudyError: No image with a lesion has been answered by all.
     """
+    # Scores over different images do not compare.
     shared = set.intersection(*[set(images.name) for images in scored.values()])
     groups = pd.DataFrame({"name": catalog.table.name, "group": duplicates.find_groups(catalog)})
     rows, tables = [], []
     for predictor, images in scored.items():
         kept = groups.merge(images[images.name.isin(shared)], on="name")
         tables.append(kept.assign(predictor=predictor))
+        # By its mask, because not every data set names classes.
         has_lesion = kept.dice.notna()
         lesions, normals = kept[has_lesion], kept[~has_lesion]
         if lesions.empty:
-            raise StudyError(f"{predictor}: answers no image with a lesion that the others answer too; expected one")
+            raise StudyError(
+                f"{predictor}: no image with a lesion has been answered by it and all others; expected one"
+            )
         row = {"predictor": predictor, "answered": len(images), "n_images": len(lesions)}
         for score in SCORES:
             mean, low, high = mean_interval(lesions[score], lesions.group)

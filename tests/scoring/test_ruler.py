@@ -95,5 +95,5 @@ def test_all_rows_are_over_the_images_that_everybody_has_answered(phantoms):
 
 def test_no_shared_lesion_image_is_told(phantoms):
     scores = pd.DataFrame([{"name": "normal (1)"} | dict.fromkeys((*metrics.LESION_SCORES, "accuracy"), np.nan)])
-    with pytest.raises(StudyError, match="answers no image with a lesion"):
+    with pytest.raises(StudyError, match="no image with a lesion has been answered"):
         ruler.compare(phantoms, {"a": scores.assign(predicted_share=0.0)})
