@@ -8,7 +8,6 @@ import hashlib
 import os
 import stat
 import sys
-import tarfile
 import tempfile
 import time
 import zipfile
@@ -33,12 +32,9 @@ HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
 
 PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
 
-MANUAL = f"By hand: download the zip in a browser from {PAGE}, then run: busi download --zip FILE"
+TOKEN = "Kaggle may ask for a token: make one at https://www.kaggle.com/settings, and set KAGGLE_API_TOKEN to it\n"
 
-TOKEN = (
-    "No Kaggle token was found: create one at https://www.kaggle.com/settings and set the environment variable "
-    "KAGGLE_API_TOKEN to it, or put kaggle.json into the folder .kaggle of your home"
-)
+MANUAL = f"By hand: download the zip in a browser from {PAGE}, then run: busi download --zip FILE"
 
 ADVICE = {
     401: "it asks who you are, or does not know your token",
@@ -52,10 +48,7 @@ STALL_SECONDS = 60
 
 MAX_FILES = 10_000
 MAX_BYTES = 2 * 2**30
-"""Bounds of a data set, and of its archive and its files together while it is fetched. BUSI: 1,578 files, 0.25 GiB."""
-
-FAULTS = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
-"""What networks, servers and archives come to; the exceptions of requests are OSErrors."""
+"""Bounds of a data set, and while it is fetched of its archive and files together. BUSI: 1,578 files, 0.3 GB."""
 
 SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
@@ -94,22 +87,28 @@ def download(
     Raises:
         StudyError: The data set could not be fetched or is not the expected one; says what to do.
     """
+    if url and archive:
+        raise StudyError(f"--url {url}, --zip {archive}: got both; expected one source")
+    if sha256 and not url and not archive:
+        raise StudyError("--sha256: is of a zip file; expected --url or --zip beside it")
+    if archive and not archive.is_file():
+        raise StudyError(f"{archive}: no such file; expected a zip of the data set\n{MANUAL}")
     if out.exists() or out.is_symlink():
         raise StudyError(f"{out}: exists and is left as it is; remove it, or name another folder with --out")
     # Beside its place, because a folder is moved at once only within one disk.
     beside = next(folder for folder in out.absolute().parents if folder.exists())
     if not beside.is_dir() or not os.access(beside, os.W_OK):
         raise StudyError(f"{beside}: no folder that can be written into; name another place with --out")
-    if archive and not archive.is_file():
-        raise StudyError(f"{archive}: no such file; expected a zip of the data set. {MANUAL}")
-    known = {file: read_manifest(file) for file in sorted(_params().glob("*-manifest.csv"))}
+    params = find_study_folder() / "params"
+    release = read_manifest(params / "busi-manifest.csv")
+    known = {file: read_manifest(file) for file in sorted(params.glob("*-manifest.csv"))}
     with tempfile.TemporaryDirectory(prefix=".busi-download-", dir=beside) as scratch:
         folder = find_root(_fetch(Path(scratch), url, archive, sha256))
         found = describe_pixels(folder)
         recognised = [file for file, manifest in known.items() if found == manifest]
         if not recognised and not accept:
-            raise StudyError(_describe_differences(found, known[_params() / "busi-manifest.csv"]))
-        record = recognised[0] if recognised else _params() / f"{_fingerprint(folder)}-manifest.csv"
+            raise StudyError(_describe_differences(found, release))
+        record = recognised[0] if recognised else params / f"{_fingerprint(folder)}-manifest.csv"
         out.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(out)
     if not recognised:
@@ -199,10 +198,9 @@ def unpack(archive: Path, folder: Path) -> None:
             _check_entries(opened.infolist())
             # Reads no more of an entry than the size which its header states and which has been checked.
             opened.extractall(folder)
-    except FAULTS as error:
-        raise StudyError(
-            f"{archive.name}: cannot be unpacked ({error}); expected a whole zip file. {MANUAL}"
-        ) from error
+    # A file name that is too long and a full disk are OSErrors, encryption is a RuntimeError.
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise StudyError(f"{archive}: cannot be unpacked ({error}); expected a whole zip file\n{MANUAL}") from error
 
 
 def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
@@ -223,82 +221,61 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
 
 def _fetch(scratch: Path, url: str | None, archive: Path | None, sha256: str | None) -> Path:
     """Fetch a data set into ``scratch`` and return the folder that it was unpacked into."""
-    # Here, because most commands that read images do not fetch any.
+    # Here, because no other command needs these packages.
     import pooch
 
+    unpacked = scratch / "unpacked"
     if not url and not archive:
-        return _fetch_from_kaggle(scratch)
+        import kagglehub
+
+        return _watch(partial(kagglehub.dataset_download, HANDLE, output_dir=str(unpacked)), scratch, PAGE, TOKEN)
     if url:
-        archive = _fetch_from_url(url, scratch)
-    if sha256 and pooch.file_hash(str(archive)) != sha256.lower():
-        raise StudyError(
-            f"{url or archive}: another file than the SHA-256 {sha256} stands for: fetch it anew. {MANUAL}"
-        )
-    unpack(archive, scratch / "unpacked")
-    return scratch / "unpacked"
-
-
-def _fetch_from_url(url: str, scratch: Path) -> Path:
-    import pooch
-
-    # It would recommend arguments of its own for the next time.
-    pooch.get_logger().setLevel("WARNING")
-    bar = sys.stderr.isatty()
-    try:
+        # Its messages recommend arguments of its own.
+        pooch.get_logger().setLevel("WARNING")
+        bar = sys.stderr.isatty()
         fetch = partial(pooch.retrieve, url, None, fname="archive.zip", path=scratch, progressbar=bar)
-        return Path(_watch(fetch, scratch))
-    except FAULTS as error:
-        raise StudyError(f"{url}: {_explain(error)}. {MANUAL}") from error
+        archive = _watch(fetch, scratch, url)
+    if sha256 and pooch.file_hash(str(archive)) != sha256.lower():
+        raise StudyError(f"{url or archive}: another file than the one of SHA-256 {sha256}: fetch it anew\n{MANUAL}")
+    unpack(archive, unpacked)
+    return unpacked
 
 
-def _fetch_from_kaggle(scratch: Path) -> Path:
-    import kagglehub
-    from kagglehub.config import get_kaggle_credentials
-    from kagglehub.exceptions import DataCorruptionError
-
-    missing = ""
-    try:
-        missing = "" if get_kaggle_credentials() else f"{TOKEN}. "
-        fetch = partial(kagglehub.dataset_download, HANDLE, output_dir=str(scratch / "unpacked"))
-        return Path(_watch(fetch, scratch))
-    except (*FAULTS, DataCorruptionError) as error:
-        raise StudyError(f"{PAGE}: {_explain(error)}. {missing}{MANUAL}") from error
-
-
-def _watch(fetch: Callable[[], str], folder: Path) -> str:
+def _watch(fetch: Callable[[], str], folder: Path, source: str, hint: str = "") -> Path:
     """Call ``fetch``, which writes into ``folder``, and give up when nothing arrives, or too much.
 
-    The libraries that fetch wait forever (kagglehub) and bound nothing.
+    The libraries that fetch bound nothing, and kagglehub waits forever.
 
     Raises:
-        TimeoutError: Nothing arrived for `STALL_SECONDS`.
-        OSError: The bounds of a data set are exceeded.
-        Exception: Whatever ``fetch`` raises.
+        StudyError: The download failed; names ``source`` and says what to do.
     """
     future = Future()
 
     def work() -> None:
         try:
             future.set_result(fetch())
+        # Of any kind: the libraries raise many. The main thread tells it.
         except Exception as error:
             future.set_exception(error)
 
     # A daemon, which does not keep the program from ending.
     Thread(target=work, daemon=True).start()
     size, arrived = 0, time.monotonic()
-    while True:
-        done = wait([future], timeout=0.5).done
+    failure = None
+    while not failure and not wait([future], timeout=0.5).done:
+        if time.monotonic() - arrived > STALL_SECONDS:
+            failure = TimeoutError(f"nothing has arrived for {STALL_SECONDS} seconds")
         # A file may be renamed while the folder is measured: then in the next round.
         with suppress(FileNotFoundError):
             sizes = [file.stat().st_size for file in folder.rglob("*")]
             if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:
-                raise OSError(f"more than {MAX_FILES} files or {MAX_BYTES} bytes arrived")
+                failure = ValueError(f"more than {MAX_FILES} files or {MAX_BYTES} bytes arrived")
             if sum(sizes) != size:
                 size, arrived = sum(sizes), time.monotonic()
-        if done:
-            return future.result()
-        if time.monotonic() - arrived > STALL_SECONDS:
-            raise TimeoutError(f"nothing has arrived for {STALL_SECONDS} seconds")
+    failure = failure or future.exception()
+    if failure:
+        raise StudyError(f"{source}: {_explain(failure)}\n{hint}{MANUAL}") from failure
+    return Path(future.result())
 
 
 def _explain(error: Exception) -> str:
@@ -311,7 +288,7 @@ def _explain(error: Exception) -> str:
         return f"the server answered {response.status_code}, {advice}"
     if isinstance(error, requests.RequestException):
         return f"the connection failed or broke off ({type(error).__name__}): is there a network?"
-    return str(error)
+    return f"{error} ({type(error).__name__})"
 
 
 def _describe_differences(found: Manifest, release: Manifest) -> str:
@@ -346,7 +323,3 @@ def _hash_pixels(file: Path) -> Pixels:
 def _is_clutter(name: str) -> bool:
     """Tell whether a file or folder was left there by a file manager or an archiver."""
     return name.startswith(".") or name == "__MACOSX"
-
-
-def _params() -> Path:
-    return find_study_folder() / "params"
