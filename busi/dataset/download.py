@@ -146,7 +146,8 @@ def write_manifest(manifest: Manifest, file: Path) -> None:
 def list_differences(found: Manifest, expected: Manifest) -> list[str]:
     """List the files in which a data set differs from a manifest, each with what is different."""
     differences = []
-    for file in sorted(found | expected):
+    # What is missing comes last, because in a partial copy it would hide the rest.
+    for file in [*sorted(found), *sorted(expected.keys() - found)]:
         if file not in found:
             differences.append(f"{file}: missing")
         elif file not in expected:
