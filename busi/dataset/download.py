@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from busi.config import StudyError, find_study_folder
 from busi.dataset.catalog import read_catalog, read_grey, read_mask
@@ -314,7 +315,8 @@ def _fingerprint(folder: Path) -> str:
 def _hash_pixels(file: Path) -> Pixels:
     try:
         pixels = read_mask(file) if "_mask" in file.stem else read_grey(file)
-    except StudyError:  # listed among the differences
+    # Listed among the differences; a small file may claim to be an image of gigabytes.
+    except (StudyError, Image.DecompressionBombError):
         return Pixels(0, 0, "unreadable")
     height, width = pixels.shape
     content = np.packbits(pixels) if pixels.dtype == bool else pixels

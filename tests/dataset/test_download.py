@@ -4,8 +4,10 @@ import doctest
 import io
 import json
 import stat
+import struct
 import time
 import zipfile
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -379,6 +381,15 @@ def test_one_changed_pixel_is_told_by_its_file(take, phantom_dir, study):
     ]
     assert "--accept" in told[6]
     assert not (study / "data").exists()
+
+
+def test_an_image_that_claims_gigabytes_is_not_decoded(take, phantom_dir):
+    files = read_files(phantom_dir)
+    png = bytearray(files["benign/benign (1).png"])
+    png[16:24] = struct.pack(">II", 60_000, 60_000)  # width and height, before their checksum
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    with pytest.raises(StudyError, match=r"1 files differ, .*\n  benign/benign \(1\).png: not a readable image"):
+        take(files | {"benign/benign (1).png": bytes(png)})
 
 
 def test_a_partial_copy_is_named_as_such(take, phantom_dir):
