@@ -333,6 +333,11 @@ def test_a_trained_run_predicts_is_evaluated_and_exported_by_its_name(busi, here
     assert (here / "network.md").is_file()
 
 
+def test_the_run_that_the_readme_names_is_one_of_the_smallest_study():
+    (label,) = re.findall(r"^RUN=(\S+)", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert label in study.list_runs(config.read_profile("smoke"))
+
+
 def test_predicting_without_a_run_says_how_to_get_one(busi, here, quarters):
     assert busi("predict", quarters, "--out", here / "out").startswith(f"busi: {quarters}: expected one run or more")
     told = busi("predict", HELDOUT_LABEL, quarters, "--out", here / "out")
