@@ -105,10 +105,10 @@ def refusal(read, *arguments, **keywords):
         ({"fold": 5}, "fold: got 5 (int); should be less than 5"),
         ({"fold": 1}, "fold, patience: need a split that holds images out; set both to 0"),
         ({"patience": 5}, "fold, patience: need a split that holds images out; set both to 0"),
-        ({"split": "grouped"}, "split: got 'grouped' under protocol 'published'; 'heldout' takes grouped or random,"
-         " 'published' none"),
+        ({"split": "grouped"}, "split: got 'grouped' under protocol 'published'; 'heldout' takes grouped, random"
+         " or blocked, 'published' none"),
         ({"protocol": "heldout", "split": "none", "image_size": 128}, "split: got 'none' under protocol 'heldout';"
-         " 'heldout' takes grouped or random, 'published' none"),
+         " 'heldout' takes grouped, random or blocked, 'published' none"),
         ({"image_size": 172}, "image_size: got 172; with 'valid' padding the network takes 188 + 16 k pixels: use 188"),
         ({"image_size": 301}, "image_size: got 301; with 'valid' padding the network takes 188 + 16 k pixels: use 300"),
         ({"image_size": 310}, "image_size: got 310; with 'valid' padding the network takes 188 + 16 k pixels: use 316"),
