@@ -26,7 +26,7 @@ def prepare(config: RunConfig, data_dir: Path, weights: Path) -> Training:
 def compile_network(config: RunConfig, steps_per_execution: int = 1) -> keras.Model:
     """Build and compile the network of ``config`` with the metrics of its protocol."""
     measured = metrics.published_metrics() if config.protocol == "published" else []
-    return training.compile_network(config, measured, steps_per_execution)
+    return training.compile_network(config, measured, steps_per_execution=steps_per_execution)
 
 
 def stream_batches(config: RunConfig, data_dir: Path) -> tf.data.Dataset:

@@ -101,8 +101,8 @@ def compute_loss(logits: torch.Tensor, targets: torch.Tensor, config: RunConfig)
     """Compute binary cross-entropy as `busi.model.losses` does."""
     if config.bce == "logits":
         return functional.binary_cross_entropy_with_logits(logits, targets)
-    p = functional.softmax(logits, dim=1).clamp(1e-7, 1 - 1e-7)
-    return -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
+    log_p = functional.log_softmax(logits, dim=1)
+    return -(targets * log_p + (1 - targets) * log_p.flip(1)).mean()
 
 
 class Adam(torch.optim.Adam):

@@ -24,7 +24,7 @@ def prepare(config: RunConfig, data_dir: Path, weights: Path) -> Training:
     model = build_network(config)
     start_from(model, weights)
     loss = losses.make_loss(config)
-    model.compile(optimizers.make_optimizer(config), loss, metrics=["accuracy", keras.metrics.AUC()])
+    model.compile(optimizers.make_optimizer(config), loss, metrics=["accuracy", keras.metrics.AUC(from_logits=True)])
     images = catalog.read_catalog(data_dir, expected=None)
     facts = {"parameters": model.count_params()}
     return prepare_keras(model, stream_batches(images, config), config.batch_size, facts)
@@ -57,7 +57,7 @@ def _decode(file: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def build_network(config: RunConfig) -> keras.Model:
-    """Build the baseline's network layer by layer: that of `busi.model.unet.build`, with its softmax."""
+    """Build the baseline's network layer by layer: that of `busi.model.unet.build`, which returns logits."""
     f = config.base_filters
 
     def convolve_twice(x, first: int, second: int):
@@ -83,4 +83,4 @@ def build_network(config: RunConfig) -> keras.Model:
         border = (excess // 2, excess - excess // 2)
         skip = layers.Cropping2D((border, border))(skip)
         x = convolve_twice(layers.Concatenate()([skip, x]), filters, narrowed)
-    return keras.Model(image, layers.Conv2D(2, 1, activation="softmax")(x))
+    return keras.Model(image, layers.Conv2D(2, 1)(x))

@@ -27,6 +27,10 @@ BORDER = 184
 """Pixels by which the unpadded network's output is smaller than its input, in height and in width: 300 gives 116."""
 
 
+DECAYS = 48.525
+"""Times that the published rate decays by 0.96: once every 1,000 of the 48,525 steps of 75 epochs with 647 images."""
+
+
 class StudyError(ValueError):
     """An error that the user can fix; says which file or parameter, what was found, what was expected, what to do."""
 
@@ -63,7 +67,7 @@ class Size(_Strict):
             pixels without padding, 16 k with it.
         base_filters: Filters of the first convolution; the bottleneck has 16 times as many. Published: 64.
         epochs: Passes over the training images. Published: 75.
-        precision: Keras dtype policy of the network. The softmax and the loss are computed in float32 in both.
+        precision: Keras dtype policy of the network. The logits and the loss are computed in float32 in both.
     """
 
     image_size: Annotated[int, Field(ge=16)] = 300
@@ -98,6 +102,8 @@ HELDOUT = {
     "resize": "letterbox",
     "padding": "same",
     "bce": "probabilities",
+    "clipped": False,
+    "order": "by-class",
     "optimizer": "adam",
     "learning_rate": 0.001,
     "momentum": 0.0,
@@ -129,12 +135,17 @@ class RunConfig(Size):
         optimizer: "sgd" or "adam", the latter with Keras' default betas.
         learning_rate: Initial rate, per step of one batch.
         momentum: Momentum of SGD; must be 0 for Adam, which has none.
-        schedule: "constant", or "exponential": rate * 0.96 ** (step / 1000), continuous.
+        schedule: "constant", or "exponential": a continuous decay that ends at 0.96 ** 48.525 = 0.138 of the rate
+            after the planned epochs; for the published 75 epochs this is rate * 0.96 ** (step / 1000).
         loss: "bce" and "kld" average over the pixels of both channels. "dice" is computed over both channels of a
             whole batch (published), "lesion-dice" over the lesion channel alone; "lesion-dice+bce" adds "bce" to it.
         bce: Input of "bce". "logits": each logit of the softmax goes through a sigmoid of its own, which is what Keras
             on TensorFlow computes for BinaryCrossentropy after a softmax (published). "probabilities": the softmax's
             output.
+        clipped: Whether "kld" and "dice" are Keras' functions of the probabilities, whose gradients vanish where the
+            network is certain and wrong (published); if not, they are computed from the logits and never vanish.
+        order: Order of the images: "mixed", one permutation drawn from the seed (published: the order of a folder that
+            holds both classes), or "by-class", as in the catalog: benign, then malignant.
         preprocessing: "none"; "normalize": each image to [0, 1] by its own extremes; "standardize": normalize, then
             use the training part's mean and deviation; "augment": standardize, then flip, contrast and brightness,
             with the mask flipped along; "augment-image": the same without flipping the mask. "text": standardize each
@@ -147,13 +158,14 @@ class RunConfig(Size):
         resize: "squash" to a square (published), or "letterbox": keep the aspect ratio and fill the rest with black.
         padding: Padding of the convolutions: "valid" (published), where the output covers the middle of the image, or
             "same", where it covers all of it.
-        shuffle: Whether the images are drawn in a new order every epoch (published: no, always as listed).
+        shuffle: Whether the images are drawn in a new order every epoch (published: no, always in the same order).
         batch_size: Images in a step; published: 1.
         split: "none": trained and scored on all lesion images (published); "grouped": five folds that keep
             near-duplicates together; "random": five folds that do not; "blocked": five folds of neighbouring numbers
             within a class, which often show one patient.
         fold: Fold of the cross-validation; 0 without one.
         patience: Epochs without a better validation score after which training ends; 0 never ends early.
+        last_steps: Steps after which the last epoch ends, 0 for all of it. The published log was interrupted so.
         seed: Seed of initialisation, augmentation and shuffling.
     """
 
@@ -166,6 +178,8 @@ class RunConfig(Size):
     schedule: Literal["constant", "exponential"] = "constant"
     loss: Literal["bce", "kld", "dice", "lesion-dice", "lesion-dice+bce"] = "bce"
     bce: Literal["logits", "probabilities"] = "logits"
+    clipped: bool = True
+    order: Literal["mixed", "by-class"] = "mixed"
     preprocessing: Literal["none", "normalize", "standardize", "augment", "augment-image", "text", "code"] = "none"
     masks: Literal["first", "all"] = "first"
     second_channel: Literal["mirror", "complement"] = "mirror"
@@ -177,6 +191,7 @@ class RunConfig(Size):
     split: Literal["none", "grouped", "random", "blocked"] = "none"
     fold: Annotated[int, Field(ge=0, lt=FOLDS)] = 0
     patience: Annotated[int, Field(ge=0)] = 0
+    last_steps: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="before")

@@ -27,16 +27,8 @@ from filelock import FileLock
 from busi.config import RunConfig
 from busi.dataset.preprocessing import Scaling
 
-TRAINING_VERSION = {
-    ("published", "float32"): 1,
-    ("published", "mixed_bfloat16"): 2,
-    ("heldout", "float32"): 2,
-    ("heldout", "mixed_bfloat16"): 3,
-}
-"""Version of the training code by protocol and precision, raised by hand when a change of it changes numbers.
-
-Runs of another version are not found.
-"""
+TRAINING_VERSION = 4
+"""Version of the training code, raised by hand when a change of it changes numbers: older runs are not found."""
 
 STATE = "state.weights.h5"
 BEST = "best.weights.h5"
@@ -44,14 +36,9 @@ WEIGHTS = frozenset({STATE, BEST})
 EPOCHS = frozenset({"epochs"})
 
 
-def training_version(config: RunConfig) -> int:
-    """Return the version of the code that trains ``config``."""
-    return TRAINING_VERSION[config.protocol, config.precision]
-
-
 def run_key(config: RunConfig, fingerprint: str) -> str:
     """Hash everything that changes a run's numbers: its configuration, the data and the training version."""
-    return config.digest(fingerprint, str(training_version(config)))
+    return config.digest(fingerprint, str(TRAINING_VERSION))
 
 
 class DamageWarning(UserWarning):
@@ -81,9 +68,10 @@ class Run:
     def outcome(self) -> dict:
         """Read what training measured and decided.
 
-        All runs: `images` (trained on), `seconds`, `parameters` (of the network) and `scaling` (`mean`, `deviation`).
-        Published: `training` (last epoch, averaged while the weights move) and `still` (weights held still), each
-        `loss`, `accuracy`, `auc`, `lesion_share`. Held-out: `threshold`, `best_epoch`, `epochs`, `validation_dice`.
+        All runs: `images` (trained on), `seconds`, `parameters` (of the network), `scaling` (`mean`, `deviation`),
+        `epochs` (trained) and `end` ("planned", or as `busi.training.find_end`). Published: `training` (last epoch,
+        averaged while the weights move) and `still` (weights held still), each `loss`, `accuracy`, `auc`,
+        `lesion_share`. Held-out: `threshold`, `best_epoch`, `validation_dice`.
         """
         return json.loads((self.folder / "outcome.json").read_text(encoding="utf-8"))
 
@@ -91,7 +79,8 @@ class Run:
     def history(self) -> pd.DataFrame:
         """Read the epochs: `epoch` from 1, `loss`, `seconds`, and what the protocol measures besides.
 
-        Published: `accuracy`, `auc`, `lesion_share`. Held-out: `validation_dice`.
+        Published: `accuracy`, `auc`, `lesion_share`, `spread` (as `busi.training.measure_spread`). Held-out:
+        `validation_dice`.
         """
         return pd.read_csv(self.folder / "history.csv")
 
@@ -200,7 +189,8 @@ class Store:
     def shorter(self, config: RunConfig) -> Run | None:
         """Find the longest finished run that differs from ``config`` only in having fewer epochs.
 
-        Nothing in a run depends on how many epochs will follow, so that a longer run can start where that one ended.
+        Nothing in such a run depends on how many epochs will follow, so that a longer one can start where it ended. A
+        decaying rate does depend on it, and so does a last epoch that is cut short.
         """
         longest = None
         for folder in self.root.glob(f"{config.protocol}/*/{config.name}/fold{config.fold}-seed{config.seed}-????????"):
@@ -208,7 +198,7 @@ class Store:
             if stored.get("fingerprint") != self.fingerprint:
                 continue
             run = Run(folder, RunConfig(**stored["config"]))
-            if not _continues(config, run.config) or stored["training_version"] != training_version(config):
+            if not _continues(config, run.config) or stored["training_version"] != TRAINING_VERSION:
                 continue
             if longest and longest.config.epochs > run.config.epochs:
                 continue
@@ -226,7 +216,7 @@ class Store:
             "key": self.key(config),
             "config": config.model_dump(),
             "fingerprint": self.fingerprint,
-            "training_version": training_version(config),
+            "training_version": TRAINING_VERSION,
             "sha256": {file.name: _sha256(file) for file in files},
         }
         _write_json(checkpoint / "config.json", stored)
@@ -239,7 +229,8 @@ class Store:
 def _continues(longer: RunConfig, shorter: RunConfig) -> bool:
     """Return whether one configuration is the other with more epochs."""
     more = longer.epochs > shorter.epochs
-    return more and longer.digest(without=EPOCHS) == shorter.digest(without=EPOCHS)
+    plans_ahead = longer.schedule != "constant" or longer.last_steps > 0
+    return more and not plans_ahead and longer.digest(without=EPOCHS) == shorter.digest(without=EPOCHS)
 
 
 def _read_stored(folder: Path) -> dict:

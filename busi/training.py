@@ -21,6 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from tqdm.auto import tqdm
 
 from busi import selection
@@ -51,6 +52,15 @@ if ON_TENSORFLOW:
 FLOAT32_BYTES = 4
 """Size of a number in a weights file: weights and optimizer are kept in single precision whatever the arithmetic."""
 
+CONSTANT_EPOCHS = 10
+"""Epochs with a constant output after which a published run ends: its weights get no gradient any more."""
+
+CONSTANT_SPREAD = 1e-6
+"""Spread of the probability of lesion up to which an output counts as constant."""
+
+CONSTANT_SAMPLE = 16
+"""Training images that are looked at to find a constant output."""
+
 SPARE_BYTES = 2**20
 """Upper bound of what a checkpoint takes beside its numbers: HDF5's own structures, the history."""
 
@@ -74,13 +84,18 @@ def train(config: RunConfig, catalog: Catalog, store: Store, *, threads: int | N
 
 
 def compile_network(
-    config: RunConfig, metrics: list[keras.metrics.Metric] | None = None, steps_per_execution: int = 1
+    config: RunConfig,
+    metrics: list[keras.metrics.Metric] | None = None,
+    *,
+    planned_steps: int = 0,
+    steps_per_execution: int = 1,
 ) -> keras.Model:
     """Build the network of ``config``, freshly initialised from its seed, with its loss and optimizer.
 
     Args:
         config: The run.
         metrics: Metrics that Keras accumulates beside the loss.
+        planned_steps: As `busi.model.optimizers.make_optimizer`.
         steps_per_execution: Steps that `fit` takes without returning to Python. Must divide the steps of an epoch, or
             the next epoch would begin in the middle of an execution.
     """
@@ -93,7 +108,8 @@ def compile_network(
         upsampling_steps=config.upsampling_steps,
         padding=config.padding,
     )
-    model.compile(make_optimizer(config), make_loss(config), metrics=metrics, steps_per_execution=steps_per_execution)
+    optimizer = make_optimizer(config, planned_steps)
+    model.compile(optimizer, make_loss(config), metrics=metrics, steps_per_execution=steps_per_execution)
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -103,7 +119,9 @@ def predict_lesion(model: keras.Model, images: np.ndarray, batch_size: int) -> n
     # Not `predict`, which unrolls as many steps into its graph as `fit` takes in one execution.
     starts = range(0, len(images), batch_size)
     batches = [model.predict_on_batch(images[start : start + batch_size]) for start in starts]
-    return np.concatenate(batches)[..., 0]
+    logits = np.concatenate(batches)
+    # The softmax of two channels is the sigmoid of their difference.
+    return expit(logits[..., 0] - logits[..., 1])
 
 
 def measure_validation(model: keras.Model, validation: Arrays, batch_size: int) -> dict[str, float]:
@@ -128,21 +146,29 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     batch_size = min(config.batch_size, len(parts.training))
     steps = len(parts.training) // batch_size
     # An epoch is one execution: returning to Python after every step takes time that counts where steps are short.
-    # JAX would compile every step of an execution separately.
-    model = compile_network(config, _protocol_metrics(config), steps_per_execution=steps if ON_TENSORFLOW else 1)
+    # JAX would compile every step of an execution separately, and a shorter last epoch would end in the middle of one.
+    one_execution = ON_TENSORFLOW and not config.last_steps
+    model = compile_network(
+        config,
+        _protocol_metrics(config),
+        planned_steps=steps * config.epochs,
+        steps_per_execution=steps if one_execution else 1,
+    )
     work = store.work(config)
     work.mkdir(parents=True, exist_ok=True)
     history = _resume(model, work, store.shorter(config))
-    if len(history) < config.epochs and not _is_over(history, config):
-        model.fit(
-            stream_batches(parts.training, config, batch_size, first_epoch=len(history) + 1),
-            steps_per_epoch=steps,
-            initial_epoch=len(history),
-            epochs=config.epochs,
-            callbacks=[_AfterEpoch(config, parts, history, work)],
-            shuffle=False,
-            verbose=0,
-        )
+    after_epoch = _AfterEpoch(config, parts, history, work)
+    for last_epoch, epoch_steps in _plan_epochs(config, steps):
+        if len(history) < last_epoch and not find_end(history, config):
+            model.fit(
+                stream_batches(parts.training, config, batch_size, first_epoch=len(history) + 1),
+                steps_per_epoch=epoch_steps,
+                initial_epoch=len(history),
+                epochs=last_epoch,
+                callbacks=[after_epoch],
+                shuffle=False,
+                verbose=0,
+            )
     checkpoint = _newest(work)
     outcome = _conclude(config, catalog, parts, model, history, checkpoint)
     run = store.finish(config, checkpoint, outcome, _describe_environment(threads))
@@ -155,11 +181,39 @@ def _protocol_metrics(config: RunConfig) -> list[keras.metrics.Metric]:
     return published_metrics() if config.protocol == "published" else []
 
 
-def _is_over(history: list[dict], config: RunConfig) -> bool:
-    """Return whether `patience` epochs have passed since the best one; never without patience."""
-    if not history or not config.patience:
-        return False
-    return len(history) - selection.best_epoch(history) >= config.patience
+def _plan_epochs(config: RunConfig, steps: int) -> list[tuple[int, int]]:
+    """Return the last epoch and the steps of an epoch, for each stretch of epochs of equal length."""
+    if not config.last_steps:
+        return [(config.epochs, steps)]
+    return [(config.epochs - 1, steps), (config.epochs, config.last_steps)]
+
+
+def find_end(history: list[dict], config: RunConfig) -> str:
+    """Return why training ends after the epochs of ``history`` although more are planned; "" if it goes on.
+
+    "diverged": the loss is not a number. "constant": the network has given one answer for every pixel for
+    `CONSTANT_EPOCHS` epochs. "patience": as many epochs have passed since the best one.
+    """
+    if not history:
+        return ""
+    if not math.isfinite(history[-1]["loss"]):
+        return "diverged"
+    if config.protocol == "published":
+        last = [row["spread"] for row in history[-CONSTANT_EPOCHS:]]
+        return "constant" if len(last) == CONSTANT_EPOCHS and max(last) <= CONSTANT_SPREAD else ""
+    if config.patience and len(history) - selection.best_epoch(history) >= config.patience:
+        return "patience"
+    return ""
+
+
+def measure_spread(model: keras.Model, training: Arrays) -> dict[str, float]:
+    """Compute `spread`: highest minus lowest probability of lesion in a few training images, the weights held still.
+
+    It is 0 for a network that has died: one whose answer is the same at every pixel of every image.
+    """
+    # Every image would take a third as long as the epoch.
+    sample = training.images[:: max(1, len(training) // CONSTANT_SAMPLE)]
+    return {"spread": float(np.ptp(predict_lesion(model, sample, batch_size=1)))}
 
 
 def _conclude(
@@ -169,6 +223,8 @@ def _conclude(
     outcome = {
         "images": len(parts.training),
         "seconds": sum(row["seconds"] for row in history),
+        "epochs": len(history),
+        "end": find_end(history, config) or "planned",
         "parameters": model.count_params(),
         "scaling": parts.scaling._asdict(),
     }
@@ -186,7 +242,6 @@ def _conclude(
     return outcome | {
         "threshold": _choose_threshold(predictions["validation"], catalog, config),
         "best_epoch": best,
-        "epochs": len(history),
         "validation_dice": history[best - 1]["validation_dice"],
     }
 
@@ -291,15 +346,20 @@ class _AfterEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         values = {name: float(value) for name, value in logs.items()}
-        if self.parts.validation is not None:
+        if self.parts.validation is None:
+            values |= measure_spread(self.model, self.parts.training)
+        else:
             values |= measure_validation(self.model, self.parts.validation, self.config.batch_size)
         seconds = round(time.perf_counter() - self.start, 3)
         self.history.append({"epoch": epoch + 1, **values, "seconds": seconds})
         selects = self.parts.validation is not None
         is_best = selects and selection.best_epoch(self.history) == len(self.history)
         _save_checkpoint(self.model, self.history, self.work, best=is_best)
-        self.model.stop_training = _is_over(self.history, self.config)
+        end = find_end(self.history, self.config)
+        self.model.stop_training = bool(end)
         self._report(values, seconds)
+        if end == "diverged":
+            log.warning("%s: the loss of epoch %d is not a number; training ends", self.config.label, epoch + 1)
 
     def _report(self, values: dict[str, float], seconds: float) -> None:
         self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)

@@ -55,7 +55,7 @@ def make_results(variants, fingerprint=DATA, **columns):
                 "name": run.name,
                 "key": runs.run_key(run, fingerprint),
                 "fingerprint": fingerprint,
-                "training_version": runs.training_version(run),
+                "training_version": runs.TRAINING_VERSION,
                 "scoring_version": np.nan,
                 "config": json.dumps(run.model_dump()),
                 "planned_epochs": run.epochs,

@@ -161,7 +161,11 @@ def test_the_scaling_is_read_to_the_last_digit(store):
 def test_a_run_folder_says_of_which_data_and_version_it_is(store):
     run = finish(store, RunConfig(loss="kld"))
     stored = run.stored
-    assert (stored["key"], stored["fingerprint"], stored["training_version"]) == (store.key(run.config), DATA, 1)
+    assert (stored["key"], stored["fingerprint"], stored["training_version"]) == (
+        store.key(run.config),
+        DATA,
+        runs.TRAINING_VERSION,
+    )
     assert RunConfig(**stored["config"]) == RunConfig(loss="kld")
     files = {file.name for file in run.folder.iterdir()}
     assert stored["sha256"].keys() == files - {"config.json"}

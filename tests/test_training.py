@@ -91,6 +91,11 @@ def quarters(quarters_dir, here):
     return read_catalog(quarters_dir, expected=None)
 
 
+def read_arrays(catalog, config):
+    """Return the images of a published run in the order in which it sees them."""
+    return published_arrays(catalog, config).shuffled(config.seed)
+
+
 def store_in(folder, catalog):
     return Store(folder / "runs", catalog.fingerprint)
 
@@ -214,7 +219,7 @@ def test_another_process_trains_the_same_bits(straight, elsewhere, phantoms):
 
 
 def test_an_epoch_in_one_execution_trains_the_same_bits_as_one_step_after_another(straight, phantoms):
-    model, arrays = compile_network(small()), published_arrays(phantoms, small())
+    model, arrays = compile_network(small()), read_arrays(phantoms, small())
     stream = stream_batches(arrays, small(), 1, first_epoch=1)
     model.fit(stream, steps_per_epoch=len(arrays), epochs=EPOCHS, shuffle=False, verbose=0)
     whole = compile_network(small())
@@ -306,11 +311,52 @@ def test_a_disk_without_room_for_a_checkpoint_ends_a_run_before_it_is_written(ph
 
 def test_a_longer_run_continues_where_a_shorter_one_ended(straight, phantoms, tmp_path):
     store = store_in(tmp_path, phantoms)
-    settings = SETTINGS["adam, decaying, code, shuffled"]
-    seconds = train(small(epochs=5, **settings), phantoms, store).history.seconds.tolist()
-    longer = train(small(**settings), phantoms, store)
-    assert_same(longer, straight["adam, decaying, code, shuffled"])
+    seconds = train(small(epochs=5), phantoms, store).history.seconds.tolist()
+    longer = train(small(), phantoms, store)
+    assert_same(longer, straight["momentum"])
     assert longer.history.seconds[:5].tolist() == seconds
+
+
+def test_a_longer_run_whose_rate_decays_over_all_epochs_starts_anew(phantoms, tmp_path):
+    store = store_in(tmp_path, phantoms)
+    settings = {"schedule": "exponential", "momentum": 0.0}
+    shorter = train(small(epochs=1, **settings), phantoms, store)
+    assert store.shorter(small(epochs=2, **settings)) is None
+    assert store.shorter(small(epochs=2)) is None
+    longer = train(small(epochs=2, **settings), phantoms, store)
+    assert longer.history.seconds[0] != shorter.history.seconds[0]
+
+
+def test_a_last_epoch_may_end_early(phantoms, tmp_path):
+    """The second epoch takes three of ten images: its mean loss is theirs, at a rate that moves nothing."""
+    config = small(epochs=2, last_steps=3, learning_rate=1e-12)
+    run = train(config, phantoms, store_in(tmp_path, phantoms))
+    arrays = read_arrays(phantoms, config)[:3]
+    model = load_network(run, STATE)
+    expected = model.evaluate(arrays.images, arrays.targets, batch_size=1, verbose=0, return_dict=True)
+    assert run.history.loss.tolist()[1] == pytest.approx(expected["loss"], rel=1e-5)
+    assert run.history.loss[0] != pytest.approx(expected["loss"], rel=1e-5)
+    assert run.outcome["end"] == "planned"
+
+
+def test_by_class_and_mixed_differ_in_the_order_alone(phantoms):
+    by_class, mixed = (load_parts(small(order=order, seed=3), phantoms).training for order in ("by-class", "mixed"))
+    assert by_class.names.tolist() == phantoms.lesions.name.tolist()
+    rows = [mixed.names.tolist().index(name) for name in by_class.names]
+    assert rows != list(range(len(rows)))
+    np.testing.assert_array_equal(mixed.images[rows], by_class.images)
+    np.testing.assert_array_equal(mixed.targets[rows], by_class.targets)
+    assert load_parts(small(seed=4), phantoms).training.names.tolist() != mixed.names.tolist()
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_says_so(phantoms, tmp_path, caplog):
+    """A rate of a million sends the logits beyond float32."""
+    config = small(learning_rate=1e6, loss="kld", clipped=False)
+    run = train(config, phantoms, store_in(tmp_path, phantoms))
+    assert run.outcome["end"] == "diverged"
+    assert run.outcome["epochs"] == len(run.history) < EPOCHS
+    assert run.history.loss[:-1].notna().all() and run.history.loss.isna().iloc[-1]
+    assert f"the loss of epoch {len(run.history)} is not a number" in caplog.text
 
 
 def test_a_longer_heldout_run_continues_where_a_shorter_one_ended(heldout, quarters, tmp_path):
@@ -429,7 +475,7 @@ def test_the_order_of_an_epoch_follows_from_its_number_and_the_seed():
 def test_a_batch_that_is_larger_than_the_data_is_all_of_them(phantoms, tmp_path):
     run = train(small(epochs=1, batch_size=64, loss="kld", learning_rate=1e-12), phantoms, store_in(tmp_path, phantoms))
     model = load_network(run, STATE)
-    arrays = published_arrays(phantoms, run.config)
+    arrays = read_arrays(phantoms, run.config)
     expected = model.evaluate(arrays.images, arrays.targets, batch_size=10, verbose=0, return_dict=True)
     assert run.history.loss.tolist() == pytest.approx([expected["loss"]], rel=1e-5)
     assert len(run.predictions["training"].names) == 10
@@ -439,17 +485,17 @@ def test_a_batch_that_is_larger_than_the_data_is_all_of_them(phantoms, tmp_path)
 
 
 def load_network(run, name):
-    model = compile_network(run.config)
+    model = compile_network(run.config, planned_steps=1)  # of the optimizer, which is not used
     model.load_weights(run.folder / name)
     return model
 
 
 def predict_targets(run, phantoms):
     """Return targets and probabilities, float64 (10, 20, 20, 2), from the saved weights."""
-    arrays = published_arrays(phantoms, run.config)
+    arrays = read_arrays(phantoms, run.config)
     images = arrays.images / 255 if run.config.preprocessing == "code" else arrays.images
-    probabilities = load_network(run, STATE).predict(images, batch_size=1, verbose=0)
-    return arrays.targets.astype(np.float64), probabilities.astype(np.float64)
+    logits = load_network(run, STATE).predict(images, batch_size=1, verbose=0)
+    return arrays.targets.astype(np.float64), softmax(logits.astype(np.float64), axis=-1)
 
 
 def roc(targets, probabilities):
@@ -483,16 +529,14 @@ def test_still_metrics_are_those_of_the_saved_weights(straight, phantoms, label)
     assert without_loss == pytest.approx(score_published(targets, probabilities), abs=1e-6)
 
 
-def test_published_bce_puts_each_softmax_logit_through_a_sigmoid(straight, phantoms):
+def test_published_bce_puts_each_logit_through_a_sigmoid(straight, phantoms):
     """What Keras on TensorFlow makes of BinaryCrossentropy behind a softmax: not the loss of the probabilities."""
     run = straight["momentum"]
-    y, probabilities = predict_targets(run, phantoms)
-    model = load_network(run, STATE)
-    model.get_layer("probability").activation = keras.activations.linear
-    logits = model.predict(published_arrays(phantoms, run.config).images, batch_size=1, verbose=0).astype(np.float64)
-    np.testing.assert_allclose(softmax(logits, axis=-1), probabilities, atol=1e-6)
+    arrays = read_arrays(phantoms, run.config)
+    y = arrays.targets.astype(np.float64)
+    logits = load_network(run, STATE).predict(arrays.images, batch_size=1, verbose=0).astype(np.float64)
     of_logits, of_probabilities = (
-        -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean() for p in (expit(logits), probabilities)
+        -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean() for p in (expit(logits), softmax(logits, axis=-1))
     )
     assert run.outcome["still"]["loss"] == pytest.approx(of_logits, rel=1e-5)
     assert abs(of_logits - of_probabilities) > 0.01
@@ -509,8 +553,8 @@ def test_auc_is_that_of_the_ranking_to_within_its_thresholds(straight, phantoms,
 
 @pytest.fixture(scope="module")
 def motionless(phantoms, tmp_path_factory):
-    """Return a run whose rate is too small to move a float32 weight."""
-    config = small(epochs=2, learning_rate=1e-12, loss="kld", second_channel="complement")
+    """Return a run whose rate is too small to move a float32 weight, be it a bias of 0: pixels there are ties."""
+    config = small(epochs=2, learning_rate=1e-44, loss="kld", second_channel="complement")
     return train(config, phantoms, store_in(tmp_path_factory.mktemp("motionless"), phantoms))
 
 
@@ -533,10 +577,11 @@ def test_a_published_run_keeps_what_its_saved_weights_predict_for_its_training_i
     assert list(run.predictions) == ["training"]
     names, probability = run.predictions["training"]
     _, expected = predict_targets(run, phantoms)
-    assert names.tolist() == phantoms.lesions.name.tolist()
+    assert names.tolist() == read_arrays(phantoms, run.config).names.tolist()
+    assert names.tolist() != phantoms.lesions.name.tolist() and set(names) == set(phantoms.lesions.name)
     assert probability.dtype == np.float32
     np.testing.assert_allclose(probability, expected[..., 0], rtol=0, atol=1e-6)
-    assert run.outcome["parameters"] == compile_network(run.config).count_params()
+    assert run.outcome["parameters"] == load_network(run, STATE).count_params()
     assert run.outcome["seconds"] == pytest.approx(run.history.seconds.sum())
     assert run.scaling == Scaling(0, 1)
 
@@ -630,21 +675,51 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize(
-    "values, is_over",
+    "values, end",
     [
-        ([], False),
-        ([0.2], False),
-        ([0.2, 0.3, 0.3], False),  # one epoch after the first of equals
-        ([0.2, 0.3, 0.1, 0.3], True),
-        ([0.2, 0.3, 0.1, 0.4], False),
-        ([0.2, NAN], False),
-        ([0.2, 0.3, NAN, NAN], True),
+        ([], ""),
+        ([0.2], ""),
+        ([0.2, 0.3, 0.3], ""),  # one epoch after the first of equals
+        ([0.2, 0.3, 0.1, 0.3], "patience"),
+        ([0.2, 0.3, 0.1, 0.4], ""),
+        ([0.2, NAN], ""),
+        ([0.2, 0.3, NAN, NAN], "patience"),
     ],
 )
-def test_a_run_is_over_when_its_patience_has_passed_since_the_best_epoch(values, is_over):
-    history = [{"epoch": epoch, "validation_dice": value} for epoch, value in enumerate(values, start=1)]
-    assert training._is_over(history, tiny()) is is_over
-    assert training._is_over(history, tiny(patience=0)) is False
+def test_a_run_ends_when_its_patience_has_passed_since_the_best_epoch(values, end):
+    history = [{"epoch": epoch, "loss": 0.1, "validation_dice": value} for epoch, value in enumerate(values, start=1)]
+    assert training.find_end(history, tiny()) == end
+    assert training.find_end(history, tiny(patience=0)) == ""
+
+
+@pytest.mark.parametrize("protocol", ["published", "heldout"])
+@pytest.mark.parametrize("loss", [NAN, float("inf")])
+def test_a_run_whose_last_loss_is_no_number_has_diverged(protocol, loss):
+    config = small() if protocol == "published" else tiny()
+    assert training.find_end([{"loss": loss, "spread": 0.5, "validation_dice": 0.5}], config) == "diverged"
+
+
+@pytest.mark.parametrize(
+    "spreads, end",
+    [
+        ([0.0] * 10, "constant"),
+        ([0.0] * 9, ""),
+        ([0.1] + [0.0] * 10, "constant"),
+        ([0.0] * 9 + [0.001], ""),
+        ([0.0] * 5 + [0.001] + [0.0] * 9, ""),
+    ],
+)
+def test_a_published_run_ends_after_ten_epochs_with_one_answer_for_every_pixel(spreads, end):
+    assert training.find_end([{"loss": 0.3, "spread": spread} for spread in spreads], small()) == end
+
+
+def test_a_dead_network_has_no_spread_and_a_fresh_one_has(phantoms):
+    arrays = read_arrays(phantoms, small())
+    model = compile_network(small())
+    outputs = predict_lesion(model, arrays.images, 1)
+    assert training.measure_spread(model, arrays)["spread"] == pytest.approx(outputs.max() - outputs.min(), abs=1e-6)
+    model.get_layer("up0_conv2").bias.assign([-1e3, -1e3])
+    assert training.measure_spread(model, arrays) == {"spread": 0.0}
 
 
 # What a held-out run keeps
@@ -654,7 +729,7 @@ def predict_part(run, catalog, rows, name=BEST):
     """Predict the probability of lesion at the network's size, from one of the files of weights."""
     raw = all_arrays(catalog, run.config).images[rows]
     images = scale(raw, run.config.preprocessing, run.scaling)
-    return load_network(run, name).predict(images, verbose=0)[..., 0]
+    return softmax(load_network(run, name).predict(images, verbose=0), axis=-1)[..., 0]
 
 
 def test_the_best_epochs_predictions_of_test_and_validation_part_are_kept(heldout, quarters):

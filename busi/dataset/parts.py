@@ -40,6 +40,8 @@ def load_parts(config: RunConfig, catalog: Catalog) -> Parts:
     if config.protocol == "published":
         # As published: nothing is held out, and the images trained on are also the ones that are scored.
         arrays = published_arrays(catalog, config)
+        if config.order == "mixed":
+            arrays = arrays.shuffled(config.seed)
         scaling = fit_scaling(arrays.images, config.preprocessing)
         return Parts(_scale(arrays, config, scaling), None, None, scaling)
     split = load_split(catalog, config.split)

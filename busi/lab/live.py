@@ -23,10 +23,10 @@ def training(config: RunConfig, catalog: Catalog) -> Iterator[dict[str, float]]:
         a run.
     """
     parts = load_parts(config, catalog)
-    model = compile_network(config)
     # A part smaller than a batch still makes one step an epoch.
     batch_size = min(config.batch_size, len(parts.training))
     steps = len(parts.training) // batch_size
+    model = compile_network(config, planned_steps=steps * config.epochs)
     batches = iter(stream_batches(parts.training, config, batch_size, first_epoch=1))
     for step in range(1, config.epochs * steps + 1):
         images, targets = next(batches)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from scipy.special import expit
 
 from busi import display, results
 from busi.config import Parameters, RunConfig
@@ -23,7 +24,7 @@ GROUP = "mechanisms/checkerboards"
 SEEDS = (0, 1, 2)
 """Seeds of the initialisations measured before training."""
 
-STAGES = {"up3": "first upsampling", "up0": "last upsampling", "probability": "output"}
+STAGES = {"up3": "first upsampling", "up0": "last upsampling", "logits": "output"}
 """Layers of `busi.model.unet.build`, in the order of computation."""
 
 PROBED = 16
@@ -73,8 +74,8 @@ def _measure_stages(config: RunConfig, images: np.ndarray, *, weights, upsamplin
     for stage, output in zip(STAGES.values(), stages, strict=True):
         maps = keras.ops.convert_to_numpy(output)
         if stage == "output":
-            # The second channel of the softmax repeats the first.
-            maps = maps[..., :1]
+            # The probability of lesion; the second channel of the softmax repeats the first.
+            maps = expit(maps[..., :1] - maps[..., 1:])
         _, height, width, _ = maps.shape
         row = {"upsampling": upsampling, "trained": weights is not None, "stage": stage, "seed": config.seed}
         row |= {"nyquist": nyquist_share(maps), "noise": expected_of_noise(height, width), "size": height}

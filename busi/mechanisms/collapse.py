@@ -67,7 +67,8 @@ def _probe_network(config: RunConfig, training: Arrays, weights) -> dict[str, fl
     # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     from busi.training import compile_network
 
-    model = compile_network(config)
+    # The gradient is taken by another optimizer, so that the number of steps does not matter.
+    model = compile_network(config, planned_steps=1)
     if weights:
         model.load_weights(weights)
     # Evenly spread, because the images are sorted by class.

@@ -1,11 +1,12 @@
-"""KLD is BCE: on one-hot targets and after a softmax the two are one loss. Keras' BCE of logits is another one.
+"""KLD is BCE: of one-hot targets and a softmax the two are one loss. The published BCE, of logits, is another one.
 
 For two channels y and 1 - y with y in {0, 1}, and probabilities p and 1 - p:
 
     BCE = (-[y log p + (1 - y) log(1 - p)] - [(1 - y) log(1 - p) + y log p]) / 2 = -y log p - (1 - y) log(1 - p)
     KLD = y log(y / p) + (1 - y) log((1 - y) / (1 - p))                         = -y log p - (1 - y) log(1 - p)
 
-Keras on TensorFlow computes BCE after a softmax from sigmoids of the softmax's logits (`busi.model.losses`).
+Keras on TensorFlow computes BCE after a softmax from sigmoids of the softmax's logits
+(`busi.model.losses.LogitCrossentropy`).
 """
 
 import itertools
@@ -156,9 +157,9 @@ def _compile_network(config: RunConfig, precision: str, *, eager: bool):
 
     keras.utils.set_random_seed(config.seed)
     body = build(config.image_size, config.base_filters, config.upsampling, precision, padding=config.padding)
-    # The network's own softmax is float32, whatever the precision of the rest.
-    head = keras.layers.Conv2D(2, 1, activation="softmax", dtype=precision, name="head")
-    model = keras.Model(body.input, head(body.get_layer("probability").input))
+    # The network's own last layer is float32, whatever the precision of the rest.
+    head = keras.layers.Conv2D(2, 1, dtype=precision, name="head")
+    model = keras.Model(body.input, head(body.get_layer("logits").input))
     eager = eager and keras.backend.backend() == "tensorflow"
     model.compile(make_optimizer(config), make_loss(config), run_eagerly=eager, jit_compile=False)
     return model

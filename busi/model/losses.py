@@ -1,7 +1,8 @@
-"""Losses of the study: the three published ones, cross-entropy of the probabilities, and two of the lesion channel.
+"""Losses of the study: the three published ones, their stable forms, and two of the lesion channel.
 
-In every loss, the targets y and the probabilities p are float (n, h, w, 2): channel 0 is the lesion, channel 1 the
-background. To add a loss, write a class, enter it in `LOSSES`, and allow its name in `busi.config.RunConfig.loss`.
+In every loss, the targets y are float (n, h, w, 2): channel 0 is the lesion, channel 1 the background. The predictions
+are the network's logits z, float32 of the same shape, and p is their softmax over the channels. To add a loss, write a
+class, enter it in `LOSSES`, and allow its name in `busi.config.RunConfig.loss`.
 
 The public notebook calls functions for KLD and Dice that it never defines. This study reads them as Keras' own losses.
 """
@@ -9,86 +10,104 @@ The public notebook calls functions for KLD and Dice that it never defines. This
 import keras
 from keras import ops
 
-from busi.config import RunConfig, StudyError
+from busi.config import RunConfig
+
+LIMIT = 10.0
+"""Largest difference of two logits that a stable Dice loss tells apart: probabilities of 0.00005 and 0.99995.
+
+Beyond it, the gradient of p (1 - p) is below 0.00005, and Adam's epsilon would soon outweigh it.
+"""
 
 
 class LogitCrossentropy(keras.losses.BinaryCrossentropy):
-    """Published binary cross-entropy, computed from each softmax logit through a sigmoid of its own.
+    """Published binary cross-entropy, computed from each logit through a sigmoid of its own.
 
-    For logits z, the mean over pixels and channels of -(y log s + (1 - y) log(1 - s)), with s = sigmoid(z).
+    The mean over pixels and channels of -(y log s + (1 - y) log(1 - s)), with s = sigmoid(z).
 
     The published code hands softmax probabilities to Keras' `BinaryCrossentropy`. On TensorFlow, Keras replaces them
-    with the logits, because the softmax attaches its logits to its output (``_keras_logits``). The published runs most
-    likely did the same. On one-hot targets the result equals neither KLD nor categorical cross-entropy;
-    `ProbabilityCrossentropy` equals both.
-
-    Raises:
-        StudyError: The Keras backend is not TensorFlow. Other backends do not replace the probabilities.
+    with the logits, because the softmax attaches its logits to its output (``_keras_logits``). The published runs did
+    the same: their printed log shows a mean loss of 1601, which clipped probabilities cannot reach. On one-hot targets
+    the result equals neither KLD nor categorical cross-entropy; `ProbabilityCrossentropy` equals both.
 
     Example:
         The softmax of the logits is (0.75, 0.25), but their sigmoids are (1/2, 1/4): (ln 2 + ln 4/3) / 2.
 
         >>> y = ops.array([[[[1.0, 0.0]]]])
-        >>> p = keras.activations.softmax(ops.log(ops.array([[[[1.0, 1 / 3]]]])))
-        >>> round(float(LogitCrossentropy()(y, p)), 4)
+        >>> z = ops.log(ops.array([[[[1.0, 1 / 3]]]]))
+        >>> round(float(LogitCrossentropy()(y, z)), 4)
         0.4904
     """
 
     def __init__(self):
-        # Elsewhere the same call would silently compute `ProbabilityCrossentropy`.
-        backend = keras.backend.backend()
-        if backend != "tensorflow":
-            raise StudyError(
-                f"bce: got 'logits' with the Keras backend {backend!r}; the published cross-entropy needs the backend "
-                "'tensorflow': use that backend, or set bce: probabilities"
-            )
-        super().__init__()
+        super().__init__(from_logits=True)
 
 
 class ProbabilityCrossentropy(keras.losses.Loss):
-    """Binary cross-entropy of the probabilities.
+    """Binary cross-entropy of the probabilities, computed from the logits so that no gradient vanishes.
 
-    The mean over pixels and channels of -(y log p + (1 - y) log(1 - p)), with p clipped to [1e-7, 1 - 1e-7], Keras'
-    `epsilon`.
+    The mean over pixels and channels of -(y log p + (1 - y) log(1 - p)). Keras' own clips p to [1e-7, 1 - 1e-7], and
+    beyond that its gradient is 0: a network that is certain and wrong never learns again.
 
     Example:
         A lesion pixel with p = 0.75 costs ln 4/3, a background pixel with p = 0.5 costs ln 2; the loss is their mean.
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
-        >>> p = ops.array([[[[0.75, 0.25], [0.5, 0.5]]]])
-        >>> round(float(ProbabilityCrossentropy()(y, p)), 4)
+        >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
+        >>> round(float(ProbabilityCrossentropy()(y, z)), 4)
         0.4904
     """
 
     def call(self, y_true, y_pred):
-        """Return the mean cross-entropy of each row of pixels, (n, h)."""
-        # The copy is a new tensor without the softmax's logits, which Keras on TensorFlow would use in place of
-        # the probabilities (see `LogitCrossentropy`).
-        probabilities = ops.copy(y_pred)
-        pixels = keras.losses.binary_crossentropy(y_true, probabilities)
-        # Keras averages what this returns. The mean over a row changes only the order of summation, on which the bits
-        # of trained networks depend.
-        return ops.mean(pixels, axis=-1)
+        """Return the cross-entropy of each pixel, (n, h, w)."""
+        log_p = ops.log_softmax(y_pred, axis=-1)
+        # Of two channels, 1 - p of one is p of the other.
+        log_rest = ops.flip(log_p, axis=-1)
+        return -ops.mean(y_true * log_p + (1 - y_true) * log_rest, axis=-1)
 
 
-class KLDivergence(keras.losses.KLDivergence):
-    """Published Kullback-Leibler divergence, as Keras computes it.
+class KLDivergence(keras.losses.Loss):
+    """Published Kullback-Leibler divergence, as Keras computes it from probabilities.
 
-    The mean over pixels of the sum over both channels of y log(y / p), with y and p clipped to [1e-7, 1]. The clipping
-    matters for the mirror fault, which makes targets larger than 1.
+    The mean over pixels of the sum over both channels of y log(y / p), with y and p clipped to [1e-7, 1]. Clipping y
+    matters for the mirror fault, which makes targets larger than 1. Clipping p takes the gradient away where p is less.
 
     Example:
         Each pixel costs -log p of its true channel: (ln 4/3 + ln 2) / 2.
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
-        >>> p = ops.array([[[[0.75, 0.25], [0.5, 0.5]]]])
-        >>> round(float(KLDivergence()(y, p)), 4)
+        >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
+        >>> round(float(KLDivergence()(y, z)), 4)
         0.4904
     """
 
+    def call(self, y_true, y_pred):
+        """Return the divergence of each pixel, (n, h, w)."""
+        return keras.losses.kl_divergence(y_true, ops.softmax(y_pred, axis=-1))
 
-class Dice(keras.losses.Dice):
-    """Published Dice loss over both channels, as Keras computes it.
+
+class StableKLDivergence(keras.losses.Loss):
+    """Kullback-Leibler divergence, computed from the logits so that no gradient vanishes.
+
+    The mean over pixels of the sum over both channels of y (log y - log p), where y log y is 0 for y = 0.
+
+    Example:
+        On one-hot targets y log y is 0: (ln 4/3 + ln 2) / 2.
+
+        >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
+        >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
+        >>> round(float(StableKLDivergence()(y, z)), 4)
+        0.4904
+    """
+
+    def call(self, y_true, y_pred):
+        """Return the divergence of each pixel, (n, h, w)."""
+        log_y = ops.log(ops.maximum(y_true, keras.config.epsilon()))
+        log_p = ops.log_softmax(y_pred, axis=-1)
+        return ops.sum(y_true * (log_y - log_p), axis=-1)
+
+
+class Dice(keras.losses.Loss):
+    """Published Dice loss over both channels, as Keras computes it from probabilities.
 
     1 - 2 sum(y p) / (sum(y) + sum(p)), with sums over all pixels and both channels of the batch.
 
@@ -99,14 +118,36 @@ class Dice(keras.losses.Dice):
         1 - 2 (0.75 + 0.5) / (2 + 2):
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
-        >>> p = ops.array([[[[0.75, 0.25], [0.5, 0.5]]]])
-        >>> round(float(Dice()(y, p)), 4)
+        >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
+        >>> round(float(Dice()(y, z)), 4)
         0.375
     """
 
+    def call(self, y_true, y_pred):
+        """Return the loss of the batch, one number."""
+        return keras.losses.dice(y_true, ops.softmax(y_pred, axis=-1))
+
+
+class StableDice(keras.losses.Loss):
+    """Dice loss over both channels with the probabilities of `limit_probability`, whose gradient never vanishes.
+
+    Example:
+        1 - 2 (0.75 + 0.5) / (2 + 2):
+
+        >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
+        >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
+        >>> round(float(StableDice()(y, z)), 4)
+        0.375
+    """
+
+    def call(self, y_true, y_pred):
+        """Return the loss of the batch, one number."""
+        lesion = limit_probability(y_pred)
+        return keras.losses.dice(y_true, ops.concatenate([lesion, 1 - lesion], axis=-1))
+
 
 class LesionDice(keras.losses.Loss):
-    """Dice loss over the lesion channel.
+    """Dice loss over the lesion channel with the probabilities of `limit_probability`, whose gradient never vanishes.
 
     1 - 2 sum(y p) / (sum(y) + sum(p)), with sums over the lesion channel of the batch. After Milletari, Navab, Ahmadi:
     V-Net (2016), section 3, with sums in place of sums of squares in the denominator.
@@ -115,15 +156,15 @@ class LesionDice(keras.losses.Loss):
         1 - 2 * 0.75 / (1 + 1.25):
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
-        >>> p = ops.array([[[[0.75, 0.25], [0.5, 0.5]]]])
-        >>> round(float(LesionDice()(y, p)), 4)
+        >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
+        >>> round(float(LesionDice()(y, z)), 4)
         0.3333
     """
 
     def call(self, y_true, y_pred):
         """Return the loss of the batch, one number."""
-        # Slices of length 1 keep the four axes that Keras expects.
-        return keras.losses.dice(y_true[..., :1], y_pred[..., :1])
+        # A slice of length 1 keeps the four axes that Keras expects.
+        return keras.losses.dice(y_true[..., :1], limit_probability(y_pred))
 
 
 class LesionDicePlusCrossentropy(keras.losses.Loss):
@@ -133,8 +174,8 @@ class LesionDicePlusCrossentropy(keras.losses.Loss):
         0.3333 + 0.4904, the examples of the two losses:
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
-        >>> p = ops.array([[[[0.75, 0.25], [0.5, 0.5]]]])
-        >>> round(float(LesionDicePlusCrossentropy()(y, p)), 4)
+        >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
+        >>> round(float(LesionDicePlusCrossentropy()(y, z)), 4)
         0.8237
     """
 
@@ -146,26 +187,41 @@ class LesionDicePlusCrossentropy(keras.losses.Loss):
         return dice + ops.mean(crossentropy)
 
 
+def limit_probability(logits):
+    """Return the softmax's probability of lesion, (n, h, w, 1), for logits whose difference is limited to `LIMIT`.
+
+    The gradient passes through the limit as if it were not there (a straight-through estimator): a pixel that is
+    certain and wrong is still pulled with p (1 - p) at the limit, where the true softmax would have rounded to 0.
+
+    Example:
+        >>> round(float(limit_probability(ops.array([[[[60.0, -60.0]]]]))[0, 0, 0, 0]), 6)
+        0.999955
+    """
+    # The softmax of two channels is the sigmoid of their difference.
+    difference = logits[..., :1] - logits[..., 1:]
+    excess = ops.stop_gradient(difference - ops.clip(difference, -LIMIT, LIMIT))
+    return ops.sigmoid(difference - excess)
+
+
 LOSSES = {
-    # `make_loss` returns the published cross-entropy where `RunConfig.bce` is "logits".
     "bce": ProbabilityCrossentropy,
-    "kld": KLDivergence,
-    "dice": Dice,
+    "kld": StableKLDivergence,
+    "dice": StableDice,
     "lesion-dice": LesionDice,
     "lesion-dice+bce": LesionDicePlusCrossentropy,
 }
 """Loss classes by their names in `busi.config.RunConfig.loss`."""
+
+PUBLISHED = {"kld": KLDivergence, "dice": Dice}
+"""Classes that take the place of those in `LOSSES` where `busi.config.RunConfig.clipped` is set."""
 
 
 def make_loss(config: RunConfig) -> keras.losses.Loss:
     """Return the loss that a run is trained with.
 
     Args:
-        config: The run. `loss` selects the entry of `LOSSES`; if `loss` and `bce` are "bce" and "logits", the published
-            `LogitCrossentropy` is returned.
-
-    Raises:
-        StudyError: The run asks for the published cross-entropy and the Keras backend is not TensorFlow.
+        config: The run. `loss` selects the entry of `LOSSES`, under `clipped` that of `PUBLISHED`; if `loss` and `bce`
+            are "bce" and "logits", the published `LogitCrossentropy` is returned.
 
     Example:
         >>> type(make_loss(RunConfig(loss="kld"))).__name__
@@ -173,4 +229,5 @@ def make_loss(config: RunConfig) -> keras.losses.Loss:
     """
     if config.loss == "bce" and config.bce == "logits":
         return LogitCrossentropy()
-    return LOSSES[config.loss]()
+    classes = LOSSES | PUBLISHED if config.clipped else LOSSES
+    return classes[config.loss]()

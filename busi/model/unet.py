@@ -28,14 +28,15 @@ def build(
         image_size: Height and width of the input in pixels: 188 + 16 k without padding, 16 k with padding.
         base_filters: Filters of the first convolution; they double at each of the four poolings.
         upsampling: "UpSampling2D" (nearest), "bilinear" or "Conv2DTranspose".
-        precision: Keras dtype policy of all layers except the softmax, which is float32.
+        precision: Keras dtype policy of all layers except the last, which is float32.
         upsampling_steps: "first" (published): ``upsampling`` is used in the first of the four steps, and the other
             three are Conv2DTranspose. "all": it is used in all four.
         padding: Padding of the 3x3 convolutions, "valid" (published) or "same".
 
     Returns:
-        A model from float (n, image_size, image_size, 1) to float32 (n, o, o, 2), the probabilities of lesion and
-        background, which add up to 1. The output size o is image_size - 184 without padding, image_size with padding.
+        A model from float (n, image_size, image_size, 1) to float32 (n, o, o, 2), the logits of lesion and background;
+        their softmax is the published network's output. The output size o is image_size - 184 without padding,
+        image_size with padding.
 
     Example:
         >>> model = build(image_size=300, base_filters=64)
@@ -67,8 +68,9 @@ def build(
         # The second convolution halves the filters in advance of the next step, as in the public notebook.
         last = filters[level] // 2 if level > 0 else filters[level]
         x = _convolve_twice(x, filters[level], last, name, padding, policy)
-    # float32 under every policy: in bfloat16 the two probabilities would not add up to 1.
-    outputs = layers.Conv2D(2, 1, activation="softmax", name="probability", dtype="float32")(x)
+    # float32 under every policy: in bfloat16 the two probabilities would not add up to 1. Logits, because what the
+    # published loss does to them depends on the Keras backend once they have gone through a softmax.
+    outputs = layers.Conv2D(2, 1, name="logits", dtype="float32")(x)
     return keras.Model(inputs, outputs, name="unet")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from busi.config import RunConfig
+from busi.config import DECAYS, RunConfig
 
 THRESHOLDS = np.concatenate([[-1e-7], np.arange(1, 199) / 199, [1 + 1e-7]])
 """Thresholds of Keras' `AUC()`: 200, evenly spread, the outermost just outside of [0, 1]."""
@@ -40,9 +40,10 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
     orders = np.asarray(orders)
     biases = np.zeros((len(orders), 2))
     optimizer = _Adam(biases) if config.optimizer == "adam" else _Momentum(biases, config.momentum)
-    for epoch in range(config.epochs):
+    rates = iter(_rates(config, planned_steps=config.epochs * len(means)))
+    for _ in range(config.epochs):
         losses, accuracies, probabilities = [], [], []
-        for step, images in enumerate(orders.T):
+        for images in orders.T:
             y = means[images]
             # What Keras accumulates before a step is what the step starts from.
             losses.append((np.logaddexp(0, biases) - biases * y).mean(axis=1))
@@ -50,7 +51,7 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
             accuracies.append(np.where(lesion > 0.5, 1 - background[images], background[images]))
             probabilities.append(lesion)
             gradient = (_sigmoid(biases) - y) / 2
-            biases += optimizer.step(gradient, _rate(config, epoch * len(means) + step))
+            biases += optimizer.step(gradient, next(rates))
     scores = {"loss": np.mean(losses, axis=0), "accuracy": np.mean(accuracies, axis=0)}
     return pd.DataFrame(scores).assign(auc=_pooled_auc(targets, orders, np.array(probabilities).T))
 
@@ -85,9 +86,10 @@ class _Adam:
         return -corrected * self.mean / (np.sqrt(self.square) + 1e-7)
 
 
-def _rate(config: RunConfig, step: int) -> float:
-    decay = 0.96 ** (step / 1000) if config.schedule == "exponential" else 1.0
-    return config.learning_rate * decay
+def _rates(config: RunConfig, planned_steps: int) -> np.ndarray:
+    """Return the learning rate of every step, as `busi.model.optimizers.make_optimizer` sets it."""
+    decays = DECAYS if config.schedule == "exponential" else 0
+    return config.learning_rate * 0.96 ** (decays * np.arange(planned_steps) / planned_steps)
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

@@ -20,9 +20,12 @@ WITH_EXAMPLE = {
         "LesionDicePlusCrossentropy",
         "LogitCrossentropy",
         "ProbabilityCrossentropy",
+        "StableDice",
+        "StableKLDivergence",
+        "limit_probability",
         "make_loss",
     },
-    "busi.model.metrics": {"LesionShare", "published_metrics"},
+    "busi.model.metrics": {"LesionShare", "PooledAUC", "published_metrics"},
     "busi.model.optimizers": {"make_optimizer"},
     "busi.model.unet": {"build", "feature_blocks"},
 }

@@ -12,7 +12,9 @@ def scores(*batches):
     values = {}
     for metric in metrics.published_metrics():
         for targets, probabilities in batches:
-            metric.update_state(np.asarray(targets, "float32"), np.asarray(probabilities, "float32"))
+            # The largest of these logits stand for probabilities of 0 and 1.
+            logits = np.log(np.maximum(np.asarray(probabilities, "float64"), 1e-30))
+            metric.update_state(np.asarray(targets, "float32"), logits.astype("float32"))
         values[metric.name] = float(metric.result())
     return values
 

@@ -9,11 +9,13 @@ from busi.config import RunConfig
 from busi.model import optimizers
 
 ADAM = {"optimizer": "adam", "momentum": 0.0}
+PLANNED = 75 * 647
+"""Steps of the published training."""
 
 
 def path(run, gradients, start=1.0):
     """Return the values of one weight after each gradient."""
-    optimizer, weight = optimizers.make_optimizer(run), keras.Variable(start)
+    optimizer, weight = optimizers.make_optimizer(run, PLANNED), keras.Variable(start)
     values = []
     for gradient in gradients:
         optimizer.apply([keras.ops.convert_to_tensor(gradient, "float32")], [weight])
@@ -22,7 +24,7 @@ def path(run, gradients, start=1.0):
 
 
 def rate(run, step):
-    optimizer = optimizers.make_optimizer(run)
+    optimizer = optimizers.make_optimizer(run, PLANNED)
     optimizer.iterations.assign(step)
     return float(optimizer.learning_rate)
 
@@ -57,6 +59,14 @@ def test_the_decaying_rate_loses_four_per_cent_every_thousand_steps_continuously
     assert rates == pytest.approx([0.01, 0.00979796, 0.0096, 0.009216, 0.00137947], rel=1e-5)
 
 
+@pytest.mark.parametrize("planned", [60, 2_200, 100_000])
+def test_the_decaying_rate_ends_where_the_published_one_does_however_long_the_training(planned):
+    run = RunConfig(schedule="exponential", momentum=0.0)
+    optimizer = optimizers.make_optimizer(run, planned)
+    optimizer.iterations.assign(planned)
+    assert float(optimizer.learning_rate) == pytest.approx(0.00137947, rel=1e-5)  # 0.01 * 0.96 ** 48.525
+
+
 @pytest.mark.parametrize("settings", [{}, ADAM])
 def test_the_constant_rate_stays(settings):
     assert rate(RunConfig(learning_rate=0.02, **settings), 48_525) == pytest.approx(0.02)
@@ -72,7 +82,7 @@ def test_the_rate_decays_by_steps_of_the_optimizer():
 def test_the_rows_of_table_2_are_the_public_notebooks():
     paper = config.read_profile("paper")
     runs = config.read_family("optimization", paper).configs("published")
-    made = {variant: optimizers.make_optimizer(configs[0]) for variant, configs in runs.items()}
+    made = {variant: optimizers.make_optimizer(configs[0], PLANNED) for variant, configs in runs.items()}
     assert [type(optimizer).__name__ for optimizer in made.values()] == ["SGD", "Adam", "SGD", "Adam"]
     assert made["SGD + fixed LR"].momentum == 0.9
     assert made["SGD + decaying LR"].momentum == 0

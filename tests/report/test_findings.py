@@ -159,8 +159,8 @@ def test_the_making_tells_days_hours_machines_and_software(make_run):
 
 def test_the_making_counts_runs_of_training_code_that_has_changed_since(make_run):
     current, older = make_run("BCE"), make_run("KLD", loss="kld")
-    current.runs["training_version"] = runs.training_version(current.configs[0])
-    older.runs["training_version"] = runs.training_version(older.configs[0]) - 1
+    current.runs["training_version"] = runs.TRAINING_VERSION
+    older.runs["training_version"] = runs.TRAINING_VERSION - 1
     assert "Training code" not in findings.describe_making(current.runs)
     made = findings.describe_making(join_results([current, older]).runs)
     assert made["Training code"] == "1 of 2 runs by an earlier version, whose numbers differ"
