@@ -176,6 +176,7 @@ def count_groups(split: pd.DataFrame) -> pd.DataFrame:
     # Of one class first, then of several.
     counts = counts[sorted(counts, key=lambda classes: (classes.count("+"), classes))]
     counts = counts.reindex(sorted({*counts.index, *AUDIT}, reverse=True), fill_value=0)
-    counts.insert(0, "groups", counts.sum(axis=1))
+    # The sum over no column is not a whole number.
+    counts.insert(0, "groups", counts.sum(axis=1).astype(int))
     counts.insert(1, "audit", [AUDIT.get(size, 0) for size in counts.index])
     return counts.rename_axis(index="images", columns=None).reset_index()
