@@ -6,8 +6,8 @@ hashes find copies at another scale, the match finds crops: hashes resize whole 
 another hash. Either may be mirrored. A group is a connected component of that relation. The grouped split keeps it
 together.
 
-All of BUSI's pairs have been looked at. The list with the verdicts, `pairs_file`, takes the place of the rule there. It
-leaves out what is alike by chance and adds what only the eye finds: other frames of one lesion.
+All pairs of BUSI that this rule finds have been looked at, and those just below it. The list with the verdicts,
+`pairs_file`, takes the place of the rule there. It adds what only the eye finds: other frames of one lesion.
 """
 
 import io

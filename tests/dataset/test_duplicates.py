@@ -3,6 +3,7 @@
 import io
 import itertools
 import shutil
+from pathlib import Path
 
 import imagehash
 import numpy as np
@@ -13,7 +14,10 @@ from scipy.sparse.csgraph import connected_components
 from skimage.feature import match_template
 
 from busi.config import StudyError
-from busi.dataset import catalog, duplicates
+from busi.dataset import catalog, duplicates, splits
+
+PARAMS = Path(__file__).parents[2] / "params"
+"""Folder of the committed list and splits."""
 
 
 def jpeg(pixels):
@@ -251,6 +255,21 @@ def test_a_faulty_list_is_refused(planted, other_study, image, verdict, fault):
     write_list(other_study, planted, [("benign (1)", image, 0.9, "eye", verdict)])
     with pytest.raises(StudyError, match=f"near-duplicates.csv: got '{fault}'; expected names of the data's images"):
         duplicates.find_groups(planted)
+
+
+def test_the_committed_list_makes_the_committed_groups():
+    """Without the data: names and verdicts are valid, and the groups of the splits are the list's components."""
+    split = splits.read_split(PARAMS / "splits-grouped.csv")
+    data = catalog.Catalog(split, split.attrs["fingerprint"])
+    # This study holds a copy of the committed list.
+    pairs = duplicates.read_pairs(data)
+    assert set(pairs.found_by) == {"hash", "match", "scale", "eye"} and set(pairs.verdict) == set(duplicates.VERDICTS)
+    assert not pairs.duplicated(["image_a", "image_b"]).any()
+    np.testing.assert_array_equal(duplicates.find_groups(data), split.group)
+    group = split.set_index("name").group
+    # Two that are called different may still be tied by a third one: none is.
+    different = pairs[pairs.verdict == "different"]
+    assert (group[different.image_a].to_numpy() != group[different.image_b].to_numpy()).all()
 
 
 # The release
