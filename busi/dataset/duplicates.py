@@ -3,8 +3,8 @@
 Two images are near-duplicates when both of their perceptual hashes (difference and average hash, 64 bits each) differ
 in at most `DISTANCE` bits, or when the middle of one is found in the other with a correlation of `MATCH` or more. The
 hashes find copies at another scale, the match finds crops: hashes resize whole images to a square, so that a crop has
-another hash. Either may be mirrored. A group is a connected component of that relation. The grouped split keeps it
-together.
+another hash. Either may be mirrored; of BUSI's none is. A group is a connected component of that relation. The grouped
+split keeps it together.
 
 All pairs of BUSI that this rule finds have been looked at, and those just below it. The list with the verdicts,
 `pairs_file`, takes the place of the rule there. It adds what only the eye finds: other frames of one lesion.
