@@ -31,6 +31,9 @@ OTHER = {
     "schedule": "exponential",
     "loss": "kld",
     "bce": "probabilities",
+    "clipped": False,
+    "order": "by-class",
+    "last_steps": 3,
     "preprocessing": "text",
     "masks": "all",
     "second_channel": "complement",
@@ -117,8 +120,8 @@ def refusal(read, *arguments, **keywords):
         ({"optimizer": "adam"}, "momentum: got 0.9 with optimizer adam, which has none: set momentum to 0"),
         ({"lerning_rate": 0.1}, "unknown parameter 'lerning_rate'; known are image_size, base_filters, epochs,"
          " precision, protocol, upsampling, upsampling_steps, optimizer, learning_rate, momentum, schedule, loss, bce,"
-         " preprocessing, masks, second_channel, target, resize, padding, shuffle, batch_size, split, fold, patience,"
-         " seed"),
+         " clipped, order, preprocessing, masks, second_channel, target, resize, padding, shuffle, batch_size, split,"
+         " fold, patience, last_steps, seed"),
     ],
 )  # fmt: skip
 def test_a_faulty_parameter_is_named_with_its_value_and_what_is_expected(values, message):
@@ -152,6 +155,8 @@ def test_the_heldout_protocol_fixes_every_fault_and_keeps_what_is_given():
         "resize": "letterbox",
         "padding": "same",
         "bce": "probabilities",
+        "clipped": False,
+        "order": "by-class",
         "optimizer": "adam",
         "learning_rate": 0.001,
         "momentum": 0.0,
