@@ -60,11 +60,7 @@ def mark_of(job):
 
 
 MARKED = {mark_of(job): job for job in JOBS} if PARAMETERS.train_missing else {}
-SCORED = {
-    f"{mark}.scored-{scoring_version()}": mark
-    for mark, job in MARKED.items()
-    if any(RUNS[label].protocol == "heldout" for label in job)
-}
+SCORED = {f"{mark}.scored-{scoring_version()}": mark for mark in MARKED}
 
 # A finished run may have been damaged or deleted since. Without its mark, its job looks at it again. A mark names the
 # folders of its runs, so that the data need not be read for this.

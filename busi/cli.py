@@ -175,20 +175,21 @@ def train(
 
 @app.command()
 def score(labels: Labels, files: Files, pairs: Pairs = None) -> None:
-    """Score finished held-out runs from their predictions; scores by the present code are left alone."""
+    """Score finished runs from their predictions; scores by the present code are left alone."""
     parameters = _read(files, pairs)
     from busi import study
     from busi.dataset.catalog import load_catalog
-    from busi.scoring.scores import find_or_score
+    from busi.scoring.scores import find_or_decide_fate, find_or_score
 
     configs = _find_configs(labels, parameters)
     catalog = load_catalog(parameters)
     store = study.open_store(parameters, catalog)
     for config in configs:
-        # Published runs are scored while they train; a run without a folder has its results in the report.
-        run = store.find(config, weights="there") if config.protocol == "heldout" else None
+        # A run without a folder has its results in the report.
+        run = store.find(config, weights="there")
         if run:
-            find_or_score(run, catalog)
+            find = find_or_score if config.protocol == "heldout" else find_or_decide_fate
+            find(run, catalog)
             print(f"{config.label}: scored")
 
 
