@@ -403,7 +403,10 @@ def test_the_summary_records_what_the_index_tells(repository):
 
 
 def test_the_data_s_page_counts_the_images_and_lists_the_floors(repository):
-    classes, folds, floors, blind = repository.tables("0_dataset")
+    files, classes, intensity, faults, _, folds, floors, blind = repository.tables("0_dataset")
+    assert files.found.tolist()[0] == "busi"
+    assert faults.set_index("finding").images["several masks"] == "2"
+    assert intensity["image class"].tolist() == ["benign", "malignant", "normal"]
     assert classes[["class", "images", "several masks"]].values.tolist() == [
         ["benign", "16", "2"],
         ["malignant", "8", "0"],
