@@ -251,8 +251,11 @@ def _verify_row(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMas
 def _find_class(union: np.ndarray, masks: list[tuple[str, DecodedMask]]) -> str:
     """Return the class of an image whose name does not tell it: by its masks' colours, else whether it has a lesion."""
     findings = {mask.finding for _, mask in masks if mask.finding}
-    # Red wins, because one cancer makes an image malignant.
-    return max(findings) if findings else "lesion" if union.any() else "normal"
+    # One cancer makes an image malignant.
+    for finding in ("malignant", "benign"):
+        if finding in findings:
+            return finding
+    return "lesion" if union.any() else "normal"
 
 
 def _find_oddities(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMask]]) -> list[str]:
