@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from busi.config import StudyError
-from busi.dataset import catalog, decode, layouts
+from busi.dataset import catalog, decode, duplicates, layouts
 
 LESIONS = ["benign (1)", "benign (2)", "malignant (1)", "malignant (2)"]
 """Phantoms that are laid out; the second has two masks."""
@@ -92,6 +92,13 @@ def test_each_layout_can_be_named(phantom_dir, tmp_path, layout):
     folder = lay_out(phantom_dir, tmp_path / "data", images, masks, suffix=".TIF")
     found = catalog.read_catalog(folder, layout, expected=None)
     assert_paired(found, images, phantom_dir)
+
+
+def test_a_patient_s_images_are_one_group(phantom_dir, tmp_path):
+    """However little they resemble each other."""
+    folder = lay_out(phantom_dir, tmp_path / "data", *NAMES["bus-bra"])
+    found = catalog.read_catalog(folder, expected=None)
+    assert duplicates.find_groups(found).tolist() == [0, 0, 1, 2]
 
 
 def test_classes_come_from_names_or_are_lesion(phantom_dir, tmp_path):
