@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,11 +51,22 @@ def download(
 
 
 @app.command()
-def verify(folder: Path) -> None:
-    """Read FOLDER in the layout of the BUSI release and say what it holds, or what is wrong with it."""
+def verify(
+    folder: Path,
+    layout: Annotated[
+        str, typer.Option(help="How files are paired, where it is not plain: see docs/datasets.md.")
+    ] = "",
+) -> None:
+    """Read the data set in FOLDER and say what it holds and how it was read, or what is wrong with it."""
     from busi.dataset.catalog import read_catalog
+    from busi.dataset.layouts import LAYOUTS
 
-    catalog = read_catalog(folder)
+    catalog = read_catalog(folder, layout)
+    patients = catalog.table.group.nunique()
+    encodings = [f"{count} {encoding}" for encoding, count in catalog.encodings.items()]
+    print(f"layout: {catalog.layout}{f' ({LAYOUTS[catalog.layout]})' if catalog.layout in LAYOUTS else ''}")
+    print(f"masks: {', '.join(encodings)}")
+    print(f"groups: {f'{patients} patients' if patients else 'near-duplicates (no patients are named)'}")
     print(catalog.table.groupby("image_class", sort=False).size().to_string())
     print(f"whole; fingerprint {catalog.fingerprint}")
 
@@ -324,10 +336,14 @@ def readme(profile: str = "laptop") -> None:
 def main() -> None:
     """Run the command; tell an error that the user can fix in one message, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    warnings.formatwarning = lambda message, *_: f"busi: warning: {message}\n"  # no line of source
     try:
         app()
     except StudyError as error:
-        sys.exit(f"busi: {error}")
+        if error.exit_code == 1:
+            sys.exit(f"busi: {error}")
+        print(f"busi: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def _find_configs(labels: list[str], parameters: Parameters) -> list[RunConfig]:
