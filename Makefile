@@ -35,10 +35,13 @@ $(error WORKFLOW_PROFILE=$(WORKFLOW_PROFILE): no such profile. There are: $(notd
 endif
 endif
 
-.PHONY: help study plan report gallery bench test test-faults test-slurm lint format lock lab clean
+.PHONY: help data study plan report gallery bench test test-faults test-slurm lint format lock lab clean
 
 help: ## List these targets
 	@awk -F ': .*## ' '/^[a-z-]+: .*## / { printf "make %-13s%s\n", $$1, $$2 }' Makefile
+
+data: .venv/.installed ## Get BUSI from Kaggle into data/Dataset_BUSI_with_GT [OUT=folder URL=address or ZIP=file.zip]
+	.venv/bin/busi download $(if $(OUT),--out "$(OUT)") $(if $(URL),--url "$(URL)") $(if $(ZIP),--zip "$(ZIP)")
 
 # A study that was killed leaves Snakemake's lock behind, which would stop the next one: the Snakefile has another.
 study: .venv/.installed ## Run a study [PROFILE=smoke|laptop|paper DATA=Dataset_BUSI_with_GT RUNS=runs REPORT=name JOBS=2 WORKFLOW_PROFILE=slurm GPUS=1]

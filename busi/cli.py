@@ -32,6 +32,24 @@ def phantom(folder: Path, benign: int = 16, malignant: int = 8, normal: int = 4,
 
 
 @app.command()
+def download(
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/Dataset_BUSI_with_GT"),
+    url: Annotated[str | None, typer.Option(help="Fetch the zip file at this address, not Kaggle's.")] = None,
+    archive: Annotated[Path | None, typer.Option("--zip", help="Take this zip file, fetched by hand.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Hash that the zip file must have.")] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Take another data set too, and record its pixels.")] = False,
+) -> None:
+    """Get BUSI from Kaggle, or from a zip file, compare its pixels with the release's, and put it into data/."""
+    from busi.dataset.download import download as fetch
+
+    try:
+        print(fetch(out, url=url, archive=archive, sha256=sha256, accept=accept))
+    except StudyError as error:
+        print(f"busi: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+@app.command()
 def verify(folder: Path) -> None:
     """Read FOLDER in the layout of the BUSI release and say what it holds, or what is wrong with it."""
     from busi.dataset.catalog import read_catalog

@@ -1,0 +1,328 @@
+"""Getting BUSI: fetched from Kaggle, an address or a zip file, verified pixel by pixel, only then moved into place.
+
+What a data set holds is written down in a manifest: a CSV with one row for each image or mask, its size and a hash of
+its decoded pixels, so that a re-encoded copy is recognised. That of the BUSI release is params/busi-manifest.csv.
+"""
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from functools import partial
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from threading import Thread
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from busi.config import StudyError, find_study_folder
+from busi.dataset.catalog import read_catalog, read_grey, read_mask
+from busi.dataset.phantom import CLASSES
+
+HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
+"""The release on Kaggle."""
+
+PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
+
+TOKEN = "Kaggle may ask for a token: make one at https://www.kaggle.com/settings, and set KAGGLE_API_TOKEN to it\n"
+
+MANUAL = f"By hand: download the zip in a browser from {PAGE}, then run: busi download --zip FILE"
+
+ADVICE = {
+    401: "it asks who you are, or does not know your token",
+    403: "it does not let you in: sign in, open the page once and accept the terms of the data set",
+    404: "nothing is there: it has been moved or renamed, or the address has a typing mistake",
+}
+"""What the answer of a server means, by its status."""
+
+STALL_SECONDS = 60
+"""How long nothing may arrive before a download is given up."""
+
+MAX_FILES = 10_000
+MAX_BYTES = 2 * 2**30
+"""Bounds of a data set, and while it is fetched of its archive and files together. BUSI: 1,578 files, 0.3 GB."""
+
+SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+
+SHOWN_DIFFERENCES = 20
+"""Number of files that an error message lists."""
+
+
+class Pixels(NamedTuple):
+    """Size of a decoded image or mask in pixels, and a hash of its pixels; an unreadable file has size 0."""
+
+    width: int
+    height: int
+    pixels: str
+
+
+Manifest = dict[str, Pixels]
+"""Images and masks of a data set by their path in its folder, e.g. "benign/benign (1).png"."""
+
+
+def download(
+    out: Path, *, url: str | None = None, archive: Path | None = None, sha256: str | None = None, accept: bool = False
+) -> str:
+    """Fetch a data set, verify it and move it to ``out``; nothing is left behind if that fails.
+
+    Args:
+        out: Folder to make; it must not exist.
+        url: Address of a zip file. Without it, and without ``archive``, the release is fetched from Kaggle.
+        archive: Zip file on this machine.
+        sha256: Hash that the zip file must have.
+        accept: Whether a data set that is in no manifest is taken too. Its manifest is then written into params/, named
+            by the fingerprint of its catalog, and recognised from then on.
+
+    Returns:
+        What was put where, in a sentence.
+
+    Raises:
+        StudyError: The data set could not be fetched or is not the expected one; says what to do.
+    """
+    if url and archive:
+        raise StudyError(f"--url {url}, --zip {archive}: got both; expected one source")
+    if sha256 and not url and not archive:
+        raise StudyError("--sha256: is of a zip file; expected --url or --zip beside it")
+    if archive and not archive.is_file():
+        raise StudyError(f"{archive}: no such file; expected a zip of the data set\n{MANUAL}")
+    if out.exists() or out.is_symlink():
+        raise StudyError(f"{out}: exists and is left as it is; remove it, or name another folder with --out")
+    # Beside its place, because a folder is moved at once only within one disk.
+    beside = next(folder for folder in out.absolute().parents if folder.exists())
+    if not beside.is_dir() or not os.access(beside, os.W_OK):
+        raise StudyError(f"{beside}: no folder that can be written into; name another place with --out")
+    params = find_study_folder() / "params"
+    release = read_manifest(params / "busi-manifest.csv")
+    known = {file: read_manifest(file) for file in sorted(params.glob("*-manifest.csv"))}
+    with tempfile.TemporaryDirectory(prefix=".busi-download-", dir=beside) as scratch:
+        folder = find_root(_fetch(Path(scratch), url, archive, sha256))
+        found = describe_pixels(folder)
+        recognised = [file for file, manifest in known.items() if found == manifest]
+        if not recognised and not accept:
+            raise StudyError(_describe_differences(found, release))
+        record = recognised[0] if recognised else params / f"{_fingerprint(folder)}-manifest.csv"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(out)
+    if not recognised:
+        write_manifest(found, record)
+    return f"{out}: {len(found)} images and masks, each with the pixels that params/{record.name} lists"
+
+
+def describe_pixels(folder: Path) -> Manifest:
+    """Hash the decoded pixels of all images and masks below ``folder``.
+
+    Images are hashed as uint8 grey, masks (``*_mask*``) as bits, as the study reads them: a file that is stored in
+    another format or mode has the same hash.
+    """
+    manifest = {}
+    for file in sorted(folder.rglob("*")):
+        path = file.relative_to(folder)
+        if file.suffix.lower() in SUFFIXES and file.is_file() and not any(map(_is_clutter, path.parts)):
+            manifest[path.as_posix()] = _hash_pixels(file)
+    return manifest
+
+
+def read_manifest(file: Path) -> Manifest:
+    """Read a manifest from its CSV."""
+    # Some hashes would be read as numbers.
+    table = pd.read_csv(file, dtype={"pixels": str})
+    return {row.file: Pixels(row.width, row.height, row.pixels) for row in table.itertuples()}
+
+
+def write_manifest(manifest: Manifest, file: Path) -> None:
+    """Write a manifest as CSV, one row for each file: `file`, `width`, `height`, `pixels`."""
+    rows = [(path, *pixels) for path, pixels in manifest.items()]
+    pd.DataFrame(rows, columns=["file", *Pixels._fields]).to_csv(file, index=False, lineterminator="\n")
+
+
+def list_differences(found: Manifest, expected: Manifest) -> list[str]:
+    """List the files in which a data set differs from a manifest, each with what is different."""
+    differences = []
+    # What is missing comes last, because in a partial copy it would hide the rest.
+    for file in [*sorted(found), *sorted(expected.keys() - found)]:
+        if file not in found:
+            differences.append(f"{file}: missing")
+        elif file not in expected:
+            differences.append(f"{file}: not in the release")
+        elif not found[file].width:
+            differences.append(f"{file}: not a readable image")
+        elif found[file] != expected[file]:
+            sizes = [f"{pixels.width} x {pixels.height}" for pixels in (found[file], expected[file])]
+            differences.append(f"{file}: other pixels ({sizes[0]}, in the release {sizes[1]})")
+    return differences
+
+
+def describe_part(found: Manifest, release: Manifest) -> str:
+    """Say how many images of the release a data set holds, judged by their names alone."""
+    names = {Path(file).name for file in found}
+    images = [Path(file) for file in release if "_mask" not in file]
+    present = [image for image in images if image.name in names]
+    if sorted(found.values()) == sorted(release.values()):
+        return "the BUSI release with its files under other names"
+    if len(present) == len(images):
+        return "a changed copy of the BUSI release"
+    if not present:
+        return f"not BUSI: it holds none of the {len(images)} images of the release by name"
+    counts = []
+    for image_class in CLASSES:
+        here, all_of_class = (sum(image.parent.name == image_class for image in some) for some in (present, images))
+        counts.append(f"{image_class} {here} of {all_of_class}")
+    return f"a partial copy of the BUSI release: {len(present)} of {len(images)} images ({', '.join(counts)})"
+
+
+def find_root(folder: Path) -> Path:
+    """Return the folder that holds the data set: the first one below ``folder`` that does not only hold another."""
+    while True:
+        entries = [entry for entry in folder.iterdir() if not _is_clutter(entry.name)]
+        if len(entries) != 1 or not entries[0].is_dir() or entries[0].name in CLASSES:
+            return folder
+        folder = entries[0]
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip file into a new ``folder``.
+
+    Raises:
+        StudyError: The file is no whole zip file, or one that would write outside of ``folder``, link, or exceed the
+            bounds of a data set. Nothing has been unpacked then but the entries before a damaged one.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            _check_entries(opened.infolist())
+            # Reads no more of an entry than the size which its header states and which has been checked.
+            opened.extractall(folder)
+    # A file name that is too long and a full disk are OSErrors, encryption is a RuntimeError.
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise StudyError(f"{archive}: cannot be unpacked ({error}); expected a whole zip file\n{MANUAL}") from error
+
+
+def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
+    size = sum(entry.file_size for entry in entries)
+    if len(entries) > MAX_FILES or size > MAX_BYTES:
+        raise ValueError(f"{len(entries)} files of {size} bytes; allowed are {MAX_FILES} of {MAX_BYTES}")
+    for entry in entries:
+        path = PurePosixPath(entry.filename.replace("\\", "/"))
+        # The kind of file, which is 0 in a zip made on Windows.
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if path.is_absolute() or ".." in path.parts or PureWindowsPath(path).drive:
+            raise ValueError(f"{entry.filename} would be written outside of the folder")
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise ValueError(f"{entry.filename} is a link or a device")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{entry.filename} is compressed by method {entry.compress_type}, not deflate")
+
+
+def _fetch(scratch: Path, url: str | None, archive: Path | None, sha256: str | None) -> Path:
+    """Fetch a data set into ``scratch`` and return the folder that it was unpacked into."""
+    # Here, because no other command needs these packages.
+    import pooch
+
+    unpacked = scratch / "unpacked"
+    if not url and not archive:
+        import kagglehub
+
+        return _watch(partial(kagglehub.dataset_download, HANDLE, output_dir=str(unpacked)), scratch, PAGE, TOKEN)
+    if url:
+        # Its messages recommend arguments of its own.
+        pooch.get_logger().setLevel("WARNING")
+        bar = sys.stderr.isatty()
+        fetch = partial(pooch.retrieve, url, None, fname="archive.zip", path=scratch, progressbar=bar)
+        archive = _watch(fetch, scratch, url)
+    if sha256 and pooch.file_hash(str(archive)) != sha256.lower():
+        raise StudyError(f"{url or archive}: another file than the one of SHA-256 {sha256}: fetch it anew\n{MANUAL}")
+    unpack(archive, unpacked)
+    return unpacked
+
+
+def _watch(fetch: Callable[[], str], folder: Path, source: str, hint: str = "") -> Path:
+    """Call ``fetch``, which writes into ``folder``, and give up when nothing arrives, or too much.
+
+    The libraries that fetch bound nothing, and kagglehub waits forever.
+
+    Raises:
+        StudyError: The download failed; names ``source`` and says what to do.
+    """
+    future = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(fetch())
+        # Of any kind: the libraries raise many. The main thread tells it.
+        except Exception as error:
+            future.set_exception(error)
+
+    # A daemon, which does not keep the program from ending.
+    Thread(target=work, daemon=True).start()
+    size, arrived = 0, time.monotonic()
+    failure = None
+    while not failure and not wait([future], timeout=0.5).done:
+        if time.monotonic() - arrived > STALL_SECONDS:
+            failure = TimeoutError(f"nothing has arrived for {STALL_SECONDS} seconds")
+        # A file may be renamed while the folder is measured: then in the next round.
+        with suppress(FileNotFoundError):
+            sizes = [file.stat().st_size for file in folder.rglob("*")]
+            if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:
+                failure = ValueError(f"more than {MAX_FILES} files or {MAX_BYTES} bytes arrived")
+            if sum(sizes) != size:
+                size, arrived = sum(sizes), time.monotonic()
+    failure = failure or future.exception()
+    if failure:
+        raise StudyError(f"{source}: {_explain(failure)}\n{hint}{MANUAL}") from failure
+    return Path(future.result())
+
+
+def _explain(error: Exception) -> str:
+    """Say in words why a download failed."""
+    import requests
+
+    response = getattr(error, "response", None)
+    if response is not None:
+        advice = ADVICE.get(response.status_code, "its server is in trouble: try again later")
+        return f"the server answered {response.status_code}, {advice}"
+    if isinstance(error, requests.RequestException):
+        return f"the connection failed or broke off ({type(error).__name__}): is there a network?"
+    return f"{error} ({type(error).__name__})"
+
+
+def _describe_differences(found: Manifest, release: Manifest) -> str:
+    differences = list_differences(found, release)
+    shown = "\n  ".join(differences[:SHOWN_DIFFERENCES])
+    more = f"\n  ... and {len(differences) - SHOWN_DIFFERENCES} more" if len(differences) > SHOWN_DIFFERENCES else ""
+    return (
+        f"this is {describe_part(found, release)}; {len(differences)} files differ, and nothing was kept:\n"
+        f"  {shown}{more}\n{MANUAL}, or take this data set as it is with --accept"
+    )
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return the fingerprint of a data set's catalog; StudyError if the study cannot read it."""
+    try:
+        return read_catalog(folder, expected=None).fingerprint
+    except StudyError as error:
+        # The folder is gone when the message is read.
+        raise StudyError(str(error).replace(str(folder), "the data set")) from error
+
+
+def _hash_pixels(file: Path) -> Pixels:
+    try:
+        pixels = read_mask(file) if "_mask" in file.stem else read_grey(file)
+    # Listed among the differences; a small file may claim to be an image of gigabytes.
+    except (StudyError, Image.DecompressionBombError):
+        return Pixels(0, 0, "unreadable")
+    height, width = pixels.shape
+    content = np.packbits(pixels) if pixels.dtype == bool else pixels
+    return Pixels(width, height, hashlib.sha256(content.tobytes()).hexdigest()[:16])
+
+
+def _is_clutter(name: str) -> bool:
+    """Tell whether a file or folder was left there by a file manager or an archiver."""
+    return name.startswith(".") or name == "__MACOSX"
