@@ -120,8 +120,8 @@ def test_the_conclusion_lets_adams_rates_decide_on_claim_2():
     rates = {"Adam, 0.1": ["dead", "dead"], "Adam, 0.001": ["learned", "learned"]}
     assert conclude({"SGD, 0.1": ["plateau", "falling"]} | rates) == (
         "Of 6 runs (64 pixels, 2 seeds) 2 learned, 1 falling, 1 plateau, 2 dead (with 90% of their ReLUs dead); "
-        "lesions are learned by SGD, 0.1: 0 of 2; Adam, 0.1: 0 of 2; Adam, 0.001: 2 of 2; Adam learns every time at one rate "
-        "and never at another: the rate decides, against claim 2."
+        "lesions are learned by SGD, 0.1: 0 of 2; Adam, 0.1: 0 of 2; Adam, 0.001: 2 of 2; Adam learns every time at "
+        "one rate and never at another: the rate decides, against claim 2."
     )
     assert conclude(rates | {"Adam, 0.1": ["learned", "learned"]}).endswith("at every rate tried, as claim 2 has it.")
     # A rate at which one of two seeds learns decides nothing.
