@@ -149,11 +149,10 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         verdict = "claim 1's reason, that learned upsampling mitigates them, has it the wrong way round"
     elif starts:
         verdict = "the pattern that transposed convolution starts with does not stand out in the output any more"
-    return (
-        "Before training the Nyquist frequency behind the first upsampling holds "
-        f"{_list_shares(first, 'untrained')} of the power; after it that of the predicted map holds "
-        f"{_list_shares(output, 'trained')}: {verdict} ({size})."
-    )
+    text = "Before training the Nyquist frequency behind the first upsampling holds "
+    text += f"{_list_shares(first, 'untrained')} of the power; "
+    text += f"after it that of the predicted map holds {_list_shares(output, 'trained')}"
+    return f"{text}: {verdict} ({size})."
 
 
 def _has_most(rows: pd.DataFrame, column: str) -> bool:

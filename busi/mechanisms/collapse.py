@@ -180,28 +180,30 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         table: As `tabulate` returns it.
         size: Of the runs, in words.
     """
+    text = f"Of {len(table)} runs ({size}) {count_fates(table.fate)}"
     dead = table[table.fate == "dead"]
-    relus = f" (with {dead.dead_relus.mean():.0%} of their ReLUs dead)" if len(dead) else ""
+    if len(dead):
+        text += f" (with {dead.dead_relus.mean():.0%} of their ReLUs dead)"
     usual = table.steps.iloc[0]
     settings = []
     for setting, runs in table.groupby("setting", sort=False):
+        learned = (runs.fate == LEARNED).sum()
         steps = runs.steps.iloc[0]
         # Larger batches also mean fewer steps.
         note = "" if steps == usual else f" in {steps:,} steps instead of {usual:,}"
-        settings.append(f"{setting}: {(runs.fate == LEARNED).sum()} of {len(runs)}{note}")
-    text = (
-        f"Of {len(table)} runs ({size}) {count_fates(table.fate)}{relus}; lesions are learned by {'; '.join(settings)}"
-    )
-    adam = table[table.optimizer == "Adam"]
-    learned = (adam.fate == LEARNED).groupby(adam.learning_rate).mean()
-    if learned.empty:
-        return f"{text}."
-    verdict = "Adam does not learn alike often at all rates, so that claim 2 stays open here"
-    if learned.min() == 1:
-        verdict = "Adam learns at every rate tried, as claim 2 has it"
-    elif learned.min() == 0 and learned.max() == 1:
-        verdict = "Adam learns every time at one rate and never at another: the rate decides, against claim 2"
-    return f"{text}; {verdict}."
+        settings.append(f"{setting}: {learned} of {len(runs)}{note}")
+    text += f"; lesions are learned by {'; '.join(settings)}"
+    return f"{text}; {_conclude_adam(table[table.optimizer == 'Adam'])}."
+
+
+def _conclude_adam(runs: pd.DataFrame) -> str:
+    learned = (runs.fate == LEARNED).groupby(runs.learning_rate).mean()
+    fewest, most = learned.min(), learned.max()
+    if fewest == 1:
+        return "Adam learns at every rate tried, as claim 2 has it"
+    if fewest == 0 and most == 1:
+        return "Adam learns every time at one rate and never at another: the rate decides, against claim 2"
+    return "Adam's rates leave claim 2 open here"
 
 
 @section.presents("collapse")

@@ -88,13 +88,13 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     every, middle, side = rows.loc["all"], rows.loc[BANDS[0]], rows.loc[BANDS[-1]]
     along = section.tested_lesions(trained, "image and mask")
     alone = section.tested_lesions(trained, "image alone")
-    change = format_interval(difference_interval(along, alone, "dice"))
-    return (
-        f"Where an image is flipped without its mask {every.wrong:.1%} of its pixels and {every.missed:.0%} of its "
-        f"lesion carry the wrong label ({middle.missed:.0%} of a lesion in the middle, {side.missed:.0%} of one at the "
-        f"side; {every.n_images:.0f} images), that is {every.expected:.1%} of all pixels while training; leaving the "
-        f"mask behind changes the held-out Dice by {change} ({section.describe_runs(trained)})."
-    )
+    change = difference_interval(along, alone, "dice")
+    text = f"Where an image is flipped without its mask {every.wrong:.1%} of its pixels "
+    text += f"and {every.missed:.0%} of its lesion carry the wrong label ({middle.missed:.0%} of a lesion in the "
+    text += f"middle, {side.missed:.0%} of one at the side; {every.n_images:.0f} images), "
+    text += f"that is {every.expected:.1%} of all pixels while training; "
+    text += f"leaving the mask behind changes the held-out Dice by {format_interval(change)} "
+    return f"{text}({section.describe_runs(trained)})."
 
 
 @section.presents("flips")

@@ -47,8 +47,8 @@ LOSSES = {
 
 ARMS = (
     ("float64", "one-hot", (KLD,)),
-    ("float32", "one-hot", (KLD, CLIPPED, LOGITS)),
-    ("float32", "soft, mirrored", (KLD,)),
+    ("float32", "one-hot", (KLD, LOGITS)),
+    ("float32", "soft, mirrored", (CLIPPED,)),
 )
 """Precision, targets, and losses that are compared with `BCE`, starting from the same weights."""
 
@@ -149,7 +149,7 @@ def set_precision(precision: str) -> Iterator[None]:
 
 
 def compile_network(config: RunConfig, loss: str, precision: str, steps: int):
-    """Build the network of ``config`` for some steps with one of `LOSSES`, all of it in one precision."""
+    """Build the network of ``config`` with one of `LOSSES`, all of it in one precision, to be trained for ``steps``."""
     # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     import keras
 
@@ -237,22 +237,22 @@ def conclude(table: pd.DataFrame, seeds: pd.DataFrame, sizes: tuple[str, str]) -
         seeds: As `tabulate_seeds` returns it.
         sizes: Of the trajectories and of the runs from several seeds, in words.
     """
-    one_hot = table[table.targets == "one-hot"].set_index(["loss", "precision"])
-    exact, usual = one_hot.loc[(KLD, "float64")], one_hot.loc[(KLD, "float32")]
-    clipped, logits = one_hot.loc[(CLIPPED, "float32")], one_hot.loc[(LOGITS, "float32")]
+    rows = table.set_index(["loss", "precision"])
+    exact, usual = rows.loc[(KLD, "float64")], rows.loc[(KLD, "float32")]
+    published, logits = rows.loc[(CLIPPED, "float32")], rows.loc[(LOGITS, "float32")]
     # The spread of a loss with a single seed is 0, and so does not count.
     by_loss = seeds.groupby("loss")[["end_loss", "accuracy"]]
     spread = (by_loss.max() - by_loss.min()).max()
-    bce, kld = published_row("loss", "BCE"), published_row("loss", "KLD")
-    gaps = f"{abs(bce['loss'] - kld['loss']):.4f} and {abs(bce['accuracy'] - kld['accuracy']):.4f}"
-    return (
-        f"On one-hot targets KLD and BCE of the probabilities stay together for {exact.together} of {exact.steps} "
-        f"steps in float64 and {usual.together} in float32, KLD clipped as published for {clipped.together} (distance "
-        f"after the first {exact['first']:.0e}, {usual['first']:.0e} and {clipped['first']:.0e} of the step; "
-        f"{sizes[0]}), so they are one loss; the published BCE, of logits, is another: its first step differs by "
-        f"{logits['first']:.0%}; a change of seed alone moves the training loss by up to {spread.end_loss:.4f} and the "
-        f"accuracy by {spread.accuracy:.4f} ({sizes[1]}), against Table 3's gaps of {gaps}."
-    )
+    bce, kld = (pd.Series(published_row("loss", row)) for row in ("BCE", "KLD"))
+    gap = (bce - kld).abs()
+    text = "On one-hot targets KLD and BCE of the probabilities stay together for "
+    text += f"{exact.together} of {exact.steps} steps in float64 and {usual.together} in float32 "
+    text += f"(distance after the first {exact['first']:.1g} and {usual['first']:.1g} of the step; {sizes[0]}), "
+    text += f"so they are one loss, and on soft, mirrored targets and clipped, as published, for {published.together}; "
+    text += f"the published BCE, of logits, is another: its first step differs by {logits['first']:.0%}; "
+    text += f"a change of seed alone moves the training loss by up to {spread.end_loss:.4f} "
+    text += f"and the accuracy by {spread.accuracy:.4f} ({sizes[1]}), "
+    return text + f"against Table 3's gaps of {gap.loss:.4f} and {gap.accuracy:.4f}."
 
 
 @section.presents("identity")

@@ -167,14 +167,13 @@ def draw(table: pd.DataFrame) -> Figure:
         # The paper gives no Dice.
         if score in published:
             ax.plot(0, published[score], "*", color=display.PUBLISHED, markersize=12)
+        value, change = table[score], table[f"{score}_change"].fillna(0)
         ax.step(places, table[f"floor_{score}"], where="mid", **display.FLOOR_LINE)
-        change = table[f"{score}_change"].fillna(0)
         colours = np.where(change >= 0, display.OURS, display.PINK)
-        ax.bar(places, change, 0.5, bottom=table[score] - change, color=colours, alpha=0.7)
-        lengths = np.array([change - table[f"{score}_low"], table[f"{score}_high"] - change])
-        # Rounding may put an end of the interval on the wrong side of the change, which matplotlib refuses.
-        lengths = np.nan_to_num(lengths).clip(min=0)
-        ax.errorbar(places, table[score], yerr=lengths, fmt="o", color=display.BLACK, capsize=3)
+        ax.bar(places, change, 0.5, bottom=value - change, color=colours, alpha=0.7)
+        ax.plot(places, value, "o", color=display.BLACK)
+        low, high = table[f"{score}_low"], table[f"{score}_high"]
+        ax.vlines(places, value - change + low, value - change + high, color=display.BLACK)
         ax.set(title=title)
     axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=40, ha="right")
     return fig
@@ -194,9 +193,9 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     text += f", the ladder ends at {last.accuracy:.4f}, {last.auc:.4f} and {last.dice:.3f} ({last.rung})"
     text += f", where background everywhere has {last.floor_accuracy:.4f}, {last.floor_auc:.4f} and 0"
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
-    steps = [f"{step.rung} {step.dice_change:+.3f}" for step in beyond_chance.itertuples()]
+    steps = beyond_chance.rung + beyond_chance.dice_change.map(" {:+.3f}".format)
     text += f"; the steps that change Dice beyond images and seeds: {', '.join(steps) or 'none'}"
-    waiting = [rung for rung in RUNGS if rung not in set(table.rung)]
+    waiting = list(RUNGS)[len(table) :]
     if waiting:
         text += f"; not run yet: {'; '.join(waiting)}"
     return f"{text}."

@@ -107,13 +107,9 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
         `images`, `n_images`, `dice` with `low` and `high`, `accuracy`, `background`, `outside`, and `unseen`: the share
         of images whose lesion lies completely outside the output.
     """
-    parts = {"all": per_image} | dict(list(per_image.groupby("image_class")))
-    rows = []
-    for name, part in parts.items():
-        row = {"images": name, "n_images": len(part)} | section.average_dice(part)
-        row |= part[["accuracy", "background", "outside"]].mean().to_dict()
-        rows.append(row | {"unseen": float((part.outside == 1).mean())})
-    return pd.DataFrame(rows)
+    every = per_image.assign(images="all", unseen=per_image.outside == 1)
+    both = pd.concat([every, every.assign(images=every.image_class)])
+    return section.score_variants(both, "accuracy", "background", "outside", "unseen", by="images")
 
 
 @display.style()
@@ -148,19 +144,19 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     # The first row is that of all images.
     row = table.iloc[0]
     verdict = "worse" if row.accuracy < row.background else "better"
-    trained = tabulate_trained(scores).set_index("variant")
-    squeezed, aligned = trained.loc["squeezed"], trained.loc["aligned"]
-    before, after = (section.average_runs(scores[scores.variant == target], "dice") for target in trained.index)
-    change = format_interval(difference_interval(before, after, "dice"))
-    return (
-        f"The published target and the one that matches what the output sees have a Dice of {row.dice:.3f} "
-        f"({row.low:.3f} to {row.high:.3f}, {row.n_images} images): a segmenter without fault would reach accuracy "
-        f"{row.accuracy:.4f} under the published target, {verdict} than {row.background:.4f} for background "
-        f"everywhere; {row.outside:.0%} of an average lesion lies where the output does not reach; scored on what they "
-        f"see, networks trained on the squeezed target mark {squeezed.marked:.0%} of the pixels and have a Dice of "
-        f"{squeezed.dice:.3f}, those trained on the aligned one mark {aligned.marked:.0%} and have {aligned.dice:.3f}, "
-        f"{change}, where lesion everywhere has {aligned.everywhere:.3f} ({size})."
-    )
+    text = "The published target and the one that matches what the output sees have a Dice of "
+    text += f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_images} images): "
+    text += f"a segmenter without fault would reach accuracy {row.accuracy:.4f} under the published target, "
+    text += f"{verdict} than {row.background:.4f} for background everywhere; "
+    text += f"{row.outside:.0%} of an average lesion lies where the output does not reach; scored on what they see"
+    means = []
+    for trained in tabulate_trained(scores).itertuples():
+        text += f", networks trained on the {trained.variant} target mark {trained.marked:.0%} of the pixels "
+        text += f"and have a Dice of {trained.dice:.3f}"
+        means.append(section.average_runs(scores[scores.variant == trained.variant], "dice"))
+    change = difference_interval(*means, "dice")
+    everywhere = scores.everywhere.mean()
+    return f"{text}, {format_interval(change)}, where lesion everywhere has {everywhere:.3f} ({size})."
 
 
 @section.presents("misalignment")

@@ -199,20 +199,21 @@ def tested_lesions(trained: Results, variant: str) -> pd.DataFrame:
     return images[images.image_class != "normal"]
 
 
-def score_variants(images: pd.DataFrame, *others: str) -> pd.DataFrame:
-    """Return the held-out Dice of each variant.
+def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> pd.DataFrame:
+    """Return the Dice of each variant.
 
     Args:
-        images: Scores of lesion images: `variant`, `seed`, `name`, `group`, `dice` and ``others``.
+        images: Scores of lesion images: ``by``, `name`, `group`, `dice` and ``others``; one row for each run and image.
         others: Columns that are averaged besides.
+        by: Column that names the variant.
 
     Returns:
-        `variant`, `dice` with `low` and `high`, ``others``, `n_images`, `n_runs`.
+        ``by``, `n_images`, `dice` with `low` and `high`, ``others``.
     """
     rows = []
-    for variant, part in images.groupby("variant", sort=False):
-        row = {"variant": variant} | average_dice(part) | part[list(others)].mean().to_dict()
-        rows.append(row | {"n_images": part.name.nunique(), "n_runs": part.seed.nunique()})
+    for variant, part in images.groupby(by, sort=False):
+        row = {by: variant, "n_images": part.name.nunique()} | average_dice(part)
+        rows.append(row | part[list(others)].mean().to_dict())
     return pd.DataFrame(rows)
 
 

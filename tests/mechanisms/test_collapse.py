@@ -125,8 +125,8 @@ def test_the_conclusion_lets_adams_rates_decide_on_claim_2():
     )
     assert conclude(rates | {"Adam, 0.1": ["learned", "learned"]}).endswith("at every rate tried, as claim 2 has it.")
     # A rate at which one of two seeds learns decides nothing.
-    assert conclude(rates | {"Adam, 0.1": ["learned", "dead"]}).endswith("so that claim 2 stays open here.")
-    assert conclude({"SGD, 0.1": ["plateau"]}).endswith("lesions are learned by SGD, 0.1: 0 of 1.")
+    assert conclude(rates | {"Adam, 0.1": ["learned", "dead"]}).endswith("Adam's rates leave claim 2 open here.")
+    assert conclude({"Adam, 0.1": ["plateau"]}).endswith("by Adam, 0.1: 0 of 1; Adam's rates leave claim 2 open here.")
 
 
 def test_lines_run_over_the_rates_and_markers_tell_the_fates():

@@ -103,8 +103,8 @@ def test_variants_are_scored_over_images_and_seeds():
         marked=[0.1, 0.1, 0.3, 0.3]
     )
     table = section.score_variants(images, "marked")
-    assert list(table) == ["variant", "dice", "low", "high", "marked", "n_images", "n_runs"]
-    assert table.iloc[0, 1:].tolist() == pytest.approx([0.5, 0.3, 0.7, 0.2, 2, 2])
+    assert list(table) == ["variant", "n_images", "dice", "low", "high", "marked"]
+    assert table.iloc[0, 1:].tolist() == pytest.approx([2, 0.5, 0.3, 0.7, 0.2])
     assert section.average_runs(images, "dice").values.tolist() == [["a", 0, pytest.approx(0.3)], ["b", 1, 0.7]]
 
 
