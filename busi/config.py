@@ -161,7 +161,8 @@ class RunConfig(Size):
         shuffle: Whether the images are drawn in a new order every epoch (published: no, always in the same order).
         batch_size: Images in a step; published: 1.
         split: "none": trained and scored on all lesion images (published); "grouped": five folds that keep
-            near-duplicates together; "random": five folds that do not.
+            near-duplicates together; "random": five folds that do not; "blocked": five folds of neighbouring numbers
+            within a class, which often show one patient.
         fold: Fold of the cross-validation; 0 without one.
         patience: Epochs without a better validation score after which training ends; 0 never ends early.
         last_steps: Steps after which the last epoch ends, 0 for all of it. The published log was interrupted so.
@@ -187,7 +188,7 @@ class RunConfig(Size):
     padding: Literal["valid", "same"] = "valid"
     shuffle: bool = False
     batch_size: Annotated[int, Field(ge=1)] = 1
-    split: Literal["none", "grouped", "random"] = "none"
+    split: Literal["none", "grouped", "random", "blocked"] = "none"
     fold: Annotated[int, Field(ge=0, lt=FOLDS)] = 0
     patience: Annotated[int, Field(ge=0)] = 0
     last_steps: Annotated[int, Field(ge=0)] = 0
@@ -213,8 +214,8 @@ class RunConfig(Size):
     def _check_split(self):
         if (self.protocol == "heldout") != (self.split != "none"):
             raise ValueError(
-                f"split: got {self.split!r} under protocol {self.protocol!r}; 'heldout' takes grouped or random, "
-                "'published' none"
+                f"split: got {self.split!r} under protocol {self.protocol!r}; 'heldout' takes grouped, random or "
+                "blocked, 'published' none"
             )
         if self.split == "none" and (self.fold or self.patience):
             raise ValueError("fold, patience: need a split that holds images out; set both to 0")

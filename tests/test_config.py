@@ -31,6 +31,9 @@ OTHER = {
     "schedule": "exponential",
     "loss": "kld",
     "bce": "probabilities",
+    "clipped": False,
+    "order": "by-class",
+    "last_steps": 3,
     "preprocessing": "text",
     "masks": "all",
     "second_channel": "complement",
@@ -105,10 +108,10 @@ def refusal(read, *arguments, **keywords):
         ({"fold": 5}, "fold: got 5 (int); should be less than 5"),
         ({"fold": 1}, "fold, patience: need a split that holds images out; set both to 0"),
         ({"patience": 5}, "fold, patience: need a split that holds images out; set both to 0"),
-        ({"split": "grouped"}, "split: got 'grouped' under protocol 'published'; 'heldout' takes grouped or random,"
-         " 'published' none"),
+        ({"split": "grouped"}, "split: got 'grouped' under protocol 'published'; 'heldout' takes grouped, random"
+         " or blocked, 'published' none"),
         ({"protocol": "heldout", "split": "none", "image_size": 128}, "split: got 'none' under protocol 'heldout';"
-         " 'heldout' takes grouped or random, 'published' none"),
+         " 'heldout' takes grouped, random or blocked, 'published' none"),
         ({"image_size": 172}, "image_size: got 172; with 'valid' padding the network takes 188 + 16 k pixels: use 188"),
         ({"image_size": 301}, "image_size: got 301; with 'valid' padding the network takes 188 + 16 k pixels: use 300"),
         ({"image_size": 310}, "image_size: got 310; with 'valid' padding the network takes 188 + 16 k pixels: use 316"),
@@ -117,8 +120,8 @@ def refusal(read, *arguments, **keywords):
         ({"optimizer": "adam"}, "momentum: got 0.9 with optimizer adam, which has none: set momentum to 0"),
         ({"lerning_rate": 0.1}, "unknown parameter 'lerning_rate'; known are image_size, base_filters, epochs,"
          " precision, protocol, upsampling, upsampling_steps, optimizer, learning_rate, momentum, schedule, loss, bce,"
-         " preprocessing, masks, second_channel, target, resize, padding, shuffle, batch_size, split, fold, patience,"
-         " seed"),
+         " clipped, order, preprocessing, masks, second_channel, target, resize, padding, shuffle, batch_size, split,"
+         " fold, patience, last_steps, seed"),
     ],
 )  # fmt: skip
 def test_a_faulty_parameter_is_named_with_its_value_and_what_is_expected(values, message):
@@ -152,6 +155,8 @@ def test_the_heldout_protocol_fixes_every_fault_and_keeps_what_is_given():
         "resize": "letterbox",
         "padding": "same",
         "bce": "probabilities",
+        "clipped": False,
+        "order": "by-class",
         "optimizer": "adam",
         "learning_rate": 0.001,
         "momentum": 0.0,

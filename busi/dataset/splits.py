@@ -1,9 +1,13 @@
 """Splits of the images into training, validation and test parts, one for each fold of the cross-validation.
 
-There are five folds, stratified by class and lesion size. Every image, normals included, is in the test part of exactly
-one fold. The rest is divided into a training part and a validation part; the validation part alone decides epoch and
-threshold. The grouped split never separates near-duplicates. The random split does: it exists to measure how much this
-leak changes the scores.
+There are five folds. Every image, normals included, is in the test part of exactly one fold. The rest is divided into a
+training part and a validation part; the validation part alone decides epoch and threshold.
+
+The grouped split, stratified by class and lesion size, never separates near-duplicates. Two others measure what leaks
+without that, or in spite of it. The random split, stratified the same way, does separate them. The blocked split cuts
+the images of a class into runs of neighbouring numbers, which often show one patient; runs cannot be stratified by
+lesion size. A group of near-duplicates counts where its first image stands, so that no run separates it: a copy with a
+number far away follows its original, and is missing from the run around its own number.
 """
 
 import io
@@ -17,7 +21,7 @@ from busi.config import FOLDS, StudyError, find_study_folder
 from busi.dataset.catalog import Catalog
 from busi.dataset.duplicates import find_groups
 
-KINDS = ("grouped", "random")
+KINDS = ("random", "grouped", "blocked")
 PARTS = ("training", "validation", "test")
 
 VALIDATION = 7
@@ -78,28 +82,35 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
             "one for the test part of each fold: give more images"
         )
     split = catalog.table[["image_class", "name"]].assign(group=groups, stratum=strata)
-    # Images with the same number stay in the same part.
-    together = groups if kind == "grouped" else np.arange(len(groups))
-    with warnings.catch_warnings():
-        # A small data set has strata with fewer images than parts.
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        # Of the first argument, scikit-learn uses the length alone.
-        folds = _stratify(FOLDS).split(strata, strata, together)
-        for fold, (rest, _) in enumerate(folds):
-            part = np.full(len(split), "test", dtype=object)
-            part[rest] = _divide_rest(strata[rest], together[rest])
-            split[f"fold{fold}"] = part
+    divide = _cut_into_runs if kind == "blocked" else _stratify
+    # Images of one group stay in the same part.
+    together = split if kind != "random" else split.assign(group=np.arange(len(split)))
+    tested_in = divide(together, FOLDS)
+    for fold in range(FOLDS):
+        rest = tested_in != fold
+        part = np.full(len(split), "test", dtype=object)
+        # Blocked, each fold has another run for validation, as it has another one for the test.
+        chosen = fold if kind == "blocked" else 0
+        part[rest] = np.where(divide(together[rest], VALIDATION) == chosen, "validation", "training")
+        split[f"fold{fold}"] = part
     return split
 
 
-def _divide_rest(strata: np.ndarray, together: np.ndarray) -> np.ndarray:
-    """Divide the images outside the test part into training and validation."""
-    # Scikit-learn refuses to make more parts than the largest stratum has images.
-    parts = min(VALIDATION, _largest_count(strata))
-    _, validation = next(_stratify(parts).split(strata, strata, together))
-    names = np.full(len(strata), "training", dtype=object)
-    names[validation] = "validation"
-    return names
+def _cut_into_runs(images: pd.DataFrame, parts: int) -> np.ndarray:
+    """Cut the images of each class into runs of neighbouring numbers of about equal length; return each image's run.
+
+    A group belongs to the run of its first image, whose class and number stand for all of its images.
+    """
+    # Names without a number come last, in the order of the data.
+    number = images.name.str.extract(r"(\d+)\D*$", expand=False).astype(float)
+    in_order = images.assign(number=number).sort_values(["image_class", "number"], kind="stable")
+    first = in_order.drop_duplicates("group")
+    length = first.group.map(images.group.value_counts())
+    by_class = length.groupby(first.image_class)
+    # The middle of a group says on which side of a cut it stays.
+    middle = by_class.cumsum() - length / 2
+    run = middle * parts // by_class.transform("sum")
+    return images.group.map(dict(zip(first.group, run.astype(int), strict=True))).to_numpy()
 
 
 def write_split(catalog: Catalog, kind: str) -> Path:
@@ -149,8 +160,19 @@ def _largest_count(strata: np.ndarray) -> int:
     return int(counts.max())
 
 
-def _stratify(parts: int):
+def _stratify(images: pd.DataFrame, parts: int) -> np.ndarray:
+    """Divide the images into parts with equal strata that separate no group, and return each image's part, from 0."""
     # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.model_selection import StratifiedGroupKFold
 
-    return StratifiedGroupKFold(parts, shuffle=True, random_state=SEED)
+    # Scikit-learn refuses to make more parts than the largest stratum has images.
+    parts = min(parts, _largest_count(images.stratum))
+    found = np.empty(len(images), int)
+    with warnings.catch_warnings():
+        # A small data set has strata with fewer images than parts.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        # Of the first argument, scikit-learn uses the length alone.
+        folds = StratifiedGroupKFold(parts, shuffle=True, random_state=SEED).split(images, images.stratum, images.group)
+        for part, (_, rows) in enumerate(folds):
+            found[rows] = part
+    return found

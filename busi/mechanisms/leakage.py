@@ -1,4 +1,6 @@
-"""Leakage: the effect of near-duplicates on both sides of a split."""
+"""Leakage: the effect of near-duplicates, and of neighbouring numbers, on both sides of a split."""
+
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,31 +9,35 @@ from matplotlib.figure import Figure
 
 from busi import display, results
 from busi.config import Parameters
+from busi.dataset import duplicates, splits
 from busi.dataset.catalog import Catalog
-from busi.dataset.splits import KINDS, load_split
 from busi.mechanisms import section
 from busi.results import Results
-from busi.scoring.statistics import difference_interval, format_interval
+from busi.scoring.statistics import Interval, difference_interval, format_interval
 from busi.study import load_results
 
 GROUP = "mechanisms/leakage"
+
+REFERENCE = "grouped"
+"""Split with which the others are compared."""
 
 SHOWN = {"all": (True, False), "twin in training": (True,), "no twin": (False,)}
 """Images of a row of the table -> values of `twin` that they have."""
 
 
 def measure(parameters: Parameters) -> pd.DataFrame:
-    """Return the test images of all folds under both splits: `split`, `fold`, `name`, `twin`."""
+    """Return the test images of all folds under all splits: `split`, `fold`, `name`, `twin`."""
 
     def make(catalog: Catalog) -> pd.DataFrame:
         parts = []
-        for kind in KINDS:
-            split = load_split(catalog, kind)
+        for kind in splits.KINDS:
+            split = splits.load_split(catalog, kind)
             for fold in parameters.folds:
                 parts.append(find_twins(split, fold).assign(split=kind, fold=fold))
         return pd.concat(parts)[["split", "fold", "name", "twin"]]
 
-    return results.measure(parameters, GROUP, make, depends=map(str, parameters.folds))
+    code = (sys.modules[__name__], splits, duplicates)
+    return results.measure(parameters, GROUP, make, depends=map(str, parameters.folds), code=code)
 
 
 def find_twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:
@@ -53,19 +59,40 @@ def find_twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:
 
 
 def join_scores(twins: pd.DataFrame, trained: Results) -> pd.DataFrame:
-    """Return the test images that runs have scored: `split`, `fold`, `name`, `group`, `twin`, `dice`.
+    """Return the test images that runs have scored: `split`, `fold`, `name`, `group`, `twin`, `dice` (mean over seeds).
 
     Args:
         twins: As `measure` returns them.
-        trained: Results of the runs under both splits, of which the variants are named after the splits.
+        trained: Results of the runs under all splits, of which the variants are named after the splits.
 
     Raises:
         NotMeasured: There is no run under one of the splits yet.
     """
-    scores = pd.concat([section.tested_lesions(trained, split) for split in KINDS])
+    scores = pd.concat([section.tested_lesions(trained, split) for split in splits.KINDS])
+    scores = scores.rename(columns={"variant": "split"})
+    # Each image is tested in one fold of a split, from every seed: its mean is compared with that under another split.
+    scores = scores.groupby(["split", "fold", "name", "group"], as_index=False).dice.mean()
     # A network is tested on one fold: only the twins of that fold are its own.
-    scores = scores.rename(columns={"variant": "split"}).merge(twins, on=["split", "fold", "name"])
-    return scores[["split", "fold", "name", "group", "twin", "dice"]]
+    return scores.merge(twins, on=["split", "fold", "name"])
+
+
+def compare_with_grouped(scores: pd.DataFrame, split: str, images: str = "all") -> Interval | None:
+    """Compute how much more the same images score under a split than under the grouped one, image by image.
+
+    Args:
+        scores: As `join_scores` returns them.
+        split: One of `busi.dataset.splits.KINDS`.
+        images: One of `SHOWN`; what counts is whether they have a twin under ``split``.
+
+    Returns:
+        Mean difference and its interval, near-duplicates resampled together; None if no image has both scores.
+    """
+    scores = scores.dropna(subset="dice")
+    reference = scores[scores.split == REFERENCE]
+    chosen = scores[(scores.split == split) & scores.twin.isin(SHOWN[images]) & scores.name.isin(reference.name)]
+    if chosen.empty:
+        return None
+    return difference_interval(reference[reference.name.isin(chosen.name)], chosen, "dice")
 
 
 def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +104,8 @@ def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `split`, `images` (one of `SHOWN`); `n_images` and `share` of the split's lesion images in all folds; `dice`
-        with `low` and `high` over those that have been scored, and their number `n_scored`.
+        with `low` and `high` over those that have been scored, and their number `n_scored`; `difference` from the same
+        images under the grouped split, with `difference_low` and `difference_high`.
     """
     rows = []
     for split, part in twins.groupby("split", sort=False):
@@ -86,7 +114,10 @@ def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
             count = int(part.twin.isin(wanted).sum())
             scored = scores[(scores.split == split) & scores.twin.isin(wanted)]
             row = {"split": split, "images": images, "n_images": count, "share": count / len(part)}
-            rows.append(row | section.average_dice(scored) | {"n_scored": len(scored)})
+            row |= section.average_dice(scored) | {"n_scored": len(scored)}
+            change = compare_with_grouped(scores, split, images) if split != REFERENCE else None
+            mean, low, high = change or (np.nan, np.nan, np.nan)
+            rows.append(row | {"difference": mean, "difference_low": low, "difference_high": high})
     # The first row has an interval, so that the columns come in this order.
     return pd.DataFrame(rows)
 
@@ -108,29 +139,30 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(twins: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """Return how many test images leak under a random split, and how much that changes the score.
+    """Return how many test images leak under each split, and how much that changes the score of the same images.
 
     Args:
         twins: As `measure` returns them.
         scores: As `join_scores` returns them.
     """
     share = twins.groupby("split").twin.mean()
-    text = (
-        f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under the "
-        f"grouped one {share['grouped']:.0%}"
-    )
-    random = scores[scores.split == "random"]
-    with_twin, without_twin = random[random.twin], random[~random.twin]
+    changes = {"random": ("random", "all")}
     # A small data set may have images of one kind only.
-    if len(with_twin) and len(without_twin):
-        means = f"{with_twin.dice.mean():.3f} against {without_twin.dice.mean():.3f} without"
-        text += f"; those score a Dice of {means}, {_conclude_change(without_twin, with_twin)}"
-    grouped = scores[scores.split == "grouped"]
-    return f"{text}; the random split as a whole against the grouped one: {_conclude_change(grouped, random)}."
+    if 0 < share["random"] < 1:
+        changes["with a near-duplicate in training"] = ("random", "twin in training")
+        changes["without"] = ("random", "no twin")
+    changes["blocked"] = ("blocked", "all")
+    told = [f"{label} {_describe_change(compare_with_grouped(scores, *which))}" for label, which in changes.items()]
+    return (
+        f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under the "
+        f"grouped one {share['grouped']:.0%}, under the blocked one {share['blocked']:.0%}. Change of the same images' "
+        f"Dice from the grouped split: {'; '.join(told)}."
+    )
 
 
-def _conclude_change(a: pd.DataFrame, b: pd.DataFrame) -> str:
-    change = difference_interval(a, b, "dice")
+def _describe_change(change: Interval | None) -> str:
+    if change is None:
+        return "unknown"
     # The interval of a single group has no ends, and so shows no difference.
     verdict = "no difference beyond chance"
     if change.low > 0:
@@ -153,5 +185,7 @@ def show(parameters: Parameters) -> section.Section:
         conclude(twins, scores),
         caption="Held-out Dice with 95 % intervals, by split and by whether a near-duplicate was trained on; in "
         f"parentheses the number of images. {section.describe_size(trained.configs[0])}.",
-        table_caption="Test images of all folds by split, and the Dice of those that have been scored.",
+        table_caption="Test images of all folds by split, the Dice of those that have been scored (mean over seeds), "
+        "and its difference from the same images' Dice under the grouped split. Intervals resample near-duplicates "
+        "together.",
     )

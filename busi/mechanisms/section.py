@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from busi import display, results
 from busi.config import Parameters, RunConfig
+from busi.dataset import splits
 from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
-from busi.dataset.splits import load_split
 from busi.results import NotMeasured, Results, read_findings, record_finding
 from busi.runs import Run
 from busi.scoring.statistics import mean_interval
@@ -134,11 +134,11 @@ def measure_runs(
                 tables.append(table.assign(variant=variant, fold=config.fold, seed=config.seed))
         joined = pd.concat(tables)
         if "name" in joined:
-            groups = load_split(catalog, "grouped").set_index("name").group
+            groups = splits.load_split(catalog, "grouped").set_index("name").group
             joined["group"] = joined.name.map(groups)
         return joined
 
-    code = (sys.modules[measure.__module__], sys.modules[__name__])
+    code = (sys.modules[measure.__module__], sys.modules[__name__], splits)
     return trained, results.measure(parameters, name, make, depends=trained.runs.key, code=code)
 
 

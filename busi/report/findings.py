@@ -139,23 +139,40 @@ def describe_dataset(images: pd.DataFrame) -> str:
 
 
 def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -> str:
-    """Return how many images have near-duplicates, in how many groups, and how many pairs are near-duplicates.
+    """Return how many pairs the hashes find, how many images are grouped, and in how many groups labels conflict.
 
     Args:
         split: As `busi.dataset.splits.make_split`.
         counts: As `busi.dataset.duplicates.count_distances`.
         bound: Largest distance between near-duplicates, in bits of 64.
     """
-    sizes = split.group.value_counts()
+    groups = split.groupby("group").image_class.agg(["size", "nunique"])
     # A group of one is an image without near-duplicates.
-    several = sizes[sizes > 1]
+    several = groups[groups["size"] > 1]
     near = counts.pairs[counts.distance <= bound].sum()
-    groups = with_noun(len(several), "group")
+    number = with_noun(len(several), "group")
     if len(several):
-        groups += f", the largest of {several.max()}"
+        number += f", the largest of {several['size'].max()}"
+    mixed = int((several["nunique"] > 1).sum())
     return (
-        f"{near} of {counts.pairs.sum():,} pairs of images differ in at most {bound} bits of both hashes. They tie "
-        f"{several.sum()} of {len(split)} images into {groups}; a group is never on both sides of a split."
+        f"{near} of {counts.pairs.sum():,} pairs of images differ in at most {bound} bits of both hashes. With the "
+        f"crops that the match finds, {several['size'].sum()} of {len(split)} images are tied into {number}; a group "
+        f"is never on both sides of a split. {with_noun(mixed, 'group')} {agree(mixed, 'holds', 'hold')} images of "
+        "several classes."
+    )
+
+
+def compare_with_audit(groups: pd.DataFrame) -> str:
+    """Return how many images and groups a published audit of BUSI names beside ours.
+
+    Args:
+        groups: As `busi.report.tables.count_groups`.
+    """
+    number = groups[["groups", "audit"]].sum()
+    images = groups[["groups", "audit"]].mul(groups.images, axis=0).sum()
+    return (
+        f"A published audit of BUSI by structural similarity names {images.audit} images in {number.audit} groups; "
+        f"here there are {images.groups} images in {number.groups}."
     )
 
 

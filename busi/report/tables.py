@@ -11,6 +11,12 @@ METRICS = {"loss": "loss", "accuracy": "accuracy", "auc": "AUC"}
 READINGS = ("training", "still")
 """Two readings of a run's metrics: means of the last epoch while weights change, and of the final weights."""
 
+AUDIT = {4: 5, 3: 22, 2: 122}
+"""Size of a group of duplicates in BUSI -> number of such groups in a published audit, by structural similarity.
+
+Aumente-Maestro, Díez, Remeseiro, Computer Methods and Programs in Biomedicine, doi 10.1016/j.cmpb.2024.108540.
+"""
+
 
 def compare_rows(number: int, results: Results, floors: dict[str, float]) -> pd.DataFrame:
     """Return a table of the paper with our numbers.
@@ -150,3 +156,27 @@ def count_folds(split: pd.DataFrame) -> pd.DataFrame:
             row[f"test, {image_class}"] = int(tested.get(image_class, 0))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def count_groups(split: pd.DataFrame) -> pd.DataFrame:
+    """Count the groups of near-duplicates by size and by the classes of their images, beside the published audit's.
+
+    Args:
+        split: As `busi.dataset.splits.make_split`.
+
+    Returns:
+        One row for each size, the largest first: `images` in a group, `groups`, `audit` (groups of that size in
+        `AUDIT`), and the groups of each combination of classes, e.g. `benign + malignant`.
+    """
+    groups = split.groupby("group").image_class.agg(["size", lambda classes: " + ".join(sorted(set(classes)))])
+    groups.columns = ["images", "classes"]
+    # A group of one is an image without near-duplicates.
+    groups = groups[groups.images > 1]
+    counts = pd.crosstab(groups.images, groups.classes)
+    # Of one class first, then of several.
+    counts = counts[sorted(counts, key=lambda classes: (classes.count("+"), classes))]
+    counts = counts.reindex(sorted({*counts.index, *AUDIT}, reverse=True), fill_value=0)
+    # The sum over no column is not a whole number.
+    counts.insert(0, "groups", counts.sum(axis=1).astype(int))
+    counts.insert(1, "audit", [AUDIT.get(size, 0) for size in counts.index])
+    return counts.rename_axis(index="images", columns=None).reset_index()

@@ -1,14 +1,19 @@
 """A study of its own for the tests of this folder: their caches and splits stay out of the repository."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+REPOSITORY = Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="session")
 def study_folder(tmp_path_factory) -> Path:
-    """Make an empty study; all modules share its cache, so that the release is decoded once."""
-    return make_study(tmp_path_factory.mktemp("study"))
+    """Make a study without splits; all modules share its cache, so that the release is decoded once."""
+    folder = make_study(tmp_path_factory.mktemp("study"))
+    shutil.copy(REPOSITORY / "params" / "near-duplicates.csv", folder / "params")
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="module")

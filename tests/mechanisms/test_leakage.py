@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from busi.mechanisms import leakage
-from busi.results import NotMeasured
+from busi.results import NotMeasured, join_results
 
 SPLIT = pd.DataFrame(
     [
@@ -30,62 +30,93 @@ def test_a_twin_is_a_near_duplicate_with_a_lesion_in_the_training_part():
 
 def make_twins() -> pd.DataFrame:
     random = leakage.find_twins(SPLIT, 0).assign(split="random", fold=0)
-    return pd.concat([random, random.assign(split="grouped", twin=False)])
+    kept = [random.assign(split=split, twin=False) for split in ("grouped", "blocked")]
+    return pd.concat([random, *kept])
 
 
 SCORES = {"a": (0, 0.9), "b": (1, 0.4), "c": (2, 0.2), "d": (3, 0.7)}
+
+
+def under_all(make_results, **changes):
+    """Return results with the same scores under every split but those that are given."""
+    return make_results({"random": SCORES, "grouped": SCORES, "blocked": SCORES} | changes)
+
+
+def raised(by):
+    return {name: (group, dice + by.get(name, 0)) for name, (group, dice) in SCORES.items()}
 
 
 def test_the_table_counts_twins_and_averages_the_scores_of_the_same_fold(make_results):
     twins = make_twins()
     # Another fold that has not been trained: its images count, and have no score.
     twins = pd.concat([twins, twins.assign(fold=1)])
-    scores = leakage.join_scores(twins, make_results({"random": SCORES, "grouped": SCORES}))
+    scores = leakage.join_scores(twins, under_all(make_results, grouped=raised({"a": -0.2, "d": -0.1, "c": 0.1})))
     table = leakage.tabulate(twins, scores).set_index(["split", "images"])
-    assert list(table) == ["n_images", "share", "dice", "low", "high", "n_scored"]
+    changes = ["difference", "difference_low", "difference_high"]
+    assert list(table) == ["n_images", "share", "dice", "low", "high", "n_scored", *changes]
     assert table.n_images.loc["random"].tolist() == [8, 4, 4]
     assert table.n_scored.loc["random"].tolist() == [4, 2, 2]
     assert table.share.loc["grouped"].tolist() == [1, 0, 1]
     assert table.dice.loc["random"].tolist() == pytest.approx([0.55, 0.8, 0.3])
-    assert table.dice.loc["grouped"].tolist() == pytest.approx([0.55, float("nan"), 0.55], nan_ok=True)
+    assert table.dice.loc["grouped"].tolist() == pytest.approx([0.5, float("nan"), 0.5], nan_ok=True)
+    # Only a and d have a twin under the random split: 0.2 and 0.1 more there; b and c have 0 and 0.1 less.
+    assert table.difference.loc["random"].tolist() == pytest.approx([0.05, 0.15, -0.05])
+    assert table.difference.loc["grouped"].isna().all()
+    assert table.difference_low["random", "twin in training"] == pytest.approx(0.1)
+    assert table.difference_high["random", "twin in training"] == pytest.approx(0.2)
 
 
-def test_the_conclusion_tells_the_twins_score_from_the_others(make_results):
+def test_seeds_are_averaged_image_by_image(make_results):
+    """Two seeds: a scores 0.9 and 0.5, the others the same twice."""
+    both = [under_all(make_results), under_all(make_results, random=raised({"a": -0.4}))]
+    scores = leakage.join_scores(make_twins(), join_results(both))
+    assert len(scores) == 12
+    random = scores[scores.split == "random"].set_index("name").dice
+    assert random.to_dict() == pytest.approx({"a": 0.7, "b": 0.4, "c": 0.2, "d": 0.7})
+
+
+def test_only_images_scored_under_both_splits_are_compared(make_results):
+    """Under the grouped split one fold is missing: neither b nor d has been scored."""
+    results = under_all(make_results, grouped={"a": (0, 0.7), "c": (2, 0.3)})
+    change = leakage.compare_with_grouped(leakage.join_scores(make_twins(), results), "random")
+    assert change.mean == pytest.approx((0.2 - 0.1) / 2)
+
+
+def test_the_conclusion_tells_the_twins_change_from_the_others(make_results):
     names = [f"t{n}" for n in range(20)] + [f"o{n}" for n in range(20)]
     twins = pd.DataFrame({"split": "random", "fold": 0, "name": names, "twin": [True] * 20 + [False] * 20})
-    twins = pd.concat([twins, twins.assign(split="grouped", twin=False)])
-    random = {name: (n, 0.8 if n < 20 else 0.5 + (n % 2) / 10) for n, name in enumerate(names)}
+    twins = pd.concat([twins, *(twins.assign(split=split, twin=False) for split in ("grouped", "blocked"))])
+    random = {name: (n, 0.8 if n < 20 else 0.46 + (n % 2) / 10) for n, name in enumerate(names)}
     grouped = {name: (n, 0.5) for n, name in enumerate(names)}
-    scores = leakage.join_scores(twins, make_results({"random": random, "grouped": grouped}))
-    text = leakage.conclude(twins, scores)
-    assert text.startswith("Under the random split 50% of the test images have a near-duplicate in training")
-    assert "those score a Dice of 0.800 against 0.550 without, +0.250 (" in text
-    assert "the random split as a whole against the grouped one: +0.175" in text
-    assert text.count("more") == 2
-    reverse = {name: (n, 0.9 - dice) for n, (name, (_, dice)) in enumerate(random.items())}
-    scores = leakage.join_scores(twins, make_results({"random": reverse, "grouped": grouped}))
-    assert leakage.conclude(twins, scores).count("less") == 2
+    blocked = {name: (n, 0.4) for n, name in enumerate(names)}
+    results = make_results({"random": random, "grouped": grouped, "blocked": blocked})
+    text = leakage.conclude(twins, leakage.join_scores(twins, results))
+    assert text.startswith("Under the random split 50% of the test images have a near-duplicate in training, under the")
+    assert "random +0.155 (" in text and "; with a near-duplicate in training +0.300 (+0.300 to +0.300), more;" in text
+    assert "; without +0.010 (" in text and "blocked -0.100 (-0.100 to -0.100), less." in text
+    assert text.count("more") == 2 and text.count("no difference beyond chance") == 1
 
 
 def test_without_twins_the_conclusion_compares_the_splits_alone(make_results):
     twins = make_twins().assign(twin=False)
-    scores = leakage.join_scores(twins, make_results({"random": SCORES, "grouped": SCORES}))
+    scores = leakage.join_scores(twins, under_all(make_results))
     assert leakage.conclude(twins, scores) == (
-        "Under the random split 0% of the test images have a near-duplicate in training, under the grouped one 0%; the "
-        "random split as a whole against the grouped one: +0.000 (+0.000 to +0.000), no difference beyond chance."
+        "Under the random split 0% of the test images have a near-duplicate in training, under the grouped one 0%, "
+        "under the blocked one 0%. Change of the same images' Dice from the grouped split: random +0.000 (+0.000 to "
+        "+0.000), no difference beyond chance; blocked +0.000 (+0.000 to +0.000), no difference beyond chance."
     )
 
 
 def test_a_single_group_has_no_interval_and_shows_no_difference(make_results):
-    twins = make_twins()
     other = {name: (0, dice + 0.05) for name, (_, dice) in SCORES.items()}
-    scores = leakage.join_scores(twins, make_results({"random": other, "grouped": {"a": (7, 0.1)}}))
-    assert leakage.conclude(twins, scores).endswith("no difference beyond chance.")
+    results = under_all(make_results, blocked=other, grouped={name: (0, dice) for name, (_, dice) in SCORES.items()})
+    text = leakage.conclude(make_twins(), leakage.join_scores(make_twins(), results))
+    assert text.endswith("blocked +0.050 (+nan to +nan), no difference beyond chance.")
 
 
-def test_without_a_run_under_both_splits_there_are_no_scores(make_results):
+def test_without_a_run_under_every_split_there_are_no_scores(make_results):
     with pytest.raises(NotMeasured, match="random: not trained yet"):
-        leakage.join_scores(make_twins(), make_results({"grouped": SCORES}))
+        leakage.join_scores(make_twins(), make_results({"grouped": SCORES, "blocked": SCORES}))
 
 
 def test_only_scored_rows_are_drawn_with_the_ends_of_their_intervals():

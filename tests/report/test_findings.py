@@ -298,15 +298,24 @@ def test_variants_with_runs_that_find_nothing_are_named():
 
 
 def test_near_duplicates_are_counted_by_pair_group_and_image():
-    split = pd.DataFrame({"group": [0, 0, 1, 2, 2, 2]})
+    classes = ["benign", "benign", "normal", "benign", "malignant", "benign"]
+    split = pd.DataFrame({"group": [0, 0, 1, 2, 2, 2], "image_class": classes})
     counts = pd.DataFrame({"distance": [0, 8, 9, 30], "pairs": [1, 2, 4, 8]})
     assert findings.describe_duplicates(split, counts, 8) == (
-        "3 of 15 pairs of images differ in at most 8 bits of both hashes. They tie 5 of 6 images into 2 groups, the "
-        "largest of 3; a group is never on both sides of a split."
+        "3 of 15 pairs of images differ in at most 8 bits of both hashes. With the crops that the match finds, 5 of 6 "
+        "images are tied into 2 groups, the largest of 3; a group is never on both sides of a split. 1 group holds "
+        "images of several classes."
     )
-    assert "They tie 0 of 6 images into 0 groups; a group" in findings.describe_duplicates(
-        split.assign(group=range(6)), counts, 8
+    alone = findings.describe_duplicates(split.assign(group=range(6)), counts, 8)
+    assert "0 of 6 images are tied into 0 groups; a group" in alone and alone.endswith(
+        "0 groups hold images of several classes."
     )
+
+
+def test_our_groups_stand_beside_the_audits():
+    groups = pd.DataFrame({"images": [4, 3, 2], "groups": [1, 0, 2], "audit": [5, 22, 122]})
+    text = findings.compare_with_audit(groups)
+    assert "names 330 images in 149 groups; here there are 8 images in 3." in text
 
 
 # One of a kind

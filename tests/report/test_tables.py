@@ -154,3 +154,25 @@ def test_a_fold_counts_lesions_trained_on_and_all_images_tested():
         {"fold": "0", "training": 1, "validation": 1, "test, benign": 0, "test, malignant": 1, "test, normal": 1},
         {"fold": "1", "training": 2, "validation": 0, "test, benign": 1, "test, malignant": 0, "test, normal": 1},
     ]
+
+
+def test_groups_are_counted_by_size_and_classes():
+    classes = ["benign", "benign", "malignant", "benign", "normal", "benign", "normal", "normal", "benign"]
+    split = pd.DataFrame({"group": [0, 0, 1, 2, 2, 3, 4, 4, 1], "image_class": classes})
+    split = pd.concat([split, pd.DataFrame({"group": [5] * 5, "image_class": "malignant"})])
+    counts = tables.count_groups(split)
+    assert list(counts) == [
+        "images", "groups", "audit", "benign", "malignant", "normal", "benign + malignant", "benign + normal"
+    ]  # fmt: skip
+    assert counts.to_numpy().tolist() == [
+        [5, 1, 0, 0, 1, 0, 0, 0],
+        [4, 0, 5, 0, 0, 0, 0, 0],
+        [3, 0, 22, 0, 0, 0, 0, 0],
+        [2, 4, 122, 1, 0, 1, 1, 1],
+    ]
+
+
+def test_without_near_duplicates_no_group_is_counted():
+    counts = tables.count_groups(pd.DataFrame({"group": [0, 1], "image_class": ["benign", "normal"]}))
+    assert counts.to_numpy().tolist() == [[4, 0, 5], [3, 0, 22], [2, 0, 122]]
+    assert counts.groups.dtype.kind == "i"
