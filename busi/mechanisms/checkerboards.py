@@ -101,17 +101,13 @@ def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
     """Return mean and range over the runs of what `measure` returns.
 
     Returns:
-        `upsampling`, `stage`, `size`; `noise` (as `expected_of_noise`); `untrained` and `trained` (shares of power, 0
-        to 1), each with the lowest and highest as `*_low` and `*_high`.
+        `upsampling`, `stage`, `trained` (bool), `size`; `share` of power (mean) with its lowest and highest as `low`
+        and `high`; `noise` (as `expected_of_noise`).
     """
-    index = ["variant", "stage", "size"]
-    parts = []
-    for column, part in {"untrained": rows[~rows.trained], "trained": rows[rows.trained]}.items():
-        names = {"mean": column, "min": f"{column}_low", "max": f"{column}_high"}
-        parts.append(part.groupby(index, sort=False).nyquist.agg(list(names)).rename(columns=names))
-    table = parts[0].join(parts[1]).reset_index().rename(columns={"variant": "upsampling"})
-    table.insert(3, "noise", expected_of_noise(table["size"]))
-    return table
+    rows = rows.rename(columns={"variant": "upsampling"})
+    shares = rows.groupby(["upsampling", "stage", "trained", "size"], sort=False).nyquist
+    table = shares.agg(share="mean", low="min", high="max").reset_index()
+    return table.assign(noise=expected_of_noise(table["size"]))
 
 
 @display.style()
@@ -121,13 +117,14 @@ def draw(table: pd.DataFrame) -> Figure:
     stages = table.drop_duplicates("stage")
     middle = np.arange(len(stages))
     fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.4), sharey=True)
-    for ax, column in zip(axes, ("untrained", "trained"), strict=True):
-        for shift, (way, part) in enumerate(table.groupby("upsampling", sort=False), start=-1):
-            low, mean, high = (part[f"{column}{end}"].clip(lower=LEAST) for end in ("_low", "", "_high"))
-            ax.errorbar(middle + shift / 8, mean, [mean - low, high - mean], fmt="o", capsize=3, label=way)
+    for ax, trained in zip(axes, (False, True), strict=True):
+        ways = table[table.trained == trained].groupby("upsampling", sort=False)
+        for shift, (way, part) in enumerate(ways, start=-1):
+            share, low, high = part[["share", "low", "high"]].clip(lower=LEAST).to_numpy().T
+            ax.errorbar(middle + shift / 8, share, [share - low, high - share], fmt="o", capsize=3, label=way)
         ax.plot(middle, stages.noise, "_", color=display.GREY, markersize=44, label="white noise")
         ax.set_xticks(middle, stages.stage.str.replace(" ", "\n"))
-        ax.set(yscale="log", ylim=(LEAST / 2, 1.5), title=column.capitalize())
+        ax.set(yscale="log", ylim=(LEAST / 2, 1.5), title="Trained" if trained else "Untrained")
     axes[0].set_ylabel("Share of power at Nyquist")
     axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=0.6)
     return fig
@@ -141,29 +138,25 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         size: Of the runs, in words.
     """
     # The feature maps show what a layer starts with, the output what is left of it in the answer.
-    first = table[table.stage == "first upsampling"].set_index("upsampling")
-    output = table[table.stage == "output"].set_index("upsampling")
-    starts, stays = _has_most(first, "untrained"), _has_most(output, "trained")
+    first = table[(table.stage == "first upsampling") & ~table.trained]
+    output = table[(table.stage == "output") & table.trained]
     verdict = "claim 1's reason is not contradicted here"
-    if starts and stays:
-        verdict = "claim 1's reason, that learned upsampling mitigates them, has it the wrong way round"
-    elif starts:
+    if _transposed_has_most(first):
         verdict = "the pattern that transposed convolution starts with does not stand out in the output any more"
-    text = "Before training the Nyquist frequency behind the first upsampling holds "
-    text += f"{_list_shares(first, 'untrained')} of the power; "
-    text += f"after it that of the predicted map holds {_list_shares(output, 'trained')}"
-    return f"{text}: {verdict} ({size})."
+        if _transposed_has_most(output):
+            verdict = "claim 1's reason, that learned upsampling mitigates them, has it the wrong way round"
+    text = f"Before training the Nyquist frequency behind the first upsampling holds {_list_shares(first)} of the power"
+    return f"{text}; after it that of the predicted map holds {_list_shares(output)}: {verdict} ({size})."
 
 
-def _has_most(rows: pd.DataFrame, column: str) -> bool:
+def _transposed_has_most(rows: pd.DataFrame) -> bool:
     """Return whether transposed convolution has more power than any other way, whichever seeds are compared."""
-    others = rows.drop("transposed")
-    return bool(rows.loc["transposed", f"{column}_low"] > others[f"{column}_high"].max())
+    is_transposed = rows.upsampling == "transposed"
+    return bool(rows.low[is_transposed].min() > rows.high[~is_transposed].max())
 
 
-def _list_shares(rows: pd.DataFrame, column: str) -> str:
-    shares = zip(rows.index, rows[f"{column}_low"], rows[f"{column}_high"], strict=True)
-    return ", ".join(f"{low:.2%} to {high:.2%} ({upsampling})" for upsampling, low, high in shares)
+def _list_shares(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{row.low:.2%} to {row.high:.2%} ({row.upsampling})" for row in rows.itertuples())
 
 
 @section.presents("checkerboards")

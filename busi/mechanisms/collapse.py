@@ -106,20 +106,19 @@ def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
         probes: As `measure` returns them.
 
     Returns:
-        `setting`, `seed`; `fate`, one of `MARKERS`; `steps` trained; `loss`, `auc` and `lesion_share` (pixels marked)
-        of the final weights held still; the columns of ``probes``; `optimizer` ("Adam", "SGD", "SGD + momentum") and
-        `learning_rate`, missing for a changed baseline.
+        `setting`, `seed`; `fate`, one of `MARKERS`; `steps` trained; `still_loss`, `still_auc` and `still_lesion_share`
+        (pixels marked) of the final weights held still; the columns of ``probes``; `optimizer` ("Adam", "SGD", "SGD +
+        momentum") and `learning_rate`, missing for a changed baseline.
     """
-    names = {"variant": "setting", "still_loss": "loss", "still_auc": "auc", "still_lesion_share": "lesion_share"}
+    keys = ["variant", "fold", "seed"]
+    runs = trained.runs[[*keys, "images", "epochs", "still_loss", "still_auc", "still_lesion_share"]]
     batches = [config.batch_size for config in trained.configs]
-    runs = trained.runs.assign(steps=trained.runs.images // batches * trained.runs.epochs)
-    runs = runs.merge(probes, on=["variant", "fold", "seed"]).rename(columns=names)
-    runs["fate"] = find_fates(runs)
-    head = ["setting", "seed", "fate", "steps", "loss", "auc", "lesion_share"]
-    measured = probes.columns.drop(["variant", "fold", "seed"])
+    steps = runs.images // batches * runs.epochs
+    table = runs.assign(steps=steps).merge(probes, on=keys).rename(columns={"variant": "setting"})
+    table.insert(2, "fate", find_fates(table))
     # Settings of the sweep are named after optimizer and rate, changed baselines after the change.
-    sweep = runs.setting.str.extract(r"^(?P<optimizer>.+), (?P<learning_rate>[\d.]+)$")
-    return runs[[*head, *measured]].join(sweep.astype({"learning_rate": float}))
+    sweep = table.setting.str.extract(r"^(?P<optimizer>.+), (?P<learning_rate>[\d.]+)$")
+    return table.join(sweep.astype({"learning_rate": float}))
 
 
 def find_fates(runs: pd.DataFrame) -> pd.Series:
@@ -129,17 +128,17 @@ def find_fates(runs: pd.DataFrame) -> pd.Series:
     that of the mean mask. "plateau": none of these. "diverged": its loss is not a number.
     """
     fates = pd.Series("plateau", runs.index)
-    fates[runs.loss < runs.blind_loss] = "falling"
+    fates[runs.still_loss < runs.blind_loss] = "falling"
     fates[runs.dice > runs.blind_dice] = LEARNED
-    fates[(runs.auc - runs.blind_auc).abs() <= NEAR] = "dead"
-    fates[runs.loss.isna()] = "diverged"
+    fates[(runs.still_auc - runs.blind_auc).abs() <= NEAR] = "dead"
+    fates[runs.still_loss.isna()] = "diverged"
     return fates
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each setting: `setting`, `fates` of its runs in words, and means over them."""
     settings = table.groupby("setting", sort=False)
-    means = settings[["steps", "loss", "dice", "auc", "lesion_share", "gradient_norm", "dead_relus"]].mean()
+    means = settings[["steps", "dice", "still_loss", "still_auc", "gradient_norm", "dead_relus"]].mean()
     means.insert(0, "fates", settings.fate.agg(count_fates))
     return means.reset_index()
 
