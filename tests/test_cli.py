@@ -17,6 +17,7 @@ from busi import cli, config, results, study
 from busi.config import RunConfig
 from busi.dataset.arrays import published_arrays
 from busi.dataset.catalog import CLASSES, CountWarning, read_catalog
+from busi.lab.networks import open_run
 from busi.scoring import floors, predictors
 
 pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
@@ -78,8 +79,8 @@ def list_files(folder) -> set[str]:
 def test_help_lists_the_commands_without_a_keras_backend(tmp_path):
     done = run_without(BACKENDS, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    commands = ("phantom", "verify", "split", "data", "params", "train", "score", "gather", "plan")
-    for command in (*commands, "page", "index", "render", "readme"):
+    commands = ("phantom", "verify", "split", "convert", "data", "params", "train", "score", "gather", "plan")
+    for command in (*commands, "predict", "evaluate", "export", "page", "index", "render", "readme"):
         assert f" {command} " in done.stdout
 
 
@@ -308,6 +309,50 @@ def test_train_leaves_a_run_alone_whose_results_are_gathered(busi, here, trained
     assert busi("train", HELDOUT_LABEL, *trained) == 0
     assert capsys.readouterr().out == f"{HELDOUT_LABEL}: its results are in {here / 'reports' / 'smoke' / 'results'}\n"
     assert not list(here.glob("runs/**/*.h5"))
+
+
+def test_a_trained_run_predicts_is_evaluated_and_exported_by_its_name(busi, here, trained, quarters, capsys):
+    scans = here / "scans"
+    scans.mkdir()
+    # Of its own data set, a run is evaluated only on what it held out.
+    tested = [name for name in open_run(HELDOUT_LABEL).predictions["test"].names if "normal" not in name]
+    for name in tested[:2]:
+        shutil.copy(quarters / name.split()[0] / f"{name}.png", scans)
+    (scans / "torn.png").write_bytes((scans / f"{tested[0]}.png").read_bytes()[:200])
+    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted") == 1
+    out, err = capsys.readouterr()
+    assert out == f"2 of 3 images: {here / 'predicted' / 'predictions.csv'}\n"
+    assert f"busi: {scans / 'torn.png'}: not a readable image" in err
+    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted").startswith("busi: ")
+    masks = ("--masks", here / "predicted" / "masks")
+    assert busi("evaluate", HELDOUT_LABEL, quarters, *masks, "--out", here / "evaluation") == 0
+    scores = pd.read_csv(here / "evaluation" / "scores.csv")
+    assert scores.predictor.tolist()[:2] == [HELDOUT_LABEL, str(masks[1])]
+    assert scores.answered.tolist()[1:] == [2, 34, 34]
+    assert scores.n_images.tolist() == [2, 2, 2, 2]
+    assert busi("export", HELDOUT_LABEL, "--out", here / "network.keras") == 0
+    assert (here / "network.md").is_file()
+
+
+def test_the_run_that_the_readme_names_is_one_of_the_smallest_study():
+    (label,) = re.findall(r"^RUN=(\S+)", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert label in study.list_runs(config.read_profile("smoke"))
+
+
+def test_predicting_without_a_run_says_how_to_get_one(busi, here, quarters):
+    assert busi("predict", quarters, "--out", here / "out").startswith(f"busi: {quarters}: expected one run or more")
+    told = busi("predict", HELDOUT_LABEL, quarters, "--out", here / "out")
+    assert told.startswith(f"busi: {HELDOUT_LABEL}: neither") and "`make study`" in told
+    assert list_files(here) == set()
+
+
+def test_split_and_convert_write_what_other_software_reads_and_never_over_it(busi, here, quarters, capsys):
+    assert busi("split", quarters, "--format", "nnunet") == 0
+    assert len(json.loads((here / "splits_final.json").read_text(encoding="utf-8"))) == 5
+    assert busi("split", quarters, "--format", "nnunet").startswith("busi: splits_final.json: exists")
+    assert busi("convert", quarters, here / "raw", "--layout", "nnunet") == 0
+    assert len(list((here / "raw" / "labelsTr").glob("*.png"))) == 34
+    assert busi("convert", quarters, here / "raw", "--layout", "images-masks").startswith("busi: ")
 
 
 NEW_METRIC = '''    return overlap | surface | {"detected"'''
