@@ -110,26 +110,25 @@ def compare_losses(
 
     Returns:
         At steps 1, 2, 4, ... and at the last one, for each loss: `step`, `loss`; `distance` of its weights from those
-        of `BCE`, as a share of the way that these have travelled; `value` of the loss in that step, and that of `BCE`
-        as `reference`.
+        of `BCE`, as a share of the way that these have travelled.
     """
     batches = np.array_split(np.arange(len(arrays)), max(1, len(arrays) // config.batch_size))
     rows = []
     with set_precision(precision):
-        reference, *models = (compile_network(config, loss, precision, steps) for loss in (BCE, *losses))
-        start = _flatten_weights(reference)
+        models = {loss: compile_network(config, loss, precision, steps) for loss in (BCE, *losses)}
+        start = _flatten_weights(models[BCE])
         for step in range(1, steps + 1):
             batch = arrays[batches[(step - 1) % len(batches)]]
-            expected, *values = (_train_step(model, batch, precision) for model in (reference, *models))
+            for model in models.values():
+                model.train_on_batch(batch.images.astype(precision), batch.targets.astype(precision))
             # Powers of two are enough for a logarithmic axis.
-            if step.bit_count() > 1 and step < steps:
-                continue
-            weights = _flatten_weights(reference)
-            travelled = np.linalg.norm(weights - start)
-            for loss, model, value in zip(losses, models, values, strict=True):
-                distance = np.linalg.norm(_flatten_weights(model) - weights) / travelled
-                rows.append((step, loss, distance, value, expected))
-    return pd.DataFrame(rows, columns=["step", "loss", "distance", "value", "reference"])
+            if step.bit_count() == 1 or step == steps:
+                weights = _flatten_weights(models[BCE])
+                travelled = np.linalg.norm(weights - start)
+                for loss in losses:
+                    apart = np.linalg.norm(_flatten_weights(models[loss]) - weights)
+                    rows.append((step, loss, apart / travelled))
+    return pd.DataFrame(rows, columns=["step", "loss", "distance"])
 
 
 @contextmanager
@@ -166,12 +165,6 @@ def compile_network(config: RunConfig, loss: str, precision: str, steps: int):
     eager = steps <= EAGER and keras.backend.backend() == "tensorflow"
     model.compile(make_optimizer(config), make_loss(config), run_eagerly=eager, jit_compile=False)
     return model
-
-
-def _train_step(model, batch: Arrays, precision: str) -> float:
-    # Otherwise the loss would be a mean over all steps so far.
-    model.reset_metrics()
-    return float(model.train_on_batch(batch.images.astype(precision), batch.targets.astype(precision)))
 
 
 def _flatten_weights(model) -> np.ndarray:
