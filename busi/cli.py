@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,11 +51,22 @@ def download(
 
 
 @app.command()
-def verify(folder: Path) -> None:
-    """Read FOLDER in the layout of the BUSI release and say what it holds, or what is wrong with it."""
+def verify(
+    folder: Path,
+    layout: Annotated[
+        str, typer.Option(help="How files are paired, where it is not plain: see docs/datasets.md.")
+    ] = "",
+) -> None:
+    """Read the data set in FOLDER and say what it holds and how it was read, or what is wrong with it."""
     from busi.dataset.catalog import read_catalog
+    from busi.dataset.layouts import LAYOUTS
 
-    catalog = read_catalog(folder)
+    catalog = read_catalog(folder, layout)
+    patients = catalog.table.group.nunique()
+    encodings = [f"{count} {encoding}" for encoding, count in catalog.encodings.items()]
+    print(f"layout: {catalog.layout}{f' ({LAYOUTS[catalog.layout]})' if catalog.layout in LAYOUTS else ''}")
+    print(f"masks: {', '.join(encodings)}")
+    print(f"groups: {f'{patients} patients' if patients else 'near-duplicates (no patients are named)'}")
     print(catalog.table.groupby("image_class", sort=False).size().to_string())
     print(f"whole; fingerprint {catalog.fingerprint}")
 
@@ -175,20 +187,21 @@ def train(
 
 @app.command()
 def score(labels: Labels, files: Files, pairs: Pairs = None) -> None:
-    """Score finished held-out runs from their predictions; scores by the present code are left alone."""
+    """Score finished runs from their predictions; scores by the present code are left alone."""
     parameters = _read(files, pairs)
     from busi import study
     from busi.dataset.catalog import load_catalog
-    from busi.scoring.scores import find_or_score
+    from busi.scoring.scores import find_or_decide_fate, find_or_score
 
     configs = _find_configs(labels, parameters)
     catalog = load_catalog(parameters)
     store = study.open_store(parameters, catalog)
     for config in configs:
-        # Published runs are scored while they train; a run without a folder has its results in the report.
-        run = store.find(config, weights="there") if config.protocol == "heldout" else None
+        # A run without a folder has its results in the report.
+        run = store.find(config, weights="there")
         if run:
-            find_or_score(run, catalog)
+            find = find_or_score if config.protocol == "heldout" else find_or_decide_fate
+            find(run, catalog)
             print(f"{config.label}: scored")
 
 
@@ -323,10 +336,14 @@ def readme(profile: str = "laptop") -> None:
 def main() -> None:
     """Run the command; tell an error that the user can fix in one message, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    warnings.formatwarning = lambda message, *_: f"busi: warning: {message}\n"  # no line of source
     try:
         app()
     except StudyError as error:
-        sys.exit(f"busi: {error}")
+        if error.exit_code == 1:
+            sys.exit(f"busi: {error}")
+        print(f"busi: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def _find_configs(labels: list[str], parameters: Parameters) -> list[RunConfig]:

@@ -16,7 +16,7 @@ import pytest
 from busi import cli, config, results, study
 from busi.config import RunConfig
 from busi.dataset.arrays import published_arrays
-from busi.dataset.catalog import CLASSES, CountWarning, read_catalog
+from busi.dataset.catalog import CountWarning, read_catalog
 from busi.lab.networks import open_run
 from busi.scoring import floors, predictors
 
@@ -127,9 +127,11 @@ def test_a_mistake_in_the_parameters_is_told_in_one_message(busi, capsys, argume
     assert capsys.readouterr() == ("", "")
 
 
-def test_missing_images_are_asked_for_and_nothing_is_written(busi, here):
-    told = busi("train", BASELINE, "-f", SMOKE, "-p", "data_dir=images")
-    assert told.startswith(f"busi: {here / 'images'}: no folder benign, malignant, normal; expected")
+def test_missing_images_are_asked_for_and_nothing_is_written(busi, here, capsys):
+    assert busi("train", BASELINE, "-f", SMOKE, "-p", "data_dir=images") == 2
+    assert (
+        capsys.readouterr().err == f"busi: {here / 'images'}: no such folder; give the folder that holds the images\n"
+    )
     label = "published/188px-2f-1e-bfloat16/baseline/fold0-seed0"
     told = busi("train", label, "-f", "params/laptop.yaml", *TINY)
     assert told.startswith("busi: data_dir: not given, and profile 'laptop' needs real images")
@@ -186,15 +188,50 @@ def test_verify_counts_phantom_images_and_warns_that_they_are_not_the_release(bu
         "normal: 2 images, the release has 133",
     ]
     out = capsys.readouterr().out
-    assert [line.split() for line in out.splitlines()[1:4]] == [["benign", "6"], ["malignant", "4"], ["normal", "2"]]
+    assert out.splitlines()[:3] == [
+        "layout: busi ({kind}/{key} | {kind}/{key}_mask{n})",
+        "masks: 11 black and white, 2 empty",
+        "groups: near-duplicates (no patients are named)",
+    ]
+    assert [line.split() for line in out.splitlines()[4:7]] == [["benign", "6"], ["malignant", "4"], ["normal", "2"]]
     assert f"whole; fingerprint {read_catalog(phantom_dir, expected=None).fingerprint}\n" in out
 
 
-def test_verify_names_what_is_wrong(busi, here):
-    for name in CLASSES:
-        (here / "images" / name).mkdir(parents=True)
-    told = busi("verify", here / "images")
-    assert told.startswith(f"busi: {here / 'images'}: 3 problem(s), fix these files:\n")
+def test_verify_names_what_is_wrong_and_ends_with_code_2(busi, here, phantom_dir, capsys):
+    folder = shutil.copytree(phantom_dir, here / "images")
+    for name in ("benign", "normal"):
+        (folder / name / f"{name} (1)_mask.png").write_bytes(b"")
+    assert busi("verify", folder) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[0]) == ("", f"busi: {folder}: 2 problem(s), fix these files:")
+    assert [line.split(": ")[0].strip() for line in err.splitlines()[1:]] == [
+        str(folder / name / f"{name} (1)_mask.png") for name in ("benign", "normal")
+    ]
+
+
+def test_verify_says_how_patients_are_named(busi, here, phantom_dir, capsys):
+    for kind, end in (("scans", ""), ("outlines", "_mask")):
+        (here / "set" / kind).mkdir(parents=True)
+        for k in range(1, 5):
+            source = phantom_dir / "malignant" / f"malignant ({k}){end}.png"
+            shutil.copy(source, here / "set" / kind / f"p{k // 3} {k}.png")
+    assert busi("verify", here / "set", "--layout", "scans/{group} {key} | outlines/{group} {key}") == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[:3] == [
+        "layout: scans/{group} {key} | outlines/{group} {key}",
+        "masks: 4 black and white",
+        "groups: 2 patients",
+    ]
+    assert err == ""
+
+
+def test_a_warning_is_one_line(phantom_dir, tmp_path):
+    """Python would add the line of source that warns."""
+    folder = shutil.copytree(phantom_dir, tmp_path / "few")
+    shutil.rmtree(folder / "normal")
+    told = run_without((), "verify", folder)
+    assert told.returncode == 0
+    assert [line.split(": ")[:2] for line in told.stderr.splitlines()] == [["busi", "warning"]] * 3
 
 
 def test_phantom_draws_what_is_asked_for_and_never_over_another_folder(busi, here, capsys):
