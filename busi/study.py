@@ -125,12 +125,13 @@ def _section_groups(parameters: Parameters) -> list[Group]:
 
 
 def _take_first(variants: dict[str, list[RunConfig]], number: int) -> dict[str, list[RunConfig]]:
-    """Return the first ``number`` runs, variant by variant."""
+    """Return the first ``number`` runs: each variant has its first one before any has its second."""
+    runs = []
+    for draw in zip(*variants.values(), strict=True):
+        runs += zip(variants, draw, strict=True)
     kept: dict[str, list[RunConfig]] = {}
-    for label, configs in variants.items():
-        room = number - sum(map(len, kept.values()))
-        if room > 0:
-            kept[label] = configs[:room]
+    for label, config in runs[:number]:
+        kept.setdefault(label, []).append(config)
     return kept
 
 

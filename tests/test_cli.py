@@ -87,8 +87,9 @@ def test_help_lists_the_commands_without_a_keras_backend(tmp_path):
 def test_an_unknown_run_is_told_with_the_closest_ones_before_keras_is_imported():
     done = run_without(BACKENDS, "train", "published/236px-4f-3e/loss-mse/fold0-seed0", "-f", SMOKE)
     assert (done.returncode, done.stdout) == (1, "")
+    runs = len(study.list_runs(config.read_profile("smoke")))
     assert done.stderr == (
-        "busi: published/236px-4f-3e/loss-mse/fold0-seed0: not one of the 37 runs of profile 'smoke'; close: "
+        f"busi: published/236px-4f-3e/loss-mse/fold0-seed0: not one of the {runs} runs of profile 'smoke'; close: "
         "published/236px-4f-3e/loss-dice/fold0-seed0, published/236px-4f-3e/loss-kld/fold0-seed0, "
         "published/236px-4f-3e/baseline/fold0-seed0\n"
     )
