@@ -28,6 +28,11 @@ def published_figures() -> dict[int, tuple[str, str]]:
     return {number: (family, method) for number, (family, method) in _read()["figures"].items()}
 
 
+def published_log() -> pd.DataFrame:
+    """Return the printed training log: `epoch`, `loss`, `accuracy` and `auc`; its last epoch was interrupted."""
+    return pd.DataFrame(_read()["log"])
+
+
 def published_network() -> dict:
     """Return the network of Figure 1: `parameters` (count) and `blocks`, as `busi.model.unet.feature_blocks`."""
     return _read()["network"]

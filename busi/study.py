@@ -23,6 +23,7 @@ from busi.config import (
 )
 from busi.dataset import arrays, duplicates, splits
 from busi.dataset.catalog import Catalog, describe_images, load_catalog
+from busi.published import distinct_rows, loss_floor
 from busi.results import (
     NotMeasured,
     Results,
@@ -314,34 +315,38 @@ def measure_floors(parameters: Parameters) -> dict[str, float]:
 
 
 def measure_blind(parameters: Parameters) -> pd.DataFrame:
-    """Return the scores of predictors that never look at an image, under the published targets.
+    """Return what predictors that never look at an image score on each distinct published row.
 
     Returns:
-        `predictor` ("mean mask" or "two biases"), `method` (row of the paper's Table 2 whose optimizer trains the
-        biases), `order` of the images ("by class" or "mixed"), `orders` (number of orders), and the lowest and highest
-        `loss`, `accuracy` and `auc` over them, e.g. `loss_low` and `loss_high`.
+        `predictor` ("constant", "two biases" or "mean mask"), `row` (as `busi.published.distinct_rows`), `order` of the
+        images ("by class", "mixed", or "any" where it does not matter), `orders` (number of orders), and the lowest and
+        highest `loss`, `accuracy` and `auc` over them, e.g. `loss_low` and `loss_high`.
     """
     config = published_targets_config(parameters)
-    variants = read_family("optimization", parameters).configs("published")
+    rows = {}
+    for row in distinct_rows().itertuples():
+        variants = read_family(row.family, parameters).configs("published")
+        rows[row.row] = variants[row.method][0]
 
     def compute(catalog: Catalog) -> pd.DataFrame:
         targets = arrays.published_arrays(catalog, config).targets
+        constants = floors.constant_floors(targets)
         by_class = np.arange(len(targets))[None]
         orders = {"by class": by_class, "mixed": blind.draw_orders(len(targets), range(BLIND_ORDERS))}
-        mean_mask = _ranges(pd.DataFrame([blind.score_mean_mask(targets)]))
-        rows = [{"predictor": "mean mask", "method": "any", "order": "any"} | mean_mask]
-        for method, (first, *_) in variants.items():
-            scores = blind.train_biases(targets, np.concatenate(list(orders.values())), first)
-            start = 0
+        table = []
+        for row, run in rows.items():
+            lowest = {"loss": loss_floor(row, constants), "accuracy": constants["accuracy"], "auc": constants["auc"]}
+            still = {"constant": lowest, "mean mask": blind.score_mean_mask(targets, run.loss)}
+            for predictor, scores in still.items():
+                ranges = _ranges(pd.DataFrame([scores]))
+                table.append({"predictor": predictor, "row": row, "order": "any"} | ranges)
             for order, drawn in orders.items():
-                ranges = _ranges(scores[start : start + len(drawn)])
-                rows.append({"predictor": "two biases", "method": method, "order": order} | ranges)
-                start += len(drawn)
-        return pd.DataFrame(rows)
+                ranges = _ranges(blind.train_biases(targets, drawn, run))
+                table.append({"predictor": "two biases", "row": row, "order": order} | ranges)
+        return pd.DataFrame(table)
 
-    first_runs = [configs[0] for configs in variants.values()]
-    depends = [json.dumps(config.model_dump()) for config in (config, *first_runs)]
-    return measure(parameters, "blind", compute, depends=depends, code=(blind, arrays), number="%.6f")
+    depends = [json.dumps(each.model_dump()) for each in (config, *rows.values())]
+    return measure(parameters, "blind", compute, depends=depends, code=(blind, floors, arrays), number="%.6f")
 
 
 def _ranges(scores: pd.DataFrame) -> dict[str, float]:

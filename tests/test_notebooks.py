@@ -396,7 +396,7 @@ def test_the_summary_lists_the_conclusions_of_all_sections(repository):
 
 def test_the_summary_records_what_the_index_tells(repository):
     summary = json.loads((repository.report / "findings.json").read_text(encoding="utf-8"))["summary"]
-    assert set(summary) == {"rows", "blind", "floors", "claims", "heldout", "progress", "size", "made"}
+    assert set(summary) == {"rows", "floors", "claims", "heldout", "progress", "size", "made"}
     assert summary["claims"].startswith("Of the paper's 5 claims, ")
     assert summary["heldout"].startswith("All 19 held-out runs have been trained. On images without a lesion, ")
     # Every verdict in a sentence, with its size.
@@ -405,7 +405,7 @@ def test_the_summary_records_what_the_index_tells(repository):
     assert all("32 pixels, 2 filters, at most 1 epochs and one seed a fold" in line for line in verdicts)
     assert summary["size"]["Network"].startswith("2 to 32 filters")
     assert summary["made"]["Training time"].endswith("hours in 28 runs")
-    assert (repository.report / "figures" / "rows-against-floor.svg").is_file()
+    assert (repository.report / "figures" / "rows-against-blind.svg").is_file()
 
 
 def test_the_data_s_page_counts_the_images_and_lists_the_floors(repository):

@@ -59,7 +59,7 @@ for name in ("epochs", "images", "pixels"):
 
 # The rest is what the index cannot do without.
 results.write_table(parameters, "claims", pd.DataFrame({"claim": ["none"]}))
-sentences = dict.fromkeys(("rows", "blind", "claims", "heldout"), "None.")
+sentences = dict.fromkeys(("rows", "claims", "heldout"), "None.")
 results.record_finding(parameters, "summary", **sentences, size={}, made={})
 figure = parameters.report_path / "figures" / index.HEADLINE_FIGURE
 figure.parent.mkdir(exist_ok=True)

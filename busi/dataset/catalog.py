@@ -83,7 +83,8 @@ def load_catalog(parameters: Parameters) -> Catalog:
     # Several processes of a study may start at once: one of them draws.
     with FileLock(folder.with_suffix(".lock")):
         if not folder.is_dir():
-            draw_phantoms(folder)
+            # Fewer teach a network too little to show anything.
+            draw_phantoms(folder, benign=60, malignant=30, normal=10)
     return read_catalog(folder, expected=None)
 
 

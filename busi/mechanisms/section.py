@@ -28,6 +28,9 @@ NOT_RUN = "Not run yet."
 
 TITLES = {
     "floors": "Floors",
+    "log": "The printed log",
+    "readings": "Other readings",
+    "curve": "One curve, cut at different points",
     "collapse": "Collapse",
     "identity": "KLD is BCE",
     "misalignment": "Misalignment",
@@ -107,6 +110,17 @@ def list_sections(sections: Mapping[str, Section]) -> str:
     """Return the conclusions of some sections, by module, as a list in Markdown."""
     lines = [f"- **{TITLES[name]}.** {section.conclusion}" for name, section in sections.items()]
     return "\n".join(lines)
+
+
+def require(trained: Results) -> Results:
+    """Return the results of a group.
+
+    Raises:
+        NotMeasured: It has no run yet.
+    """
+    if trained.runs.empty:
+        raise NotMeasured("not trained yet; run the study with its data and train_missing: true")
+    return trained
 
 
 def measure_runs(

@@ -75,16 +75,34 @@ def curves(epochs: pd.DataFrame, *, metric: str, label: str) -> Figure:
 
 
 @display.style()
-def rows_against_floor(rows: pd.DataFrame, floor: float) -> Figure:
-    """Draw the accuracies of `collect_accuracy`, published and ours, against that of "background everywhere"."""
-    fig, ax = plt.subplots(figsize=(7.2, 4.2))
-    ax.axvline(floor, label=f"background everywhere: {floor:.4f}", **display.FLOOR_LINE)
-    ax.plot(rows.accuracy, rows.row, "o", color=display.PUBLISHED, markersize=8, label="published")
-    # Hollow, so that the published dot shows where the two coincide.
-    ax.plot(rows.ours, rows.row, "D", color=display.OURS, markersize=9, mfc="none", mew=2, label="rebuilt")
-    ax.set(xlabel="Accuracy on the training images (share of pixels)", ylim=(len(rows) - 0.3, -0.7))
-    ax.grid(axis="x")
-    ax.legend(loc="lower right")
+def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame) -> Figure:
+    """Draw the published rows in AUC and loss against what predictors reach that never look, and our runs.
+
+    Args:
+        rows: As `busi.report.tables.place_rows`.
+        blind: As `busi.study.measure_blind`.
+    """
+    places = np.arange(len(rows))
+    scores = blind[blind.order != "by class"].set_index(["predictor", "row"])
+    biases, mask = (scores.loc[predictor].loc[rows.row] for predictor in ("two biases", "mean mask"))
+    fig, axes = plt.subplots(1, 2, figsize=(9, 4.6), sharey=True)
+    for ax, metric, label in zip(axes, ("auc", "loss"), ("AUC, both channels", "Loss of the row"), strict=True):
+        low, high = biases[f"{metric}_low"], biases[f"{metric}_high"]
+        # As wide as a line at least: over all orders the biases hardly move.
+        width = np.maximum(high - low, 0.002)
+        ax.barh(places, width, left=low, height=0.8, color=display.SKY, label="two biases, 25 orders")
+        ax.plot(mask[f"{metric}_low"], places, "|", color=display.RED, markersize=16, mew=2, label="mean mask")
+        ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label="published")
+        ranges = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
+        ours = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2, "capsize": 3, "linestyle": "none"}
+        ax.errorbar(rows[metric], places, xerr=ranges, label="ours, range of seeds", **ours)
+        ax.set(xlabel=f"{label} (training images)", ylim=(len(rows) - 0.4, -0.6))
+        ax.grid(axis="x")
+    axes[0].set_yticks(places, rows.row)
+    learned = (rows.reached_by == "none").sum()
+    fig.suptitle(f"{learned or 'None'} of {len(rows)} published rows beat every predictor that never looks")
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=4)
     return fig
 
 

@@ -6,13 +6,14 @@ Tables come from `busi.report.tables` and `busi.report.heldout`; `runs` and `epo
 import pandas as pd
 
 from busi.config import BORDER, Parameters, RunConfig
-from busi.published import on_floor, published_row
+from busi.published import published_row
+from busi.report.tables import REPRODUCED
 from busi.results import is_superseded
 
 # Sentences with places for the columns of a table.
 _ROW = (
     "**{method}**{short} ends at loss {loss:.4f} (published {published_loss:.4f}, floor {floor_loss:.4f}), "
-    "accuracy {accuracy:.4f} ({published_accuracy:.4f}), AUC {auc:.4f} ({published_auc:.4f}) and {predicts} a lesion."
+    "accuracy {accuracy:.4f} ({published_accuracy:.4f}), AUC {auc:.4f} ({published_auc:.4f}); {fates}: {verdict}."
 )
 
 _SCORE = (
@@ -30,70 +31,52 @@ _MACHINE = "{processor}, {cores} cores ({threads} used by a run), {gpus_in_words
 _SOFTWARE = "Python {python}, Keras {keras} on {backend} {backend_version}, NumPy {numpy}"
 
 
-def describe_rows(table: pd.DataFrame, runs: pd.DataFrame, planned: int) -> str:
-    """Return where each row of `compare_rows` ends, its paper and floor, and whether it ever predicts a lesion.
+def describe_rows(table: pd.DataFrame, planned: int) -> str:
+    """Return where each row of `compare_rows` ends, its paper and floor, the fates of its runs, and the verdict.
 
     Args:
         table: Table of a family.
-        runs: Its published runs.
         planned: Epochs that the profile plans.
     """
     sentences = []
     for row in table.to_dict("records"):
-        method = row["method"]
-        epochs = runs.epochs[runs.variant == method] if len(runs) else []
-        if not len(epochs):
-            sentences.append(f"**{method}** has not been run yet.")
+        if not row["n_runs"]:
+            sentences.append(f"**{row['method']}** has not been run yet.")
             continue
-        # The shortest run: a mean over runs of different lengths is no better than that.
-        shortest = epochs.min()
-        short = "" if shortest == planned else f" (after {shortest} of {planned} epochs)"
-        predicts = "predicts" if row["predicts_lesion"] else "**never predicts**"
-        sentences.append(_ROW.format(short=short, predicts=predicts, **row))
+        short = "" if row["epochs"] == planned else f" (after {row['epochs']} of {planned} epochs)"
+        sentences.append(_ROW.format(short=short, **row))
     return " ".join(sentences)
 
 
-def count_on_floor(rows: pd.DataFrame, floor: float) -> str:
-    """Return how many rows of `collect_accuracy`, published and ours, have the accuracy of "background everywhere"."""
-    standing = on_floor(rows.accuracy, floor)
-    count = standing.sum()
-    has = agree(count, "has", "have")
-    # A name may end with a full stop of its own: "Resize+Norm+Std+Aug."
-    names = "; ".join(rows.row[standing]).rstrip(".")
-    listed = f": {names}" if names else ""
-    text = (
-        f"{count} of the {len(rows)} distinct published rows {has}, within 0.0001, the accuracy of a predictor that "
-        f"calls every pixel background ({floor:.4f}){listed}."
-    )
-    # Rows that have not been run yet say nothing.
-    ours = rows.ours.dropna()
-    if len(ours):
-        count = on_floor(ours, floor).sum()
-        finished = agree(len(ours), "one row", f"{len(ours)} rows")
-        do = agree(count, "does", "do")
-        text += f" Rebuilt with the images sorted by class, {count} of the {finished} run so far {do}."
-    return text
-
-
-def describe_blind(blind: pd.DataFrame) -> str:
-    """Return which published rows of Table 2 lie within the range of two biases that see no image.
+def describe_placement(rows: pd.DataFrame, size: str) -> str:
+    """Return which published rows are reproduced, and which ones predictors that never look at an image reach.
 
     Args:
-        blind: As `busi.study.measure_blind`.
+        rows: As `busi.report.tables.place_rows`.
+        size: Of our runs, in words.
     """
-    sentences = []
-    for row in blind[blind.order == "mixed"].itertuples():
-        published = published_row("optimization", row.method)
-        # The paper gives four digits.
-        in_loss = round(row.loss_low, 4) <= published["loss"] <= round(row.loss_high, 4)
-        in_auc = round(row.auc_low, 4) <= published["auc"] <= round(row.auc_high, 4)
-        verdict = "**inside** both ranges" if in_loss and in_auc else "not inside both ranges"
-        sentences.append(
-            f"{row.method}: loss {row.loss_low:.4f} to {row.loss_high:.4f} and AUC {row.auc_low:.4f} to "
-            f"{row.auc_high:.4f}; the published row, {published['loss']:.4f} and {published['auc']:.4f}, is {verdict}."
-        )
-    orders = blind.orders.max()
-    return f"Two biases that see no image, trained in {orders} mixed orders. {' '.join(sentences)}"
+    reached = rows.groupby("reached_by").row.agg(_join_names)
+    parts = [f"{reached[name]}: reached by {name}" for name in ("a constant", "two biases") if name in reached]
+    if "the mean mask" in reached:
+        parts.append(f"{reached['the mean mask']}: an AUC not above that of the mean mask")
+    learned = reached.get("none", "none")
+    text = f"Of the {len(rows)} distinct published rows, beyond every predictor that never looks are {learned}."
+    if parts:
+        text += f" The others are not: {'; '.join(parts)}."
+    trained = rows[rows.n_runs > 0]
+    if not len(trained):
+        return f"{text} None has been trained here yet."
+    reproduced = trained[trained.verdict == REPRODUCED]
+    names = f" ({_join_names(reproduced.row)})" if len(reproduced) else ""
+    return (
+        f"{text} Trained here ({size}), {len(reproduced) or 'none'} of {len(trained)} rows "
+        f"{agree(len(reproduced), 'is', 'are')} reproduced{names}."
+    )
+
+
+def _join_names(names: pd.Series) -> str:
+    # A name may end with a full stop of its own: "Resize+Norm+Std+Aug."
+    return ", ".join(names).rstrip(".")
 
 
 def describe_floors(floors: dict[str, float]) -> str:
@@ -102,18 +85,6 @@ def describe_floors(floors: dict[str, float]) -> str:
         f"{_compare_dice_row(floors)} The lowest binary cross-entropy that a constant probability of lesion reaches is "
         f"{floors['bce']:.4f}."
     )
-
-
-def count_seeing(floors: dict[str, float], runs: pd.DataFrame) -> str:
-    """Return what the published Dice row shares with a predictor that never looks, and how many runs see a lesion."""
-    text = _compare_dice_row(floors)
-    if len(runs):
-        seeing = (runs.still_lesion_share > 0).sum()
-        text += (
-            " Networks trained here whose final weights call any pixel of their training images lesion: "
-            f"{seeing or 'none'} of {len(runs)}."
-        )
-    return text
 
 
 def _compare_dice_row(floors: dict[str, float]) -> str:

@@ -1,12 +1,16 @@
-"""Tables of the published protocol: the paper's rows next to ours and to the floor, our runs, and the data."""
+"""Tables of the published protocol: the paper's rows next to ours and to blind predictors, our runs, and the data."""
 
 import pandas as pd
 
 from busi.published import distinct_rows, loss_floor, published_tables
 from busi.results import Results
+from busi.scoring.fates import count_fates
 
 METRICS = {"loss": "loss", "accuracy": "accuracy", "auc": "AUC"}
 """Published metrics and their names on pages."""
+
+REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run at this width"
+"""Verdicts on a row of the paper."""
 
 READINGS = ("training", "still")
 """Two readings of a run's metrics: means of the last epoch while weights change, and of the final weights."""
@@ -23,60 +27,90 @@ def compare_rows(number: int, results: Results, floors: dict[str, float]) -> pd.
 
     Args:
         number: Number of the table, 1 to 4.
-        results: Results of its family's published runs. The mean over a variant's runs counts.
+        results: Results of its family's published runs.
         floors: As `busi.scoring.floors.constant_floors`.
 
     Returns:
-        One row for each method: `method`; `published_loss`, `published_accuracy`, `published_auc`; ours as `loss`,
-        `accuracy`, `auc` (of the last epoch, averaged while the weights change, as published); `floor_loss`,
-        `floor_accuracy`, `floor_auc`; and `predicts_lesion`, whether the final weights predict lesion for any pixel of
-        the training images. Ours and `predicts_lesion` are missing without a run.
+        One row for each method: `method`; `published_loss`, `published_accuracy`, `published_auc`; ours, of the last
+        epoch, averaged while the weights change, as published: `loss`, `accuracy`, `auc` (means over the runs), and
+        their lowest and highest value, e.g. `loss_low` and `loss_high`; `floor_loss`, `floor_accuracy`, `floor_auc`;
+        `n_runs`, `epochs` (fewest), `fates` (of all runs, in words) and `verdict` (as `judge_row`).
     """
     rows = []
     for method, published in published_tables()[number]["rows"].items():
-        runs = results.of(method).runs.reindex(columns=[*_columns("training"), "still_lesion_share"])
-        # Seeds of one variant are repetitions of the same row.
-        ours = runs.mean()
+        runs = results.of(method).runs.reindex(columns=[*_columns("training"), "epochs", "fate"])
         row: dict = {"method": method}
         for metric in METRICS:
             row[f"published_{metric}"] = published[metric]
         for metric in METRICS:
             # The paper reports what Keras printed: means over the last epoch, while the weights changed.
-            row[metric] = ours[f"training_{metric}"]
+            ours = runs[f"training_{metric}"].astype(float)
+            row |= {metric: ours.mean(), f"{metric}_low": ours.min(), f"{metric}_high": ours.max()}
         row["floor_loss"] = loss_floor(method, floors)
         row["floor_accuracy"] = floors["accuracy"]
         row["floor_auc"] = floors["auc"]
-        # One run that predicts a lesion is enough to say that the variant can.
-        row["predicts_lesion"] = (runs.still_lesion_share > 0).any() if len(runs) else None
-        rows.append(row)
-    return pd.DataFrame(rows).astype({"predicts_lesion": "boolean"})
+        row |= {"n_runs": len(runs), "epochs": runs.epochs.min(), "fates": count_fates(runs.fate)}
+        rows.append(row | {"verdict": judge_row(row)})
+    return pd.DataFrame(rows).astype({"epochs": "Int64"})
 
 
-def collect_accuracy(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
-    """Return the nine distinct published rows with our accuracy.
+def judge_row(row: dict) -> str:
+    """Return whether a row of the paper is reproduced: `REPRODUCED`, `NOT_REPRODUCED` or `NOT_RUN`.
+
+    It is if loss, accuracy and AUC all lie within the range of our runs, widened by half of its width on either side
+    and seen in the paper's four digits. With one run the range is a point: only equal digits reproduce it.
+    """
+    if not row["n_runs"]:
+        return NOT_RUN
+    for metric in METRICS:
+        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+        half = (high - low) / 2
+        if not round(low - half, 4) <= row[f"published_{metric}"] <= round(high + half, 4):
+            return NOT_REPRODUCED
+    return REPRODUCED
+
+
+def place_rows(tables: dict[int, pd.DataFrame], blind: pd.DataFrame) -> pd.DataFrame:
+    """Return the nine distinct published rows between the predictors that never look and our runs.
 
     Args:
         tables: Tables 1 to 4, as `compare_rows`.
+        blind: As `busi.study.measure_blind`.
 
     Returns:
-        The columns of `busi.published.distinct_rows` and `ours`, which is missing without a run.
+        `row`, the columns of `compare_rows`, and `reached_by`: the least predictor that never looks and explains the
+        published row. "a constant" and "two biases" have its loss, accuracy and AUC in four digits or within the range
+        of mixed orders; "the mean mask" has an AUC at least as high; "none" does.
     """
-    ours = []
+    parts = []
     for number, table in tables.items():
-        family = published_tables()[number]["family"]
-        ours.append(table[["method", "accuracy"]].rename(columns={"accuracy": "ours"}).assign(family=family))
-    # A row without a run stays, because the published number is shown all the same.
-    return distinct_rows().merge(pd.concat(ours), on=["family", "method"], how="left")
+        parts.append(table.assign(family=published_tables()[number]["family"]))
+    rows = distinct_rows()[["row", "family", "method"]].merge(pd.concat(parts), on=["family", "method"])
+    reached = [_name_reached(row, blind[blind.row == row["row"]]) for row in rows.to_dict("records")]
+    return rows.assign(reached_by=reached)
+
+
+def _name_reached(row: dict, blind: pd.DataFrame) -> str:
+    scores = blind[blind.order != "by class"].set_index("predictor").to_dict("index")
+    for predictor, name in (("constant", "a constant"), ("two biases", "two biases")):
+        own = scores[predictor]
+        within = [
+            round(own[f"{metric}_low"], 4) <= row[f"published_{metric}"] <= round(own[f"{metric}_high"], 4)
+            for metric in METRICS
+        ]
+        if all(within):
+            return name
+    return "the mean mask" if row["published_auc"] <= round(scores["mean mask"]["auc_high"], 4) else "none"
 
 
 def list_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each published run: name, seed, epochs, both readings of its metrics, seconds.
+    """Return one row for each published run: name, seed, epochs, fate, both readings of its metrics, seconds.
 
     Args:
         runs: As `busi.results.Results.runs`. A run that belongs to several tables is listed once.
     """
     distinct = runs.drop_duplicates("run").reset_index(drop=True)
-    columns = ["name", "seed", "epochs", *_columns("training"), *_columns("still"), "seconds"]
+    columns = ["name", "seed", "epochs", "fate", *_columns("training"), *_columns("still"), "seconds"]
     return distinct.reindex(columns=columns).rename(columns={"name": "run"})
 
 
@@ -95,8 +129,22 @@ def format_rows(table: pd.DataFrame) -> pd.DataFrame:
         columns[metric] = f"our {word}"
         if metric == "loss":
             columns["floor_loss"] = "floor of loss"
-    columns["predicts_lesion"] = "predicts a lesion"
+    columns |= {"n_runs": "runs", "epochs": "epochs", "fates": "fates", "verdict": "verdict"}
     return table[list(columns)].rename(columns=columns)
+
+
+def format_placement(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `place_rows` for a page."""
+    columns = {
+        "row": "row",
+        "published_loss": "published loss",
+        "published_auc": "published AUC",
+        "reached_by": "reached by",
+        "n_runs": "runs",
+        "fates": "fates",
+        "verdict": "verdict",
+    }
+    return rows[list(columns)].rename(columns=columns)
 
 
 def floor_caption(table: pd.DataFrame) -> str:
@@ -106,7 +154,7 @@ def floor_caption(table: pd.DataFrame) -> str:
 
 def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table of `list_runs` for a page: both readings of a metric next to each other, minutes, not seconds."""
-    columns = {"run": "run", "seed": "seed", "epochs": "epochs"}
+    columns = {"run": "run", "seed": "seed", "epochs": "epochs", "fate": "fate"}
     for metric, word in METRICS.items():
         columns[f"training_{metric}"] = word
         columns[f"still_{metric}"] = f"{word}, still"

@@ -9,10 +9,11 @@ A published row that scores no better than one of them has learned nothing from 
 - the mean mask (`score_mean_mask`): the mean of all targets, pixel by pixel, the same for every image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, log_softmax, softmax
 
 from busi.config import DECAYS, RunConfig
 
@@ -23,37 +24,80 @@ THRESHOLDS = np.concatenate([[-1e-7], np.arange(1, 199) / 199, [1 + 1e-7]])
 def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> pd.DataFrame:
     """Train two output biases that see no image, and return the scores of the last epoch for each order of the images.
 
-    The loss is the published cross-entropy of the logits: the mean over both channels of softplus(b) - b y, whose
-    gradient by a bias is (sigmoid(b) - y) / 2. It is linear in y, so that the mean target of each image is enough.
-
     Args:
         targets: float (n, h, w, 2), lesion and background, as `busi.dataset.arrays.published_arrays` makes them.
         orders: int (k, n): k orders in which the images are seen, each the same in every epoch.
-        config: Its `optimizer`, `learning_rate`, `momentum`, `schedule` and `epochs` count.
+        config: Its `loss` ("bce", "kld" or "dice", as published), `optimizer`, `learning_rate`, `momentum`, `schedule`
+            and `epochs` count.
 
     Returns:
         One row for each order: `loss`, `accuracy` and `auc` (both channels pooled), averaged over the epoch as Keras
         does.
     """
-    means = targets.mean(axis=(1, 2), dtype=np.float64)
     background = (targets[..., 0] < targets[..., 1]).mean(axis=(1, 2))
     orders = np.asarray(orders)
     biases = np.zeros((len(orders), 2))
     optimizer = _Adam(biases) if config.optimizer == "adam" else _Momentum(biases, config.momentum)
-    rates = iter(_rates(config, planned_steps=config.epochs * len(means)))
+    differentiate = _LOSSES[config.loss](targets)
+    rates = iter(_rates(config, planned_steps=config.epochs * len(targets)))
     for _ in range(config.epochs):
         losses, accuracies, probabilities = [], [], []
         for images in orders.T:
-            y = means[images]
+            loss, gradient = differentiate(biases, images)
+            lesion = expit(biases[:, 0] - biases[:, 1])
             # What Keras accumulates before a step is what the step starts from.
-            losses.append((np.logaddexp(0, biases) - biases * y).mean(axis=1))
-            lesion = _sigmoid(biases[:, 0] - biases[:, 1])
+            losses.append(loss)
             accuracies.append(np.where(lesion > 0.5, 1 - background[images], background[images]))
             probabilities.append(lesion)
-            gradient = (_sigmoid(biases) - y) / 2
             biases += optimizer.step(gradient, next(rates))
     scores = {"loss": np.mean(losses, axis=0), "accuracy": np.mean(accuracies, axis=0)}
     return pd.DataFrame(scores).assign(auc=_pooled_auc(targets, orders, np.array(probabilities).T))
+
+
+Differentiate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Function of biases, float (k, 2), and the images they see, int (k,): losses (k,) and gradients (k, 2)."""
+
+
+def _differentiate_bce(targets: np.ndarray) -> Differentiate:
+    """Published cross-entropy: the mean over both channels of softplus(b) - b y, linear in the mean target."""
+    means = targets.mean(axis=(1, 2), dtype=np.float64)
+
+    def differentiate(biases, images):
+        y = means[images]
+        return (np.logaddexp(0, biases) - biases * y).mean(axis=1), (expit(biases) - y) / 2
+
+    return differentiate
+
+
+def _differentiate_kld(targets: np.ndarray) -> Differentiate:
+    """Published KLD: the sum over channels of y log(y / p), with y clipped as Keras does; linear in the mean of y."""
+    clipped = np.clip(targets.astype(np.float64), 1e-7, 1)
+    means = clipped.mean(axis=(1, 2))
+    entropies = (clipped * np.log(clipped)).sum(axis=-1).mean(axis=(1, 2))
+
+    def differentiate(biases, images):
+        y = means[images]
+        loss = entropies[images] - (y * log_softmax(biases, axis=1)).sum(axis=1)
+        return loss, y.sum(axis=1, keepdims=True) * softmax(biases, axis=1) - y
+
+    return differentiate
+
+
+def _differentiate_dice(targets: np.ndarray) -> Differentiate:
+    """Published Dice loss of one image: 1 - 2 sum(y p) / (sum(y) + pixels)."""
+    sums = targets.sum(axis=(1, 2), dtype=np.float64)
+    weights = 2 / (sums.sum(axis=1, keepdims=True) + targets[0, ..., 0].size)
+
+    def differentiate(biases, images):
+        overlaps = weights[images] * sums[images]
+        p = softmax(biases, axis=1)
+        dice = (overlaps * p).sum(axis=1, keepdims=True)
+        return 1 - dice[:, 0], -p * (overlaps - dice)
+
+    return differentiate
+
+
+_LOSSES = {"bce": _differentiate_bce, "kld": _differentiate_kld, "dice": _differentiate_dice}
 
 
 class _Momentum:
@@ -92,10 +136,6 @@ def _rates(config: RunConfig, planned_steps: int) -> np.ndarray:
     return config.learning_rate * 0.96 ** (decays * np.arange(planned_steps) / planned_steps)
 
 
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-values))
-
-
 def _pooled_auc(targets: np.ndarray, orders: np.ndarray, lesion: np.ndarray) -> list[float]:
     """Compute Keras' AUC of both channels pooled, where every pixel of an image has the same probability.
 
@@ -117,21 +157,18 @@ def _pooled_auc(targets: np.ndarray, orders: np.ndarray, lesion: np.ndarray) -> 
     return areas
 
 
-def score_mean_mask(targets: np.ndarray) -> dict[str, float]:
+def score_mean_mask(targets: np.ndarray, loss: str = "bce") -> dict[str, float]:
     """Score the mean of all lesion targets, pixel by pixel, as the prediction for every image.
 
     Args:
         targets: float (n, h, w, 2), lesion and background.
+        loss: "bce" (of the probabilities: a map has no logits), "kld" or "dice".
 
     Returns:
-        `loss`: binary cross-entropy of the probabilities, mean over both channels. `accuracy`, and `auc` with both
-        channels pooled, as Keras computes them.
+        `loss`; `accuracy`, and `auc` with both channels pooled, as Keras computes them.
     """
     mask = targets[..., 0].mean(axis=0, dtype=np.float64)
     both = np.stack([mask, 1 - mask], axis=-1).clip(1e-7, 1 - 1e-7)
-    # Linear in the targets, so that their mean over the images is enough.
-    mean = targets.mean(axis=0, dtype=np.float64)
-    loss = -(mean * np.log(both) + (1 - mean) * np.log(1 - both)).mean()
     is_background = targets[..., 0] < targets[..., 1]
     accuracy = (is_background == (mask <= 0.5)).mean()
     positive = (targets > 0).sum(axis=0)
@@ -139,7 +176,21 @@ def score_mean_mask(targets: np.ndarray) -> dict[str, float]:
     above = both[None] > THRESHOLDS[:, None, None, None]
     hits = (above * positive).sum(axis=(1, 2, 3)) / positive.sum()
     false_alarms = (above * negative).sum(axis=(1, 2, 3)) / negative.sum()
-    return {"loss": float(loss), "accuracy": float(accuracy), "auc": float(-np.trapezoid(hits, false_alarms))}
+    scores = {"accuracy": float(accuracy), "auc": float(-np.trapezoid(hits, false_alarms))}
+    return {"loss": _mean_mask_loss(targets, both, loss)} | scores
+
+
+def _mean_mask_loss(targets: np.ndarray, both: np.ndarray, loss: str) -> float:
+    if loss == "dice":
+        overlap = (targets * both).sum(axis=(1, 2, 3), dtype=np.float64)
+        total = targets.sum(axis=(1, 2, 3), dtype=np.float64) + both.sum()
+        return float((1 - 2 * overlap / total).mean())
+    if loss == "kld":
+        clipped = np.clip(targets.astype(np.float64), 1e-7, 1)
+        return float((clipped * np.log(clipped / both)).sum(axis=-1).mean())
+    # Linear in the targets, so that their mean over the images is enough.
+    mean = targets.mean(axis=0, dtype=np.float64)
+    return float(-(mean * np.log(both) + (1 - mean) * np.log(1 - both)).mean())
 
 
 def draw_orders(images: int, seeds: Sequence[int]) -> np.ndarray:

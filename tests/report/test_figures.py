@@ -96,24 +96,33 @@ def test_curves_of_no_run_are_empty_axes():
     assert fig.axes[0].get_xlabel() == "Epoch"
 
 
-# Rows against the floor
+# Rows against predictors that never look
 
 
-def test_rows_are_listed_from_the_top_with_published_and_ours_at_one_height():
-    rows = distinct_rows()
-    rows["ours"] = [0.91, *[float("nan")] * 7, 0.9083]
-    fig = figures.rows_against_floor(rows, 0.908252)
-    ax = fig.axes[0]
-    floor, published, ours = drawn(fig)
-    assert legend(fig) == ["background everywhere: 0.9083", "published", "rebuilt"]
-    assert list(floor.get_xdata()) == [0.908252, 0.908252]
-    assert published.get_xdata().tolist() == rows.accuracy.tolist()
-    assert published.get_ydata().tolist() == ours.get_ydata().tolist() == rows.row.tolist()
-    np.testing.assert_array_equal(ours.get_xdata(), rows.ours)
-    names = [label.get_text() for label in ax.get_yticklabels()]
-    heights = ax.transData.transform([(0.91, tick) for tick in ax.get_yticks()])[:, 1]
-    assert names == rows.row.tolist()
-    assert (np.diff(heights) < 0).all()
+def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_height():
+    rows = distinct_rows().assign(reached_by="the mean mask").rename(columns=lambda name: f"published_{name}")
+    rows = rows.rename(columns={f"published_{name}": name for name in ("row", "reached_by")})
+    rows.loc[0, "reached_by"] = "none"
+    for metric, value in (("auc", 0.95), ("loss", 0.2)):
+        rows[metric] = [value, *[float("nan")] * 8]
+        rows[f"{metric}_low"], rows[f"{metric}_high"] = rows[metric] - 0.01, rows[metric] + 0.02
+    blind = []
+    for predictor, low, high in (("two biases", 0.30, 0.31), ("mean mask", 0.24, 0.24)):
+        for row in rows.row:
+            ends = {"loss_low": low, "loss_high": high, "auc_low": low, "auc_high": high}
+            blind.append({"predictor": predictor, "row": row, "order": "mixed"} | ends)
+    fig = figures.rows_against_blind(rows, pd.DataFrame(blind))
+    left, right = fig.axes
+    assert fig.get_suptitle() == "1 of 9 published rows beat every predictor that never looks"
+    assert [label.get_text() for label in left.get_yticklabels()] == rows.row.tolist()
+    assert left.get_ylim()[0] > left.get_ylim()[1]
+    for ax, metric, ours in ((left, "auc", 0.95), (right, "loss", 0.2)):
+        mask, published, own = ax.lines[:3]
+        assert mask.get_xdata().tolist() == [0.24] * 9
+        assert published.get_xdata().tolist() == rows[f"published_{metric}"].tolist()
+        assert published.get_ydata().tolist() == mask.get_ydata().tolist() == list(range(9))
+        assert own.get_xdata()[0] == ours
+        assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(0.30, pytest.approx(0.01))] * 9
 
 
 # Figure 1

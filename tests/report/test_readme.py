@@ -71,7 +71,7 @@ def test_the_findings_are_those_that_the_summary_notebook_has_recorded(study):
         "Of the five claims, **none** is upheld. All 45 held-out runs have been trained.",
         "Profile `laptop`: 9 runs have been trained under this profile, all of them for 75 epochs.",
         "![6 of the 9 distinct published rows have the accuracy of background (0.9083): DICE & BCE.]"
-        "(reports/laptop/figures/rows-against-floor.svg)",
+        "(reports/laptop/figures/rows-against-blind.svg)",
     ]
 
 

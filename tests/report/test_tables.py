@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from busi.published import distinct_rows
 from busi.report import tables
 from busi.results import empty_results, join_results
 
@@ -14,12 +15,21 @@ COLUMNS = [
     "published_accuracy",
     "published_auc",
     "loss",
+    "loss_low",
+    "loss_high",
     "accuracy",
+    "accuracy_low",
+    "accuracy_high",
     "auc",
+    "auc_low",
+    "auc_high",
     "floor_loss",
     "floor_accuracy",
     "floor_auc",
-    "predicts_lesion",
+    "n_runs",
+    "epochs",
+    "fates",
+    "verdict",
 ]
 
 
@@ -30,24 +40,44 @@ def test_table_has_the_columns_its_readers_rely_on():
     assert list(tables.compare_rows(3, empty_results(), FLOORS).columns) == COLUMNS
 
 
-def test_table_shows_the_mean_of_a_variant_s_runs_with_the_paper_and_the_floor(make_run):
+def test_table_shows_the_mean_and_range_of_a_variant_s_runs_with_the_paper_and_the_floor(make_run):
     results = join_results(
         [
-            make_run("KLD", {"loss": 0.25, "accuracy": 0.90, "auc": 0.94}, {"lesion_share": 0.0}, loss="kld"),
-            make_run("KLD", {"loss": 0.15, "accuracy": 0.94, "auc": 0.97}, {"lesion_share": 0.1}, loss="kld", seed=1),
-            # While its weights moved it predicted lesions, its final weights do not.
-            make_run("DICE", {"loss": 0.0916, "lesion_share": 0.2}, {"loss": 0.5, "lesion_share": 0.0}, loss="dice"),
+            make_run("KLD", {"loss": 0.25, "accuracy": 0.90, "auc": 0.94}, loss="kld", fate="falling"),
+            make_run("KLD", {"loss": 0.15, "accuracy": 0.94, "auc": 0.97}, loss="kld", seed=1, fate="learned"),
+            make_run("DICE", {"loss": 0.0916}, {"loss": 0.5}, loss="dice", fate="dead"),
         ]
     )
     table = tables.compare_rows(3, results, FLOORS).set_index("method")
     kld = table.loc["KLD"]
     assert (kld.loss, kld.accuracy, kld.auc) == pytest.approx((0.2, 0.92, 0.955), rel=1e-12)
+    assert (kld.loss_low, kld.loss_high, kld.auc_low, kld.auc_high) == (0.15, 0.25, 0.94, 0.97)
     assert (kld.published_loss, kld.published_accuracy, kld.published_auc) == (0.1489, 0.9429, 0.9850)
     assert (kld.floor_loss, kld.floor_accuracy, kld.floor_auc) == (0.308998, 0.908252, 0.906965)
-    assert kld.predicts_lesion  # one of its two runs does
+    assert (kld.n_runs, kld.fates) == (2, "1 learned, 1 falling")
     dice = table.loc["DICE"]
-    assert (dice.loss, dice.floor_loss) == (0.0916, 0.091565)
-    assert not dice.predicts_lesion
+    # While its weights move, not with the final ones.
+    assert (dice.loss, dice.floor_loss, dice.fates) == (0.0916, 0.091565, "1 dead")
+
+
+# KLD was published with 0.1489, 0.9429 and 0.9850.
+@pytest.mark.parametrize(
+    ("losses", "accuracy", "auc", "verdict"),
+    [
+        ((0.15, 0.20), 0.9429, 0.9850, tables.REPRODUCED),  # half of 0.05 below 0.15 is 0.125
+        ((0.18, 0.20), 0.9429, 0.9850, tables.NOT_REPRODUCED),  # only 0.17
+        ((0.15, 0.20), 0.9430, 0.9850, tables.NOT_REPRODUCED),  # the accuracies have no width
+        ((0.148901,), 0.942949, 0.985049, tables.REPRODUCED),  # one run, equal in four digits
+        ((0.14896,), 0.9429, 0.9850, tables.NOT_REPRODUCED),
+        ((), 0.9429, 0.9850, tables.NOT_RUN),
+    ],
+)
+def test_a_row_is_reproduced_within_the_widened_range_of_all_three_metrics(make_run, losses, accuracy, auc, verdict):
+    parts = []
+    for seed, loss in enumerate(losses):
+        parts.append(make_run("KLD", {"loss": loss, "accuracy": accuracy, "auc": auc}, loss="kld", seed=seed))
+    table = tables.compare_rows(3, join_results(parts), FLOORS).set_index("method")
+    assert table.verdict["KLD"] == verdict
 
 
 def test_a_row_without_a_run_keeps_its_published_numbers_and_says_nothing_else(make_run):
@@ -56,21 +86,56 @@ def test_a_row_without_a_run_keeps_its_published_numbers_and_says_nothing_else(m
         assert list(table.index) == ["KLD", "DICE", "BCE"]
         assert table.published_loss.tolist() == [0.1489, 0.0916, 0.2269]
         for method in waiting:
-            assert table.loc[method, ["loss", "accuracy", "auc", "predicts_lesion"]].isna().all()
+            assert table.loc[method, ["loss", "accuracy", "auc", "epochs"]].isna().all()
+            assert table.loc[method, ["n_runs", "fates", "verdict"]].tolist() == [0, "", tables.NOT_RUN]
 
 
-def test_the_distinct_rows_take_our_accuracy_from_their_own_table(make_run):
-    accuracy = {1: ("Upsampling2D", 0.91), 3: ("BCE", 0.95)}
+def make_blind(**changes):
+    """Make blind scores of every row: biases from 0.3066 to 0.3071 in loss and 0.9026 to 0.9088 in AUC; mean mask."""
+    rows = []
+    for row in distinct_rows().row:
+        accuracy = {"accuracy_low": 0.9082, "accuracy_high": 0.9083}
+        constant = {"loss_low": 0.0916 if row == "DICE" else 0.3066, "auc_low": 0.9070} | accuracy
+        biases = {"loss_low": 0.3066, "loss_high": 0.30704, "auc_low": 0.9026, "auc_high": 0.9088} | accuracy
+        mask = {"loss_low": 0.2393, "auc_low": 0.96364} | accuracy
+        for predictor, order, scores in (
+            ("constant", "any", constant),
+            ("two biases", "by class", biases | {"loss_high": 1.0, "auc_high": 1.0}),
+            ("two biases", "mixed", biases),
+            ("mean mask", "any", mask),
+        ):
+            highest = {f"{metric}_high": scores[f"{metric}_low"] for metric in ("loss", "auc")}
+            rows.append({"predictor": predictor, "row": row, "order": order} | highest | scores)
+    return pd.DataFrame(rows)
+
+
+def test_each_published_row_is_placed_by_the_least_blind_predictor_that_reaches_it():
+    placed = tables.place_rows({k: tables.compare_rows(k, empty_results(), FLOORS) for k in (1, 2, 3, 4)}, make_blind())
+    assert placed.set_index("row").reached_by.to_dict() == {
+        "Upsampling2D": "none",
+        "Conv2DTranspose": "none",
+        "Adam + fixed LR": "two biases",
+        "SGD + decaying LR": "the mean mask",
+        "Adam + decaying LR": "the mean mask",
+        "KLD": "none",
+        "DICE": "a constant",
+        "BCE": "the mean mask",
+        "Resize+Norm+Std+Aug.": "two biases",
+    }
+
+
+def test_the_distinct_rows_take_our_numbers_from_their_own_table(make_run):
+    losses = {1: ("Upsampling2D", 0.2), 3: ("BCE", 0.3)}
     families = {}
     for number in (1, 2, 3, 4):
         results = empty_results()
-        if number in accuracy:
-            method, value = accuracy[number]
-            results = make_run(method, {"accuracy": value})
+        if number in losses:
+            method, value = losses[number]
+            results = make_run(method, {"loss": value})
         families[number] = tables.compare_rows(number, results, FLOORS)
-    rows = tables.collect_accuracy(families).set_index("row").ours
+    rows = tables.place_rows(families, make_blind()).set_index("row").loss
     assert len(rows) == 9
-    assert rows.dropna().to_dict() == {"Upsampling2D": 0.91, "BCE": 0.95}
+    assert rows.dropna().to_dict() == {"Upsampling2D": 0.2, "BCE": 0.3}
 
 
 def test_every_run_is_listed_once_however_many_tables_it_belongs_to(make_run):
@@ -107,7 +172,10 @@ def test_the_formatted_table_says_whose_numbers_are_whose(make_run):
         "our accuracy": 0.91,
         "published AUC": 0.9070,
         "our AUC": 0.92,
-        "predicts a lesion": True,
+        "runs": 1,
+        "epochs": 3,
+        "fates": "1 plateau",
+        "verdict": "not reproduced",
     }
     assert tables.floor_caption(table) == "Floor of accuracy 0.9083, of AUC 0.9070"
 

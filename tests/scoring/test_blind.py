@@ -22,9 +22,13 @@ def targets():
     return np.stack([lesion, np.mod(lesion + 1, 2)], axis=-1)
 
 
-@pytest.mark.parametrize("settings", [{}, ADAM, ADAM | {"schedule": "exponential"}, {"momentum": 0.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, ADAM, ADAM | {"schedule": "exponential"}, {"momentum": 0.0}, {"loss": "kld"}, {"loss": "dice"}],
+)
 def test_biases_train_as_a_keras_layer_does_that_sees_nothing(targets, settings):
     """A 1x1 convolution of a black image is its bias alone; Keras trains and measures it as it does a published run."""
+    from busi.model.losses import make_loss
     from busi.model.metrics import published_metrics
     from busi.model.optimizers import make_optimizer
 
@@ -32,8 +36,7 @@ def test_biases_train_as_a_keras_layer_does_that_sees_nothing(targets, settings)
     order = np.array([3, 0, 5, 2, 4, 1])
     outputs = keras.layers.Conv2D(2, 1)
     model = keras.Sequential([keras.Input((4, 4, 1)), outputs])
-    loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(make_optimizer(config, planned_steps=18), loss, metrics=published_metrics())
+    model.compile(make_optimizer(config, planned_steps=18), make_loss(config), metrics=published_metrics())
     black = np.zeros((6, 4, 4, 1), np.float32)
     history = model.fit(black, targets[order], batch_size=1, epochs=3, shuffle=False, verbose=0).history
     ours = train_biases(targets, order[None], config).iloc[0]
@@ -58,6 +61,15 @@ def test_the_mean_mask_of_two_images_by_hand():
     assert scores["accuracy"] == 0.75  # one half is not above one half: background
     # Channel scores 0.5, 0.5 of the first pixel, 0 and 1 of the second: every tie is between a positive and a negative.
     assert scores["auc"] == pytest.approx(1 - (2 * 2 / 2) / 16, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["kld", "dice"])
+def test_the_mean_masks_loss_is_keras_own(targets, loss):
+    mask = targets[..., 0].mean(axis=0)
+    both = np.broadcast_to(np.stack([mask, 1 - mask], axis=-1), targets.shape)
+    keras_loss = {"kld": keras.losses.KLDivergence(), "dice": keras.losses.Dice()}[loss]
+    expected = [float(keras_loss(targets[k : k + 1], both[k : k + 1])) for k in range(len(targets))]
+    assert score_mean_mask(targets, loss)["loss"] == pytest.approx(np.mean(expected), abs=2e-6)
 
 
 @pytest.fixture(scope="module")

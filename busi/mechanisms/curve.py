@@ -1,0 +1,105 @@
+"""One curve, cut at different points: when long trainings leave the plateau, and when they pass each published loss.
+
+The published rows that learned may be one fall seen at different moments. If so, the differences between the paper's
+tables can be told in epochs of one training, beside the spread between seeds.
+"""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from busi import display, results
+from busi.config import Parameters
+from busi.mechanisms import section
+from busi.published import distinct_rows, loss_floor
+from busi.results import Results
+from busi.scoring.fates import FALLEN
+from busi.study import load_results, measure_floors
+
+GROUP = "mechanisms/curve"
+
+PUBLISHED_EPOCHS = 75
+
+
+def published_losses() -> pd.Series:
+    """Return the published losses below 0.3 by row, highest first; that of the Dice row has another scale."""
+    rows = distinct_rows().set_index("row").loss
+    return rows[(rows < 0.3) & (rows.index != "DICE")].sort_values(ascending=False)
+
+
+def tabulate(trained: Results, floors: dict[str, float]) -> pd.DataFrame:
+    """Return one row for each run.
+
+    Args:
+        trained: Results of the runs.
+        floors: As `busi.scoring.floors.constant_floors`.
+
+    Returns:
+        `run` (its variant), `seed`, `epochs`; `left_plateau`: first epoch whose loss is below `FALLEN` of the lowest of
+        a constant; and for each of `published_losses` the first epoch whose loss is not above it, e.g. `passed_KLD`.
+        Missing where that has not happened.
+    """
+    rows = []
+    for (variant, seed), epochs in trained.epochs.groupby(["variant", "seed"], sort=False):
+        loss = epochs.set_index("epoch").loss
+        row = {"run": variant, "seed": seed, "epochs": len(loss)}
+        row["left_plateau"] = _first(loss < FALLEN * loss_floor(variant, floors))
+        for name, value in published_losses().items():
+            row[f"passed_{name}"] = _first(loss <= value)
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.astype(dict.fromkeys(table.columns[3:], "Int64"))
+
+
+def _first(reached: pd.Series) -> int | None:
+    return int(reached.idxmax()) if reached.any() else None
+
+
+@display.style()
+def draw(trained: Results) -> Figure:
+    """Draw the training loss of each run, the published losses, and where the published trainings ended."""
+    fig, ax = plt.subplots(figsize=(7.6, 4.2))
+    sns.lineplot(trained.epochs, x="epoch", y="loss", hue="variant", units="run", estimator=None, ax=ax)
+    losses = published_losses()
+    ax.plot([PUBLISHED_EPOCHS] * len(losses), losses, "*", color=display.PUBLISHED, markersize=11, clip_on=False)
+    for name, value in losses.items():
+        ax.annotate(name, (PUBLISHED_EPOCHS, value), xytext=(8, -3), textcoords="offset points", fontsize=8)
+    ax.axvline(PUBLISHED_EPOCHS, **display.FLOOR_LINE)
+    ax.set(xlabel="Epoch", ylabel="Training loss", ylim=(0, 0.35), title="Published rows (stars) on long trainings")
+    ax.legend(title="")
+    return fig
+
+
+def conclude(table: pd.DataFrame, trained: Results) -> str:
+    """Return when the runs leave the plateau and how many epochs lie between the published losses on one training."""
+    left = table.left_plateau.dropna()
+    if left.empty:
+        return f"No run has left the plateau in {table.epochs.max()} epochs."
+    names = list(published_losses().index)
+    passed = table[[f"passed_{name}" for name in (names[0], names[-1])]].dropna()
+    text = (
+        f"{len(left)} of {section.count(len(table), 'run')} have left the plateau, at epoch {left.min()} to "
+        f"{left.max()}"
+    )
+    if len(passed):
+        apart = passed.iloc[:, 1] - passed.iloc[:, 0]
+        text += (
+            f"; the loss of the row {names[0]} and that of {names[-1]}, the widest apart of those below 0.3, are "
+            f"{apart.min()} to {apart.max()} epochs of one training apart"
+        )
+    return f"{text} ({section.describe_runs(trained)})."
+
+
+@section.presents("curve")
+def show(parameters: Parameters) -> section.Section:
+    """Return figure, table and conclusion; write ``tables/epochs.csv``."""
+    trained = section.require(load_results(parameters, GROUP))
+    table = results.write_table(parameters, "epochs", tabulate(trained, measure_floors(parameters)))
+    return section.compose(
+        draw(trained),
+        table,
+        conclude(table, trained),
+        caption="Training loss by epoch; stars: published rows at their last epoch, 75 (dashed).",
+        table_caption="Epoch in which each run leaves the plateau, and in which it passes each published loss.",
+    )

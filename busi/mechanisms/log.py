@@ -1,0 +1,89 @@
+"""The printed log: the only training log of the study that was published, and the same training three times here.
+
+It is the public class's default, Adam at 0.01 at full width, interrupted in its fourth epoch. A mean loss of 1601 is
+impossible for clipped probabilities, so that the log also says what the published cross-entropy was taken of.
+"""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from busi import display, results
+from busi.config import Parameters
+from busi.mechanisms import section
+from busi.published import published_log
+from busi.results import Results
+from busi.study import load_results
+
+GROUP = "mechanisms/log"
+
+METRICS = ("loss", "accuracy", "auc")
+
+CLIPPED = 32
+"""Loss that cross-entropy of probabilities clipped to [1e-7, 1 - 1e-7] cannot exceed: -2 ln 1e-7, rounded down."""
+
+
+def tabulate(trained: Results) -> pd.DataFrame:
+    """Return one row for each epoch of the log.
+
+    Returns:
+        `epoch`; `published_loss`, `published_accuracy` and `published_auc`; `seeds`, and over these the lowest and the
+        highest value of ours, e.g. `loss_low` and `loss_high`.
+    """
+    ours = trained.epochs.groupby("epoch")[list(METRICS)].agg(["min", "max"])
+    ours.columns = [f"{metric}_{ {'min': 'low', 'max': 'high'}[end] }" for metric, end in ours.columns]
+    ours.insert(0, "seeds", trained.epochs.groupby("epoch").size())
+    published = published_log().rename(columns={metric: f"published_{metric}" for metric in METRICS})
+    return published.merge(ours.reset_index(), on="epoch", how="left")
+
+
+@display.style()
+def draw(table: pd.DataFrame, trained: Results) -> Figure:
+    """Draw loss, accuracy and AUC of each epoch: published, and one line for each seed."""
+    fig, axes = plt.subplots(1, len(METRICS), figsize=(9, 3.2))
+    for ax, metric in zip(axes, METRICS, strict=True):
+        sns.lineplot(
+            trained.epochs, x="epoch", y=metric, units="run", estimator=None, marker="o", color=display.OURS, ax=ax
+        )
+        ax.plot(table.epoch, table[f"published_{metric}"], "*", color=display.PUBLISHED, markersize=11)
+        ax.set(xlabel="Epoch", ylabel={"auc": "AUC"}.get(metric, metric.capitalize()), xticks=table.epoch)
+    axes[0].set_yscale("log")
+    fig.suptitle("The printed log (stars) and the same training here (lines, one a seed)")
+    return fig
+
+
+def conclude(table: pd.DataFrame, trained: Results) -> str:
+    """Return whether the first epoch explodes here as printed, and whether the second and third read the same."""
+    first, later = table.iloc[0], table.iloc[1:3]
+    exploded = (trained.epochs[trained.epochs.epoch == 1].loss > CLIPPED).sum()
+    within = []
+    for row in later.to_dict("records"):
+        within += [
+            round(row[f"{metric}_low"], 4) <= row[f"published_{metric}"] <= round(row[f"{metric}_high"], 4)
+            for metric in METRICS
+        ]
+    return (
+        f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach; here the "
+        f"first epoch ends at {first.loss_low:.4g} to {first.loss_high:.4g}, above {CLIPPED} in {exploded} of "
+        f"{section.count(int(first.seeds), 'seed')}. In epochs 2 and 3 the loss is {later.loss_low.min():.4f} to "
+        f"{later.loss_high.max():.4f} and the AUC {later.auc_low.min():.4f} to {later.auc_high.max():.4f}; "
+        f"{sum(within)} of {len(within)} printed numbers lie within the range of the seeds "
+        f"({section.describe_size(trained.configs[0])}, {trained.configs[0].precision})."
+    )
+
+
+@section.presents("log")
+def show(parameters: Parameters) -> section.Section:
+    """Return figure, table and conclusion; write ``tables/printed_log.csv``."""
+    trained = section.require(load_results(parameters, GROUP))
+    table = results.write_table(parameters, "printed_log", tabulate(trained))
+    return section.compose(
+        draw(table, trained),
+        table,
+        conclude(table, trained),
+        caption="Training metrics of each epoch, averaged while the weights change, as Keras prints them. The fourth "
+        "epoch was interrupted after 426 of 647 steps. Logarithmic axis of the loss.",
+        table_caption="The log as printed, and the lowest and highest value over our seeds, each with an order of its "
+        "own.",
+    )
