@@ -6,27 +6,19 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from busi import display, results, selection
+from busi import display, results
 from busi.config import Parameters
 from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
 from busi.mechanisms import section
 from busi.results import Results
 from busi.runs import Run
-from busi.scoring import blind
-from busi.scoring.floors import constant_floors
-from busi.scoring.metrics import dice
+from busi.scoring.fates import count_fates
 
 GROUP = "mechanisms/collapse"
 
-NEAR = 0.0001
-"""Largest difference between scores that count as equal."""
-
-LEARNED = "learned"
-"""Fate of a network that finds lesions."""
-
-MARKERS = {LEARNED: "o", "falling": "D", "plateau": "s", "dead": "X", "diverged": "P"}
-"""Fates of a run with their markers, best first."""
+MARKERS = {"learned": "o", "falling": "D", "plateau": "s", "dead": "X", "diverged": "P"}
+"""Fates of a run with their markers."""
 
 PROBED = 16
 """Number of training images on which gradient and ReLUs are measured."""
@@ -41,8 +33,7 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
     """Measure what a run's final weights are like, and what they were before training.
 
     Returns:
-        One row: `gradient_norm` and `dead_relus` (as `probe`), `untrained_gradient_norm` and `untrained_dead_relus`;
-        `dice`: mean over the training images, at one half; as `score_blind`.
+        One row: `gradient_norm` and `dead_relus` (as `probe`), `untrained_gradient_norm` and `untrained_dead_relus`.
     """
     # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     from busi.training import compile_network
@@ -56,17 +47,7 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
     row = probe(model, *probed)
     model.set_weights(initial)
     row |= {f"untrained_{name}": value for name, value in probe(model, *probed).items()}
-    answers = section.pair_answers(run, "training", catalog)
-    scores = [dice(target[..., 0] >= 0.5, probability >= 0.5) for _, target, probability in answers]
-    return pd.DataFrame([row | {"dice": np.nanmean(scores)} | score_blind(training.targets)])
-
-
-def score_blind(targets: np.ndarray) -> dict[str, float]:
-    """Score predictors that never look: `blind_loss` and `blind_dice` of the mean mask, `blind_auc` of a constant."""
-    mask = targets[..., 0].mean(axis=0)
-    by_threshold = selection.dice_by_threshold(targets[..., 0] >= 0.5, [mask] * len(targets))
-    loss = blind.score_mean_mask(targets)["loss"]
-    return {"blind_loss": loss, "blind_dice": by_threshold.max(), "blind_auc": constant_floors(targets)["auc"]}
+    return pd.DataFrame([row])
 
 
 def probe(model, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -106,33 +87,19 @@ def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
         probes: As `measure` returns them.
 
     Returns:
-        `setting`, `seed`; `fate`, one of `MARKERS`; `steps` trained; `still_loss`, `still_auc` and `still_lesion_share`
-        (pixels marked) of the final weights held still; the columns of ``probes``; `optimizer` ("Adam", "SGD", "SGD +
-        momentum") and `learning_rate`, missing for a changed baseline.
+        `setting`, `seed`; `steps` trained; `fate` and `dice` (as `busi.scoring.fates.measure_fate`), `still_loss`,
+        `still_auc` and `still_lesion_share` (pixels marked), all of the final weights held still; the columns of
+        ``probes``; `optimizer` ("Adam", "SGD", "SGD + momentum") and `learning_rate`, missing for a changed baseline.
     """
     keys = ["variant", "fold", "seed"]
-    runs = trained.runs[[*keys, "images", "epochs", "still_loss", "still_auc", "still_lesion_share"]]
+    runs = trained.runs
     batches = [config.batch_size for config in trained.configs]
-    steps = runs.images // batches * runs.epochs
-    table = runs.assign(steps=steps).merge(probes, on=keys).rename(columns={"variant": "setting"})
-    table.insert(2, "fate", find_fates(table))
+    runs = runs.assign(steps=runs.images // batches * runs.epochs)
+    measured = ["steps", "fate", "dice", "still_loss", "still_auc", "still_lesion_share"]
+    table = runs[keys + measured].merge(probes, on=keys).rename(columns={"variant": "setting"})
     # Settings of the sweep are named after optimizer and rate, changed baselines after the change.
     sweep = table.setting.str.extract(r"^(?P<optimizer>.+), (?P<learning_rate>[\d.]+)$")
     return table.join(sweep.astype({"learning_rate": float}))
-
-
-def find_fates(runs: pd.DataFrame) -> pd.Series:
-    """Return the fate of each run, judged with the weights held still.
-
-    "dead": a constant. "learned": it marks lesions better than the mean mask. "falling": not so, but its loss is below
-    that of the mean mask. "plateau": none of these. "diverged": its loss is not a number.
-    """
-    fates = pd.Series("plateau", runs.index)
-    fates[runs.still_loss < runs.blind_loss] = "falling"
-    fates[runs.dice > runs.blind_dice] = LEARNED
-    fates[(runs.still_auc - runs.blind_auc).abs() <= NEAR] = "dead"
-    fates[runs.still_loss.isna()] = "diverged"
-    return fates
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
@@ -141,12 +108,6 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     means = settings[["steps", "dice", "still_loss", "still_auc", "gradient_norm", "dead_relus"]].mean()
     means.insert(0, "fates", settings.fate.agg(count_fates))
     return means.reset_index()
-
-
-def count_fates(fates: pd.Series) -> str:
-    """Return how often each fate comes up, best first, e.g. "2 learned, 1 dead"."""
-    counts = fates.value_counts()
-    return ", ".join(f"{counts[fate]} {fate}" for fate in MARKERS if fate in counts)
 
 
 @display.style()
@@ -186,7 +147,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     usual = table.steps.iloc[0]
     settings = []
     for setting, runs in table.groupby("setting", sort=False):
-        learned = (runs.fate == LEARNED).sum()
+        learned = (runs.fate == "learned").sum()
         steps = runs.steps.iloc[0]
         # Larger batches also mean fewer steps.
         note = "" if steps == usual else f" in {steps:,} steps instead of {usual:,}"
@@ -196,7 +157,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
 
 
 def _conclude_adam(runs: pd.DataFrame) -> str:
-    learned = (runs.fate == LEARNED).groupby(runs.learning_rate).mean()
+    learned = (runs.fate == "learned").groupby(runs.learning_rate).mean()
     fewest, most = learned.min(), learned.max()
     if fewest == 1:
         return "Adam learns at every rate tried, as claim 2 has it"
