@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 PROTOCOLS = ("published", "heldout")
 
+SECOND = "second"
+"""Name of the groups of held-out runs at a profile's second size."""
+
 GALLERY = "gallery"
 """Stem of the notebook, and of the page, that shows images of the data set."""
 
@@ -277,9 +280,15 @@ class Parameters(Size):
         family: Name of the experiment, ``params/<family>.yaml``; empty for notebooks that compare nothing.
         variants: Label in the table -> `RunConfig` fields that differ from the baseline, and `seed_offset`, which is
             added to every seed (for a variant that repeats another one's configuration).
-        heldout: `RunConfig` fields of every held-out run: its size, its baseline.
+        heldout: `RunConfig` fields of every held-out run: its size, its baseline. Its `epochs` are a cap: `patience`
+            ends most runs earlier.
         heldout_variants: As `variants`, for the held-out protocol.
+        heldout_seeds: One run of each held-out variant for each seed and fold.
         folds: Folds of the cross-validation to run, each with its own initialisation and augmentation.
+        second_size: `RunConfig` fields in which a second set of held-out runs differs, to see whether verdicts stay;
+            empty for none.
+        second_seeds: As `heldout_seeds`, at the second size.
+        second_variants: Labels of the `heldout_variants` that are trained at the second size.
         runs_per_job: Runs that one process of the study trains one after another; more than one where starting takes
             longer than training.
         train_missing: Whether missing runs are trained. If not, the report's results are read as far as they go, and
@@ -298,7 +307,11 @@ class Parameters(Size):
     variants: Variants = {}
     heldout: dict[str, Any] = {}
     heldout_variants: Variants = {}
+    heldout_seeds: Seeds = [0]
     folds: Folds = list(range(FOLDS))
+    second_size: dict[str, Any] = {}
+    second_seeds: Seeds = [0]
+    second_variants: list[str] = []
     runs_per_job: Annotated[int, Field(ge=1)] = 1
     train_missing: bool = True
     show_pixels: bool = False
@@ -347,14 +360,34 @@ class Parameters(Size):
     def configs(self, protocol: str) -> dict[str, list[RunConfig]]:
         """Return each variant's runs under a protocol: one for each seed, under "heldout" for each seed and fold.
 
+        Args:
+            protocol: One of `PROTOCOLS`, or `SECOND`: the held-out protocol at the second size, no runs without one.
+
         Raises:
-            StudyError: A variant, `settings` or `heldout` names an unknown field or gives an impossible value.
+            StudyError: A variant, `settings`, `heldout` or `second_size` names an unknown field or gives an impossible
+                value, or there is no variant with a label of `second_variants`.
         """
-        if protocol == "heldout":
-            shared = {"protocol": protocol, "precision": self.precision} | self.heldout
-            return expand_variants(self.heldout_variants, shared, heldout_draws(self.seeds, self.folds))
+        if protocol in ("heldout", SECOND):
+            is_second = protocol == SECOND
+            draws = heldout_draws(self.second_seeds if is_second else self.heldout_seeds, self.folds)
+            variants = self._second_variants() if is_second else self.heldout_variants
+            return expand_variants(variants, self.heldout_fields(protocol), draws)
         shared = {field: getattr(self, field) for field in Size.model_fields} | self.settings
         return expand_variants(self.variants, shared, [{"seed": seed} for seed in self.seeds])
+
+    def heldout_fields(self, protocol: str = "heldout") -> dict[str, Any]:
+        """Return the `RunConfig` fields that all held-out runs share, at the second size under `SECOND`."""
+        fields = {"protocol": "heldout", "precision": self.precision} | self.heldout
+        return fields | self.second_size if protocol == SECOND else fields
+
+    def _second_variants(self) -> Variants:
+        if not self.second_size:
+            return {}
+        for label in self.second_variants:
+            if label not in self.heldout_variants:
+                known = ", ".join(self.heldout_variants)
+                raise StudyError(f"second_variants: got {label!r}; expected labels of heldout_variants: {known}")
+        return {label: self.heldout_variants[label] for label in self.second_variants}
 
 
 def heldout_draws(seeds: list[int], folds: list[int]) -> list[dict[str, int]]:
@@ -578,7 +611,7 @@ def read_family(family: str, parameters: Parameters) -> Parameters:
     Raises:
         StudyError: As `read_parameters`.
     """
-    shared = parameters.model_dump(exclude={"family", "variants", "heldout_variants"})
+    shared = parameters.model_dump(exclude={"family", "variants", "heldout_variants", "second_variants"})
     return read_parameters(find_study_folder() / "params" / f"{family}.yaml", **shared)
 
 

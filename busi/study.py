@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from busi import selection
 from busi.config import (
     PROTOCOLS,
+    SECOND,
     Parameters,
     RunConfig,
     StudyError,
@@ -47,7 +49,7 @@ class Group:
     """Runs that one notebook compares: a family under one protocol, or a section.
 
     Attributes:
-        name: Folder of its results, e.g. "published/loss", "heldout/loss", "mechanisms/collapse".
+        name: Folder of its results, e.g. "published/loss", "heldout/loss", "second/loss", "mechanisms/collapse".
         notebook: Stem of the notebook that shows it.
         variants: Label -> the configurations of its runs.
     """
@@ -63,19 +65,21 @@ class Group:
 
 
 def find_groups(parameters: Parameters) -> dict[str, Group]:
-    """Return all groups of a study by name: every family under either protocol, then every section.
+    """Return all groups of a study by name: every family under either protocol and at the second size, then sections.
 
     Raises:
         StudyError: A parameter file names an unknown parameter or gives an impossible value.
     """
     groups = {}
     notebooks = {file.stem.partition("_")[2]: file.stem for file in _notebooks().glob("[0-9]_*.ipynb")}
-    for protocol in PROTOCOLS:
+    for protocol in (*PROTOCOLS, SECOND):
         for family in families():
             # A notebook may be given variants of its own in place of its family's.
             own = parameters if family == parameters.family else read_family(family, parameters)
             name = f"{protocol}/{family}"
-            groups[name] = Group(name, notebooks[family], own.configs(protocol))
+            variants = own.configs(protocol)
+            if variants or protocol != SECOND:
+                groups[name] = Group(name, notebooks[family], variants)
     for group in _section_groups(parameters):
         groups[group.name] = group
     return groups
@@ -134,12 +138,12 @@ def _take_first(variants: dict[str, list[RunConfig]], number: int) -> dict[str, 
 def list_runs(parameters: Parameters) -> dict[str, RunConfig]:
     """Return every run of a study once, by label, in the order in which runs are trained.
 
-    Published families, held-out families, sections; within a family seeds and folds outermost, so that every row of a
-    table has its first run before any has its second.
+    Published families, held-out families, those at the second size, sections; within a family seeds and folds
+    outermost, so that every row of a table has its first run before any has its second.
     """
     groups = find_groups(parameters)
     runs = {}
-    for protocol in (*PROTOCOLS, "mechanisms"):
+    for protocol in (*PROTOCOLS, SECOND, "mechanisms"):
         variants = []
         for group in groups.values():
             if group.name.startswith(f"{protocol}/"):
@@ -348,17 +352,27 @@ def _ranges(scores: pd.DataFrame) -> dict[str, float]:
     return ranges
 
 
-def measure_untrained(parameters: Parameters) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the scores and the pixels of the untrained predictors, as `busi.scoring.predictors.score_untrained`."""
+def measure_untrained(parameters: Parameters, protocol: str = "heldout") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the scores and the pixels of the untrained predictors, as `busi.scoring.predictors.score_untrained`.
+
+    Args:
+        parameters: Of the study.
+        protocol: "heldout" or `busi.config.SECOND`: at which size masks are averaged and the ceiling is measured.
+    """
+    config = validate(RunConfig, "heldout", parameters.heldout_fields(protocol))
     scored: list[tuple[pd.DataFrame, pd.DataFrame]] = []
 
     def score(catalog: Catalog) -> tuple[pd.DataFrame, pd.DataFrame]:
         # Both tables come from one pass over the images, which takes a minute or two.
         if not scored:
-            scored.append(predictors.score_untrained(catalog))
+            scored.append(predictors.score_untrained(catalog, config))
         return scored[0]
 
-    code = (predictors, metrics, duplicates)
-    images = measure(parameters, "untrained/images", lambda catalog: score(catalog)[0], code=code, number="%.6f")
-    pixels = measure(parameters, "untrained/pixels", lambda catalog: score(catalog)[1], code=code)
+    switches = {name: getattr(config, name) for name in (*arrays.SWITCHES, "split")}
+    split = splits.split_file(config.split)
+    depends = [json.dumps(switches), split.read_text(encoding="utf-8") if split.is_file() else ""]
+    folder = "untrained" if protocol == "heldout" else f"untrained/{protocol}"
+    made = {"depends": depends, "code": (predictors, metrics, duplicates, splits, arrays, selection)}
+    images = measure(parameters, f"{folder}/images", lambda catalog: score(catalog)[0], number="%.6f", **made)
+    pixels = measure(parameters, f"{folder}/pixels", lambda catalog: score(catalog)[1], **made)
     return images, pixels

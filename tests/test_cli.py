@@ -262,7 +262,7 @@ def test_data_measures_what_the_report_needs_of_the_images(busi, here, quarters)
     split = study.measure_split(parameters)
     assert (split.filter(regex=r"^fold\d$") == "test").sum(axis=1).eq(1).all()
     images, pixels = study.measure_untrained(parameters)
-    assert set(images.predictor) == set(pixels.predictor) == set(predictors.PREDICTORS)
+    assert set(images.predictor) == set(pixels.predictor) == {*predictors.PREDICTORS, predictors.PERFECT}
 
 
 # Runs

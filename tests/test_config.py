@@ -175,13 +175,42 @@ def test_the_heldout_protocol_fixes_every_fault_and_keeps_what_is_given():
 
 def test_heldout_runs_are_one_for_each_seed_and_fold_with_their_own_seeds():
     parameters = Parameters(
-        seeds=[0, 2], folds=[1, 4], heldout={"image_size": 32}, heldout_variants={"A": {}, "B": {"loss": "kld"}}
+        seeds=[7],
+        heldout_seeds=[0, 2],
+        folds=[1, 4],
+        heldout={"image_size": 32},
+        heldout_variants={"A": {}, "B": {"loss": "kld"}},
     )
     runs = parameters.configs("heldout")
     assert [(run.fold, run.seed) for run in runs["A"]] == [(1, 1), (4, 4), (1, 11), (4, 14)]
     assert [run.loss for run in runs["B"]] == ["kld"] * 4
     assert {(run.protocol, run.image_size, run.split) for run in runs["A"]} == {("heldout", 32, "grouped")}
     assert parameters.configs("published") == {}
+
+
+def test_runs_at_the_second_size_are_those_of_some_variants_with_seeds_of_their_own():
+    parameters = Parameters(
+        heldout={"image_size": 32, "epochs": 9},
+        heldout_variants={"A": {}, "B": {"loss": "kld"}, "C": {}},
+        heldout_seeds=[0, 1, 2],
+        folds=[1, 4],
+        second_size={"image_size": 64},
+        second_seeds=[5],
+        second_variants=["B"],
+    )
+    runs = parameters.configs("second")
+    assert list(runs) == ["B"]
+    assert [(run.fold, run.seed, run.image_size, run.epochs, run.loss) for run in runs["B"]] == [
+        (1, 26, 64, 9, "kld"),
+        (4, 29, 64, 9, "kld"),
+    ]
+    # Whatever differs but the size is that of the first one.
+    first = parameters.configs("heldout")["B"][0]
+    assert runs["B"][0].model_copy(update={"image_size": 32, "seed": 1}) == first
+    assert parameters.model_copy(update={"second_size": {}}).configs("second") == {}
+    unknown = parameters.model_copy(update={"second_variants": ["D"]})
+    message = "second_variants: got 'D'; expected labels of heldout_variants: A, B, C"
+    assert refusal(unknown.configs, "second") == message
 
 
 @pytest.mark.parametrize("field", ["seed", "fold"])

@@ -80,7 +80,7 @@ for stem in sys.argv[1:]:
 """
 TINY = {"image_size": 188, "base_filters": 2, "epochs": 1}
 TINY_HELDOUT = {"image_size": 32, "base_filters": 2, "epochs": 1}
-UNTRAINED = ["Background everywhere", "Lesion everywhere", "Darkest blob"]
+UNTRAINED = ["Background everywhere", "Lesion everywhere", "Darkest blob", "Mean mask", "Perfect mask"]
 
 
 # As committed
@@ -105,8 +105,9 @@ def test_a_notebook_s_parameters_are_all_left_to_the_profile(path):
     parameters = {}
     exec(cells[0].source, parameters)
     given = {name: value for name, value in parameters.items() if not name.startswith("__")}
-    of_family = {"family", "variants", "heldout_variants"} if path.stem in FAMILY else set()
-    assert given.keys() == Parameters.model_fields.keys() - ({"family", "variants", "heldout_variants"} - of_family)
+    variants = {"family", "variants", "heldout_variants", "second_variants"}
+    of_family = variants if path.stem in FAMILY else set()
+    assert given.keys() == Parameters.model_fields.keys() - (variants - of_family)
     named = {name: value for name, value in given.items() if value is not None}
     assert named == {"profile": "smoke"} | ({"family": FAMILY[path.stem]} if of_family else {})
 
@@ -116,7 +117,7 @@ def test_all_notebooks_explain_their_parameters_in_the_same_words():
     shared = cells["0_dataset"]
     for stem, lines in cells.items():
         assert lines[: len(shared)] == shared
-        assert len(lines) == len(shared) + (3 if stem in FAMILY else 0)
+        assert len(lines) == len(shared) + (4 if stem in FAMILY else 0)
 
 
 @pytest.mark.parametrize("path", REPORTED, ids=lambda path: path.stem)
@@ -299,17 +300,9 @@ def test_every_held_out_variant_is_scored_on_images_it_never_saw(repository):
     dice = ["dice", "dice_low", "dice_high"]
     overlap = ["iou", "hd95", "nsd", "precision", "recall"]
     pixels = ["auc", "accuracy", "ece", "normals_fpr"]
-    assert list(table.columns) == [
-        "family",
-        "variant",
-        *dice,
-        *overlap,
-        *pixels,
-        "n_images",
-        "n_runs",
-        "parameters",
-        "seconds",
-    ]
+    counts = ["n_images", "n_runs", "parameters", "seconds"]
+    assert list(table.columns[:18]) == ["family", "variant", *dice, *overlap, *pixels, *counts]
+    assert {"n_empty", "nsd_tolerance", "n_capped", "n_dead", "size"} <= {*table.columns}
     split = pd.read_csv(repository.report / "results" / "split.csv", skiprows=1).set_index("name")
     for family in FAMILY.values():
         params = yaml.safe_load((REPOSITORY / "params" / f"{family}.yaml").read_text(encoding="utf-8"))
@@ -329,13 +322,20 @@ def test_every_held_out_variant_is_scored_on_images_it_never_saw(repository):
 
 def test_every_two_variants_are_compared(repository):
     pairs = repository.csv("pairwise.csv")
-    assert pairs.groupby("family", sort=False).size().to_dict() == {
+    of_variants = pairs[pairs.kind.isin(["variants", "A/A"])]
+    assert of_variants.groupby("family", sort=False).size().to_dict() == {
         "upsampling": 5 * 4 / 2,
         "optimization": 7 * 6 / 2,
         "loss": 5 * 4 / 2,
         "data": 5 * 4 / 2,
     }
     assert ((pairs.p_holm >= pairs.p) & (pairs.p_holm <= 1)).all()
+    # The study's own A/A test stands in its row, and covers 0.
+    same = pairs[pairs.kind == "A/A"].iloc[0]
+    assert (same.a, same.b) == ("KLD", "BCE")
+    assert same.low <= 0 <= same.high
+    assert len(repository.csv("power.csv")) == len(of_variants)
+    assert len(repository.csv("variance.csv")) == 5 + 7 + 5 + 5
 
 
 @pytest.mark.parametrize("stem", FAMILY)
@@ -344,11 +344,13 @@ def test_a_family_s_page_ends_in_the_verdict_of_the_summary(repository, stem):
     row = verdicts[verdicts.claim.str.startswith(f"{NUMBER[stem]}. ")].iloc[0]
     finding = " ".join(repository.page(stem).select_one(".finding").get_text().split())
     assert finding.startswith(f"Claim {NUMBER[stem]} (section ")
-    assert f"{row.claim.partition('. ')[2]} {row.verdict.capitalize()}. {row.evidence}" in finding
+    assert f"Claim {NUMBER[stem]} is {row.verdict} at {row['size']}: " in finding
+    assert f"At {row['size']}: {row.evidence}" in finding
 
 
 def test_the_summary_begins_with_the_claims(repository):
-    assert repository.csv("claims.csv").columns.tolist() == ["claim", "published", "ours", "verdict", "evidence"]
+    columns = repository.csv("claims.csv").columns.tolist()
+    assert columns[:6] == ["claim", "published", "ours", "verdict", "evidence", "size"]
     claims = repository.tables("6_summary")[0]
     assert [text.partition(".")[0] for text in claims.claim] == ["1", "2", "3", "4", "5"]
     finding = repository.page("6_summary").select_one(".finding").get_text()
@@ -396,7 +398,11 @@ def test_the_summary_records_what_the_index_tells(repository):
     summary = json.loads((repository.report / "findings.json").read_text(encoding="utf-8"))["summary"]
     assert set(summary) == {"rows", "blind", "floors", "claims", "heldout", "progress", "size", "made"}
     assert summary["claims"].startswith("Of the paper's 5 claims, ")
-    assert summary["heldout"] == "All 19 held-out runs have been trained."
+    assert summary["heldout"].startswith("All 19 held-out runs have been trained. On images without a lesion, ")
+    # Every verdict in a sentence, with its size.
+    verdicts = summary["heldout"].partition("\n\n")[2].splitlines()
+    assert [line.partition(" is ")[0] for line in verdicts] == [f"- Claim {number}" for number in range(1, 6)]
+    assert all("32 pixels, 2 filters, at most 1 epochs and one seed a fold" in line for line in verdicts)
     assert summary["size"]["Network"].startswith("2 to 32 filters")
     assert summary["made"]["Training time"].endswith("hours in 28 runs")
     assert (repository.report / "figures" / "rows-against-floor.svg").is_file()

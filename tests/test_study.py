@@ -22,7 +22,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarni
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 FILES = {
-    "tiny": {"profile": "tiny", "image_size": 188, "base_filters": 2, "epochs": 3, "seeds": [0, 1], "folds": [2]},
+    "tiny": {
+        "profile": "tiny",
+        "image_size": 188,
+        "base_filters": 2,
+        "epochs": 3,
+        "seeds": [0, 1],
+        "heldout_seeds": [0, 1],
+        "folds": [2],
+    },
     "upsampling": {
         "family": "upsampling",
         "variants": {"Up": {}, "Transposed": {"upsampling": "Conv2DTranspose"}},
@@ -296,7 +304,10 @@ NOTEBOOKS = {
 
 @pytest.mark.parametrize(
     ("profile", "heldout", "sections"),
-    [("smoke", [5, 7, 5, 5], [3, 3, 3, 3, 3, 3, 3, 3]), ("laptop", [25, 35, 25, 25], [42, 3, 6, 10, 10, 15, 45, 30])],
+    [
+        ("smoke", [5, 7, 5, 5], [3, 3, 3, 3, 3, 3, 3, 3]),
+        ("laptop", [125, 175, 125, 125, 15, 15, 20, 15], [42, 3, 6, 10, 10, 15, 45, 30]),
+    ],
 )
 def test_the_committed_groups_have_their_notebooks_and_numbers_of_runs(committed, profile, heldout, sections):
     groups = study.find_groups(config.read_profile(profile))
@@ -308,7 +319,7 @@ def test_the_committed_groups_have_their_notebooks_and_numbers_of_runs(committed
     assert numbers == [2, 4, 3, 2, *heldout, *sections]
 
 
-@pytest.mark.parametrize(("profile", "count"), [("smoke", 46), ("laptop", 235), ("paper", 433)])
+@pytest.mark.parametrize(("profile", "count"), [("smoke", 46), ("laptop", 655), ("paper", 623)])
 def test_the_committed_study_has_this_many_runs(committed, profile, count):
     parameters = config.read_profile(profile)
     listed = study.list_runs(parameters)
@@ -469,7 +480,7 @@ def test_a_damaged_run_that_is_gathered_is_not_trained_again(tiny, trained):
 
 def test_other_seeds_and_folds_stay_in_the_report(tiny, trained):
     study.load_results(tiny, "heldout/loss")
-    other = tiny.model_copy(update={"seeds": [3], "folds": [0]})
+    other = tiny.model_copy(update={"heldout_seeds": [3], "folds": [0]})
     loaded = study.load_results(other, "heldout/loss")
     assert [(run.fold, run.seed) for run in loaded.configs] == [(0, 15), (0, 15)]
     assert len(trained) == 4 + 2
@@ -669,16 +680,35 @@ def test_untrained_predictors_are_scored_once_for_both_tables(tiny, monkeypatch)
     images = pd.DataFrame({"predictor": ["a"], "dice": [1 / 3]})
     pixels = pd.DataFrame({"predictor": ["a"], "lesion": [7]})
 
-    def score(catalog):
+    def score(catalog, config):
         calls.append(catalog.fingerprint)
         return images, pixels
 
     monkeypatch.setattr(predictors, "score_untrained", score)
     measured = study.measure_untrained(tiny)
     assert [table.values.tolist() for table in measured] == [[["a", 0.333333]], [["a", 7]]]
-    study.measure_untrained(tiny)
+    study.measure_untrained(tiny.model_copy(update={"heldout": HELDOUT | {"epochs": 9}}))
     assert calls == [load_catalog(tiny).fingerprint]
     assert [table.values.tolist() for table in study.measure_untrained(reader(tiny))] == [[["a", 0.333333]], [["a", 7]]]
+
+
+def test_untrained_predictors_follow_the_size_of_the_networks_and_the_split(tiny, here, monkeypatch):
+    sizes = []
+
+    def score(catalog, config):
+        sizes.append(config.image_size)
+        table = pd.DataFrame({"predictor": ["a"], "size": [config.image_size]})
+        return table, table
+
+    monkeypatch.setattr(predictors, "score_untrained", score)
+    both = tiny.model_copy(update={"second_size": {"image_size": 64}})
+    assert [study.measure_untrained(both, protocol)[0]["size"][0] for protocol in ("heldout", "second")] == [32, 64]
+    study.measure_untrained(both)
+    assert sizes == [32, 64]
+    # Another split has other training parts, and so other mean masks.
+    (here / "params" / "splits-grouped.csv").write_text("# data of another data set\n", encoding="utf-8")
+    study.measure_untrained(both)
+    assert sizes == [32, 64, 32]
 
 
 def test_a_group_lists_the_configurations_of_all_variants():

@@ -1,8 +1,8 @@
 """Verdicts on the paper's five claims, computed from held-out scores by one rule.
 
-A claim is a set of statements about two predictors, a and b, and the mean of a score over the held-out lesion images
-that both have scored. Each statement is answered from the mean difference a - b, its 95 % bootstrap interval (`low` to
-`high`) and the p-value of Wilcoxon's test after Holm's correction over all pairs of the family:
+A claim is a set of statements about two predictors, a and b. Claims 1 to 4 are about the mean Dice over the held-out
+lesion images. Each statement is answered from the mean difference a - b, its 95 % interval over images and training
+(`low` to `high`) and its p value after Holm's correction over all pairs of the family:
 
 =============  =========================================  ======================================================
 statement      yes                                        no
@@ -11,18 +11,24 @@ a beats b      `low` > 0 and p < `ALPHA`                  otherwise, `high` < `M
 a and b alike  -`MARGIN` < `low` and `high` < `MARGIN`    the interval lies beyond `MARGIN` on one side, p < `ALPHA`
 =============  =========================================  ======================================================
 
-A statement is open where neither holds, or where one of the two has no run. The claim is
+"Does not beat" is "beats" with yes and no exchanged. Where a and b are one function by proof, neither beats the other,
+whatever was measured.
+
+Claim 5 is about the three published metrics. Each of them ranks the pairs of predictors, networks and untrained ones
+alike, that Dice tells apart (their interval excludes 0). The statement "the metric tells segmenters apart" is yes if it
+ranks at least `TELLING` of them as Dice does (a tie does not), otherwise no; open with fewer than `ENOUGH` pairs.
+
+A statement is open where neither yes nor no holds, or where one of the two has no run. The claim is
 
 - upheld, if every statement is answered as the claim says;
 - not upheld, if at least one is answered the other way;
-- undecided at this size, otherwise.
+- undecided, otherwise.
 
-"Does not beat" is "beats" with yes and no exchanged. The statements of each claim are in ``claims.yaml``. Claims 1 to 4
-are judged by Dice. Claim 5 is judged by accuracy. It asks about two predictors, the darkest blob and the baseline
-network, and of these only about the ones that find lesions: their Dice is higher than the constant predictor's by more
-than `MARGIN`, with the whole interval. Each of them has to beat the constant, which finds no lesion, in accuracy too.
+The statements of each claim are in ``claims.yaml``. Each verdict names the size at which it was reached. At the
+profile's second size, the statements about the variants trained there are judged again.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import combinations
@@ -34,11 +40,11 @@ import yaml
 
 from busi.config import Parameters
 from busi.published import distinct_rows, published_tables, table_number
-from busi.report.findings import agree, name_blind_runs
-from busi.report.heldout import Answers, count_runs, find_baseline
+from busi.report.findings import agree, name_runs, with_noun
+from busi.report.heldout import ALIVE, SAME, VARIANTS, Answers, count_runs
 from busi.results import NotMeasured, read_findings, record_finding
-from busi.scoring import statistics
-from busi.scoring.predictors import BLOB, CONSTANT
+from busi.scoring.predictors import CONSTANT
+from busi.scoring.statistics import Interval, format_interval
 
 ALPHA = 0.05
 """Significance level of the corrected tests."""
@@ -46,26 +52,22 @@ ALPHA = 0.05
 MARGIN = 0.02
 """Smallest difference in a mean score, from 0 to 1, that matters: a choice of this study, and a matter of judgement."""
 
-NETWORK = "Baseline network"
-"""Name of the network with the held-out protocol's own settings, of which every held-out variant is a change."""
+TELLING = 0.95
+"""Share of the pairs that Dice tells apart which a metric has to rank as Dice does: wrong at most once in twenty."""
+
+ENOUGH = 20
+"""Number of such pairs from which on a metric is judged: with fewer, one alone is more than once in twenty."""
 
 UPHELD = "upheld"
 NOT_UPHELD = "not upheld"
-UNDECIDED = "undecided at this size"
+UNDECIDED = "undecided"
 
-_COMPARISON = (
-    "{a} − {b}: {difference:+.3f} {score} (95 % interval {low:+.3f} to {high:+.3f}; {significance} after Holm; "
-    "{n_images} images)"
-)
-
-_PROSE = (
-    "Claim {number} (section {section}): *{claim}* **{capitalized}.** {evidence}\n\n"
-    "Published, on training images: {published}. Here, on images never trained on: {ours}."
-)
+METRICS = {"accuracy": ("accuracy", 1), "auc_pooled": ("pooled AUC", 1), "loss": ("loss", -1)}
+"""Columns of the published metrics in ``heldout.csv``: their names, and 1 where more is better."""
 
 
 class Comparison(NamedTuple):
-    """Mean of a - b over the images that both predictors have scored, its 95 % interval, and p after Holm."""
+    """Mean difference a - b in Dice over images that both have scored, its 95 % interval, and p after Holm."""
 
     a: str
     b: str
@@ -74,31 +76,65 @@ class Comparison(NamedTuple):
     high: float
     p: float
     n_images: int
-    score: str = "Dice"
+    p_t: float = float("nan")
+
+    @property
+    def short(self) -> str:
+        """Return the comparison in words, with its interval."""
+        return f"{self.a} − {self.b} {self.difference:+.3f} Dice ({self.low:+.3f} to {self.high:+.3f})"
 
     def __str__(self) -> str:
-        """Return the comparison in words, with its numbers."""
-        # With four decimals, a p-value that is merely small would be shown as zero.
+        """Return the comparison in words, with its interval and tests."""
+        # With four decimals, a p value that is merely small would be shown as zero.
         significance = "p < 0.0001" if self.p < 0.0001 else f"p = {self.p:.4f}"
-        return _COMPARISON.format(significance=significance, **self._asdict())
+        corrected = "" if pd.isna(self.p_t) else f"; corrected resampled t, uncorrected for pairs: p = {self.p_t:.2f}"
+        return f"{self.short}, {significance} after Holm{corrected}; {self.n_images} images"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim at one size: its verdict, what decides it in a few words, and all the evidence in sentences."""
+
+    size: str
+    verdict: str
+    reason: str
+    evidence: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict on one claim, with the published numbers, ours, and the comparisons that decide, all in words."""
+    """Verdict on one claim at the profile's size and, unless that is None, at its second one; all in words."""
 
     number: int
     section: str
     claim: str
     published: str
     ours: str
-    verdict: str
-    evidence: str
+    first: Judgement
+    second: Judgement | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Return the verdicts at all sizes, each with its size and what decides it, in one sentence of Markdown."""
+        parts = [f"Claim {self.number} is **{self.first.verdict}** at {self.first.size}: {self.first.reason}"]
+        if self.second:
+            parts.append(f"**{self.second.verdict}** at {self.second.size}: {self.second.reason}")
+        return f"{'; '.join(parts)}."
 
     @property
     def prose(self) -> str:
-        """Return the verdict with its evidence as a paragraph of Markdown, then both answers as another."""
-        return _PROSE.format(capitalized=self.verdict.capitalize(), **asdict(self))
+        """Return the verdict with its evidence, then both answers, as paragraphs of Markdown."""
+        paragraphs = [f"Claim {self.number} (section {self.section}): *{self.claim}*", self.sentence]
+        paragraphs += [f"At {judged.size}: {judged.evidence}" for judged in (self.first, self.second) if judged]
+        both = f"Published, on training images: {self.published}. Here, on images never trained on: {self.ours}."
+        return "\n\n".join([*paragraphs, both])
+
+    @property
+    def row(self) -> dict[str, str | int]:
+        """Return the row of ``claims.csv``."""
+        row = asdict(self) | {"sentence": self.sentence}
+        first, second = row.pop("first"), row.pop("second") or dict.fromkeys(asdict(self.first), "")
+        return row | first | {f"second_{name}": value for name, value in second.items()}
 
 
 def beats(comparison: Comparison) -> bool | None:
@@ -123,8 +159,7 @@ def alike(comparison: Comparison) -> bool | None:
     return False if beyond and comparison.p < ALPHA else None
 
 
-# Claim 5 asks of accuracy what the others ask of Dice.
-_RULES = {"better": beats, "no better": does_not_beat, "alike": alike, "telling": beats}
+_RULES = {"better": beats, "no better": does_not_beat, "alike": alike}
 
 
 def decide(answers: list[bool | None]) -> str:
@@ -146,67 +181,94 @@ def same_variants(family: str) -> dict[str, str]:
     return read_claims()[table_number(family)].get("same", {})
 
 
-def find_comparison(pairs: pd.DataFrame, a: str, b: str, score: str = "Dice") -> Comparison | None:
-    """Return the comparison of a with b from a table of `busi.scoring.statistics.compare_pairs`, in either order."""
+def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
+    """Return the comparison of a with b from rows of `Answers.pairs`, in either order."""
     for row in pairs.itertuples():
         if (row.a, row.b) == (a, b):
-            return Comparison(a, b, row.difference, row.low, row.high, row.p_holm, row.n_images, score)
+            return Comparison(a, b, row.difference, row.low, row.high, row.p_holm, row.n_images, row.p_t)
         # Seen from the other side, the difference changes its sign and the interval swaps its ends.
         if (row.a, row.b) == (b, a):
-            return Comparison(a, b, -row.difference, -row.high, -row.low, row.p_holm, row.n_images, score)
+            return Comparison(a, b, -row.difference, -row.high, -row.low, row.p_holm, row.n_images, row.p_t)
     return None
 
 
-def judge(answers: Answers) -> Verdict:
-    """Return the verdict on the claim about a family, by Dice."""
-    number = table_number(answers.family)
-    claim = read_claims()[number]
-    if claim["test"] == "alike":
-        # Planned variants: a pair that waits for its runs leaves the claim open.
-        labels = list(answers.group.variants)
-        pairs = list(combinations(labels, 2))
-    else:
-        labels = [claim["variant"], *claim["than"]]
-        pairs = [(claim["variant"], other) for other in claim["than"]]
-    comparisons = [find_comparison(answers.pairs, a, b) for a, b in pairs]
-    remarks = [name_blind_runs(answers.blind), _describe_progress([answers]), claim.get("aside", "")]
-    ours = _describe_dice(answers.table, labels)
-    return _conclude(number, comparisons, published=_describe_rows(answers.family), ours=ours, remarks=remarks)
+def describe_size(answers: Answers) -> str:
+    """Return the size of a family's runs in words: pixels, filters, epochs at most, seeds a fold."""
+    configs = answers.group.configs
+    if not configs:
+        return "no size, for no run is planned"
+    config = configs[0]
+    seeds = len({run.seed for run in configs}) // len({run.fold for run in configs})
+    return (
+        f"{config.image_size} pixels, {config.base_filters} filters, at most {config.epochs} epochs and "
+        f"{'one seed' if seeds == 1 else f'{seeds} seeds'} a fold"
+    )
 
 
-def judge_accuracy(families: list[Answers]) -> Verdict:
-    """Return the verdict on claim 5, by accuracy, from the held-out answers of all families."""
-    images = {label: scored.images for label, scored in families[0].untrained.items()}
-    baseline = find_baseline(families)
-    if baseline:
-        images[NETWORK] = baseline.images
-    dice = statistics.compare_pairs(images, "dice")
-    accuracy = statistics.compare_pairs(images, "accuracy")
-    # Holm's correction covers all pairs, so that both tables hold the predictors that are not asked about, too.
-    comparisons = []
-    for label in (BLOB, NETWORK):
-        finds = find_comparison(dice, label, CONSTANT)
-        # A network without a run leaves the claim open. A predictor that finds no lesion says nothing about accuracy.
-        if finds is None or finds.low > MARGIN:
-            comparisons.append(find_comparison(accuracy, label, CONSTANT, "accuracy"))
-    # The normal images have no Dice, and would raise the accuracy of a predictor that finds nothing.
-    means = []
-    for label, table in images.items():
-        lesions = statistics.lesion_images(table)
-        means.append(f"{label} has Dice {lesions.dice.mean():.3f} and accuracy {lesions.accuracy.mean():.3f}")
-    remarks = [_describe_progress(families)]
-    return _conclude(5, comparisons, published=_describe_extremes(), ours="; ".join(means), remarks=remarks)
+def judge(sizes: list[Answers]) -> Verdict:
+    """Return the verdict on the claim about a family, by Dice, from its answers at each size."""
+    number = table_number(sizes[0].family)
+    judged = [_judge_by_dice(read_claims()[number], answers) for answers in sizes]
+    return _compose(number, judged, _describe_rows(sizes[0].family), _describe_dice(sizes[0].table))
+
+
+def judge_metrics(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> Verdict:
+    """Return the verdict on claim 5: whether the published metrics rank predictors as Dice does.
+
+    Args:
+        families: Of each family its answers at each size.
+        table: As ``heldout.csv``.
+        pairs: As ``pairwise.csv``.
+    """
+    judged = []
+    for place in range(max(map(len, families))):
+        sizes = [answers[place] for answers in families if len(answers) > place]
+        size = sizes[0].size
+        ranked = rank_pairs(table[table["size"] == size], pairs[pairs["size"] == size])
+        judged.append(_judge_by_ranks(ranked, describe_size(sizes[0]), _describe_progress(sizes)))
+    first = table[table["size"] == families[0][0].size]
+    return _compose(5, judged, _describe_extremes(), _describe_metrics(first))
+
+
+def rank_pairs(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs that Dice tells apart, and how each published metric ranks them.
+
+    A pair of settings that belongs to several families counts once. Runs that are dead count.
+
+    Args:
+        table: Rows of ``heldout.csv`` of one size.
+        pairs: Rows of ``pairwise.csv`` of the same size.
+
+    Returns:
+        `better` and `worse` by Dice, `difference` (positive), and by each of `METRICS` whether it ranks them the same.
+    """
+    by_name = table.set_index(["family", "variant"])
+    rows: dict[frozenset, dict] = {}
+    for pair in pairs[pairs.kind != ALIVE].itertuples():
+        a, b = by_name.loc[(pair.family, pair.a)], by_name.loc[(pair.family, pair.b)]
+        if pair.low <= 0 <= pair.high or pd.isna(pair.low):
+            continue
+        names = (pair.a, pair.b) if pair.difference > 0 else (pair.b, pair.a)
+        row = {"better": names[0], "worse": names[1], "difference": abs(pair.difference)}
+        for metric, (_, sign) in METRICS.items():
+            row[metric] = sign * (a[metric] - b[metric]) * pair.difference > 0
+        rows.setdefault(frozenset((a.settings, b.settings)), row)
+    return pd.DataFrame(rows.values(), columns=["better", "worse", "difference", *METRICS])
 
 
 def record_verdict(parameters: Parameters, verdict: Verdict) -> None:
     """Write a verdict into the report's ``findings.json``, for the summary."""
     # JSON takes only text as a key.
-    facts = {str(verdict.number): asdict(verdict)}
+    facts = {str(verdict.number): verdict.row}
     record_finding(parameters, "claims", **facts)
 
 
 def read_verdicts(parameters: Parameters) -> pd.DataFrame:
-    """Return all five recorded verdicts: `claim`, `published`, `ours`, `verdict`, `evidence`, as text.
+    """Return all five recorded verdicts as ``claims.csv`` has them, all of it text.
+
+    Returns:
+        `claim`, `published`, `ours`; `verdict`, `evidence` and `size`, and the same as `second_*` at the second size,
+        empty where there is none; `sentence`, which has all of it in short.
 
     Raises:
         NotMeasured: A claim has not been judged yet.
@@ -217,7 +279,8 @@ def read_verdicts(parameters: Parameters) -> pd.DataFrame:
             raise NotMeasured(f"claim {number}: not judged yet; run the report's notebooks in order, or make study")
     table = pd.DataFrame([recorded[str(number)] for number in read_claims()])
     table["claim"] = table.number.astype(str) + ". " + table.claim
-    return table[["claim", "published", "ours", "verdict", "evidence"]]
+    columns = ["claim", "published", "ours", "verdict", "evidence", "size"]
+    return table[[*columns, "second_verdict", "second_evidence", "second_size", "sentence"]]
 
 
 def count_verdicts(verdicts: pd.DataFrame) -> str:
@@ -229,44 +292,70 @@ def count_verdicts(verdicts: pd.DataFrame) -> str:
         if len(chosen):
             verb = agree(len(chosen), "is", "are")
             parts.append(f"{len(chosen)} {verb} {verdict} ({', '.join(chosen)})")
-    return f"Of the paper's {len(verdicts)} claims, {'; '.join(parts)}."
+    return f"Of the paper's {len(verdicts)} claims, {'; '.join(parts)}, at {verdicts['size'].iloc[0]}."
 
 
-def _conclude(
-    number: int, comparisons: list[Comparison | None], *, published: str, ours: str, remarks: list[str]
-) -> Verdict:
-    """Return the verdict that the comparisons of a claim lead to."""
+def list_verdicts(verdicts: pd.DataFrame) -> str:
+    """Return the sentence of every verdict of a table of `read_verdicts`, as a Markdown list."""
+    return "\n".join(f"- {sentence}" for sentence in verdicts.sentence)
+
+
+def _compose(number: int, judged: list[Judgement], published: str, ours: str) -> Verdict:
     claim = read_claims()[number]
+    return Verdict(number, claim["section"], claim["claim"], published, ours, *judged)
+
+
+def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
+    # Planned variants: a pair that waits for its runs leaves the claim open.
+    labels = list(answers.group.variants)
+    pairs = [(claim.get("variant"), other) for other in claim.get("than", []) if other in labels]
+    if claim["test"] == "alike":
+        pairs = list(combinations(labels, 2))
+    rows = _choose_rows(claim, answers)
+    comparisons = [find_comparison(rows, a, b) for a, b in pairs]
     rule = _RULES[claim["test"]]
-    answers = [rule(comparison) if comparison else None for comparison in comparisons]
+    replies = [rule(comparison) if comparison else None for comparison in comparisons]
     known = [comparison for comparison in comparisons if comparison]
-    missing = len(comparisons) - len(known)
-    if not known:
-        sentences = ["There is nothing to compare yet."]
-    elif claim["test"] == "alike":
-        sentences = _describe_alike(known)
-    else:
-        sentences = [f"{comparison}: {_read(comparison)}." for comparison in known]
-    if known and missing:
-        waiting = agree(missing, "comparison waits", "comparisons wait")
-        sentences.append(f"{missing} {waiting} for runs.")
-    return Verdict(
-        number=number,
-        section=claim["section"],
-        claim=claim["claim"],
-        published=published,
-        ours=ours,
-        verdict=decide(answers),
-        evidence=" ".join(sentences + [remark for remark in remarks if remark]),
-    )
+    sentences = _describe_comparisons(known, claim["test"])
+    if known and len(known) < len(comparisons):
+        missing = len(comparisons) - len(known)
+        sentences.append(f"{with_noun(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
+    # Of several pairs the widest decides the most; the evidence has them all.
+    widest = max(known, key=lambda comparison: abs(comparison.difference), default=None)
+    reason = widest.short if widest else "nothing to compare yet"
+    if "proof" in claim:
+        replies.append(False)
+        reason = f"{claim['proof']}; measured beside it: {reason}"
+        sentences.insert(0, f"By proof, whatever the size: {claim['proof']}.")
+    remarks = [
+        *sentences,
+        _describe_same(answers),
+        name_runs(answers.dead, "Dead runs, which say the same of every pixel"),
+        name_runs(_count_capped(answers), "Runs that reached the last epoch planned"),
+        _describe_progress([answers]),
+        claim.get("aside", ""),
+    ]
+    return Judgement(describe_size(answers), decide(replies), reason, " ".join(filter(None, remarks)))
 
 
-def _describe_alike(comparisons: list[Comparison]) -> list[str]:
+def _choose_rows(claim: dict, answers: Answers) -> pd.DataFrame:
+    """Return the pairs that a claim is judged by: all runs, or only those that are not dead."""
+    pairs = answers.pairs
+    rows = pairs[pairs.kind.isin([VARIANTS, SAME])]
+    if not claim.get("without_dead"):
+        return rows
+    whole = ~(rows.a.isin(answers.dead) | rows.b.isin(answers.dead))
+    return pd.concat([rows[whole], pairs[pairs.kind == ALIVE]])
+
+
+def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]:
+    if not comparisons:
+        return ["There is nothing to compare yet."]
+    if test != "alike":
+        return [f"{comparison}: {_read(comparison)}." for comparison in comparisons]
     answers = [alike(comparison) for comparison in comparisons]
-    within = answers.count(True)
-    beyond = answers.count(False)
-    is_alike = agree(within, "is alike", "are alike")
-    differs = agree(beyond, "differs", "differ")
+    within, beyond = answers.count(True), answers.count(False)
+    is_alike, differs = agree(within, "is alike", "are alike"), agree(beyond, "differs", "differ")
     # Of dozens of pairs only the widest is told with its numbers; the table of pairs has them all.
     widest = max(comparisons, key=lambda comparison: abs(comparison.difference))
     return [
@@ -288,17 +377,57 @@ def _read(comparison: Comparison) -> str:
     return f"not better by {MARGIN} or more"
 
 
-def _describe_progress(families: list[Answers]) -> str:
+def _describe_same(answers: Answers) -> str:
+    """Return what pairs of one function measure, the study's A/A test; empty without such a pair."""
+    same = answers.pairs[answers.pairs.kind == SAME]
+    texts = []
+    for row in same.itertuples():
+        covers = "covers" if row.low <= 0 <= row.high else "does not cover"
+        interval = format_interval(Interval(row.difference, row.low, row.high))
+        texts.append(f"A/A: {row.a} − {row.b}, one function by proof, {interval}, which {covers} 0.")
+    return " ".join(texts)
+
+
+def _count_capped(answers: Answers) -> dict[str, tuple[int, int]]:
+    rows = answers.table[answers.table.n_capped > 0].itertuples()
+    return {row.variant: (int(row.n_capped), row.n_runs) for row in rows}
+
+
+def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement:
+    counts, examples, replies = [], [], []
+    for metric, (name, _) in METRICS.items():
+        same = ranked[metric].sum()
+        counts.append(f"{name} ranks {same} of them as Dice does")
+        replies.append(bool(same >= TELLING * len(ranked)) if len(ranked) >= ENOUGH else None)
+        wrong = ranked[~ranked[metric].astype(bool)]
+        if len(wrong):
+            worst = wrong.loc[wrong.difference.idxmax()]
+            examples.append(f"by {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice)")
+    reason = f"of {with_noun(len(ranked), 'pair')} that Dice tells apart, {', '.join(counts)}"
+    wrongest = f"The widest that they get wrong: {'; '.join(examples)}." if examples else ""
+    evidence = f"{reason[0].upper()}{reason[1:]}; {TELLING:.0%} are asked for. {wrongest} {progress}"
+    return Judgement(size, decide(replies), reason, evidence.strip())
+
+
+def _describe_progress(families: Iterable[Answers]) -> str:
     finished, planned = count_runs(families)
     return f"Provisional: {finished} of {planned} planned runs are there." if finished < planned else ""
 
 
-def _describe_dice(table: pd.DataFrame, labels: list[str]) -> str:
-    # Untrained predictors are in the table too; the claim is about the variants that it names.
-    rows = table.set_index("variant").loc[labels]
-    scored = rows[rows.n_runs > 0].itertuples()
-    means = [f"{row.Index} has Dice {row.dice:.3f} ({row.dice_low:.3f} to {row.dice_high:.3f})" for row in scored]
+def _describe_dice(table: pd.DataFrame) -> str:
+    # Untrained predictors are in the table too, without runs.
+    scored = table[table.n_runs > 0].itertuples()
+    means = [f"{row.variant} has Dice {row.dice:.3f} ({row.dice_low:.3f} to {row.dice_high:.3f})" for row in scored]
     return "; ".join(means) or "nothing has been scored yet"
+
+
+def _describe_metrics(table: pd.DataFrame) -> str:
+    trained, constant = table[table.n_runs > 0], table[table.variant == CONSTANT].iloc[0]
+    spans = [f"Dice {trained.dice.min():.3f} to {trained.dice.max():.3f} (constant {constant.dice:.3f})"]
+    for metric, (name, _) in METRICS.items():
+        column = trained[metric]
+        spans.append(f"{name} {column.min():.3f} to {column.max():.3f} ({constant[metric]:.3f})")
+    return ", ".join(spans)
 
 
 def _describe_rows(family: str) -> str:

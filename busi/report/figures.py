@@ -31,6 +31,8 @@ _UNTRAINED_LOOKS = (
     display.FLOOR_LINE,
     {"color": display.GREEN, "linestyle": ":", "linewidth": 2},
     {"color": display.PINK, "linestyle": "-.", "linewidth": 1.5},
+    {"color": display.GREY, "linestyle": "--", "linewidth": 2},
+    {"color": display.GREEN, "linestyle": "-", "linewidth": 1},
 )
 
 _BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend to the right of the axes

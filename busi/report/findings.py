@@ -221,10 +221,36 @@ def describe_heldout_progress(finished: int, planned: int) -> str:
     )
 
 
-def name_blind_runs(counts: dict[str, tuple[int, int]]) -> str:
-    """Return which variants have runs that find nothing, as `Answers.blind`; empty if none has."""
-    parts = [f"{variant} {blind} of {runs}" for variant, (blind, runs) in counts.items()]
-    return f"Runs that mark no pixel of their held-out lesion images: {', '.join(parts)}." if parts else ""
+def name_runs(counts: dict[str, tuple[int, int]], what: str) -> str:
+    """Return how many runs of which variants are ``what``; empty if there are none.
+
+    Args:
+        counts: Variant -> the number of such runs and of all its runs.
+        what: Begins the sentence.
+    """
+    parts = [f"{variant} {some} of {runs}" for variant, (some, runs) in counts.items()]
+    return f"{what}: {', '.join(parts)}." if parts else ""
+
+
+def describe_normals(table: pd.DataFrame) -> str:
+    """Return on how many images without a lesion the networks of ``heldout.csv`` mark one; empty without any."""
+    trained = table[table.n_runs > 0].dropna(subset="normals_fpr")
+    if not len(trained):
+        return ""
+    low, high = trained.normals_fpr.min(), trained.normals_fpr.max()
+    return f"On images without a lesion, the networks mark one in {low:.0%} to {high:.0%} of their predictions."
+
+
+def describe_power(power: pd.DataFrame) -> str:
+    """Return what the comparisons of ``power.csv`` can tell, of the median pair."""
+    if not len(power):
+        return "There are no two variants to compare yet."
+    needed = power.runs_needed.median()
+    runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
+    return (
+        f"For the median of {with_noun(len(power), 'pair')}, this design tells a difference of "
+        f"{power.smallest.median():.3f} Dice or more in four of five cases; one of 0.01 would need {runs}."
+    )
 
 
 def describe_scores(table: pd.DataFrame) -> str:
@@ -250,10 +276,11 @@ def describe_parts(parts: pd.DataFrame) -> str:
 
 
 def describe_pairs(pairs: pd.DataFrame, alpha: float) -> str:
-    """Return how many of `Answers.pairs` differ at the significance level ``alpha``, and the widest difference."""
+    """Return how many pairs of variants in `Answers.pairs` differ at the level ``alpha``, and the widest difference."""
+    # Those without dead runs repeat pairs, and untrained predictors have a correction of their own.
+    pairs = pairs[pairs.kind.isin(["variants", "A/A"])]
     if not len(pairs):
         return "There are no two variants to compare yet."
-    # The corrected p-values decide; the interval beside them is that of a single pair.
     apart = (pairs.p_holm < alpha).sum()
     widest = pairs.loc[pairs.difference.abs().idxmax()]
     verb = agree(apart, "differs", "differ")
@@ -300,7 +327,7 @@ def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -
     lesions = (images.image_class != "normal").sum()
     filters = parameters.base_filters
     # The protocol's baseline, of which every other held-out run is a change.
-    heldout = RunConfig(protocol="heldout", **parameters.heldout)
+    heldout = RunConfig(**parameters.heldout_fields())
     return {
         "Images": f"{len(images)}, of which {lesions} with a lesion are trained on",
         "Data": "phantom: synthetic images" if parameters.data_dir == "phantom" else "BUSI",
@@ -312,7 +339,7 @@ def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -
         "Held-out runs": (
             f"{heldout.image_size}² pixels, aspect ratio kept, {heldout.base_filters} to {16 * heldout.base_filters} "
             f"filters, at most {heldout.epochs} epochs in batches of {heldout.batch_size}; scored at each image's own "
-            "size"
+            f"size; {with_noun(len(parameters.heldout_seeds), 'seed')} a fold"
         ),
     }
 

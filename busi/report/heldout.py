@@ -1,39 +1,63 @@
 """Held-out scores of a family: what its variants and the untrained predictors score on images never trained on.
 
-Folds finish one after another. Every table says how many runs and images a row is based on, and two variants are
-compared on the images that both have scored.
+Runs finish one after another. Every table says how many runs and images a row is based on, and two variants are
+compared on the images, folds and seeds that both have.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 
+from busi import results, study
+from busi.config import Parameters, RunConfig, families
 from busi.results import Results
 from busi.scoring import metrics, statistics
+from busi.scoring.predictors import PREDICTORS
 from busi.study import Group
 
 _SCORES = ["dice", "dice_low", "dice_high", "iou", "hd95", "nsd", "precision", "recall", "auc", "accuracy", "ece"]
 
 COLUMNS = ["family", "variant", *_SCORES, "normals_fpr", "n_images", "n_runs", "parameters", "seconds"]
+COLUMNS += ["size", "settings", "n_seeds", "n_capped", "n_dead", "n_empty", "n_predictions", "nsd_tolerance"]
+COLUMNS += ["dice_median", "detected", "brier", "loss", "auc_pooled", "normals_area"]
 """Columns of ``tables/heldout.csv``."""
 
 PAIR_COLUMNS = ["family", "a", "b", "difference", "low", "high", "p", "p_holm", "wins", "effect", "n_images"]
+PAIR_COLUMNS += ["n_runs", "p_t", "kind", "size"]
 """Columns of ``tables/pairwise.csv``."""
+
+VARIANTS, SAME, ALIVE, UNTRAINED = "variants", "A/A", "alive", "untrained"
+"""Kinds of pairs: two variants; two that are one function by proof; two variants without the runs of which either is
+dead; at least one that is not trained."""
+
+POWER_COLUMNS = ["family", "a", "b", "smallest", "limit", "n_runs", "runs_needed", *statistics.COMPONENTS, "size"]
+"""Columns of ``tables/power.csv``."""
+
+VARIANCE_COLUMNS = ["family", "variant", *statistics.COMPONENTS, "n_runs", "size"]
+"""Columns of ``tables/variance.csv``."""
+
+_NUMBERS = {"heldout": "%.6f", "pairwise": "%.6g", "variance": "%.6g", "power": "%.6g"}
+
+_NSD = f"NSD at {metrics.NSD_TOLERANCE:g} px"
 
 # Columns of a table on a page, in order, with the words that stand over them.
 SCORE_COLUMNS = {
     "variant": "variant",
     "n_runs": "runs",
+    "n_capped": "hit the cap",
+    "n_dead": "dead",
     "n_images": "images",
     "dice": "Dice",
     "interval": "95 % interval",
     "dice_median": "median",
     "iou": "IoU",
     "hd95": "HD95",
-    "nsd": "NSD",
+    "empty": "empty",
+    "nsd": _NSD,
     "precision": "precision",
     "recall": "recall",
     "detected": "found",
@@ -42,7 +66,9 @@ SCORE_COLUMNS = {
 PIXEL_COLUMNS = {
     "variant": "variant",
     "accuracy": "pixel accuracy",
+    "loss": "cross-entropy",
     "auc": "lesion AUC",
+    "auc_pooled": "pooled AUC",
     "brier": "Brier",
     "ece": "ECE",
     "normals_fpr": "normals with a finding",
@@ -51,10 +77,11 @@ PIXEL_COLUMNS = {
     "minutes": "minutes a run",
 }
 
-DIGITS = dict.fromkeys(["Dice", "median", "IoU", "NSD", "precision", "recall", "found"], 3) | {"HD95": 1}
+DIGITS = dict.fromkeys(["Dice", "median", "IoU", _NSD, "precision", "recall", "found", "empty"], 3) | {"HD95": 1}
 """Decimals of a table of `format_scores`."""
 
-PIXEL_DIGITS = dict.fromkeys(["pixel accuracy", "lesion AUC", "Brier", "ECE"], 3) | {"minutes a run": 1}
+_PIXEL_SCORES = ["pixel accuracy", "cross-entropy", "lesion AUC", "pooled AUC", "Brier", "ECE"]
+PIXEL_DIGITS = dict.fromkeys(_PIXEL_SCORES, 3) | {"minutes a run": 1}
 """Decimals of a table of `format_pixels`."""
 
 
@@ -63,9 +90,9 @@ class Scored:
     """Scores of one predictor on held-out images.
 
     Attributes:
-        images: One row for each image: `image_class`, `name`, `group`, `lesion_share` and the scores of
-            `busi.scoring.metrics.score_image`, averaged over runs that scored the same image.
-        pixels: Pixels of the lesion images by probability, as `busi.scoring.metrics.count_pixels`.
+        images: A table of scores as `busi.scoring.statistics` takes it: one row for each image, of a variant one for
+            each image and run.
+        pixels: Pixels of the lesion images by probability, as `busi.scoring.metrics.count_pixels`, for each run.
         runs: Rows of `busi.results.Results.runs` behind the scores; empty for an untrained predictor.
     """
 
@@ -73,10 +100,18 @@ class Scored:
     pixels: pd.DataFrame
     runs: pd.DataFrame
 
+    @cached_property
+    def dead(self) -> set[str]:
+        """Return the labels of runs that mark nothing, or everything, on all their held-out lesion images."""
+        if not len(self.runs):
+            return set()
+        marked = statistics.lesion_images(self.images).groupby("run").predicted_share
+        return set(marked.max()[marked.max() == 0].index) | set(marked.min()[marked.min() == 1].index)
+
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to a family's question under the held-out protocol.
+    """Answers to a family's question under the held-out protocol, at one size.
 
     Attributes:
         group: The family's held-out runs as the profile plans them.
@@ -93,6 +128,11 @@ class Answers:
         """Return the name of the family."""
         return self.group.name.partition("/")[2]
 
+    @property
+    def size(self) -> str:
+        """Return the size of the runs, as `busi.config.Size.size_name`; empty where none is planned."""
+        return self.group.configs[0].size_name if self.group.configs else ""
+
     @cached_property
     def untrained(self) -> dict[str, Scored]:
         """Return the scores of the untrained predictors by name."""
@@ -105,7 +145,13 @@ class Answers:
     @cached_property
     def variants(self) -> dict[str, Scored]:
         """Return the scores of every variant with a run."""
-        return {label: average_runs(self.results.of(label)) for label in self.results.variants}
+        scored = {}
+        for label in self.results.variants:
+            own = self.results.of(label)
+            # A score that is missing on all normal images would be read as text.
+            scores = own.images.columns.intersection([*metrics.LESION_SCORES, *metrics.PIXEL_SCORES])
+            scored[label] = Scored(own.images.astype(dict.fromkeys(scores, float)), own.pixels, own.runs)
+        return scored
 
     @cached_property
     def everyone(self) -> dict[str, Scored]:
@@ -113,49 +159,78 @@ class Answers:
         return self.variants | self.untrained
 
     @cached_property
-    def blind(self) -> dict[str, tuple[int, int]]:
-        """Count the runs that mark no pixel of any held-out lesion image.
-
-        Returns:
-            Variant -> the number of such runs and of all its runs. Variants without such a run are left out.
-        """
-        counts = {}
-        for label in self.variants:
-            # Run by run: a mean over runs would hide one that finds nothing behind the others.
-            images = statistics.lesion_images(self.results.images)
-            largest = images[images.variant == label].groupby("run").predicted_share.max()
-            blind = int((largest == 0).sum())
-            if blind:
-                counts[label] = blind, len(largest)
-        return counts
+    def dead(self) -> dict[str, tuple[int, int]]:
+        """Return variant -> the number of its dead runs and of all its runs, for variants that have a dead one."""
+        return {label: (len(own.dead), len(own.runs)) for label, own in self.variants.items() if own.dead}
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """Tabulate the variants, then the untrained predictors.
 
         Returns:
-            `COLUMNS`, then the other columns of `busi.scoring.statistics.summarize`: scores of the lesion images
-            (distances in pixels) and, as `normals_*`, of the normal images. `n_runs` (0 for an untrained predictor);
-            `parameters` of the network; `seconds` of training, mean over runs. A variant without a run has only
-            counts.
+            `COLUMNS`, scores as `busi.scoring.statistics.summarize`. `size` of the runs; `settings` that differ from
+            the protocol's baseline. `n_runs` (0 for an untrained predictor), `n_seeds` (runs a fold), `n_capped` (runs
+            that were still improving when the planned epochs ended), `n_dead`; `parameters` of the network; `seconds`
+            of training, mean over runs. A variant without a run has only counts.
         """
         rows = []
         # Planned variants come first, those without a run included, in the order of the parameter file.
         for label in dict.fromkeys([*self.group.variants, *self.everyone]):
-            row = {"family": self.family, "variant": label, "n_images": 0, "n_runs": 0}
+            row = {"family": self.family, "variant": label, "size": self.size, "n_images": 0, "n_runs": 0}
             if label in self.everyone:
-                row |= _summarize(self.everyone[label])
+                row |= _summarize(label, self.everyone[label])
             rows.append(row)
-        table = pd.DataFrame(rows)
-        # The first columns are the ones that readers of the CSV rely on.
-        others = table.columns.difference(COLUMNS, sort=False)
-        return table.reindex(columns=[*COLUMNS, *others]).astype({"parameters": "Int64"})
+        return pd.DataFrame(rows).reindex(columns=COLUMNS).astype({"parameters": "Int64"})
 
     @cached_property
+    def compared(self) -> pd.DataFrame:
+        """Compare the predictors pair by pair by Dice.
+
+        Returns:
+            As `busi.scoring.statistics.compare_pairs`, with `family`, `size` and `kind`. Holm's correction is over all
+            pairs of two variants, and once more over these without dead runs. The ceiling is compared with nothing.
+        """
+        images = {label: scored.images for label, scored in self.everyone.items()}
+        ratio = self._test_ratio()
+        trained = statistics.compare_pairs(images, combinations(self.variants, 2), ratio=ratio)
+        tables = [trained.assign(kind=[self._kind(row.a, row.b) for row in trained.itertuples()])]
+        if self.dead:
+            alive = {label: own.images[~own.images.run.isin(own.dead)] for label, own in self.variants.items()}
+            again = statistics.compare_pairs(alive, combinations(alive, 2), ratio=ratio)
+            tables.append(again[again.a.isin(self.dead) | again.b.isin(self.dead)].assign(kind=ALIVE))
+        blind = [label for label in self.untrained if label in PREDICTORS]
+        pairs = [*product(self.variants, blind), *combinations(blind, 2)]
+        tables.append(statistics.compare_pairs(images, pairs).assign(kind=UNTRAINED))
+        return _stack(tables, [*trained, "kind"]).assign(family=self.family, size=self.size)
+
+    def _kind(self, a: str, b: str) -> str:
+        one, other = (self.results.of(label).configs[0] for label in (a, b))
+        return SAME if _is_one_function(one, other) else VARIANTS
+
+    def _test_ratio(self) -> float:
+        """Return the number of lesion images that a run is scored on, as a multiple of those it is trained on."""
+        tested = statistics.lesion_images(self.results.images).groupby(["variant", "run"]).size()
+        return tested.mean() / self.results.runs.images.mean() if len(tested) else np.nan
+
+    @property
     def pairs(self) -> pd.DataFrame:
-        """Compare the variants pair by pair by Dice: `PAIR_COLUMNS`, as `busi.scoring.statistics.compare_pairs`."""
-        images = {label: scored.images for label, scored in self.variants.items()}
-        return statistics.compare_pairs(images).assign(family=self.family)[PAIR_COLUMNS]
+        """Return the comparisons with their intervals and tests: `PAIR_COLUMNS`."""
+        return self.compared[PAIR_COLUMNS]
+
+    @property
+    def power(self) -> pd.DataFrame:
+        """Return what each comparison of two variants could tell: `POWER_COLUMNS`; see `statistics.find_power`."""
+        trained = self.compared[self.compared.kind.isin([VARIANTS, SAME])]
+        return trained[POWER_COLUMNS]
+
+    @property
+    def variance(self) -> pd.DataFrame:
+        """Return the parts of each variant's variance of Dice: `VARIANCE_COLUMNS`; see `statistics.find_components`."""
+        rows = []
+        for label, scored in self.variants.items():
+            row = {"family": self.family, "variant": label, "n_runs": len(scored.runs), "size": self.size}
+            rows.append(row | statistics.find_components(statistics.lesion_images(scored.images)))
+        return pd.DataFrame(rows, columns=VARIANCE_COLUMNS)
 
     @cached_property
     def parts(self) -> pd.DataFrame:
@@ -177,37 +252,53 @@ class Answers:
         """Compute the reliability curve of every variant: `variant` and `busi.scoring.metrics.reliability_curve`."""
         curves = []
         for label, scored in self.variants.items():
-            curves.append(metrics.reliability_curve(scored.pixels).assign(variant=label))
-        if not curves:
-            return pd.DataFrame(columns=["variant", "predicted", "observed"])
-        return pd.concat(curves, ignore_index=True)
+            pixels = scored.pixels.groupby("probability")[["lesion", "background"]].sum().reset_index()
+            curves.append(metrics.reliability_curve(pixels).assign(variant=label))
+        return _stack(curves, ["variant", "predicted", "observed"])
 
 
-def average_runs(results: Results) -> Scored:
-    """Return the scores of all runs of one variant together: mean over the runs that scored the same image.
+def load_answers(parameters: Parameters, family: str) -> list[Answers]:
+    """Return a family's held-out answers at the profile's size and, where it has one, at its second size.
+
+    Raises:
+        StudyError: As `busi.study.load_results` and `busi.study.measure_untrained`.
+    """
+    groups = study.find_groups(parameters)
+    answers = []
+    for protocol in ("heldout", "second"):
+        name = f"{protocol}/{family}"
+        if name in groups:
+            untrained = study.measure_untrained(parameters, protocol)
+            answers.append(Answers(groups[name], study.load_results(parameters, name), untrained))
+    return answers
+
+
+def write_tables(parameters: Parameters, answers: list[Answers]) -> None:
+    """Write a family's tables, all sizes below each other: ``heldout_<family>.csv``, ``pairwise_<family>.csv``, ..."""
+    family = answers[0].family
+    for name, number in _NUMBERS.items():
+        attribute = {"heldout": "table", "pairwise": "pairs"}.get(name, name)
+        parts = [getattr(each, attribute) for each in answers]
+        results.write_table(parameters, f"{name}_{family}", _stack(parts, list(parts[0])), number=number)
+
+
+def join_tables(parameters: Parameters, name: str) -> pd.DataFrame:
+    """Write ``tables/<name>.csv``, the tables of all families one below the other, and return it.
 
     Args:
-        results: Results of the variant, at least one run.
+        parameters: Of the study.
+        name: "heldout", "pairwise", "variance" or "power".
+
+    Raises:
+        NotMeasured: A family's notebook has not written its table.
     """
-    keys = ["image_class", "name", "group"]
-    images = results.images.drop(columns=["variant", "run", "fold", "seed"])
-    scores = images.columns.difference(keys, sort=False)
-    # A score that is missing on all normal images would be read as text.
-    images = images.astype(dict.fromkeys(scores, float))
-    # Runs of other folds have scored other images; only seeds share them.
-    averaged = images.groupby(keys, sort=False)[list(scores)].mean().reset_index()
-    pixels = results.pixels.groupby("probability")[["lesion", "background"]].sum().reset_index()
-    return Scored(averaged, pixels, results.runs)
-
-
-def find_baseline(families: Iterable[Answers]) -> Scored | None:
-    """Return the scores of the network that every held-out variant is a change of; None if it has no run."""
-    for answers in families:
-        runs = answers.results.runs
-        baseline = runs.variant[runs.name == "baseline"]
-        if len(baseline):
-            return answers.variants[baseline.iloc[0]]
-    return None
+    tables = [results.read_table(parameters, f"{name}_{family}") for family in families()]
+    joined = _stack(tables, list(tables[0]))
+    if name == "heldout":
+        # Read from CSV, a column of whole numbers with one missing has become one of decimals.
+        counts = joined.filter(regex="^n_|^parameters$").columns
+        joined = joined.astype(dict.fromkeys(counts, "Int64"))
+    return results.write_table(parameters, name, joined, number=_NUMBERS[name])
 
 
 def count_runs(families: Iterable[Answers]) -> tuple[int, int]:
@@ -224,23 +315,9 @@ def count_runs(families: Iterable[Answers]) -> tuple[int, int]:
     return len(finished), len(planned)
 
 
-def join_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Return the tables of all families, as `Answers.table`, one below the other: `COLUMNS`."""
-    # Read from CSV, a column of whole numbers with one missing has become one of decimals.
-    joined = pd.concat([table[COLUMNS] for table in tables], ignore_index=True)
-    return joined.astype({"parameters": "Int64"})
-
-
-def join_pairs(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Return the pairs of all families, as `Answers.pairs`, one below the other: `PAIR_COLUMNS`."""
-    # An empty table has columns without a type, which would take the types of the others away.
-    filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=PAIR_COLUMNS)
-
-
 def format_scores(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of `Answers.table` for a page: how well lesions are outlined."""
-    return _rename(table.assign(interval=_intervals(table)), SCORE_COLUMNS)
+    return _rename(table.assign(interval=_intervals(table), empty=table.n_empty / table.n_predictions), SCORE_COLUMNS)
 
 
 def format_pixels(table: pd.DataFrame) -> pd.DataFrame:
@@ -249,21 +326,24 @@ def format_pixels(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `Answers.pairs` for a page."""
+    """Return the pairs of two variants in `Answers.pairs` for a page."""
+    pairs = pairs[pairs.kind != UNTRAINED]
     columns = {
+        "kind": "kind",
         "a": "a",
         "b": "b",
         "difference": "Dice a − b",
         "interval": "95 % interval",
         "p_shown": "p after Holm",
+        "t_shown": "p of resampled t",
         "effect": "effect",
         "wins": "a wins",
         "n_images": "images",
+        "n_runs": "runs",
     }
     intervals = [f"{low:+.3f} to {high:+.3f}" for low, high in zip(pairs.low, pairs.high, strict=True)]
-    # With four decimals, a p-value that is merely small would be shown as zero.
-    corrected = ["< 0.0001" if p < 0.0001 else f"{p:.4f}" for p in pairs.p_holm]
-    return _rename(pairs.assign(interval=intervals, p_shown=corrected), columns)
+    shown = pairs.assign(interval=intervals, p_shown=_format_p(pairs.p_holm), t_shown=_format_p(pairs.p_t))
+    return _rename(shown, columns)
 
 
 def combine_answers(published: pd.DataFrame, heldout: pd.DataFrame, same: dict[str, str]) -> pd.DataFrame:
@@ -294,14 +374,38 @@ def combine_answers(published: pd.DataFrame, heldout: pd.DataFrame, same: dict[s
     return _rename(published, published_columns).join(right)
 
 
-def _summarize(scored: Scored) -> dict[str, float]:
+def _is_one_function(a: RunConfig, b: RunConfig) -> bool:
+    """Return whether two runs train the same function by proof: KLD and BCE have one gradient on these targets."""
+    return {a.loss, b.loss} == {"kld", "bce"} and a.model_copy(update={"loss": b.loss, "seed": b.seed}) == b
+
+
+def _summarize(label: str, scored: Scored) -> dict[str, float]:
     row = statistics.summarize(scored.images, scored.pixels)
-    row |= {"n_runs": len(scored.runs), "parameters": 0, "seconds": np.nan}
-    if len(scored.runs):
+    runs = scored.runs
+    if not len(runs):
+        return row | {"settings": label, "n_runs": 0, "parameters": 0}
+    return row | {
+        "settings": runs.name.iloc[0],
+        "n_runs": len(runs),
+        "n_seeds": runs.groupby("fold").size().max(),
+        "n_capped": int((runs.epochs >= runs.planned_epochs).sum()),
+        "n_dead": len(scored.dead),
         # All runs of a variant have the same network.
-        row["parameters"] = int(scored.runs.parameters.iloc[0])
-        row["seconds"] = scored.runs.seconds.mean()
-    return row
+        "parameters": int(runs.parameters.iloc[0]),
+        "seconds": runs.seconds.mean(),
+    }
+
+
+def _stack(tables: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """Return tables one below the other; ``columns`` where none has a row."""
+    # An empty table has columns without a type, which would take the types of the others away.
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=columns)
+
+
+def _format_p(values: pd.Series) -> list[str]:
+    # With four decimals, a p value that is merely small would be shown as zero.
+    return ["< 0.0001" if p < 0.0001 else "" if pd.isna(p) else f"{p:.4f}" for p in values]
 
 
 def _intervals(table: pd.DataFrame) -> list[str | None]:

@@ -35,6 +35,8 @@ _QUESTION = (
     "image. Then it asks the same questions on images held out from training."
 )
 
+_CLAIMS = ["claim", "published", "ours", "verdict", "evidence"]
+
 _CLAIMS_CAPTION = "Each claim, what was published, our held-out answer and verdict."
 
 _HEADLINE_CAPTION = (
@@ -73,7 +75,7 @@ def write_index(parameters: Parameters) -> Path:
         question=_to_html(_QUESTION),
         answer=_to_html(answer),
         figures=_embed_figures(parameters, summary),
-        claims=Markup(display.table(claims, caption=_CLAIMS_CAPTION).data),
+        claims=Markup(display.table(claims[_CLAIMS], caption=_CLAIMS_CAPTION).data),
         pages=listed,
         absent=_explain_absent_pages(parameters, listed),
         tables=_list_tables(parameters),
@@ -93,9 +95,9 @@ def read_summary(parameters: Parameters) -> dict:
 
     Returns:
         Sentences as Markdown: `rows` (rows at the floor), `blind` (what a blind predictor shares with a published row),
-        `floors`, `claims`, `heldout` (progress of the held-out runs), `progress` (of the published ones) and, where the
-        ladder has been measured, `ladder`. Facts by name: `size` (data and size of the study) and `made` (when, on what
-        and with what the runs were trained).
+        `floors`, `claims`, `heldout` (progress of the held-out runs, what they show, and each verdict), `progress` (of
+        the published ones) and, where the ladder has been measured, `ladder`. Facts by name: `size` (data and size of
+        the study) and `made` (when, on what and with what the runs were trained).
 
     Raises:
         NotMeasured: The notebook has not been run for this report.

@@ -1,7 +1,8 @@
-"""Predictors that need no training. A network has to beat them before its score means anything.
+"""Predictors that need no network. A network has to beat them before its score means anything.
 
-Nothing in them was fitted to BUSI's masks: their constants come from the usual look of breast ultrasound and were tried
-out on phantom images only.
+Only the mean mask has seen masks: those of each fold's training part, and its validation part for the threshold. The
+constants of the darkest blob come from the usual look of breast ultrasound and were tried out on phantom images only.
+The perfect mask is no predictor but a ceiling: the target that a network is trained on, scored as its output would be.
 """
 
 import numpy as np
@@ -13,10 +14,13 @@ from skimage.morphology import isotropic_opening
 from skimage.segmentation import clear_border
 from skimage.transform import resize
 
-from busi.dataset import duplicates
+from busi.config import FOLDS, RunConfig
+from busi.dataset import arrays
 from busi.dataset.catalog import Catalog, read_grey, read_union
+from busi.dataset.splits import load_split
 from busi.scoring import metrics
 from busi.scoring.scores import Scores, identify_images
+from busi.selection import choose_threshold
 
 SIDE = 128
 """Pixels of the shorter side at which blobs are searched: detail finer than that is speckle."""
@@ -76,25 +80,52 @@ def darkest_blob(pixels: np.ndarray) -> np.ndarray:
 CONSTANT = "Background everywhere"
 EVERYTHING = "Lesion everywhere"
 BLOB = "Darkest blob"
+MEAN_MASK = "Mean mask"
+PERFECT = "Perfect mask"
 
-PREDICTORS = {CONSTANT: background, EVERYTHING: lesion, BLOB: darkest_blob}
-"""Untrained predictors by their names in tables."""
+LOOKING = {CONSTANT: background, EVERYTHING: lesion, BLOB: darkest_blob}
+"""Predictors of one image alone, by their names in tables."""
+
+PREDICTORS = (*LOOKING, MEAN_MASK)
+"""Names of all predictors, in the order of tables; `PERFECT` follows them."""
 
 
-def score_untrained(catalog: Catalog) -> Scores:
-    """Score each of `PREDICTORS` on every image at its original size, as a held-out network is scored.
+def score_untrained(catalog: Catalog, config: RunConfig) -> Scores:
+    """Score each of `PREDICTORS`, and the ceiling, on every image at its original size, as a network is scored.
+
+    Args:
+        catalog: The images.
+        config: Of the networks in the same table. Its split, its size and its targets count.
 
     Returns:
         Images and pixels as `busi.scoring.scores.Scores`, both with a leading column `predictor`.
     """
-    groups = duplicates.find_groups(catalog)
-    described = identify_images(catalog, groups)
-    files = zip(catalog.table.image, catalog.table.masks, strict=True)
+    split = load_split(catalog, config.split)
+    described = identify_images(catalog, split.group.to_numpy())
+    targets = arrays.all_arrays(catalog, config).targets[..., 0]
+    mean_masks, thresholds = _average_masks(catalog, split, targets, config)
+
+    def score_image(position: int) -> dict[str, tuple[dict, pd.DataFrame]]:
+        image = catalog.table.iloc[position]
+        truth = read_union(image.masks)
+        pixels = read_grey(image.image)
+        predicted = {name: (predict(pixels).astype(np.float32), 0.5) for name, predict in LOOKING.items()}
+        for name, output, threshold in (
+            (MEAN_MASK, mean_masks[position], thresholds[position]),
+            (PERFECT, targets[position], 0.5),
+        ):
+            predicted[name] = arrays.restore(output, image.height, image.width, config), threshold
+        results = {}
+        for name, (probability, threshold) in predicted.items():
+            scores = metrics.score_image(truth, probability, threshold)
+            results[name] = scores, metrics.count_pixels(truth, probability)
+        return results
+
     # Threads are enough: most of the time is spent in compiled code that lets other threads run.
-    scored = Parallel(n_jobs=2, prefer="threads")(delayed(_score_image)(image, masks) for image, masks in files)
+    scored = Parallel(n_jobs=2, prefer="threads")(delayed(score_image)(row) for row in range(len(described)))
     is_lesion = described.image_class != "normal"
     images, pixels = [], []
-    for predictor in PREDICTORS:
+    for predictor in (*PREDICTORS, PERFECT):
         scores = pd.DataFrame([results[predictor][0] for results in scored])
         counts = [results[predictor][1] for results, kept in zip(scored, is_lesion, strict=True) if kept]
         total = metrics.add_counts(counts)
@@ -103,20 +134,32 @@ def score_untrained(catalog: Catalog) -> Scores:
     return Scores(_concatenate(images), _concatenate(pixels))
 
 
+def _average_masks(
+    catalog: Catalog, split: pd.DataFrame, targets: np.ndarray, config: RunConfig
+) -> tuple[list[np.ndarray], list[float]]:
+    """Return for each image the mean mask of the fold that tests it, at network size, and that fold's threshold.
+
+    The threshold is chosen as a network's: by Dice over the validation part, at the images' original sizes.
+    """
+    has_lesion = split.image_class != "normal"
+    masks: list = [None] * len(split)
+    thresholds: list = [None] * len(split)
+    for fold in range(FOLDS):
+        part = split[f"fold{fold}"]
+        mean = targets[(part == "training") & has_lesion].mean(axis=0)
+        validation = catalog.table[((part == "validation") & has_lesion).to_numpy()]
+        truths = [read_union(files) for files in validation.masks]
+        probabilities = [arrays.restore(mean, row.height, row.width, config) for row in validation.itertuples()]
+        threshold = choose_threshold(truths, probabilities)
+        for position in np.flatnonzero(part == "test"):
+            masks[position], thresholds[position] = mean, threshold
+    return masks, thresholds
+
+
 def _rate_patch(patch, shape: np.ndarray) -> float:
     # Nearness is 1 in the middle and 0 at a border.
     nearness_y, nearness_x = 1 - np.abs(2 * np.array(patch.centroid) / shape - 1)
     return patch.area * patch.solidity * nearness_y * nearness_x
-
-
-def _score_image(image: str, masks: list[str]) -> dict[str, tuple[dict, pd.DataFrame]]:
-    pixels, truth = read_grey(image), read_union(masks)
-    results = {}
-    for predictor, predict in PREDICTORS.items():
-        probability = predict(pixels).astype(np.float32)
-        scores = metrics.score_image(truth, probability, 0.5)
-        results[predictor] = (scores, metrics.count_pixels(truth, probability))
-    return results
 
 
 def _concatenate(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -1,26 +1,45 @@
-"""Uncertainty of the scores: intervals, paired comparisons, and the rows of the held-out tables.
+"""Uncertainty of the scores: intervals, paired comparisons, parts of the variance, and the rows of the held-out tables.
 
-Near-duplicate images are not independent: a bootstrap resamples them together, and a test counts them as one. A table
-of scores has one row for each image, as `busi.scoring.scores.Scores.images`; tables of several folds are concatenated.
+Two things vary when a score is measured again. The images: near-duplicates are not independent, so they are resampled
+together. The training: each fold is trained from several seeds, or, where it is trained once, training varies from fold
+to fold. An interval includes both. No library that was looked at (SciPy, statsmodels, arch, rliable) resamples images
+and, crossed with them, runs within folds.
+
+A table of scores has one row for each image and run: `name`, `group` (near-duplicates), `image_class`, the scores of
+`busi.scoring.metrics.score_image`, and the run's `fold` and `seed`. A predictor that is not trained has neither of
+these two columns, and one row for each image.
 """
 
-from itertools import combinations
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap, wilcoxon
+from scipy.stats import norm, rankdata
+from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
 from busi.config import StudyError
-from busi.scoring.metrics import LESION_SCORES, pool_pixels
+from busi.scoring.metrics import LESION_SCORES, NSD_TOLERANCE, pool_pixels
 
 RESAMPLES = 9999
 """Number of bootstrap resamples: SciPy's default, enough for the third digit of a Dice score."""
 
 SIZES = ("small", "medium", "large")
 """Names of the terciles of the lesion's share of the image, over the lesion images of a table."""
+
+TARGET = 0.01
+"""Difference in Dice for which `find_power` counts the runs that it would take."""
+
+POWER = 0.8
+"""Chance of telling a difference from zero at 95 % confidence, for `find_power`."""
+
+COMPONENTS = ("image", "fold", "seed", "residual")
+"""Parts of the variance of a score, as `find_components` returns them."""
+
+_RUN = ["fold", "seed"]
 
 
 class Interval(NamedTuple):
@@ -32,6 +51,51 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+class _Resampled(NamedTuple):
+    """Means of the resamples, and the degrees of freedom of their variance."""
+
+    mean: float
+    means: np.ndarray
+    freedom: float
+
+    @property
+    def interval(self) -> Interval:
+        if len(self.means) == 0:
+            return Interval(self.mean, np.nan, np.nan)
+        # A percentile of few runs is too near the middle: the quantile of Student's t takes the place of the normal one
+        # (Hesterberg, The American Statistician 69, 2015). Of many it is the percentile itself.
+        tail = norm.cdf(student.ppf(0.025, self.freedom))
+        low, high = np.quantile(self.means, [tail, 1 - tail])
+        return Interval(self.mean, float(low), float(high))
+
+    @property
+    def p(self) -> float:
+        if self.mean == 0 or len(self.means) == 0:
+            return 1.0
+        error = self.means.std()
+        return float(2 * student.sf(abs(self.mean) / error, self.freedom)) if error else 0.0
+
+
+def score_interval(scores: pd.DataFrame, score: str = "dice", *, seed: int = 0) -> Interval:
+    """Compute the mean over images of a score, the mean over seeds of each, and its 95 % interval from both levels.
+
+    A resample adds two deviations to the mean: of the images, drawn with replacement in groups of near-duplicates, and
+    of the runs. Of the n runs of a fold, n - 1 are drawn, which makes the variance of their mean unbiased (Rao, Wu,
+    JASA 83, 1988). Runs also differ because each sees few images; that part is in the first deviation already, and so
+    the second is shrunk to the variance that `find_components` finds between seeds. Where every fold has one run, the
+    folds are drawn in the same way.
+
+    Args:
+        scores: A table of scores, without normal images.
+        score: The column.
+        seed: Seed of the resampling.
+
+    Raises:
+        StudyError: There is no row, or a value is missing.
+    """
+    return _resample(_split_folds(scores, score), seed, trained="fold" in scores).interval
 
 
 def mean_interval(values: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Interval:
@@ -48,14 +112,11 @@ def mean_interval(values: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Int
     Raises:
         StudyError: There are no values, a value is missing, or the numbers of values and groups differ.
     """
-    values = np.asarray(values, dtype=float)
-    totals = _total_by_group(values, groups)
-
-    def resampled_mean(drawn, axis):
-        return _mean_of_groups(totals, drawn, axis)
-
-    low, high = _bootstrap_ends([totals], resampled_mean, seed)
-    return Interval(float(values.mean()), low, high)
+    values, groups = np.asarray(values, dtype=float), np.asarray(groups)
+    if len(values) != len(groups):
+        raise StudyError(f"values: {len(values)} with {len(groups)} groups; expected a group for each image")
+    scores = pd.DataFrame({"name": range(len(values)), "group": groups, "value": values})
+    return score_interval(scores, "value", seed=seed)
 
 
 def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str, *, seed: int = 0) -> Interval:
@@ -73,21 +134,17 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str, *, seed: i
     Raises:
         StudyError: No image has a value.
     """
+    columns = ["name", "group", score]
+    a, b = a[columns], b[columns]
     # On the same images, the difference of an image varies less than its scores: the interval is narrower.
     if set(a.name) == set(b.name):
-        both = a.merge(b, on="name", suffixes=("_a", "_b"))
-        both = both.dropna(subset=[f"{score}_a", f"{score}_b"])
+        both = a.merge(b, on="name", suffixes=("_a", "_b")).dropna(subset=[f"{score}_a", f"{score}_b"])
         return mean_interval(both[f"{score}_b"] - both[f"{score}_a"], both.group_a, seed=seed)
-    a = a[a[score].notna()]
-    b = b[b[score].notna()]
-    totals_a = _total_by_group(a[score], a.group)
-    totals_b = _total_by_group(b[score], b.group)
-
-    def resampled_difference(drawn_a, drawn_b, axis):
-        return _mean_of_groups(totals_b, drawn_b, axis) - _mean_of_groups(totals_a, drawn_a, axis)
-
-    low, high = _bootstrap_ends([totals_a, totals_b], resampled_difference, seed)
-    return Interval(float(b[score].mean() - a[score].mean()), low, high)
+    tables = [_split_folds(table.dropna(), score) for table in (a, b)]
+    before, after = (_resample(table, seed + place, trained=False) for place, table in enumerate(tables))
+    # Where either has one group alone, neither end is known.
+    means = after.means - before.means if len(before.means) and len(after.means) else np.empty(0)
+    return _Resampled(after.mean - before.mean, means, np.inf).interval
 
 
 def format_interval(interval: Interval, digits: int = 3) -> str:
@@ -101,92 +158,145 @@ def format_interval(interval: Interval, digits: int = 3) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def compare_pairs(per_image: dict[str, pd.DataFrame], score: str = "dice") -> pd.DataFrame:
-    """Compare all pairs of a family's variants, each on the lesion images that both have been scored on.
+def find_components(scores: pd.DataFrame, score: str = "dice") -> dict[str, float]:
+    """Estimate the parts of the variance of a score, by analysis of variance within folds and between them.
+
+    Near-duplicates count once, with their mean. Estimates below zero are given as zero.
 
     Args:
-        per_image: Variant -> its table of scores.
-        score: The column that is compared.
+        scores: A table of scores of trained runs, without normal images.
+        score: The column.
 
     Returns:
-        One row for each pair with an image in common, in the order of the variants.
+        `image`: Variance between images that are not near-duplicates.
+        `fold`: Between folds (training sets), beyond what their images and seeds explain; missing with one fold.
+        `seed`: Between seeds of a fold, beyond what the few images explain.
+        `residual`: What images and seeds leave. Where every fold has one run, `seed` and `residual` are missing: they
+            cannot be told from `fold` and `image`, which include them.
+        `groups`, `images`, `runs`: Numbers of groups, of groups in a fold (mean), and of runs.
+    """
+    return _find_components(_split_folds(scores, score))
 
-        `a`, `b`: The variants.
-        `n_images`: Number of images.
-        `difference`: Mean of a - b over the images, with `low` and `high` from `mean_interval`.
-        `p`: P value of the two-sided Wilcoxon signed-rank test of the groups' mean differences; 1 if none differs.
+
+def find_power(components: dict[str, float]) -> dict[str, float]:
+    """Compute what a comparison can tell, from the parts of the variance of its differences.
+
+    Args:
+        components: As `find_components` of the differences between two variants.
+
+    Returns:
+        `smallest`: Smallest difference that is told from zero with a chance of `POWER` at 95 % confidence.
+        `limit`: The same with any number of runs on these images.
+        `runs`: Number of runs a variant behind `smallest`.
+        `runs_needed`: Number of runs a variant for a difference of `TARGET`; infinite if `limit` is above it.
+    """
+    errors = norm.ppf(0.975) + norm.ppf(POWER)
+    images = components["image"] / components["groups"]
+    if np.isnan(components["seed"]):
+        run = components["fold"]
+    else:
+        run = components["seed"] + components["residual"] / components["images"]
+    room = (TARGET / errors) ** 2 - images
+    return {
+        "smallest": errors * np.sqrt(images + run / components["runs"]),
+        "limit": errors * np.sqrt(images),
+        "runs": components["runs"],
+        "runs_needed": np.ceil(run / room) if room > 0 else np.inf,
+    }
+
+
+def compare_pairs(
+    scores: dict[str, pd.DataFrame], pairs: Iterable[tuple[str, str]], *, score: str = "dice", ratio: float = np.nan
+) -> pd.DataFrame:
+    """Compare pairs of predictors, matched by image and, if both are trained, by fold and seed.
+
+    Args:
+        scores: Predictor -> its table of scores.
+        pairs: Names of two predictors.
+        score: The column that is compared.
+        ratio: Images that a run is tested on, as a multiple of those that it is trained on.
+
+    Returns:
+        One row for each pair with a row in common.
+
+        `a`, `b`: The predictors.
+        `n_images`, `n_runs`: Number of images, and of pairs of runs.
+        `difference`: Mean of a - b over the images, with `low` and `high` as `score_interval`.
+        `p`: Two-sided p value of `difference` over the standard deviation of the resamples.
         `p_holm`: `p`, corrected by Holm for all rows.
-        `effect`: Matched-pairs rank-biserial correlation of the same differences, from -1 (b is higher in all that
-            differ) to 1 (a is higher); 0 if none differs (Kerby, Comprehensive Psychology 3, 2014).
+        `p_t`: Two-sided p value of the runs' differences by the corrected resampled t test, for which all runs share
+            training images (Nadeau, Bengio, Machine Learning 52, 2003).
+        `effect`: Matched-pairs rank-biserial correlation of the groups' mean differences, from -1 (b is higher in all
+            that differ) to 1 (a is higher); 0 if none differs (Kerby, Comprehensive Psychology 3, 2014).
         `wins`: Share of images on which a is higher; equal images count half.
+        `image`, `fold`, `seed`, `residual`: As `find_components` of the differences; missing without a run.
+        `smallest`, `limit`, `runs_needed`: As `find_power`.
 
     Raises:
-        StudyError: A table holds an image twice.
+        StudyError: A table holds an image of a run twice.
     """
-    scores = {}
-    for variant, table in per_image.items():
-        scores[variant] = lesion_images(table).set_index("name")
-        repeated = scores[variant].index.duplicated()
-        if repeated.any():
-            name = scores[variant].index[repeated][0]
-            raise StudyError(f"{variant}: {name} scored twice; expected once")
+    tables = {label: _lesion_scores(label, table, score) for label, table in scores.items()}
     rows = []
-    for a, b in combinations(scores, 2):
-        # The inner join keeps the images that both variants have.
-        both = scores[a].join(scores[b][score].rename("b"), how="inner")
+    for a, b in pairs:
+        both = _match(tables[a], tables[b], score)
         if len(both):
-            compared = _compare(both[score] - both.b, both.group)
-            rows.append({"a": a, "b": b} | compared)
-    table = pd.DataFrame(rows, columns=["a", "b", "n_images", "difference", "low", "high", "p", "effect", "wins"])
-    # Every pair of the family is one of the comparisons that the correction is for.
-    corrected = multipletests(table.p, method="holm")[1] if rows else []
-    table.insert(7, "p_holm", corrected)
-    return table
+            rows.append({"a": a, "b": b} | _compare(both, ratio))
+    # Every row is one of the comparisons that the correction is for.
+    corrected = multipletests([row["p"] for row in rows], method="holm")[1] if rows else []
+    return pd.DataFrame(rows, columns=_PAIR).assign(p_holm=corrected)
 
 
-def summarize(per_image: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
-    """Summarize the scores of one variant in a row of numbers.
+_PAIR = ["a", "b", "n_images", "n_runs", "difference", "low", "high", "p", "p_t", "effect", "wins", *COMPONENTS]
+_PAIR += ["smallest", "limit", "runs_needed"]
+
+
+def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
+    """Summarize the scores of one predictor in a row of numbers.
 
     Args:
-        per_image: Its table of scores.
-        bins: Its pixels by probability, as `busi.scoring.metrics.pool_pixels` takes them.
+        scores: Its table of scores, normal images included.
+        bins: Its pixels by probability, as `busi.scoring.metrics.pool_pixels` takes them, with `fold` and `seed` of
+            each run if it is trained.
 
     Returns:
-        Over the lesion images: `n_images`; `dice` (mean) with `dice_low` and `dice_high` from `mean_interval`;
-        `dice_median`; means of `iou`, `precision`, `recall`, `hd95`, `nsd`, `detected` and `accuracy`. Over the pixels
-        of these images: `auc`, `brier` and `ece`. Over the normal images, nan if there are none: `normals_fpr`, share
-        of images with any pixel predicted lesion, and `normals_area`, mean share of pixels predicted lesion.
+        Over the lesion images, means of the images' means over seeds: `n_images`; `dice` with `dice_low` and
+        `dice_high` from `score_interval`; `dice_median`; `iou`, `precision`, `recall`, `hd95`, `nsd` (and its
+        `nsd_tolerance` in pixels), `detected` and `accuracy`. `n_empty` of `n_predictions`: predictions of these images
+        that mark nothing. Over the pixels of these images, means over runs: the scores of `pool_pixels`. Over the
+        normal images, nan if there are none: `normals_fpr`, share of predictions with any pixel marked, and
+        `normals_area`, mean share of pixels marked.
     """
-    lesions = lesion_images(per_image)
-    normals = per_image[per_image.image_class == "normal"]
+    lesions = lesion_images(scores)
+    normals = scores[scores.image_class == "normal"]
     averaged = [score for score in LESION_SCORES if score != "dice"] + ["accuracy"]
     # Dice is the main score and the only one with an interval.
     row = _summarize_dice(lesions)
-    row |= lesions[averaged].mean().to_dict()
-    row |= pool_pixels(bins)
-    row["normals_fpr"] = float((normals.predicted_share > 0).mean()) if len(normals) else np.nan
-    row["normals_area"] = float(normals.predicted_share.mean())
-    row["n_images"] = len(lesions)
-    return row
+    row |= _average(lesions, averaged).mean().to_dict()
+    row |= _pool_by_run(bins)
+    row |= {"n_empty": int((lesions.predicted_share == 0).sum()), "n_predictions": len(lesions)}
+    marked = normals.assign(marked=normals.predicted_share > 0)
+    row["normals_fpr"], row["normals_area"] = _average(marked, ["marked", "predicted_share"]).mean()
+    return row | {"n_images": lesions.name.nunique(), "nsd_tolerance": NSD_TOLERANCE}
 
 
-def dice_by(per_image: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Summarize the Dice score of one variant by class or by lesion size.
+def dice_by(scores: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Summarize the Dice score of one predictor by class or by lesion size.
 
     Args:
-        per_image: Its table of scores.
+        scores: Its table of scores.
         column: "image_class", or "lesion_size" for terciles of `lesion_share`, named as `SIZES`.
 
     Returns:
         One row for each value: ``column``, `n_images`, `dice` (mean), `dice_low`, `dice_high`, `dice_median`.
     """
-    lesions = lesion_images(per_image)
+    lesions = lesion_images(scores)
+    shares = lesions.groupby("name", sort=False).lesion_share.first()
     # Terciles of the rank, because equal shares could leave a tercile of the share empty.
-    rank = lesions.lesion_share.rank(method="first")
-    lesions = lesions.assign(lesion_size=pd.qcut(rank, len(SIZES), labels=SIZES))
+    terciles = pd.qcut(shares.rank(method="first"), len(SIZES), labels=SIZES)
+    lesions = lesions.assign(lesion_size=lesions.name.map(terciles))
     rows = []
     for value, part in lesions.groupby(column, observed=True):
-        rows.append({column: value, "n_images": len(part)} | _summarize_dice(part))
+        rows.append({column: value, "n_images": part.name.nunique()} | _summarize_dice(part))
     return pd.DataFrame(rows)
 
 
@@ -195,65 +305,187 @@ def lesion_images(images: pd.DataFrame) -> pd.DataFrame:
     return images[images.image_class != "normal"]
 
 
-def _total_by_group(values: ArrayLike, groups: ArrayLike) -> pd.DataFrame:
-    """Return `sum` and `count` of the values of each group."""
-    values = np.asarray(values, dtype=float)
-    groups = np.asarray(groups)
-    missing = np.isnan(values).sum()
-    if not len(values) or len(values) != len(groups) or missing:
+class _Fold(NamedTuple):
+    """Scores of the runs of one fold, float (images, runs), and each image's group, a number from 0."""
+
+    values: np.ndarray
+    groups: np.ndarray
+
+
+def _split_folds(scores: pd.DataFrame, score: str) -> list[_Fold]:
+    """Return the scores fold by fold; a table without runs is one fold with one run."""
+    missing = scores[score].isna().sum()
+    if not len(scores) or missing:
         raise StudyError(
-            f"values: {len(values)}, {missing} of them missing, with {len(groups)} groups; expected a number and a "
-            "group for each image, and at least one image. Normal images have no lesion scores: leave them out"
+            f"{score}: {len(scores)} values, {missing} of them missing; expected a number for each image, and at "
+            "least one image. Normal images have no lesion scores: leave them out"
         )
-    return pd.Series(values).groupby(groups).agg(["sum", "count"])
+    # Numbered in order, so that the order of the rows does not matter.
+    groups, names = (pd.factorize(scores[column], sort=True)[0] for column in ("group", "name"))
+    values = scores[score].to_numpy(dtype=float)
+    if "fold" not in scores:
+        order = np.argsort(names)
+        return [_Fold(values[order, None], groups[order])]
+    seeds, folds = scores.seed.to_numpy(), scores.fold.to_numpy()
+    split = []
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        rows = rows[np.lexsort((seeds[rows], names[rows]))]
+        runs = len(np.unique(seeds[rows]))
+        by_image = names[rows].reshape(-1, runs) if len(rows) % runs == 0 else np.zeros((0, 0))
+        if not len(by_image) or (by_image != by_image[:, :1]).any():
+            raise StudyError(f"fold {fold}: its runs have scored different images; expected the same, once by each")
+        split.append(_Fold(values[rows].reshape(-1, runs), groups[rows[::runs]]))
+    return split
 
 
-def _mean_of_groups(totals: pd.DataFrame, drawn: np.ndarray, axis: int) -> np.ndarray:
-    """Return the mean over the images of the groups whose rows are ``drawn`` along ``axis``."""
-    sums = totals["sum"].to_numpy()[drawn]
-    counts = totals["count"].to_numpy()[drawn]
-    return sums.sum(axis=axis) / counts.sum(axis=axis)
+def _resample(split: list[_Fold], seed: int, *, trained: bool) -> _Resampled:
+    values = np.concatenate([fold.values.mean(axis=1) for fold in split])
+    groups = np.concatenate([fold.groups for fold in split])
+    sizes = np.bincount(groups)
+    mean = float(values.mean())
+    if len(sizes) == 1:
+        return _Resampled(mean, np.empty(0), np.inf)
+    counts = _draw_counts(len(sizes), len(sizes), seed)
+    means = counts @ np.bincount(groups, values) / (counts @ sizes)
+    deviations, freedom = _resample_runs(split, seed) if trained else (np.zeros(1), 0)
+    training = deviations.var()
+    if not training:
+        return _Resampled(mean, means, np.inf)
+    # Satterthwaite's degrees of freedom; of hundreds of images there are enough.
+    share = training / (training + means.var())
+    return _Resampled(mean, means + deviations, freedom / share**2)
 
 
-def _bootstrap_ends(samples: list[pd.DataFrame], statistic, seed: int) -> tuple[float, float]:
-    if min(len(totals) for totals in samples) == 1:
-        return np.nan, np.nan
-    # SciPy draws row numbers of groups, so that the sum and the count of a group are drawn together.
-    rows = [np.arange(len(totals)) for totals in samples]
-    interval = bootstrap(
-        rows,
-        statistic,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        # All resamples at once would take 100 MB.
-        batch=1000,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+def _resample_runs(split: list[_Fold], seed: int) -> tuple[np.ndarray, int]:
+    """Return what drawn runs add to the mean, float (`RESAMPLES`,), and the degrees of freedom of its variance."""
+    means = [fold.values.mean(axis=0) for fold in split]
+    images = np.array([len(fold.values) for fold in split])
+    variance = _find_components(split)
+    if max(map(len, means)) > 1:
+        strata, weights, expected = means, images / images.sum(), variance["seed"]
+    else:
+        # Where no fold is trained twice, all folds together show how training varies.
+        strata, weights, expected = [np.concatenate(means)], np.ones(1), variance["fold"]
+    effects = [stratum - stratum.mean() for stratum in strata]
+    freedom = sum(map(len, effects)) - len(effects)
+    change = np.zeros(RESAMPLES)
+    if not expected > 0:
+        return change, freedom
+    observed = sum((effect**2).sum() for effect in effects) / freedom
+    for place, (weight, effect) in enumerate(zip(weights, effects, strict=True)):
+        drawn = len(effect) - 1
+        if drawn:
+            counts = _draw_counts(len(effect), drawn, seed + 1 + place)
+            change += weight / drawn * (counts @ effect)
+    return change * np.sqrt(min(1, expected / observed)), freedom
+
+
+@lru_cache(maxsize=8)
+def _draw_counts(number: int, drawn: int, seed: int) -> np.ndarray:
+    """Return how often each of ``number`` things comes up in ``drawn`` draws, float (`RESAMPLES`, number)."""
+    # The same draws serve every predictor on the same images.
+    draws = np.random.default_rng(seed).integers(number, size=(RESAMPLES, drawn))
+    draws += number * np.arange(RESAMPLES)[:, None]
+    counts = np.bincount(draws.ravel(), minlength=RESAMPLES * number)
+    return counts.reshape(RESAMPLES, number).astype(float)
+
+
+def _find_components(split: list[_Fold]) -> dict[str, float]:
+    folds = pd.DataFrame([_analyse_fold(fold) for fold in split])
+    within = folds[["image", "seed", "residual"]].mean().clip(lower=0)
+    # What the mean of a fold varies by without any difference between folds.
+    known = within.image / folds.groups + (within.seed / folds.runs).fillna(0)
+    known += (within.residual / folds.groups / folds.runs).fillna(0)
+    fold = np.maximum(0, folds["mean"].var() - known.mean())
+    counts = {"groups": folds.groups.sum(), "images": folds.groups.mean(), "runs": folds.runs.sum()}
+    return {"image": within.image, "fold": fold, "seed": within.seed, "residual": within.residual} | counts
+
+
+def _analyse_fold(fold: _Fold) -> dict[str, float]:
+    # Near-duplicates count once: a cell is the mean of a group's images under one run.
+    order = np.argsort(fold.groups, kind="stable")
+    _, starts, sizes = np.unique(fold.groups[order], return_index=True, return_counts=True)
+    cells = np.add.reduceat(fold.values[order], starts) / sizes[:, None]
+    groups, runs = cells.shape
+    by_group, by_run = cells.mean(axis=1), cells.mean(axis=0)
+    row = {"mean": by_group.mean(), "groups": groups, "runs": runs}
+    if groups == 1 or runs == 1:
+        image = by_group.var(ddof=1) if groups > 1 else np.nan
+        return row | {"image": image, "seed": np.nan, "residual": np.nan}
+    rest = cells - by_group[:, None] - (by_run - by_run.mean())
+    residual = (rest**2).sum() / ((groups - 1) * (runs - 1))
+    return row | {
+        "image": by_group.var(ddof=1) - residual / runs,
+        "seed": by_run.var(ddof=1) - residual / groups,
+        "residual": residual,
+    }
+
+
+def _lesion_scores(label: str, table: pd.DataFrame, score: str) -> pd.DataFrame:
+    keys = table.columns.intersection(["name", *_RUN], sort=False).to_list()
+    lesions = lesion_images(table)[[*keys, "group", score]]
+    repeated = lesions.duplicated(keys)
+    if repeated.any():
+        raise StudyError(f"{label}: {lesions.name[repeated].iloc[0]} scored twice; expected once by each run")
+    return lesions
+
+
+def _match(a: pd.DataFrame, b: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Return the rows of both tables with the same image and, where both have runs, the same fold and seed."""
+    keys = ["name", "group", *(column for column in _RUN if column in a and column in b)]
+    both = a.merge(b, on=keys, suffixes=("_a", "_b"))
+    return both.assign(difference=both[f"{score}_a"] - both[f"{score}_b"])
+
+
+def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
+    split = _split_folds(both, "difference")
+    trained = "fold" in both
+    resampled = _resample(split, 0, trained=trained)
+    mean, low, high = resampled.interval
+    images = np.concatenate([fold.values.mean(axis=1) for fold in split])
+    groups = np.concatenate([fold.groups for fold in split])
+    # An equal score counts as half a win for either side.
+    wins = (images > 0) + (images == 0) / 2
+    row = {"n_images": len(images), "n_runs": 0, "difference": mean, "low": low, "high": high, "p": resampled.p}
+    row |= {"effect": _rank_biserial(np.bincount(groups, images) / np.bincount(groups)), "wins": wins.mean()}
+    if not trained:
+        return row
+    runs = np.concatenate([fold.values.mean(axis=0) for fold in split])
+    components = _find_components(split)
+    return row | {"p_t": _corrected_t(runs, ratio), "n_runs": len(runs)} | components | find_power(components)
+
+
+def _rank_biserial(differences: np.ndarray) -> float:
+    # A difference of 0 has no sign, and no rank.
+    differences = differences[differences != 0]
+    ranks = rankdata(abs(differences))
+    return float(np.sign(differences) @ ranks / ranks.sum()) if len(ranks) else 0.0
+
+
+def _corrected_t(differences: np.ndarray, ratio: float) -> float:
+    """Return the p value of the corrected resampled t test; nan for fewer than two runs."""
+    runs = len(differences)
+    if runs < 2:
+        return np.nan
+    if not differences.any():
+        return 1.0
+    error = np.sqrt((1 / runs + ratio) * differences.var(ddof=1))
+    return float(2 * student.sf(abs(differences.mean()) / error, runs - 1)) if error else 0.0
+
+
+def _average(scores: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """Return one row for each image: the means over its runs."""
+    return scores.groupby("name", sort=False)[list(columns)].mean()
+
+
+def _pool_by_run(bins: pd.DataFrame) -> dict[str, float]:
+    # Probabilities of different networks are not on one scale: each run is pooled alone.
+    runs = [run for _, run in bins.groupby(_RUN)] if "fold" in bins else [bins]
+    return pd.DataFrame([pool_pixels(run) for run in runs]).mean().to_dict()
 
 
 def _summarize_dice(lesions: pd.DataFrame) -> dict[str, float]:
-    mean, low, high = mean_interval(lesions.dice, lesions.group)
-    median = float(lesions.dice.median())
+    mean, low, high = score_interval(lesions)
+    median = float(_average(lesions, ["dice"]).dice.median())
     return {"dice": mean, "dice_low": low, "dice_high": high, "dice_median": median}
-
-
-def _compare(differences: pd.Series, groups: pd.Series) -> dict[str, float]:
-    mean, low, high = mean_interval(differences, groups)
-    # An equal score counts as half a win for either side.
-    wins = (differences > 0) + (differences == 0) / 2
-    row = {"n_images": len(differences), "difference": mean, "low": low, "high": high, "wins": float(wins.mean())}
-    by_group = differences.groupby(groups.to_numpy()).mean()
-    return row | _signed_rank(by_group)
-
-
-def _signed_rank(differences: pd.Series) -> dict[str, float]:
-    # A difference of 0 has no sign, so the test leaves it out.
-    differences = differences[differences != 0]
-    if differences.empty:
-        return {"p": 1.0, "effect": 0.0}
-    ranks = len(differences) * (len(differences) + 1) / 2
-    # SciPy's one-sided statistic is the sum of the ranks of the differences above zero.
-    ranks_above_zero = wilcoxon(differences, alternative="greater").statistic
-    return {"p": float(wilcoxon(differences).pvalue), "effect": float(2 * ranks_above_zero / ranks - 1)}

@@ -9,7 +9,7 @@ import pytest
 from busi.config import RunConfig
 from busi.report.heldout import Answers
 from busi.results import COLUMNS, Results, join_results
-from busi.scoring.predictors import PREDICTORS
+from busi.scoring.predictors import PERFECT, PREDICTORS
 from busi.study import Group
 
 METRICS = {"loss": 0.3, "accuracy": 0.9, "auc": 0.95, "lesion_share": 0.05}
@@ -73,7 +73,7 @@ def make_answers():
         if planned is None:
             planned = {variant: results.of(variant).configs for variant in results.variants}
         images, pixels = [], []
-        for predictor in PREDICTORS:
+        for predictor in (*PREDICTORS, PERFECT):
             dice, scores = (untrained or {}).get(predictor, ([0.0] * 4, {}))
             images.append(_images(dice, **scores).assign(predictor=predictor))
             pixels.append(_pixels().assign(predictor=predictor))

@@ -1,6 +1,7 @@
 """Verdicts follow the numbers: the rule at its edges, each claim with numbers for it, against it and neither."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from busi import config
@@ -8,7 +9,6 @@ from busi.published import published_tables, table_number
 from busi.report import claims
 from busi.report.claims import NOT_UPHELD, UNDECIDED, UPHELD, Comparison
 from busi.results import NotMeasured, read_findings
-from busi.scoring.predictors import BLOB, CONSTANT
 
 IMAGES = 40
 CHANCE = np.random.default_rng(0).normal(0, 0.2, IMAGES)
@@ -33,12 +33,12 @@ def verdict(make_heldout, make_answers):
     def judge(number, **dice):
         family = claims.read_claims()[number]["family"]
         runs = []
-        for place, label in enumerate(variants_of(family)):
+        for label, settings in variants_of(family).items():
             scores = dice.get(_key(label), dice.get("others"))
             if scores is not None:
-                runs.append(make_heldout(label, np.clip(scores, 0, 1), settings={"seed": place}))
+                runs.append(make_heldout(label, np.clip(scores, 0, 1), settings=settings))
         planned = {label: [] for label in variants_of(family)}
-        return claims.judge(make_answers(*runs, family=family, planned=planned))
+        return claims.judge([make_answers(*runs, family=family, planned=planned)])
 
     return judge
 
@@ -114,46 +114,75 @@ def test_a_pair_is_found_in_either_order(make_heldout, make_answers):
     assert claims.find_comparison(pairs, "A", "C") is None
 
 
-# Claims 1 and 3: the one is better than the others
+# Claim 1: the one is better than the others
 
 
-@pytest.mark.parametrize(
-    ("number", "best", "other"), [(1, "Conv2DTranspose", "Nearest__first_step"), (3, "KLD", "DICE_of_the_lesion")]
-)
-def test_the_best_is_upheld_refuted_or_left_open_by_its_scores(verdict, number, best, other):
+def test_the_best_is_upheld_refuted_or_left_open_by_its_scores(verdict):
     base = np.linspace(0.4, 0.6, IMAGES)
-    better = verdict(number, others=base, **{best: base + 0.1})
+    best, other = "Conv2DTranspose", "Nearest__first_step"
+    better = verdict(1, others=base, **{best: base + 0.1}).first
     assert better.verdict == UPHELD
     assert "+0.100 Dice" in better.evidence
     assert ": better." in better.evidence
-    assert f"{best} has Dice 0.600" in better.ours
 
-    same = verdict(number, others=base, **{best: base + 0.001 * np.sign(CHANCE)})
+    same = verdict(1, others=base, **{best: base + 0.001 * np.sign(CHANCE)}).first
     assert same.verdict == NOT_UPHELD
     assert "not better by 0.02 or more" in same.evidence
 
-    worse = verdict(number, others=base, **{best: base - 0.1})
+    worse = verdict(1, others=base, **{best: base - 0.1}).first
     assert worse.verdict == NOT_UPHELD
     assert ": worse." in worse.evidence
 
-    unclear = verdict(number, others=base, **{best: base + CHANCE})
+    unclear = verdict(1, others=base, **{best: base + CHANCE}).first
     assert unclear.verdict == UNDECIDED
     assert ": not told apart." in unclear.evidence
 
-    partly = verdict(number, others=base, **{best: base + 0.1, other: base + 0.3})
+    partly = verdict(1, others=base, **{best: base + 0.1, other: base + 0.3}).first
     assert partly.verdict == NOT_UPHELD
+    assert partly.reason == "Conv2DTranspose − Nearest, first step -0.200 Dice (-0.200 to -0.200)"
 
-    waiting = verdict(number, others=base, **{best: base + 0.1, other: None})
+    waiting = verdict(1, others=base, **{best: base + 0.1, other: None}).first
     assert waiting.verdict == UNDECIDED
     assert "1 comparison waits for runs." in waiting.evidence
 
 
 def test_a_claim_without_a_run_is_undecided_and_says_so(verdict):
-    for number in (1, 2, 3, 4):
+    for number in (1, 2, 4):
         empty = verdict(number)
-        assert empty.verdict == UNDECIDED
+        assert empty.first.verdict == UNDECIDED
         assert empty.ours == "nothing has been scored yet"
-        assert empty.evidence.startswith("There is nothing to compare yet.")
+        assert empty.first.evidence.startswith("There is nothing to compare yet.")
+
+
+# Claim 3: one function cannot be better than itself
+
+
+def test_kld_is_not_the_best_whatever_was_measured(verdict):
+    base = np.linspace(0.4, 0.6, IMAGES)
+    for scores in ({"KLD": base + 0.1}, {"KLD": base - 0.1}, {"KLD": None}):
+        judged = verdict(3, others=base, **scores).first
+        assert judged.verdict == NOT_UPHELD
+        assert judged.evidence.startswith("By proof, whatever the size: on these targets KLD and BCE are one function")
+    measured = verdict(3, others=base, KLD=base + 0.1).first
+    assert "KLD − DICE of the lesion +0.100 Dice" in measured.evidence
+    # The A/A test is told, and whether its interval covers 0: here it does not.
+    assert "A/A: KLD − BCE, one function by proof, +0.100 (+0.100 to +0.100), which does not cover 0." in (
+        measured.evidence
+    )
+
+
+def test_kld_against_dice_is_told_without_dead_runs(make_heldout, make_answers):
+    parts = []
+    for fold, dead in enumerate((False, True)):
+        parts.append(make_heldout("KLD", [0.5] * 4, fold=fold, settings=KLD))
+        settings = {"loss": "lesion-dice"}
+        scores = {"dice": [0.0] * 4, "marked": 0.0} if dead else {"dice": [0.4] * 4}
+        parts.append(make_heldout("DICE of the lesion", fold=fold, settings=settings, **scores))
+    planned = {label: [] for label in variants_of("loss")}
+    evidence = claims.judge([make_answers(*parts, planned=planned)]).first.evidence
+    assert "KLD − DICE of the lesion +0.100 Dice" in evidence
+    assert "+0.300" not in evidence
+    assert "Dead runs, which say the same of every pixel: DICE of the lesion 1 of 2." in evidence
 
 
 # Claim 2: all alike
@@ -161,16 +190,16 @@ def test_a_claim_without_a_run_is_undecided_and_says_so(verdict):
 
 def test_optimizers_are_alike_differ_or_are_left_open(verdict):
     base = np.linspace(0.4, 0.6, IMAGES)
-    alike = verdict(2, others=base, Adam__LR_0_001=base + 0.005)
+    alike = verdict(2, others=base, Adam__LR_0_001=base + 0.005).first
     assert alike.verdict == UPHELD
     assert alike.evidence.startswith("Of 21 pairs 21 are alike within ±0.02 and 0 differ by more.")
 
-    apart = verdict(2, others=base, Adam___fixed_LR=base - 0.3)
+    apart = verdict(2, others=base, Adam___fixed_LR=base - 0.3).first
     assert apart.verdict == NOT_UPHELD
     assert apart.evidence.startswith("Of 21 pairs 15 are alike within ±0.02 and 6 differ by more.")
-    assert "The widest: SGD + fixed LR − Adam + fixed LR: +0.300 Dice" in apart.evidence
+    assert "The widest: SGD + fixed LR − Adam + fixed LR +0.300 Dice" in apart.evidence
 
-    unclear = verdict(2, others=base, Adam___fixed_LR=base + CHANCE)
+    unclear = verdict(2, others=base, Adam___fixed_LR=base + CHANCE).first
     assert unclear.verdict == UNDECIDED
 
 
@@ -179,60 +208,88 @@ def test_optimizers_are_alike_differ_or_are_left_open(verdict):
 
 def test_that_preprocessing_does_not_help_falls_with_it_helping(verdict):
     base = np.linspace(0.4, 0.6, IMAGES)
-    assert verdict(4, others=base, Resize_Norm_Std_Aug_=base + 0.1).verdict == NOT_UPHELD
-    assert verdict(4, others=base, Resize_Norm_Std_Aug_=base - 0.1).verdict == UPHELD
-    assert verdict(4, others=base, Resize_Norm_Std_Aug_=base + CHANCE).verdict == UNDECIDED
+    assert verdict(4, others=base, Resize_Norm_Std_Aug_=base + 0.1).first.verdict == NOT_UPHELD
+    assert verdict(4, others=base, Resize_Norm_Std_Aug_=base - 0.1).first.verdict == UPHELD
+    assert verdict(4, others=base, Resize_Norm_Std_Aug_=base + CHANCE).first.verdict == UNDECIDED
     # The fault alone, a mask left where it was, is not what the claim is about.
     fault = verdict(4, others=base, Resize_Norm_Std_Aug__of_the_image_alone=base + 0.3)
-    assert fault.verdict == UPHELD
+    assert fault.first.verdict == UPHELD
 
 
-# Claim 5: accuracy tells
+# Claim 5: the published metrics rank as Dice does
 
 
-@pytest.fixture
-def telling(make_heldout, make_answers):
-    """Judges claim 5 where the constant has accuracy 0.9, and blob and network these Dice and accuracy scores."""
-
-    def judge(blob=(0.4, 0.8), network=(0.7, 0.95)):
-        untrained = {
-            CONSTANT: (np.zeros(IMAGES), {"accuracy": 0.9}),
-            BLOB: (np.full(IMAGES, blob[0]), {"accuracy": blob[1]}),
-        }
-        runs = []
-        if network:
-            runs.append(make_heldout("Nearest, first step", np.full(IMAGES, network[0]), accuracy=network[1]))
-        return claims.judge_accuracy([make_answers(*runs, family="upsampling", untrained=untrained)])
-
-    return judge
-
-
-def test_accuracy_that_ranks_a_finder_no_higher_than_the_constant_does_not_tell(telling):
-    judged = telling()
-    assert judged.verdict == NOT_UPHELD
-    assert f"{BLOB} − {CONSTANT}: -0.100 accuracy" in judged.evidence
-    assert f"{CONSTANT} has Dice 0.000 and accuracy 0.900" in judged.ours
-    assert "Baseline network has Dice 0.700 and accuracy 0.950" in judged.ours
+def ranked(number, *, wrong=0, ties=0):
+    """Return tables of pairs that Dice tells apart by 0.1 to 0.2; accuracy ranks some of them wrong or equal."""
+    table, pairs = [], []
+    for place in range(number):
+        gap = 0.1 + 0.1 * place / number
+        accuracy = {True: 0.8, False: 0.95}[place < wrong]
+        if wrong <= place < wrong + ties:
+            accuracy = 0.9
+        for label, dice, own in ((f"a{place}", 0.3 + gap, accuracy), (f"b{place}", 0.3, 0.9)):
+            row = {"family": "loss", "variant": label, "settings": label, "dice": dice, "accuracy": own, "n_runs": 1}
+            table.append(row | {"auc_pooled": dice, "loss": 1 - dice, "size": "s"})
+        pair = {"family": "loss", "a": f"a{place}", "b": f"b{place}", "difference": gap, "low": 0.05, "high": 0.3}
+        pairs.append(pair | {"kind": "variants", "size": "s"})
+    return pd.DataFrame(table), pd.DataFrame(pairs)
 
 
-def test_accuracy_that_ranks_every_finder_higher_tells(telling):
-    assert telling(blob=(0.4, 0.92)).verdict == UPHELD
+@pytest.mark.parametrize(
+    ("number", "wrong", "ties", "verdict"),
+    [
+        (40, 0, 0, UPHELD),
+        (40, 2, 0, UPHELD),  # one in twenty
+        (40, 3, 0, NOT_UPHELD),
+        (40, 0, 3, NOT_UPHELD),  # what ties is not told apart
+        (19, 0, 0, UNDECIDED),
+        (19, 19, 0, UNDECIDED),
+    ],
+)
+def test_metrics_tell_if_they_rank_nineteen_of_twenty_pairs_as_dice_does(number, wrong, ties, verdict):
+    judged = claims._judge_by_ranks(claims.rank_pairs(*ranked(number, wrong=wrong, ties=ties)), "64 pixels", "")
+    assert judged.verdict == verdict
+    assert f"of {number} pairs that Dice tells apart, accuracy ranks {number - wrong - ties} of them" in judged.reason
 
 
-def test_a_predictor_that_finds_nothing_is_not_asked_about(telling):
-    judged = telling(blob=(0.01, 0.8))
-    assert judged.verdict == UPHELD
-    assert f"{BLOB} − " not in judged.evidence
+def test_the_widest_pair_that_a_metric_gets_wrong_is_named():
+    judged = claims._judge_by_ranks(claims.rank_pairs(*ranked(40, wrong=3)), "64 pixels", "")
+    assert judged.evidence.endswith(
+        "The widest that they get wrong: by accuracy, a2 is no better than b2 (+0.105 Dice)."
+    )
 
 
-def test_accuracy_is_left_undecided_without_a_network(telling):
-    judged = telling(blob=(0.4, 0.92), network=None)
-    assert judged.verdict == UNDECIDED
-    assert "1 comparison waits for runs." in judged.evidence
+def test_loss_ranks_the_other_way_round_and_pairs_in_either_order():
+    table, pairs = ranked(1)
+    turned = pairs.assign(a=pairs.b, b=pairs.a, difference=-pairs.difference, low=-0.3, high=-0.05)
+    for each in (pairs, turned):
+        row = claims.rank_pairs(table, each).iloc[0]
+        assert (row.better, row.worse, row.accuracy, row.auc_pooled, row.loss) == ("a0", "b0", True, True, True)
+    worse = table.assign(loss=table.dice)
+    assert not claims.rank_pairs(worse, pairs).loss[0]
 
 
-def test_the_published_extremes_are_told_with_claim_5(telling):
-    assert telling().published == ("accuracy 0.9082 to 0.9429, AUC 0.9052 to 0.9850, loss 0.0916 to 0.3070 in 9 rows")
+def test_only_what_dice_tells_apart_is_asked_about_and_once():
+    table, pairs = ranked(2)
+    assert len(claims.rank_pairs(table, pairs.assign(low=-0.01))) == 0
+    assert len(claims.rank_pairs(table, pairs.assign(kind="alive"))) == 0
+    # The same settings stand in another family under other names.
+    again = table.assign(family="data", variant=table.variant + "'")
+    twice = pairs.assign(family="data", a=pairs.a + "'", b=pairs.b + "'")
+    assert len(claims.rank_pairs(pd.concat([table, again]), pd.concat([pairs, twice]))) == 2
+
+
+def test_claim_5_is_judged_at_each_size_from_the_tables(make_heldout, make_answers):
+    sizes = [
+        make_answers(make_heldout("KLD", [0.6] * 8, settings=KLD | {"image_size": pixels}), family="loss")
+        for pixels in (32, 64)
+    ]
+    table = pd.concat([each.table for each in sizes])
+    judged = claims.judge_metrics([sizes], table, pd.concat([each.pairs for each in sizes]))
+    assert judged.first.size.startswith("32 pixels, 64 filters, at most 75 epochs and one seed a fold")
+    assert judged.second.size.startswith("64 pixels")
+    assert judged.published == "accuracy 0.9082 to 0.9429, AUC 0.9052 to 0.9850, loss 0.0916 to 0.3070 in 9 rows"
+    assert judged.ours.startswith("Dice 0.600 to 0.600 (constant 0.000), accuracy 0.900 to 0.900 (0.900)")
 
 
 # Words
@@ -240,13 +297,42 @@ def test_the_published_extremes_are_told_with_claim_5(telling):
 
 def test_prose_and_table_follow_the_numbers(verdict):
     base = np.linspace(0.4, 0.6, IMAGES)
-    upheld, refuted = verdict(3, others=base, KLD=base + 0.1).prose, verdict(3, others=base, KLD=base - 0.1).prose
-    assert upheld.startswith("Claim 3 (section D.3): *Kullback-Leibler divergence is the best of the three losses.*")
-    assert "**Upheld.**" in upheld
-    assert "**Not upheld.**" in refuted
-    assert "KLD has Dice 0.600" in upheld
-    assert "KLD has Dice 0.400" in refuted
-    assert "KLD has accuracy 0.9429 and AUC 0.9850" in upheld
+    upheld = verdict(1, others=base, Conv2DTranspose=base + 0.1).prose
+    refuted = verdict(1, others=base, Conv2DTranspose=base - 0.1).prose
+    assert upheld.startswith("Claim 1 (section D.1, C.3): *Learned upsampling")
+    assert "is **upheld** at" in upheld
+    assert "is **not upheld** at" in refuted
+    assert "Conv2DTranspose has Dice 0.600" in upheld
+    assert "Conv2DTranspose has Dice 0.400" in refuted
+    assert "Conv2DTranspose has accuracy 0.9290 and AUC 0.9761" in upheld
+
+
+def test_a_sentence_has_the_verdict_and_what_decides_it_at_each_size(make_heldout, make_answers):
+    base = np.linspace(0.4, 0.6, IMAGES)
+    sizes = []
+    for pixels, gain, seeds in ((32, 0.1, 2), (64, -0.1, 1)):
+        runs = []
+        for label, settings, scores in (
+            ("Conv2DTranspose", {"upsampling": "Conv2DTranspose"}, base + gain),
+            ("Nearest, first step", {}, base),
+        ):
+            for seed in range(seeds):
+                size = {"image_size": pixels, "epochs": 9, "seed": seed}
+                runs.append(make_heldout(label, scores, settings=settings | size))
+        sizes.append(make_answers(*runs, family="upsampling"))
+    judged = claims.judge(sizes)
+    assert judged.sentence == (
+        "Claim 1 is **upheld** at 32 pixels, 64 filters, at most 9 epochs and 2 seeds a fold: Conv2DTranspose − "
+        "Nearest, first step +0.100 Dice (+0.100 to +0.100); **not upheld** at 64 pixels, 64 filters, at most 9 epochs "
+        "and one seed a fold: Conv2DTranspose − Nearest, first step -0.100 Dice (-0.100 to -0.100)."
+    )
+    assert judged.row["second_verdict"] == NOT_UPHELD
+
+
+def test_runs_that_reach_the_last_epoch_are_part_of_the_evidence(make_heldout, make_answers):
+    runs = [make_heldout(name, [0.5, 0.6], settings={"epochs": 2}) for name in ("SGD + fixed LR", "Adam + fixed LR")]
+    evidence = claims.judge([make_answers(*runs, family="optimization")]).first.evidence
+    assert "Runs that reached the last epoch planned: SGD + fixed LR 1 of 1, Adam + fixed LR 1 of 1." in evidence
 
 
 def test_a_verdict_on_part_of_the_runs_is_provisional(make_heldout, make_answers):
@@ -254,18 +340,9 @@ def test_a_verdict_on_part_of_the_runs_is_provisional(make_heldout, make_answers
     others = {label: [] for label in ("DICE of both channels", "DICE of the lesion", "BCE")}
     for folds, provisional in ((5, True), (1, False)):
         planned = [run.configs[0].model_copy(update={"fold": fold}) for fold in range(folds)]
-        judged = claims.judge(make_answers(run, planned={"KLD": planned} | others))
-        assert ("Provisional: 1 of 5 planned runs are there." in judged.evidence) == provisional
-        assert ("Provisional" in judged.evidence) == provisional
-
-
-def test_runs_that_find_nothing_are_part_of_the_evidence(make_heldout, make_answers):
-    kld = make_heldout("KLD", [0.5] * 4, settings=KLD)
-    blind = make_heldout("DICE of both channels", [0] * 4, marked=0.0, normals=[0.2])
-    planned = {label: [] for label in variants_of("loss")}
-    evidence = claims.judge(make_answers(kld, blind, planned=planned)).evidence
-    assert "Runs that mark no pixel of their held-out lesion images: DICE of both channels 1 of 1." in evidence
-    assert "mark no pixel" not in claims.judge(make_answers(kld, planned=planned)).evidence
+        judged = claims.judge([make_answers(run, planned={"KLD": planned} | others)])
+        assert ("Provisional: 1 of 5 planned runs are there." in judged.first.evidence) == provisional
+        assert ("Provisional" in judged.first.evidence) == provisional
 
 
 # Recorded for the summary
@@ -288,13 +365,26 @@ def test_the_five_recorded_claims_make_a_table(parameters, verdict_of):
         claims.read_verdicts(parameters)
     claims.record_verdict(parameters, verdict_of(4, UNDECIDED))
     table = claims.read_verdicts(parameters)
-    assert list(table.columns) == ["claim", "published", "ours", "verdict", "evidence"]
+    assert list(table.columns) == [
+        "claim",
+        "published",
+        "ours",
+        "verdict",
+        "evidence",
+        "size",
+        "second_verdict",
+        "second_evidence",
+        "second_size",
+        "sentence",
+    ]
     assert [text.partition(".")[0] for text in table.claim] == ["1", "2", "3", "4", "5"]
     assert table.claim[2] == "3. Claim in words."
-    assert claims.count_verdicts(table) == "Of the paper's 5 claims, 5 are undecided at this size (1, 2, 3, 4, 5)."
+    assert claims.list_verdicts(table).splitlines()[2] == "- Claim 3 is **undecided** at 64 pixels: reason."
+    assert table.second_verdict.tolist() == [""] * 5
+    assert claims.count_verdicts(table) == "Of the paper's 5 claims, 5 are undecided (1, 2, 3, 4, 5), at 64 pixels."
     table.verdict = [UPHELD, NOT_UPHELD, UNDECIDED, NOT_UPHELD, NOT_UPHELD]
     assert claims.count_verdicts(table) == (
-        "Of the paper's 5 claims, 1 is upheld (1); 3 are not upheld (2, 4, 5); 1 is undecided at this size (3)."
+        "Of the paper's 5 claims, 1 is upheld (1); 3 are not upheld (2, 4, 5); 1 is undecided (3), at 64 pixels."
     )
 
 
@@ -309,7 +399,8 @@ def test_a_verdict_replaces_an_earlier_one_on_the_same_claim(parameters, verdict
 @pytest.fixture
 def verdict_of():
     def make(number, verdict):
-        return claims.Verdict(number, "D", "Claim in words.", "published", "ours", verdict, "evidence")
+        judged = claims.Judgement("64 pixels", verdict, "reason", "evidence")
+        return claims.Verdict(number, "D", "Claim in words.", "published", "ours", judged)
 
     return make
 

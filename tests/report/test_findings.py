@@ -281,10 +281,12 @@ def test_pairs_are_counted_and_the_widest_is_named():
         {
             **{"a": ["KLD", "KLD", "DICE"], "b": ["DICE", "BCE", "BCE"], "difference": [0.1, 0.01, -0.3]},
             **{"low": [0.05, -0.01, -0.4], "high": [0.15, 0.03, -0.2], "p_holm": [0.049, 0.05, 0.0001]},
-            "n_images": [10, 20, 30],
+            **{"n_images": [10, 20, 30], "kind": ["variants", "A/A", "variants"]},
         }
     )
-    assert findings.describe_pairs(pairs, 0.05) == (
+    # A pair without its dead runs is the same pair again, and a constant is no variant.
+    more = [pairs, pairs.assign(kind="alive"), pairs.assign(kind="untrained", difference=0.9)]
+    assert findings.describe_pairs(pd.concat(more, ignore_index=True), 0.05) == (
         "2 of 3 pairs differ at p < 0.05 after Holm's correction. The widest difference is DICE − BCE: -0.300 Dice "
         "(95 % interval -0.400 to -0.200), on 30 images."
     )
@@ -306,11 +308,26 @@ def test_parts_and_calibration_are_told_variant_by_variant():
     assert findings.describe_reliability(curves[:0]).endswith("No network has run yet.")
 
 
-def test_variants_with_runs_that_find_nothing_are_named():
-    assert findings.name_blind_runs({"DICE": (1, 2), "KLD": (3, 3)}) == (
-        "Runs that mark no pixel of their held-out lesion images: DICE 1 of 2, KLD 3 of 3."
+def test_variants_with_such_runs_are_named():
+    assert findings.name_runs({"DICE": (1, 2), "KLD": (3, 3)}, "Dead runs") == "Dead runs: DICE 1 of 2, KLD 3 of 3."
+    assert findings.name_runs({}, "Dead runs") == ""
+
+
+def test_the_share_of_normals_with_a_finding_is_that_of_networks():
+    table = pd.DataFrame({"n_runs": [5, 5, 0, 0], "normals_fpr": [0.79, 0.96, 0.0, 1.0]})
+    assert findings.describe_normals(table) == (
+        "On images without a lesion, the networks mark one in 79% to 96% of their predictions."
     )
-    assert findings.name_blind_runs({}) == ""
+    assert findings.describe_normals(table[2:]) == ""
+
+
+def test_power_is_that_of_the_median_pair():
+    power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
+    assert findings.describe_power(power) == (
+        "For the median of 3 pairs, this design tells a difference of 0.030 Dice or more in four of five cases; one of "
+        "0.01 would need 130 runs a variant."
+    )
+    assert findings.describe_power(power[2:]).endswith("would need more images, whatever the number of runs.")
 
 
 def test_near_duplicates_are_counted_by_pair_group_and_image():

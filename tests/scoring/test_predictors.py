@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from skimage.draw import disk
 
-from busi.dataset import duplicates
+from busi.config import RunConfig
+from busi.dataset import arrays, duplicates
 from busi.dataset.catalog import read_catalog, read_grey, read_union
+from busi.dataset.splits import load_split
 from busi.scoring import metrics, predictors, statistics
 
 pytestmark = [
@@ -99,9 +101,12 @@ def phantoms(phantom_dir):
     return read_catalog(phantom_dir, expected=None)
 
 
+CONFIG = RunConfig(protocol="heldout", image_size=64)
+
+
 @pytest.fixture(scope="module")
 def scored(phantoms):
-    return predictors.score_untrained(phantoms)
+    return predictors.score_untrained(phantoms, CONFIG)
 
 
 def of(scored, predictor):
@@ -112,11 +117,11 @@ def of(scored, predictor):
 def test_tables_name_the_predictors_first(scored):
     for table in scored:
         assert table.columns[0] == "predictor"
-        assert list(dict.fromkeys(table.predictor)) == ["Background everywhere", "Lesion everywhere", "Darkest blob"]
+        assert list(dict.fromkeys(table.predictor)) == [*predictors.PREDICTORS, predictors.PERFECT]
     assert scored.images.columns[:5].tolist() == ["predictor", "image_class", "name", "group", "lesion_share"]
 
 
-@pytest.mark.parametrize("predictor", predictors.PREDICTORS)
+@pytest.mark.parametrize("predictor", predictors.LOOKING)
 def test_every_image_is_scored_as_a_network_scores_it(phantoms, scored, predictor):
     images, _ = of(scored, predictor)
     assert images.name.to_list() == phantoms.table.name.to_list()
@@ -124,7 +129,7 @@ def test_every_image_is_scored_as_a_network_scores_it(phantoms, scored, predicto
     assert images.group.to_list() == duplicates.find_groups(phantoms).tolist()
     assert images.lesion_share.to_list() == phantoms.table.lesion_share.to_list()
     for row, image in zip(images.itertuples(), phantoms.table.itertuples(), strict=True):
-        probability = predictors.PREDICTORS[predictor](read_grey(image.image)).astype(np.float32)
+        probability = predictors.LOOKING[predictor](read_grey(image.image)).astype(np.float32)
         expected = metrics.score_image(read_union(image.masks), probability, 0.5)
         assert {score: getattr(row, score) for score in expected} == pytest.approx(expected, nan_ok=True)
 
@@ -163,3 +168,43 @@ def test_looking_beats_not_looking(scored):
     looking = statistics.summarize(*of(scored, predictors.BLOB))
     assert looking["dice_low"] > 0
     assert looking["auc"] > 0.5
+
+
+# The mean mask and the ceiling
+
+
+def test_the_mean_mask_is_that_of_the_training_part_of_the_fold_that_tests_the_image(phantoms, scored):
+    """Each mean is computed again from the files, image by image, and each threshold by trying all of them."""
+    images, _ = of(scored, predictors.MEAN_MASK)
+    split = load_split(phantoms, "grouped")
+    masks = {row.name: read_union(row.masks) for row in phantoms.table.itertuples(index=False)}
+    sizes = {row.name: (row.height, row.width) for row in phantoms.table.itertuples(index=False)}
+    lesions = split.image_class != "normal"
+    for fold in (0, 3):
+        parts = {part: split.name[(split[f"fold{fold}"] == part) & lesions] for part in ("training", "validation")}
+        mean = np.mean([arrays.lesion_channel(masks[name], CONFIG) for name in parts["training"]], axis=0)
+        best = (0.0, 0.0)
+        for threshold in np.arange(1, 100) / 100:
+            dices = []
+            for name in parts["validation"]:
+                dices.append(metrics.dice(masks[name], arrays.restore(mean, *sizes[name], CONFIG) >= threshold))
+            best = max(best, (np.mean(dices), -threshold))
+        tested = images[images.name.isin(split.name[split[f"fold{fold}"] == "test"])]
+        for row in tested.dropna(subset="dice").itertuples():
+            predicted = arrays.restore(mean, *sizes[row.name], CONFIG) >= -best[1]
+            assert row.dice == pytest.approx(metrics.dice(masks[row.name], predicted), abs=1e-9)
+
+
+def test_a_perfect_mask_at_network_size_is_not_perfect(scored):
+    """What the target loses on its way to the network and back is lost for every network."""
+    images, _ = of(scored, predictors.PERFECT)
+    lesions = statistics.lesion_images(images)
+    assert lesions.dice.between(0.8, 1, inclusive="neither").all()
+    assert lesions.nsd.mean() < 1
+    assert (images.predicted_share[images.image_class == "normal"] == 0).all()
+
+
+def test_a_larger_network_has_a_higher_ceiling(phantoms, scored):
+    larger = predictors.score_untrained(phantoms, CONFIG.model_copy(update={"image_size": 128}))
+    low, high = (statistics.lesion_images(of(each, predictors.PERFECT)[0]) for each in (scored, larger))
+    assert high.nsd.mean() > low.nsd.mean() and high.dice.mean() > low.dice.mean()

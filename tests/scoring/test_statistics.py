@@ -1,9 +1,11 @@
 """Intervals, comparisons and rows of tables: by hand, against SciPy without near-duplicates, and by simulation."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import bootstrap, wilcoxon
+from scipy.stats import binom, bootstrap, norm, ttest_1samp
 
 from busi.config import StudyError
 from busi.scoring import metrics, statistics
@@ -27,6 +29,24 @@ def normal(predicted_share):
             "accuracy": 0.0,
         }
     )
+
+
+def runs(draw, folds=5, seeds=5, images=40, *, run=0.0, residual=0.0, image=0.0, fold=0.0, mean=0.0):
+    """Draw scores of several runs whose parts vary with these standard deviations."""
+    tables = []
+    for number in range(folds):
+        of_images = mean + draw.normal(0, fold) + draw.normal(0, image, images)
+        names = [f"image {number}.{position}" for position in range(images)]
+        for seed in range(seeds):
+            dice = of_images + draw.normal(0, run) + draw.normal(0, residual, images)
+            table = pd.DataFrame({"name": names, "dice": dice, "fold": number, "seed": number + 5 * seed})
+            tables.append(table.assign(group=range(100 * number, 100 * number + images), image_class="benign"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def compare(tables, **more):
+    """Compare all pairs."""
+    return statistics.compare_pairs(tables, combinations(tables, 2), **more)
 
 
 def clustered(draw, groups=60, size=4, spread=0.2, noise=0.02):
@@ -91,9 +111,9 @@ def test_one_group_has_no_interval():
 @pytest.mark.parametrize(
     ("values", "groups", "message"),
     [
-        ([0.5, np.nan], [0, 1], "values: 2, 1 of them missing, with 2 groups"),
-        ([], [], "values: 0, 0 of them missing"),
-        ([0.5, 0.5], [0], "values: 2, 0 of them missing, with 1 groups"),
+        ([0.5, np.nan], [0, 1], "value: 2 values, 1 of them missing"),
+        ([], [], "value: 0 values, 0 of them missing"),
+        ([0.5, 0.5], [0], "values: 2 with 1 groups; expected a group for each image"),
     ],
 )
 def test_what_has_no_mean_is_refused(values, groups, message):
@@ -141,7 +161,8 @@ def test_other_images_without_near_duplicates_are_resampled_as_scipy_does():
     rng = np.random.default_rng(3)
     expected = bootstrap((a, b), difference, batch=1000, method="percentile", rng=rng).confidence_interval
     interval = statistics.difference_interval(scores(a), elsewhere(b), "dice", seed=3)
-    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    # Other draws, from one generator in place of two: ends of 9999 resamples agree to a few hundredths of the width.
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.01)
 
 
 def test_copies_of_one_image_count_as_one_among_other_images():
@@ -158,7 +179,7 @@ def test_a_difference_from_one_group_of_other_images_has_no_interval():
 
 
 def test_other_images_without_any_score_are_refused():
-    with pytest.raises(StudyError, match="values: 0, 0 of them missing"):
+    with pytest.raises(StudyError, match="dice: 0 values, 0 of them missing"):
         statistics.difference_interval(scores([0.2, 0.4]), elsewhere([np.nan, np.nan]), "dice")
 
 
@@ -173,28 +194,141 @@ def test_lesion_images_leaves_normals_out():
     assert statistics.lesion_images(table).image_class.to_list() == ["benign", "malignant"]
 
 
+# Training
+
+
+def test_the_drawn_runs_of_a_fold_vary_as_their_mean_does():
+    """Without images that vary, the interval is that of a mean of 25 runs: 20 degrees of freedom, 5 means known."""
+    table = runs(np.random.default_rng(1), run=0.05, images=300, mean=0.5)
+    means = table.groupby(["fold", "seed"]).dice.mean()
+    variance = means.groupby("fold").var().mean() / 25
+    interval = statistics.score_interval(table)
+    assert interval.mean == pytest.approx(means.mean())
+    assert (interval.high - interval.low) / 2 == pytest.approx(2.086 * np.sqrt(variance), rel=0.05)
+
+
+def test_where_folds_are_trained_once_the_folds_vary():
+    table = runs(np.random.default_rng(2), seeds=1, run=0.05, image=0.01, mean=0.5)
+    error = np.sqrt(table.groupby("fold").dice.mean().var() / 5)
+    interval = statistics.score_interval(table)
+    # Four degrees of freedom; few folds leave no tail beyond their extremes, so less than Student's 2.78.
+    assert 2 * error < (interval.high - interval.low) / 2 < 3 * error
+    # One fold alone says nothing about training: the images are left.
+    single = table[table.fold == 0]
+    assert statistics.score_interval(single) == statistics.mean_interval(single.dice, single.group)
+
+
+def test_images_that_vary_are_not_counted_a_second_time_as_training():
+    """Images and what is left vary: five runs have means of their own, but differ no more than their images do."""
+    table = runs(np.random.default_rng(3), image=0.2, residual=0.2)
+    images = table.groupby(["name", "group"], as_index=False).dice.mean()
+    alone = statistics.mean_interval(images.dice, images.group)
+    both = statistics.score_interval(table)
+    assert both.high - both.low == pytest.approx(alone.high - alone.low, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "parts"),
+    [
+        (5, {"run": 0.03, "residual": 0.2}),
+        (5, {"run": 0.06, "residual": 0.1}),
+        (5, {"residual": 0.2, "image": 0.1}),
+        (1, {"run": 0.02, "residual": 0.2}),
+    ],
+)
+def test_two_equal_arms_differ_by_zero_at_the_nominal_rate(seeds, parts, monkeypatch):
+    """Differences of equal arms have mean 0: their interval covers it in 95 of 100 cases, give or take the binomial."""
+    # Fewer resamples than in tables: 300 intervals in a few seconds.
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
+    statistics._draw_counts.cache_clear()
+    draw, covered, simulations = np.random.default_rng(4), 0, 300
+    for _ in range(simulations):
+        _, low, high = statistics.score_interval(runs(draw, seeds=seeds, **parts))
+        covered += low <= 0 <= high
+    statistics._draw_counts.cache_clear()
+    assert binom.ppf(0.001, simulations, 0.95) <= covered <= binom.ppf(0.9999, simulations, 0.95)
+
+
+def test_images_alone_would_tell_equal_arms_apart():
+    """What was wrong before: training that varies was left out."""
+    draw, covered, simulations = np.random.default_rng(5), 0, 100
+    for _ in range(simulations):
+        table = runs(draw, seeds=1, run=0.06, residual=0.1)
+        _, low, high = statistics.mean_interval(table.dice, table.group)
+        covered += low <= 0 <= high
+    assert covered < 70
+
+
+def test_parts_of_the_variance_are_found_again():
+    draw = np.random.default_rng(6)
+    table = runs(draw, folds=40, seeds=5, images=60, run=0.05, residual=0.2, image=0.3, fold=0.1)
+    found = statistics.find_components(table)
+    assert found["seed"] == pytest.approx(0.05**2, rel=0.3)
+    assert found["residual"] == pytest.approx(0.2**2, rel=0.05)
+    assert found["image"] == pytest.approx(0.3**2, rel=0.1)
+    assert found["fold"] == pytest.approx(0.1**2, rel=0.4)
+    assert (found["groups"], found["images"], found["runs"]) == (2400, 60, 200)
+
+
+def test_with_one_run_a_fold_its_parts_are_in_image_and_fold():
+    table = runs(np.random.default_rng(7), folds=60, seeds=1, images=60, run=0.1, residual=0.2, image=0.2)
+    found = statistics.find_components(table)
+    assert found["image"] == pytest.approx(0.2**2 + 0.2**2, rel=0.1)
+    assert found["fold"] == pytest.approx(0.1**2, rel=0.4)
+    assert np.isnan([found["seed"], found["residual"]]).all()
+
+
+def test_a_component_by_hand():
+    # Two images, two seeds: image means 0.2 and 0.6, seed means 0.3 and 0.5, nothing left over.
+    table = pd.DataFrame({"name": ["a", "b"] * 2, "group": ["a", "b"] * 2, "fold": 0, "seed": [0, 0, 1, 1]})
+    found = statistics.find_components(table.assign(dice=[0.1, 0.5, 0.3, 0.7]))
+    assert found["image"] == pytest.approx(0.08)
+    assert found["seed"] == pytest.approx(0.02)
+    assert found["residual"] == pytest.approx(0)
+    assert np.isnan(found["fold"])
+
+
+def test_the_smallest_difference_is_told_in_four_of_five_cases():
+    # 25 runs, each the mean of 40 images, as in `runs` with variances 0.04 ** 2 of seeds and 0.1 ** 2 left over.
+    known = {"image": 0.0, "fold": 0.0, "seed": 0.04**2, "residual": 0.1**2, "groups": 200, "images": 40, "runs": 25}
+    smallest = statistics.find_power(known)["smallest"]
+    spread = np.sqrt(0.04**2 + 0.1**2 / 40)
+    means = np.random.default_rng(8).normal(smallest, spread, (4000, 25)).mean(axis=1)
+    assert (abs(means) > 1.96 * spread / 5).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_runs_needed_by_hand():
+    errors = norm.ppf(0.975) + norm.ppf(0.8)
+    components = {"image": 0.0, "fold": 0.0, "seed": 0.03**2, "residual": 0.0, "groups": 600, "images": 120, "runs": 25}
+    power = statistics.find_power(components)
+    assert power["smallest"] == pytest.approx(errors * 0.03 / 5)
+    assert power["runs_needed"] == np.ceil((errors * 0.03 / 0.01) ** 2)
+    # Images that differ by 0.3 allow no less than 2.8 * 0.3 / sqrt(600), whatever the number of runs.
+    limited = statistics.find_power(components | {"image": 0.09})
+    assert limited["limit"] == pytest.approx(errors * 0.3 / np.sqrt(600))
+    assert limited["runs_needed"] == np.inf
+
+
 # Pairs
 
 
 def test_a_pair_by_hand():
-    # Differences 0.1, 0.2, -0.3, 0.4, 0: of four that differ the ranks above zero are 1 + 2 + 4 of 10. Of the 16
-    # patterns of signs 5 have 3 or less below zero (none, 1, 2, 3, 1 + 2), and twice that many are as far either way.
+    # Differences 0.1, 0.2, -0.3, 0.4, 0: of four that differ the ranks above zero are 1 + 2 + 4 of 10.
     a = scores([0.5, 0.6, 0.2, 0.9, 0.4])
     b = scores([0.4, 0.4, 0.5, 0.5, 0.4])
-    row = statistics.compare_pairs({"a": a, "b": b}).iloc[0]
-    assert (row.a, row.b, row.n_images) == ("a", "b", 5)
+    row = compare({"a": a, "b": b}).iloc[0]
+    assert (row.a, row.b, row.n_images, row.n_runs) == ("a", "b", 5, 0)
     assert row.difference == pytest.approx(0.08)
     assert row.low < 0.08 < row.high
     assert row.wins == pytest.approx(3.5 / 5)
     assert row.effect == pytest.approx((7 - 3) / 10)
-    assert row.p == pytest.approx(10 / 16)
 
 
-def test_a_pair_without_near_duplicates_is_scipys():
+def test_a_pair_without_near_duplicates_or_runs_is_a_t_test_of_images():
     draw = np.random.default_rng(5)
     a, b = draw.beta(2, 1, 90), draw.beta(2, 1.2, 90)
-    row = statistics.compare_pairs({"a": scores(a), "b": scores(b)}).iloc[0]
-    assert row.p == pytest.approx(wilcoxon(a, b).pvalue, rel=1e-9)
+    row = compare({"a": scores(a), "b": scores(b)}).iloc[0]
+    assert row.p == pytest.approx(ttest_1samp(a - b, 0).pvalue, rel=0.1)
     expected = statistics.mean_interval(a - b, range(90))
     assert (row.difference, row.low, row.high) == pytest.approx(expected, abs=1e-12)
     # The mean of the signs of all ranks.
@@ -203,19 +337,51 @@ def test_a_pair_without_near_duplicates_is_scipys():
 
 
 def test_near_duplicates_are_one_in_the_test():
-    # Ten copies of each of five images: significant if they were fifty, not so for five (2 / 2 ** 5).
-    a = scores(np.repeat([0.5, 0.6, 0.7, 0.8, 0.9], 10), group=np.repeat(range(5), 10))
-    b = a.assign(dice=a.dice - np.repeat([0.01, 0.02, 0.03, 0.04, 0.05], 10))
-    row = statistics.compare_pairs({"a": a, "b": b}).iloc[0]
-    assert row.p == pytest.approx(2 / 2**5)
-    assert (row.effect, row.wins, row.n_images) == (1, 1, 50)
+    draw = np.random.default_rng(9)
+    differences = draw.normal(0.05, 0.1, 30)
+    single = compare({"a": scores(0.5 + differences), "b": scores(np.full(30, 0.5))}).iloc[0]
+    copies = np.repeat(range(30), 10)
+    many = compare({"a": scores(0.5 + differences[copies], copies), "b": scores(np.full(300, 0.5), copies)}).iloc[0]
+    assert (many.p, many.low, many.high, many.effect) == pytest.approx(
+        (single.p, single.low, single.high, single.effect)
+    )
+
+
+def test_runs_are_matched_by_fold_and_seed():
+    """Both have the same runs, good and bad; matched, their difference does not vary at all."""
+    a = runs(np.random.default_rng(10), run=0.2, residual=0.1)
+    row = compare({"a": a, "b": a.assign(dice=a.dice - 0.01).iloc[::-1]}).iloc[0]
+    assert (row.difference, row.low, row.high) == pytest.approx((0.01, 0.01, 0.01))
+    assert row.n_runs == 25
+    # A seed that only one has says nothing about the pair.
+    fewer = compare({"a": a, "b": a[a.seed < 20]}).iloc[0]
+    assert (fewer.n_runs, fewer.n_images, fewer.difference) == (20, 200, 0)
+
+
+def test_an_untrained_predictor_is_compared_with_every_run():
+    a = runs(np.random.default_rng(11), run=0.05, mean=0.5)
+    constant = a.drop_duplicates("name").drop(columns=["fold", "seed"]).assign(dice=0.2)
+    row = compare({"a": a, "constant": constant}).iloc[0]
+    expected = statistics.score_interval(a.assign(dice=a.dice - 0.2))
+    assert (row.difference, row.low, row.high) == pytest.approx(expected)
+    assert row.n_runs == 25
+
+
+def test_the_corrected_resampled_t_by_hand():
+    # Means of the runs 0.01, 0.02, 0.03 (variance 0.0001); tested on half as many images as trained on.
+    a = pd.concat([scores([0.51] * 4).assign(fold=0, seed=0), scores([0.52] * 4).assign(fold=0, seed=1)])
+    a = pd.concat([a, scores([0.53] * 4).assign(fold=0, seed=2)])
+    row = compare({"a": a, "b": a.assign(dice=0.5)}, ratio=0.5).iloc[0]
+    t = 0.02 / np.sqrt((1 / 3 + 0.5) * 0.0001)
+    # Two degrees of freedom have a distribution in closed form.
+    assert row.p_t == pytest.approx(1 - t / np.sqrt(2 + t**2))
 
 
 def test_a_group_stands_with_its_mean_difference_but_the_difference_is_over_images():
     # Group 0: 0.3, 0.3, -0.3, mean 0.1; group 1: -0.2. Ranks 1 above and 2 below.
     a = scores([0.5] * 4, group=[0, 0, 0, 1])
     b = scores([0.2, 0.2, 0.8, 0.7], group=[0, 0, 0, 1])
-    row = statistics.compare_pairs({"a": a, "b": b}).iloc[0]
+    row = compare({"a": a, "b": b}).iloc[0]
     assert row.difference == pytest.approx(0.1 / 4)
     assert row.effect == pytest.approx((1 - 2) / 3)
     assert row.wins == 0.5
@@ -223,14 +389,14 @@ def test_a_group_stands_with_its_mean_difference_but_the_difference_is_over_imag
 
 def test_variants_that_never_differ():
     a = scores([0.1, 0.5, 0.9])
-    row = statistics.compare_pairs({"a": a, "b": a}).iloc[0]
+    row = compare({"a": a, "b": a}).iloc[0]
     assert (row.difference, row.low, row.high, row.p, row.effect, row.wins) == (0, 0, 0, 1, 0, 0.5)
 
 
 def test_swapped_variants_turn_every_sign():
     draw = np.random.default_rng(6)
     a, b = scores(draw.random(40), group=np.arange(40) // 2), scores(draw.random(40), group=np.arange(40) // 2)
-    there, back = (statistics.compare_pairs(pair).iloc[0] for pair in ({"a": a, "b": b}, {"b": b, "a": a}))
+    there, back = (compare(pair).iloc[0] for pair in ({"a": a, "b": b}, {"b": b, "a": a}))
     assert there.difference == pytest.approx(-back.difference)
     assert there.effect == pytest.approx(-back.effect)
     assert there.wins == pytest.approx(1 - back.wins)
@@ -238,52 +404,47 @@ def test_swapped_variants_turn_every_sign():
 
 
 def test_holm_by_hand():
-    # Exact p of n differences of one sign is 2 / 2 ** n. a - b: 6 images differ; a - c and b - c: 8.
-    base = np.full(8, 0.5)
-    tables = {
-        "a": scores(base + 0.3),
-        "b": scores(base + 0.3 - np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0, 0])),
-        "c": scores(base + 0.001 * np.arange(8)),
-    }
-    compared = statistics.compare_pairs(tables)
+    draw = np.random.default_rng(12)
+    tables = {name: scores(draw.normal(mean, 0.1, 60)) for name, mean in (("a", 0.6), ("b", 0.56), ("c", 0.55))}
+    compared = compare(tables)
     assert list(zip(compared.a, compared.b, strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert compared.p.to_list() == pytest.approx([1 / 32, 1 / 128, 1 / 128])
-    # Smallest times 3; the next, 2 / 128, is raised to the one before; the largest times 1.
-    assert compared.p_holm.to_list() == pytest.approx([1 / 32, 3 / 128, 3 / 128])
+    smallest, middle, largest = np.sort(compared.p)
+    second = max(3 * smallest, 2 * middle)
+    assert np.sort(compared.p_holm) == pytest.approx([3 * smallest, second, min(1, max(second, largest))])
 
 
 def test_images_are_matched_by_name_and_normals_left_out():
     a = pd.concat([scores([0.9, 0.1, 0.5]), normal([0.0, 0.2])])
     b = pd.concat([normal([0.1, 0.3]), scores([0.8, 0.3, 0.5])]).iloc[::-1]
-    row = statistics.compare_pairs({"a": a, "b": b}).iloc[0]
+    row = compare({"a": a, "b": b}).iloc[0]
     assert (row.n_images, row.wins) == (3, 0.5)
     assert row.difference == pytest.approx((0.1 - 0.2) / 3)
 
 
 def test_only_images_that_both_have_are_compared():
-    row = statistics.compare_pairs({"a": scores([0.9, 0.1, 0.5]), "b": scores([0.8, 0.3])}).iloc[0]
+    row = compare({"a": scores([0.9, 0.1, 0.5]), "b": scores([0.8, 0.3])}).iloc[0]
     assert row.n_images == 2
     assert row.difference == pytest.approx(-0.05)
 
 
 def test_a_pair_without_common_images_has_no_row():
     other = scores([0.5, 0.6]).assign(name=["elsewhere 0", "elsewhere 1"])
-    compared = statistics.compare_pairs({"a": scores([0.5, 0.7]), "b": other, "c": scores([0.1, 0.2])})
+    compared = compare({"a": scores([0.5, 0.7]), "b": other, "c": scores([0.1, 0.2])})
     assert list(zip(compared.a, compared.b, strict=True)) == [("a", "c")]
-    alone = statistics.compare_pairs({"a": scores([0.5, 0.7]), "b": other})
+    alone = compare({"a": scores([0.5, 0.7]), "b": other})
     assert alone.empty
     assert alone.columns.to_list() == compared.columns.to_list()
 
 
 def test_another_score_is_compared():
     a, b = scores([0.5, 0.5], hd95=[3.0, 8.0]), scores([0.1, 0.1], hd95=[5.0, 7.0])
-    row = statistics.compare_pairs({"a": a, "b": b}, score="hd95").iloc[0]
+    row = compare({"a": a, "b": b}, score="hd95").iloc[0]
     assert (row.difference, row.wins) == (-0.5, 0.5)
 
 
 def test_an_image_scored_twice_is_refused():
-    with pytest.raises(StudyError, match="b: image 0 scored twice; expected once"):
-        statistics.compare_pairs({"a": scores([0.5]), "b": pd.concat([scores([0.5]), scores([0.6])])})
+    with pytest.raises(StudyError, match="b: image 0 scored twice; expected once by each run"):
+        compare({"a": scores([0.5]), "b": pd.concat([scores([0.5]), scores([0.6])])})
 
 
 # Rows
@@ -319,12 +480,32 @@ def test_a_summary_by_hand():
         "normals_fpr": 0.5,
         "normals_area": 0.201 / 4,
         "n_images": 4,
+        "n_empty": 0,
+        "n_predictions": 4,
+        "nsd_tolerance": 2,
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected)
     assert (row["dice_low"], row["dice_high"]) == statistics.mean_interval(lesions.dice, lesions.group)[1:]
     assert row["brier"] == pytest.approx((0.1**2 + 0.7**2 + 0.3**2 + 0.1**2) / 4, abs=0.001)
     assert row["ece"] == pytest.approx((0.1 + 2 * 0.2 + 0.1) / 4, abs=0.001)
-    assert set(row) == {*expected, "dice_low", "dice_high", "brier", "ece"}
+    assert set(row) == {*expected, "dice_low", "dice_high", "brier", "ece", "auc_pooled", "loss"}
+
+
+def test_a_summary_of_several_runs_counts_an_image_once_and_each_prediction_on_its_own():
+    others = dict.fromkeys([*metrics.LESION_SCORES[1:], "accuracy"], 0.5)
+    first = pd.concat([scores([0.0, 0.4], predicted_share=[0.0, 0.1], **others), normal([0.0])]).assign(fold=0, seed=0)
+    second = pd.concat([scores([0.2, 0.8], predicted_share=[0.1, 0.1], **others), normal([0.3])]).assign(fold=0, seed=1)
+    bins = [
+        metrics.count_pixels(np.array([True, False]), np.array(probability)).assign(fold=0, seed=seed)
+        for seed, probability in enumerate(([0.9, 0.1], [0.1, 0.9]))
+    ]
+    row = statistics.summarize(pd.concat([first, second]), pd.concat(bins))
+    assert (row["n_images"], row["n_empty"], row["n_predictions"]) == (2, 1, 4)
+    assert (row["dice"], row["dice_median"]) == pytest.approx((0.35, 0.35))
+    # One of two predictions marks the normal image; a mean over runs would mark it for both.
+    assert (row["normals_fpr"], row["normals_area"]) == pytest.approx((0.5, 0.15))
+    # Ranked right by one run and wrong by the other; pooled, both would tie.
+    assert row["auc"] == pytest.approx(0.5)
 
 
 def test_without_normals_their_scores_are_missing():
