@@ -123,13 +123,13 @@ def finish(parameters, run_config, loss=0.3):
     (work / runs.STATE).write_bytes(b"weights")
     outcome = {"images": 28, "seconds": 1.5, "parameters": 7, "scaling": {"mean": 0.0, "deviation": 1.0}}
     if run_config.protocol == "published":
-        outcome |= {"training": {"loss": loss}, "still": {"loss": loss / 2}}
-        part = "training"
+        outcome |= {"training": {"loss": loss}, "still": {"loss": loss / 2}, "end": "planned"}
+        part, images = "training", catalog.lesions
     else:
         outcome |= {"threshold": 0.4, "best_epoch": 1, "epochs": 1, "validation_dice": 0.5}
-        part = "test"
-    # A benign, a malignant and a normal image.
-    names = catalog.table.name.iloc[[1, len(catalog.table) // 2 + 2, -1]].to_numpy(dtype=str)
+        part, images = "test", catalog.table
+    # A benign, a malignant and, of a test part, a normal image.
+    names = images.name.iloc[[1, len(catalog.table) // 2 + 2, -1]].to_numpy(dtype=str)
     size = run_config.output_size
     probability = np.random.default_rng(run_config.seed).random((3, size, size), dtype=np.float32)
     np.savez_compressed(work / "predictions.npz", **{f"{part}_names": names, f"{part}_probability": probability})
@@ -550,7 +550,7 @@ def test_scores_of_runs_whose_folder_is_gone_stay_as_they_are(tiny, trained, new
 
 def scores_before():
     """Return the version of the scoring code as it stands in the files."""
-    return config.code_version(scores, scores.metrics, arrays)
+    return config.code_version(scores, scores.metrics, scores.fates, scores.floors, arrays)
 
 
 def test_results_of_other_data_are_neither_replaced_nor_trained(tiny, trained, phantom_dir):

@@ -17,11 +17,8 @@ from busi.scoring.fates import count_fates
 
 GROUP = "mechanisms/collapse"
 
-LEARNED = "learned"
-"""Fate of a network that finds lesions."""
-
-MARKERS = {LEARNED: "o", "falling": "D", "plateau": "s", "dead": "X", "diverged": "P"}
-"""Fates of a run with their markers, best first."""
+MARKERS = {"learned": "o", "falling": "D", "plateau": "s", "dead": "X", "diverged": "P"}
+"""Fates of a run with their markers."""
 
 PROBED = 16
 """Number of training images on which gradient and ReLUs are measured."""
@@ -90,17 +87,16 @@ def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
         probes: As `measure` returns them.
 
     Returns:
-        `setting`, `seed`; `fate`, one of `MARKERS`, and `dice` of the lesion (`busi.scoring.fates.measure_fate`);
-        `steps` trained; `still_loss`, `still_auc` and `still_lesion_share` (pixels marked) of the final weights held
-        still; the columns of ``probes``; `optimizer` ("Adam", "SGD", "SGD + momentum") and `learning_rate`, missing for
-        a changed baseline.
+        `setting`, `seed`; `steps` trained; `fate` and `dice` (as `busi.scoring.fates.measure_fate`), `still_loss`,
+        `still_auc` and `still_lesion_share` (pixels marked), all of the final weights held still; the columns of
+        ``probes``; `optimizer` ("Adam", "SGD", "SGD + momentum") and `learning_rate`, missing for a changed baseline.
     """
     keys = ["variant", "fold", "seed"]
-    still = ["still_loss", "still_auc", "still_lesion_share"]
-    runs = trained.runs[[*keys, "fate", "dice", "images", "epochs", *still]]
+    runs = trained.runs
     batches = [config.batch_size for config in trained.configs]
-    steps = runs.images // batches * runs.epochs
-    table = runs.assign(steps=steps).merge(probes, on=keys).rename(columns={"variant": "setting"})
+    runs = runs.assign(steps=runs.images // batches * runs.epochs)
+    measured = ["steps", "fate", "dice", "still_loss", "still_auc", "still_lesion_share"]
+    table = runs[keys + measured].merge(probes, on=keys).rename(columns={"variant": "setting"})
     # Settings of the sweep are named after optimizer and rate, changed baselines after the change.
     sweep = table.setting.str.extract(r"^(?P<optimizer>.+), (?P<learning_rate>[\d.]+)$")
     return table.join(sweep.astype({"learning_rate": float}))
@@ -151,7 +147,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     usual = table.steps.iloc[0]
     settings = []
     for setting, runs in table.groupby("setting", sort=False):
-        learned = (runs.fate == LEARNED).sum()
+        learned = (runs.fate == "learned").sum()
         steps = runs.steps.iloc[0]
         # Larger batches also mean fewer steps.
         note = "" if steps == usual else f" in {steps:,} steps instead of {usual:,}"
@@ -161,7 +157,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
 
 
 def _conclude_adam(runs: pd.DataFrame) -> str:
-    learned = (runs.fate == LEARNED).groupby(runs.learning_rate).mean()
+    learned = (runs.fate == "learned").groupby(runs.learning_rate).mean()
     fewest, most = learned.min(), learned.max()
     if fewest == 1:
         return "Adam learns at every rate tried, as claim 2 has it"
