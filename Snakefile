@@ -18,7 +18,7 @@ from busi.scoring.scores import scoring_version
 from busi.study import find_groups, list_runs
 
 PROFILE = config.get("profile", "smoke")
-OVERRIDES = {name: config[name] for name in ("data_dir", "runs_dir", "report") if name in config}
+OVERRIDES = {name: config[name] for name in ("data_dir", "layout", "runs_dir", "report") if name in config}
 
 PARAMETERS = read_profile(PROFILE, **OVERRIDES)
 if PARAMETERS.train_missing and not PARAMETERS.data_dir:
@@ -60,11 +60,7 @@ def mark_of(job):
 
 
 MARKED = {mark_of(job): job for job in JOBS} if PARAMETERS.train_missing else {}
-SCORED = {
-    f"{mark}.scored-{scoring_version()}": mark
-    for mark, job in MARKED.items()
-    if any(RUNS[label].protocol == "heldout" for label in job)
-}
+SCORED = {f"{mark}.scored-{scoring_version()}": mark for mark in MARKED}
 
 # A finished run may have been damaged or deleted since. Without its mark, its job looks at it again. A mark names the
 # folders of its runs, so that the data need not be read for this.

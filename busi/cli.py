@@ -3,9 +3,10 @@
 import logging
 import signal
 import sys
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 import yaml
@@ -50,24 +51,65 @@ def download(
 
 
 @app.command()
-def verify(folder: Path) -> None:
-    """Read FOLDER in the layout of the BUSI release and say what it holds, or what is wrong with it."""
+def verify(
+    folder: Path,
+    layout: Annotated[
+        str, typer.Option(help="How files are paired, where it is not plain: see docs/datasets.md.")
+    ] = "",
+) -> None:
+    """Read the data set in FOLDER and say what it holds and how it was read, or what is wrong with it."""
     from busi.dataset.catalog import read_catalog
+    from busi.dataset.layouts import LAYOUTS
 
-    catalog = read_catalog(folder)
+    catalog = read_catalog(folder, layout)
+    patients = catalog.table.group.nunique()
+    encodings = [f"{count} {encoding}" for encoding, count in catalog.encodings.items()]
+    print(f"layout: {catalog.layout}{f' ({LAYOUTS[catalog.layout]})' if catalog.layout in LAYOUTS else ''}")
+    print(f"masks: {', '.join(encodings)}")
+    print(f"groups: {f'{patients} patients' if patients else 'near-duplicates (no patients are named)'}")
     print(catalog.table.groupby("image_class", sort=False).size().to_string())
     print(f"whole; fingerprint {catalog.fingerprint}")
 
 
 @app.command()
-def split(folder: Path) -> None:
-    """Write the cross-validation splits of FOLDER into params/, which every study of the same images then uses."""
+def split(
+    folder: Path,
+    form: Annotated[
+        Literal["csv", "json", "nnunet"] | None,
+        typer.Option("--format", help="Write the grouped folds for other software; nnunet: splits_final.json."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write with --format; never overwritten.")] = None,
+) -> None:
+    """Write the cross-validation splits of FOLDER into params/, which every study of the same images then uses.
+
+    With --format, write its grouped folds to OUT instead, in the form that other software reads.
+    """
     from busi.dataset import splits
     from busi.dataset.catalog import read_catalog
+    from busi.dataset.convert import SPLIT_FILES, write_split
 
     catalog = read_catalog(folder)
+    if form:
+        print(write_split(splits.load_split(catalog, "grouped"), form, out or Path(SPLIT_FILES[form])))
+        return
     for kind in splits.KINDS:
         print(splits.write_split(catalog, kind))
+
+
+@app.command()
+def convert(
+    folder: Path,
+    out: Path,
+    layout: Annotated[Literal["images-masks", "nnunet"], typer.Option(help="nnunet: raw data set of nnU-Net 2.")],
+) -> None:
+    """Write the images of FOLDER into the new folder OUT as other trainers want them.
+
+    Images are grey PNG; each has one mask of its size, with all of its masks merged.
+    """
+    from busi.dataset.catalog import read_catalog
+    from busi.dataset.convert import convert_catalog
+
+    print(convert_catalog(read_catalog(folder), out, layout))
 
 
 @app.command()
@@ -145,21 +187,92 @@ def train(
 
 @app.command()
 def score(labels: Labels, files: Files, pairs: Pairs = None) -> None:
-    """Score finished held-out runs from their predictions; scores by the present code are left alone."""
+    """Score finished runs from their predictions; scores by the present code are left alone."""
     parameters = _read(files, pairs)
     from busi import study
     from busi.dataset.catalog import load_catalog
-    from busi.scoring.scores import find_or_score
+    from busi.scoring.scores import find_or_decide_fate, find_or_score
 
     configs = _find_configs(labels, parameters)
     catalog = load_catalog(parameters)
     store = study.open_store(parameters, catalog)
     for config in configs:
-        # Published runs are scored while they train; a run without a folder has its results in the report.
-        run = store.find(config, weights="there") if config.protocol == "heldout" else None
+        # A run without a folder has its results in the report.
+        run = store.find(config, weights="there")
         if run:
-            find_or_score(run, catalog)
+            find = find_or_score if config.protocol == "heldout" else find_or_decide_fate
+            find(run, catalog)
             print(f"{config.label}: scored")
+
+
+@app.command()
+def predict(
+    runs_and_images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... IMAGES",
+            help="Folders or names of runs, whose mean is taken; then an image, a folder or a pattern in quotes.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="New folder: masks, probability maps, overlays and predictions.csv.")],
+) -> None:
+    """Predict where images show a lesion, by the mean of one network or several."""
+    *names, where = runs_and_images
+    if not names:
+        raise StudyError(f"{where}: expected one run or more, then the images: busi predict RUN... IMAGES --out DIR")
+    from tqdm import tqdm
+
+    from busi.lab.networks import Network, open_run
+    from busi.lab.predict import find_images, predict_files
+
+    network = Network(*map(open_run, names))
+    files = find_images(where)
+    failed = 0
+    # A bar on a terminal only.
+    for row in tqdm(predict_files(network, files, out), total=len(files), unit="image", disable=None):
+        if "error" in row:
+            failed += 1
+            tqdm.write(f"busi: {row['error']}", file=sys.stderr)
+    print(f"{len(files) - failed} of {len(files)} images: {out / 'predictions.csv'}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    runs_and_data: Annotated[
+        list[str], typer.Argument(metavar="[RUN...] DATA_DIR", help="Runs, whose mean is scored; then a data set.")
+    ],
+    masks: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of masks by any software, named as the images; may be given several times."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="New folder: scores.csv, images.csv, missing.csv, index.html.")] = Path(
+        "evaluation"
+    ),
+) -> None:
+    """Score networks, or masks made by any software, on a data set with masks."""
+    *names, folder = runs_and_data
+    from busi.dataset.catalog import read_catalog
+    from busi.lab.evaluate import evaluate_predictors
+    from busi.lab.networks import open_run
+
+    runs = [open_run(name) for name in names]
+    table = evaluate_predictors(read_catalog(Path(folder), expected=None), runs, masks or [], out)
+    print(table[["predictor", "answered", "n_images", "dice", "dice_low", "dice_high"]].to_string(index=False))
+    print(out / "index.html")
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Folder or name of a finished run.")],
+    out: Annotated[Path, typer.Option(help="File to write, NAME.keras; its model card is NAME.md.")],
+) -> None:
+    """Write the network of RUN as a file that Keras alone can read, with a model card."""
+    from busi.lab.export import export_network
+    from busi.lab.networks import open_run
+
+    print(export_network(open_run(run), out))
 
 
 @app.command()
@@ -223,10 +336,14 @@ def readme(profile: str = "laptop") -> None:
 def main() -> None:
     """Run the command; tell an error that the user can fix in one message, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    warnings.formatwarning = lambda message, *_: f"busi: warning: {message}\n"  # no line of source
     try:
         app()
     except StudyError as error:
-        sys.exit(f"busi: {error}")
+        if error.exit_code == 1:
+            sys.exit(f"busi: {error}")
+        print(f"busi: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def _find_configs(labels: list[str], parameters: Parameters) -> list[RunConfig]:

@@ -37,6 +37,8 @@ DECAYS = 48.525
 class StudyError(ValueError):
     """An error that the user can fix; says which file or parameter, what was found, what was expected, what to do."""
 
+    exit_code = 1
+
 
 def find_study_folder() -> Path:
     """Return the study's folder: the current folder or its nearest parent that holds ``params/`` and ``notebooks/``.
@@ -270,6 +272,8 @@ class Parameters(Size):
         report: Folder under ``reports/`` that results go to; the profile's name if empty.
         data_dir: Folder of images, or "phantom" for the synthetic images drawn into ``data/phantom``. May be empty
             where nothing is trained.
+        layout: How the files of `data_dir` are named and paired: a layout of `busi.dataset.layouts`, a CSV file in the
+            folder, or a pattern, e.g. "scans/{key} | outlines/{key}_lesion". Empty: found from the files.
         runs_dir: Folder of finished and unfinished runs.
         seeds: One run of each variant for each seed.
         settings: `RunConfig` fields set for every variant, e.g. ``{masks: all}``.
@@ -295,6 +299,7 @@ class Parameters(Size):
     profile: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")] = "smoke"
     report: Annotated[str, Field(pattern=r"^[a-z0-9_-]*$")] = ""
     data_dir: str = ""
+    layout: str = ""
     runs_dir: str = "runs"
     seeds: Seeds = [0]
     settings: dict[str, Any] = {}

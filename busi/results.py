@@ -22,7 +22,7 @@ from filelock import FileLock
 from busi.config import Parameters, RunConfig, StudyError, code_version
 from busi.dataset.catalog import Catalog, load_catalog
 from busi.runs import EPOCHS, TRAINING_VERSION, Run
-from busi.scoring.scores import find_or_score, scoring_version
+from busi.scoring.scores import find_or_decide_fate, find_or_score, scoring_version
 
 DRAW = frozenset({"fold", "seed"})
 """Fields by which the runs of one variant differ."""
@@ -56,8 +56,8 @@ class Results:
     Attributes:
         runs: One row for each run: `name`, `key`, `fingerprint`, `training_version`, `scoring_version`, `config`
             (JSON), `planned_epochs` and `epochs` (trained), `images` (trained on), `seconds`, `parameters`; of
-            published runs `training_*` and `still_*`, of held-out ones `threshold`, `best_epoch` and
-            `validation_dice`; then software and hardware.
+            published runs `training_*`, `still_*` and `busi.scoring.fates.measure_fate`, of held-out ones
+            `threshold`, `best_epoch` and `validation_dice`; then software and hardware.
         epochs: One row for each epoch: `epoch`, `loss`, `seconds`, and what the protocol measures besides.
         images: One row for each image that a held-out run was scored on, as `busi.scoring.scores.score_run`.
         pixels: Pixels of a held-out run's lesion images by probability: `probability`, `lesion`, `background`.
@@ -125,7 +125,7 @@ def join_results(parts: Iterable[Results]) -> Results:
 
 
 def collect_results(variant: str, run: Run, catalog: Catalog) -> Results:
-    """Return the results of one run; a held-out run is scored if it has not been scored by the present code.
+    """Return the results of one run, which is scored if it has not been scored by the present code.
 
     Args:
         variant: The run's label in the tables of its group.
@@ -134,11 +134,14 @@ def collect_results(variant: str, run: Run, catalog: Catalog) -> Results:
     """
     config = run.config
     head = {"variant": variant, "run": config.label, "fold": config.fold, "seed": config.seed}
-    described = head | _describe_run(run) | run.environment
+    described = head | _describe_run(run)
     images, pixels = pd.DataFrame(columns=COLUMNS["images"]), pd.DataFrame(columns=COLUMNS["pixels"])
     if config.protocol == "heldout":
         scores = find_or_score(run, catalog)
         images, pixels = _under(head, scores.images), _under(head, scores.pixels)
+    else:
+        described |= find_or_decide_fate(run, catalog)
+    described |= run.environment
     return Results(pd.DataFrame([described]), _under(head, run.history), images, pixels)
 
 
@@ -160,7 +163,7 @@ def _describe_run(run: Run) -> dict:
         "key": run.stored["key"],
         "fingerprint": run.stored["fingerprint"],
         "training_version": run.stored["training_version"],
-        "scoring_version": scoring_version() if run.config.protocol == "heldout" else "",
+        "scoring_version": scoring_version(),
         "config": json.dumps(run.config.model_dump()),
         "planned_epochs": run.config.epochs,
         "epochs": len(run.history),

@@ -125,12 +125,13 @@ def _section_groups(parameters: Parameters) -> list[Group]:
 
 
 def _take_first(variants: dict[str, list[RunConfig]], number: int) -> dict[str, list[RunConfig]]:
-    """Return the first ``number`` runs, variant by variant."""
+    """Return the first ``number`` runs: each variant has its first one before any has its second."""
+    runs = []
+    for draw in zip(*variants.values(), strict=True):
+        runs += zip(variants, draw, strict=True)
     kept: dict[str, list[RunConfig]] = {}
-    for label, configs in variants.items():
-        room = number - sum(map(len, kept.values()))
-        if room > 0:
-            kept[label] = configs[:room]
+    for label, config in runs[:number]:
+        kept.setdefault(label, []).append(config)
     return kept
 
 
@@ -224,7 +225,7 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
     """Gather the results of a group's runs into the report and return them.
 
     A run counts as finished if its folder is in the store or if its results have been gathered before, perhaps on
-    another machine. Held-out runs are scored anew where the scoring code has changed and their folder is at hand.
+    another machine. Runs are scored anew where the scoring code has changed and their folder is at hand.
 
     Args:
         parameters: Of the study.
@@ -259,8 +260,7 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
 def _is_current(gathered: Results, position: int, at_hand: bool) -> bool:
     """Return whether a gathered run needs no new look at its folder: scored by the present code, or not at hand."""
     version = gathered.runs.scoring_version[position]
-    is_published = pd.isna(version)
-    return is_published or version == scoring_version() or not at_hand
+    return version == scoring_version() or not at_hand
 
 
 def gathered_keys(parameters: Parameters, catalog: Catalog) -> set[str]:

@@ -16,7 +16,8 @@ import pytest
 from busi import cli, config, results, study
 from busi.config import RunConfig
 from busi.dataset.arrays import published_arrays
-from busi.dataset.catalog import CLASSES, CountWarning, read_catalog
+from busi.dataset.catalog import CountWarning, read_catalog
+from busi.lab.networks import open_run
 from busi.scoring import floors, predictors
 
 pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
@@ -78,16 +79,17 @@ def list_files(folder) -> set[str]:
 def test_help_lists_the_commands_without_a_keras_backend(tmp_path):
     done = run_without(BACKENDS, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    commands = ("phantom", "verify", "split", "data", "params", "train", "score", "gather", "plan")
-    for command in (*commands, "page", "index", "render", "readme"):
+    commands = ("phantom", "verify", "split", "convert", "data", "params", "train", "score", "gather", "plan")
+    for command in (*commands, "predict", "evaluate", "export", "page", "index", "render", "readme"):
         assert f" {command} " in done.stdout
 
 
 def test_an_unknown_run_is_told_with_the_closest_ones_before_keras_is_imported():
     done = run_without(BACKENDS, "train", "published/236px-4f-3e/loss-mse/fold0-seed0", "-f", SMOKE)
     assert (done.returncode, done.stdout) == (1, "")
+    runs = len(study.list_runs(config.read_profile("smoke")))
     assert done.stderr == (
-        "busi: published/236px-4f-3e/loss-mse/fold0-seed0: not one of the 37 runs of profile 'smoke'; close: "
+        f"busi: published/236px-4f-3e/loss-mse/fold0-seed0: not one of the {runs} runs of profile 'smoke'; close: "
         "published/236px-4f-3e/loss-dice/fold0-seed0, published/236px-4f-3e/loss-kld/fold0-seed0, "
         "published/236px-4f-3e/baseline/fold0-seed0\n"
     )
@@ -125,9 +127,11 @@ def test_a_mistake_in_the_parameters_is_told_in_one_message(busi, capsys, argume
     assert capsys.readouterr() == ("", "")
 
 
-def test_missing_images_are_asked_for_and_nothing_is_written(busi, here):
-    told = busi("train", BASELINE, "-f", SMOKE, "-p", "data_dir=images")
-    assert told.startswith(f"busi: {here / 'images'}: no folder benign, malignant, normal; expected")
+def test_missing_images_are_asked_for_and_nothing_is_written(busi, here, capsys):
+    assert busi("train", BASELINE, "-f", SMOKE, "-p", "data_dir=images") == 2
+    assert (
+        capsys.readouterr().err == f"busi: {here / 'images'}: no such folder; give the folder that holds the images\n"
+    )
     label = "published/188px-2f-1e-bfloat16/baseline/fold0-seed0"
     told = busi("train", label, "-f", "params/laptop.yaml", *TINY)
     assert told.startswith("busi: data_dir: not given, and profile 'laptop' needs real images")
@@ -184,15 +188,50 @@ def test_verify_counts_phantom_images_and_warns_that_they_are_not_the_release(bu
         "normal: 2 images, the release has 133",
     ]
     out = capsys.readouterr().out
-    assert [line.split() for line in out.splitlines()[1:4]] == [["benign", "6"], ["malignant", "4"], ["normal", "2"]]
+    assert out.splitlines()[:3] == [
+        "layout: busi ({kind}/{key} | {kind}/{key}_mask{n})",
+        "masks: 11 black and white, 2 empty",
+        "groups: near-duplicates (no patients are named)",
+    ]
+    assert [line.split() for line in out.splitlines()[4:7]] == [["benign", "6"], ["malignant", "4"], ["normal", "2"]]
     assert f"whole; fingerprint {read_catalog(phantom_dir, expected=None).fingerprint}\n" in out
 
 
-def test_verify_names_what_is_wrong(busi, here):
-    for name in CLASSES:
-        (here / "images" / name).mkdir(parents=True)
-    told = busi("verify", here / "images")
-    assert told.startswith(f"busi: {here / 'images'}: 3 problem(s), fix these files:\n")
+def test_verify_names_what_is_wrong_and_ends_with_code_2(busi, here, phantom_dir, capsys):
+    folder = shutil.copytree(phantom_dir, here / "images")
+    for name in ("benign", "normal"):
+        (folder / name / f"{name} (1)_mask.png").write_bytes(b"")
+    assert busi("verify", folder) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[0]) == ("", f"busi: {folder}: 2 problem(s), fix these files:")
+    assert [line.split(": ")[0].strip() for line in err.splitlines()[1:]] == [
+        str(folder / name / f"{name} (1)_mask.png") for name in ("benign", "normal")
+    ]
+
+
+def test_verify_says_how_patients_are_named(busi, here, phantom_dir, capsys):
+    for kind, end in (("scans", ""), ("outlines", "_mask")):
+        (here / "set" / kind).mkdir(parents=True)
+        for k in range(1, 5):
+            source = phantom_dir / "malignant" / f"malignant ({k}){end}.png"
+            shutil.copy(source, here / "set" / kind / f"p{k // 3} {k}.png")
+    assert busi("verify", here / "set", "--layout", "scans/{group} {key} | outlines/{group} {key}") == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[:3] == [
+        "layout: scans/{group} {key} | outlines/{group} {key}",
+        "masks: 4 black and white",
+        "groups: 2 patients",
+    ]
+    assert err == ""
+
+
+def test_a_warning_is_one_line(phantom_dir, tmp_path):
+    """Python would add the line of source that warns."""
+    folder = shutil.copytree(phantom_dir, tmp_path / "few")
+    shutil.rmtree(folder / "normal")
+    told = run_without((), "verify", folder)
+    assert told.returncode == 0
+    assert [line.split(": ")[:2] for line in told.stderr.splitlines()] == [["busi", "warning"]] * 3
 
 
 def test_phantom_draws_what_is_asked_for_and_never_over_another_folder(busi, here, capsys):
@@ -307,6 +346,50 @@ def test_train_leaves_a_run_alone_whose_results_are_gathered(busi, here, trained
     assert busi("train", HELDOUT_LABEL, *trained) == 0
     assert capsys.readouterr().out == f"{HELDOUT_LABEL}: its results are in {here / 'reports' / 'smoke' / 'results'}\n"
     assert not list(here.glob("runs/**/*.h5"))
+
+
+def test_a_trained_run_predicts_is_evaluated_and_exported_by_its_name(busi, here, trained, quarters, capsys):
+    scans = here / "scans"
+    scans.mkdir()
+    # Of its own data set, a run is evaluated only on what it held out.
+    tested = [name for name in open_run(HELDOUT_LABEL).predictions["test"].names if "normal" not in name]
+    for name in tested[:2]:
+        shutil.copy(quarters / name.split()[0] / f"{name}.png", scans)
+    (scans / "torn.png").write_bytes((scans / f"{tested[0]}.png").read_bytes()[:200])
+    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted") == 1
+    out, err = capsys.readouterr()
+    assert out == f"2 of 3 images: {here / 'predicted' / 'predictions.csv'}\n"
+    assert f"busi: {scans / 'torn.png'}: not a readable image" in err
+    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted").startswith("busi: ")
+    masks = ("--masks", here / "predicted" / "masks")
+    assert busi("evaluate", HELDOUT_LABEL, quarters, *masks, "--out", here / "evaluation") == 0
+    scores = pd.read_csv(here / "evaluation" / "scores.csv")
+    assert scores.predictor.tolist()[:2] == [HELDOUT_LABEL, str(masks[1])]
+    assert scores.answered.tolist()[1:] == [2, 34, 34]
+    assert scores.n_images.tolist() == [2, 2, 2, 2]
+    assert busi("export", HELDOUT_LABEL, "--out", here / "network.keras") == 0
+    assert (here / "network.md").is_file()
+
+
+def test_the_run_that_the_readme_names_is_one_of_the_smallest_study():
+    (label,) = re.findall(r"^RUN=(\S+)", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert label in study.list_runs(config.read_profile("smoke"))
+
+
+def test_predicting_without_a_run_says_how_to_get_one(busi, here, quarters):
+    assert busi("predict", quarters, "--out", here / "out").startswith(f"busi: {quarters}: expected one run or more")
+    told = busi("predict", HELDOUT_LABEL, quarters, "--out", here / "out")
+    assert told.startswith(f"busi: {HELDOUT_LABEL}: neither") and "`make study`" in told
+    assert list_files(here) == set()
+
+
+def test_split_and_convert_write_what_other_software_reads_and_never_over_it(busi, here, quarters, capsys):
+    assert busi("split", quarters, "--format", "nnunet") == 0
+    assert len(json.loads((here / "splits_final.json").read_text(encoding="utf-8"))) == 5
+    assert busi("split", quarters, "--format", "nnunet").startswith("busi: splits_final.json: exists")
+    assert busi("convert", quarters, here / "raw", "--layout", "nnunet") == 0
+    assert len(list((here / "raw" / "labelsTr").glob("*.png"))) == 34
+    assert busi("convert", quarters, here / "raw", "--layout", "images-masks").startswith("busi: ")
 
 
 NEW_METRIC = '''    return overlap | surface | {"detected"'''

@@ -30,6 +30,7 @@ from busi.dataset.catalog import read_catalog, read_grey, read_union
 from busi.dataset.parts import load_parts
 from busi.dataset.preprocessing import Scaling, scale
 from busi.runs import BEST, STATE, Run, Store
+from busi.scoring import scores
 from busi.training import compile_network, predict_lesion, stream_batches, train
 
 METRICS = ("loss", "accuracy", "auc", "lesion_share")
@@ -793,3 +794,19 @@ def test_the_run_folder_alone_is_enough_to_predict_any_image(heldout, quarters, 
     predicted = predict_lesion(model, images, 1)
     np.testing.assert_allclose(predicted[0], run.predictions["test"].probability[0], rtol=0, atol=1e-6)
     assert 0 < run.threshold < 1
+
+
+# Fates
+
+
+@pytest.mark.parametrize("order", ["mixed", "by-class"])
+def test_the_fate_of_a_run_matches_predictions_with_targets_by_name(phantoms, tmp_path, order):
+    config = small(epochs=1, order=order, seed=5)
+    run = train(config, phantoms, store_in(tmp_path, phantoms))
+    fate = scores.find_or_decide_fate(run, phantoms)
+    names, probability = run.predictions["training"]
+    arrays = published_arrays(phantoms, config)
+    rows = [arrays.names.tolist().index(name) for name in names]
+    y, p = arrays.targets[rows, ..., 0].astype(np.float64), probability.astype(np.float64)
+    assert fate["crossentropy"] == pytest.approx(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(), abs=1e-6)
+    assert list(run.folder.glob("scores-*/fate.json"))

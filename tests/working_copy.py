@@ -40,7 +40,7 @@ FEW = {
     "variants": {"baseline": {}, "KLD": {"loss": "kld"}, "DICE": {"loss": "dice"}},
     "heldout_variants": {"BCE": {}},
 }
-"""Family of the study of few runs: four runs in place of the 37 of `smoke`."""
+"""Family of the study of few runs: four runs in place of all of `smoke`."""
 
 RUNS = {"published/baseline": 4, "published/loss-kld": 4, "published/loss-dice": 4, "heldout/baseline": 2}
 """Runs of that study, with their epochs."""

@@ -1,15 +1,10 @@
-"""Catalog of the images of a folder, read and verified.
-
-Layout and names are those of the public BUSI release (Al-Dhabyani et al., Data in Brief 28, 2020, 104863):
-``benign/benign (1).png``, ``benign (1)_mask.png``, further masks ``benign (100)_mask_1.png``, likewise ``malignant``
-and ``normal``, whose masks are empty.
-"""
+"""Catalog of a data set: its images found, read, verified and fingerprinted."""
 
 import hashlib
-import re
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,9 +12,10 @@ import joblib
 import numpy as np
 import pandas as pd
 from filelock import FileLock
-from PIL import Image, UnidentifiedImageError
 
 from busi.config import Parameters, StudyError, find_study_folder
+from busi.dataset.decode import DataError, DecodedMask, Mask, decode_mask, read_grey, read_union
+from busi.dataset.layouts import Manifest, find_images
 from busi.dataset.phantom import CLASSES, draw_phantoms
 
 RELEASED = {"benign": 437, "malignant": 210, "normal": 133}
@@ -28,12 +24,16 @@ RELEASED = {"benign": 437, "malignant": 210, "normal": 133}
 SHOWN_PROBLEMS = 20
 """Number of problems that an error message lists."""
 
-# Most images have one mask; further ones are numbered from 1.
-_MASK = re.compile(r"(?P<image>.+)_mask(_\d+)?\.png")
+_TOLD: dict = {}
+"""Warnings that have been shown, as `warnings` keeps them, so that a notebook shows each once."""
 
 
 class CountWarning(UserWarning):
     """A folder without faults that does not hold as many images as the public release."""
+
+
+class DataWarning(UserWarning):
+    """Something unusual about a folder's files that does not stop them from being read."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,26 @@ class Catalog:
     """Images of a folder.
 
     Attributes:
-        table: One row for each image, classes in the order of `CLASSES` and file names sorted within: `image_class`,
-            `name` (without suffix), `image` (path), `masks` (paths, `_mask.png` first), `height`, `width` (pixels),
-            `lesion_share` (share of the image's pixels inside the union of its masks, 0 to 1).
-        fingerprint: Hash of names and decoded pixels: the same for the release and a losslessly re-encoded copy.
+        table: One row for each image, classes in the order of `CLASSES` and names sorted within: `image_class`
+            ("lesion" or "normal" where the data set names no classes), `name`, `image` (path), `masks` (each a `Mask`),
+            `height`, `width` (pixels), `lesion_share` (share of the image's pixels inside the union of its masks, 0 to
+            1), `group` (patient; None where the data set names none).
+        fingerprint: Hash of names, classes and decoded pixels: the same for the release, for a losslessly re-encoded
+            copy, and for one in another layout.
+        layout: As `busi.dataset.layouts.Manifest`.
+        encodings: Number of masks by their encoding, as `DecodedMask`.
+        notes: `note` and the `file` it is about, one row for each unusual file.
     """
 
     table: pd.DataFrame
     fingerprint: str
+    layout: str = ""
+    encodings: dict[str, int] = field(default_factory=dict)
+    notes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["note", "file"]))
 
     @cached_property
     def lesions(self) -> pd.DataFrame:
-        """Return the rows of images with a lesion: benign and malignant."""
+        """Return the rows of images with a lesion: all but the normal ones."""
         return self.table[self.table.image_class != "normal"].reset_index(drop=True)
 
 
@@ -70,7 +78,7 @@ def load_catalog(parameters: Parameters) -> Catalog:
         )
     folder = parameters.data_path
     if parameters.data_dir != "phantom":
-        return read_catalog(folder)
+        return read_catalog(folder, parameters.layout)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Several processes of a study may start at once: one of them draws.
     with FileLock(folder.with_suffix(".lock")):
@@ -79,49 +87,55 @@ def load_catalog(parameters: Parameters) -> Catalog:
     return read_catalog(folder, expected=None)
 
 
-def read_catalog(folder: Path, *, expected: dict[str, int] | None = RELEASED) -> Catalog:
+def read_catalog(folder: Path, layout: str = "", *, expected: dict[str, int] | None = RELEASED) -> Catalog:
     """Read and verify a folder of images.
 
-    The result is cached, and read again when a file's size or modification time has changed.
+    The result is cached, and read again when a file's size or modification time has changed. What is unusual, but
+    no fault, is a `DataWarning`.
 
     Args:
-        folder: Holds the three class folders.
-        expected: Number of images of each class; another number is a `CountWarning`. None for data other than BUSI.
+        folder: Holds the images in a layout of `busi.dataset.layouts`.
+        layout: As `find_images`; empty where it is to be found from the files.
+        expected: Number of images of each class in BUSI's layout; another number is a `CountWarning`. None for
+            data other than BUSI.
 
     Raises:
-        StudyError: The folder has faults; names every file at fault and what is wrong with it.
+        DataError: The folder has faults; names every file at fault and what is wrong with it.
     """
-    missing = [name for name in CLASSES if not (folder / name).is_dir()]
-    if missing:
-        raise StudyError(
-            f"{folder}: no folder {', '.join(missing)}; expected {', '.join(CLASSES)} as in Dataset_BUSI_with_GT. "
-            "Give the folder that holds all three"
-        )
-    state = _describe_state(folder)
+    folder = Path(folder)
+    manifest = find_images(folder, layout)
+    state = _describe_state(manifest)
     # A second process waits here, and then finds in the cache what the first one has read.
     with FileLock(_cache_folder().with_suffix(".lock")):
-        catalog = remember(_read)(str(folder), state)
-    _warn_of_counts(catalog, folder, expected or {})
+        catalog = remember(_read, ignore=["manifest"])(str(folder), manifest, state)
+    for note, files in catalog.notes.groupby("note", sort=False).file:
+        _warn(f"{note}: {len(files)}, e.g. {files.iloc[0]}", DataWarning, folder)
+    if catalog.layout.startswith("busi"):
+        _warn_of_counts(catalog, folder, expected or {})
     return catalog
 
 
-def _describe_state(folder: Path) -> str:
+def _describe_state(manifest: Manifest) -> str:
     """Return a hash of names, sizes and modification times: the pixels of 780 images take too long to hash."""
-    files = []
-    for image_class in CLASSES:
-        for file in sorted((folder / image_class).glob("*.png")):
-            status = file.stat()
-            files.append((str(file), status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(repr(files).encode()).hexdigest()
+    files = [repr(manifest)]
+    for row in manifest.rows:
+        for file in map(Path, (row["image"], *row["masks"])):
+            # A table may name files that are not there, which is a problem of the manifest.
+            status = file.stat() if file.exists() else None
+            files.append(repr(status and (status.st_size, status.st_mtime_ns)))
+    return hashlib.sha256("".join(files).encode()).hexdigest()
 
 
 def _warn_of_counts(catalog: Catalog, folder: Path, expected: dict[str, int]) -> None:
     for image_class, released in expected.items():
         count = int((catalog.table.image_class == image_class).sum())
         if count != released:
-            message = f"{folder / image_class}: {count} images, the release has {released}"
-            # The warning points at the line that calls `read_catalog`.
-            warnings.warn(message, CountWarning, stacklevel=3)
+            _warn(f"{folder / image_class}: {count} images, the release has {released}", CountWarning, folder)
+
+
+def _warn(message: str, category: type[UserWarning], folder: Path) -> None:
+    # It is about the folder: Python would show a line of the code that reads it.
+    warnings.warn_explicit(message, category, folder.name, 1, registry=_TOLD)
 
 
 def remember(function: Callable, ignore: list[str] | None = None) -> Callable:
@@ -152,7 +166,7 @@ def describe_images(catalog: Catalog) -> pd.DataFrame:
         One row for each image: `image_class`, `name`, `masks` (their number), `height`, `width` (pixels),
         `lesion_share` (rounded to six digits).
     """
-    table = catalog.table.drop(columns="image")
+    table = catalog.table.drop(columns=["image", "group"])
     table["masks"] = table.masks.map(len)
     return table.round({"lesion_share": 6})
 
@@ -169,122 +183,90 @@ def example_images(catalog: Catalog) -> tuple[list[np.ndarray], list[np.ndarray]
     return pixels, inside, list(first.name)
 
 
-def read_grey(file: Path | str) -> np.ndarray:
-    """Read an image as uint8 (h, w); colour becomes grey by ITU-R 601 luma.
-
-    Raises:
-        StudyError: The file cannot be read as an image.
-    """
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("L"))
-    # Pillow reports a damaged PNG as a SyntaxError.
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise StudyError(f"{file}: not a readable image ({error}); expected a PNG: copy this file again") from error
-
-
-def read_mask(file: Path | str) -> np.ndarray:
-    """Read a mask as bool (h, w), from any mode that the release uses (1-bit, grey, RGB, RGBA).
-
-    Raises:
-        StudyError: The file cannot be read as an image.
-    """
-    # Half of white: masks in 1-bit mode are read as 0 and 255, like all others.
-    return read_grey(file) > 127
-
-
-def read_union(files: Iterable[Path | str]) -> np.ndarray:
-    """Read the pixels inside any of an image's masks, bool (h, w).
-
-    Raises:
-        StudyError: A file cannot be read as an image.
-    """
-    return np.logical_or.reduce([read_mask(file) for file in files])
-
-
-def _read(folder: str, state: str) -> Catalog:
+def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
     # `state` is part of the cache's key: a changed file must be read again.
     rows = []
-    problems = []
+    problems = list(manifest.problems)
+    notes = [("files that are neither image nor mask in this layout", file.name) for file in manifest.ignored]
+    encodings: Counter[str] = Counter()
     digest = hashlib.sha256()
-    for image_class in CLASSES:
-        images, masks = _pair_files(Path(folder) / image_class)
-        names = {image.stem for image in images}
-        for name in sorted(masks.keys() - names):
-            problems.append(f"{masks[name][0]}: mask without its image {name}.png")
-        if not images:
-            problems.append(f"{Path(folder) / image_class}: no images")
-        for image in images:
-            try:
-                rows.append(_read_row(image_class, image, masks.get(image.stem, []), digest))
-            except StudyError as error:
-                problems.append(str(error))
-    problems += _find_repeated_names(rows)
+    for row in manifest.rows:
+        try:
+            pixels = read_grey(row["image"])
+            masks = [(file, decode_mask(file, pixels.shape)) for file in row["masks"]]
+            rows.append(_verify_row(row, pixels, masks, digest))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        for file, mask in masks:
+            encodings[mask.encoding] += 1
+            notes += [(note, Path(file).name) for note in mask.notes]
+        notes += [(note, Path(row["image"]).name) for note in _find_oddities(row, pixels, masks)]
+    if not manifest.rows:
+        problems.append(f"{folder}: no images")
     # All problems in one message: otherwise it would take a run to find each of them.
     if problems:
         shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
         more = "\n  ..." if len(problems) > SHOWN_PROBLEMS else ""
-        raise StudyError(f"{folder}: {len(problems)} problem(s), fix these files:\n  {shown}{more}")
-    return Catalog(pd.DataFrame(rows), digest.hexdigest()[:16])
+        raise DataError(f"{folder}: {len(problems)} problem(s), fix these files:\n  {shown}{more}")
+    table = pd.DataFrame(rows)
+    # Colours of masks may have told classes that names do not.
+    position = table.image_class.map({name: k for k, name in enumerate(CLASSES)}).fillna(len(CLASSES))
+    table = table.iloc[np.argsort(position, kind="stable")].reset_index(drop=True)
+    noted = pd.DataFrame(notes, columns=["note", "file"])
+    return Catalog(table, digest.hexdigest()[:16], manifest.layout, dict(encodings.most_common()), noted)
 
 
-def _pair_files(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
-    """Return the images of a class folder, and the masks of each by the image's name."""
-    images = []
-    masks: dict[str, list[Path]] = {}
-    # In sorted order "x_mask.png" comes before "x_mask_1.png".
-    for file in sorted(folder.glob("*.png")):
-        match = _MASK.fullmatch(file.name)
-        if match:
-            masks.setdefault(match["image"], []).append(file)
-        else:
-            images.append(file)
-    return images, masks
-
-
-def _read_row(image_class: str, image: Path, masks: list[Path], digest) -> dict:
-    """Read and verify one image with its masks, and add their pixels to ``digest``."""
-    pixels = read_grey(image)
-    if image.with_name(f"{image.stem}_mask.png") not in masks:
-        raise StudyError(f"{image}: no mask; expected {image.stem}_mask.png in the same folder")
-    # The class too: a relabelled image makes other data.
-    digest.update(f"{image_class}/{image.stem} {pixels.shape}".encode())
-    digest.update(pixels.tobytes())
+def _verify_row(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMask]], digest) -> dict:
+    """Verify one image with its masks, and add their pixels to ``digest``."""
     union = np.zeros(pixels.shape, bool)
-    for file in masks:
-        inside = read_mask(file)
-        if inside.shape != pixels.shape:
-            raise StudyError(f"{file}: {_size(inside)} pixels, its image has {_size(pixels)}: sizes must be equal")
-        if image_class != "normal" and not inside.any():
-            raise StudyError(f"{file}: empty, but a {image_class} image shows a lesion: expected mask pixels")
-        union |= inside
+    for _, mask in masks:
+        union |= mask.inside
+    image_class = row["image_class"] or _find_class(union, masks)
+    for file, mask in masks:
+        if image_class != "normal" and not mask.inside.any():
+            raise DataError(f"{file}: empty, but a {image_class} image shows a lesion: expected mask pixels")
+    if image_class == "normal" and union.any():
+        raise DataError(f"{masks[0][0]}: {union.sum()} mask pixels; a normal image shows no lesion: expected none")
+    # The class too: a relabelled image makes other data.
+    digest.update(f"{image_class}/{row['name']} {pixels.shape}".encode())
+    digest.update(pixels.tobytes())
+    # A normal image without a file is one whose mask is empty.
+    for inside in [mask.inside for _, mask in masks] or [union]:
         # Packed to one bit a pixel, so that the fingerprint does not depend on how masks are stored.
         digest.update(np.packbits(inside).tobytes())
-    if image_class == "normal" and union.any():
-        raise StudyError(f"{masks[0]}: {union.sum()} mask pixels; a normal image shows no lesion: expected none")
     height, width = pixels.shape
     return {
         "image_class": image_class,
-        "name": image.stem,
-        "image": str(image),
-        "masks": [str(file) for file in masks],
+        "name": row["name"],
+        "image": row["image"],
+        "masks": [Mask(file, pixels.shape) for file in row["masks"] or [""]],
         "height": height,
         "width": width,
         "lesion_share": float(union.mean()),
+        "group": row["group"],
     }
 
 
-def _find_repeated_names(rows: list[dict]) -> list[str]:
-    """Return a problem for each image that is named like one of another class: predictions are kept by name."""
-    problems = []
-    seen = set()
-    for row in rows:
-        if row["name"] in seen:
-            problems.append(f"{row['image']}: another class has an image of this name: rename one of them")
-        seen.add(row["name"])
-    return problems
+def _find_class(union: np.ndarray, masks: list[tuple[str, DecodedMask]]) -> str:
+    """Return the class of an image whose name does not tell it: by its masks' colours, else whether it has a lesion."""
+    findings = {mask.finding for _, mask in masks if mask.finding}
+    # One cancer makes an image malignant.
+    for finding in ("malignant", "benign"):
+        if finding in findings:
+            return finding
+    return "lesion" if union.any() else "normal"
 
 
-def _size(pixels: np.ndarray) -> str:
-    height, width = pixels.shape
-    return f"{width} x {height}"
+def _find_oddities(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMask]]) -> list[str]:
+    """Return what is unusual about an image."""
+    notes = []
+    if not masks:
+        notes.append("normal images without a mask: read as empty")
+    elif not row["image_class"] and not any(mask.inside.any() for _, mask in masks):
+        notes.append("empty masks in a data set without classes: read as normal images")
+    if pixels.max() < 16:
+        notes.append("images that are nearly black: perhaps of fewer bits than their file has room for")
+    if pixels.min() == pixels.max():
+        notes.append("images of one grey level")
+    return notes

@@ -25,7 +25,8 @@ import pandas as pd
 from PIL import Image
 
 from busi.config import StudyError, find_study_folder
-from busi.dataset.catalog import read_catalog, read_grey, read_mask
+from busi.dataset.catalog import read_catalog
+from busi.dataset.decode import read_grey, read_mask
 from busi.dataset.phantom import CLASSES
 
 HANDLE = "aryashah2k/breast-ultrasound-images-dataset"

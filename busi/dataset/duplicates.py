@@ -62,7 +62,7 @@ _HEAD = "# data "
 
 
 def find_groups(catalog: Catalog) -> np.ndarray:
-    """Find the near-duplicate group of each row of ``catalog.table``, normals included.
+    """Find the group of each row of ``catalog.table``, normals included: its patient's, else its near-duplicates'.
 
     Returns:
         int (n,), numbered from 0 in order of first appearance. An image without near-duplicates has its own group.
@@ -70,6 +70,10 @@ def find_groups(catalog: Catalog) -> np.ndarray:
     Raises:
         StudyError: As `read_pairs`.
     """
+    patients = catalog.table.group
+    if patients.notna().any():
+        # An image whose patient is not named is a group of its own.
+        return pd.factorize(patients.fillna(catalog.table.name))[0]
     listed = read_pairs(catalog)
     pairs = find_pairs(catalog) if listed is None else listed[listed.verdict != "different"]
     row = {name: number for number, name in enumerate(catalog.table.name)}

@@ -4,19 +4,29 @@ A network needs its run folder and nothing else. Answers about images that a run
 no network is loaded for them.
 """
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from busi.config import Parameters, StudyError, find_study_folder
+from busi.config import Parameters, RunConfig, StudyError, find_study_folder, validate
 from busi.dataset import arrays, preprocessing
 from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.runs import Run
+from busi.runs import TRAINING_VERSION, Run, find_damage
 from busi.scoring import metrics
 from busi.scoring.scores import find_or_score
 from busi.study import find_groups, open_store
+
+GEOMETRY = ("image_size", "resize", "target", "padding")
+"""Fields of `RunConfig` that say where in an image an output belongs; networks that are averaged share them."""
+
+THREADS = 2
+"""Threads that resize and write images: their work is done in compiled code, outside of Python's lock."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +69,38 @@ class Case:
 
 
 class Network:
-    """The trained network of a run. Its run folder is all that it reads.
+    """The trained network of a run, or the mean of several. Their run folders are all that it reads.
 
     Weights are loaded when they are needed. Memory does not grow with the number of runs: at most two architectures are
     kept, each with the weights of one run.
 
     Args:
-        run: A finished run.
+        *runs: Finished runs, at least one, of the same image size and geometry.
 
     Attributes:
-        run: The run that it belongs to.
-        threshold: Probability from which on a pixel is predicted lesion; the validation part has chosen it.
+        runs: The runs whose probabilities are averaged.
+        threshold: Probability from which on a pixel is predicted lesion: the mean of the runs' thresholds, each chosen
+            by a validation part.
+
+    Raises:
+        StudyError: The runs differ in one of `GEOMETRY`.
+
+    Example:
+        >>> network = Network(open_run("runs/smoke/heldout/.../fold0-seed0-0123abcd"))  # doctest: +SKIP
+        >>> inside = network.probability(read_grey("image.png")) >= network.threshold  # doctest: +SKIP
     """
 
-    def __init__(self, run: Run):
-        self.run = run
-        self.threshold = run.threshold
+    def __init__(self, *runs: Run):
+        self.runs = runs
+        self.threshold = float(np.mean([run.threshold for run in runs]))
+        for run in runs[1:]:
+            for field in GEOMETRY:
+                one, other = getattr(runs[0].config, field), getattr(run.config, field)
+                if one != other:
+                    raise StudyError(
+                        f"{run.folder}: {field} is {other}, that of {runs[0].folder} is {one}; expected equal ones: "
+                        "average runs of one size"
+                    )
 
     def probability(self, pixels: np.ndarray) -> np.ndarray:
         """Predict an image.
@@ -86,19 +112,35 @@ class Network:
             Probability of lesion, float32 (h, w), 0 to 1.
 
         Raises:
-            StudyError: The weights in the run folder cannot be read.
+            StudyError: The weights in a run folder cannot be read.
+        """
+        return self.restore(self.predict([pixels])[0], pixels.shape)
+
+    def predict(self, images: list[np.ndarray]) -> np.ndarray:
+        """Predict images at the network's size: many at once are faster than one by one.
+
+        Args:
+            images: Grey images of any sizes, uint8 (h, w).
+
+        Returns:
+            Probability of lesion, float32 (n, o, o), 0 to 1, for `restore`.
         """
         # Importing a Keras backend takes seconds, and most answers are read from the run folder.
         from busi.training import predict_lesion
 
-        config = self.run.config
-        # In single precision, like the images that the network was trained on.
-        image = arrays.resize_image(pixels / np.float32(255), config.image_size, config.resize)
-        batch = image[np.newaxis, ..., np.newaxis]
-        scaled = preprocessing.scale(batch, config.preprocessing, self.run.scaling)
-        predicted = predict_lesion(_load_model(self.run), scaled, config.batch_size)
-        height, width = pixels.shape
-        return arrays.restore(predicted[0], height, width, config)
+        config = self.runs[0].config
+        with ThreadPoolExecutor(THREADS) as pool:
+            shrunk = pool.map(lambda pixels: _shrink(pixels, config), images)
+            batch = np.stack(list(shrunk))[..., np.newaxis]
+        answers = []
+        for run in self.runs:
+            scaled = preprocessing.scale(batch, run.config.preprocessing, run.scaling)
+            answers.append(predict_lesion(load_model(run), scaled, config.batch_size))
+        return np.mean(answers, axis=0)
+
+    def restore(self, output: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Resize one answer of `predict` to the height and width of its image, float32 (h, w)."""
+        return arrays.restore(output, *shape, self.runs[0].config)
 
 
 class Variant:
@@ -207,6 +249,52 @@ def read_picture(catalog: Catalog, name: str) -> tuple[np.ndarray, np.ndarray]:
     return read_grey(row.image), read_union(row.masks)
 
 
+def open_run(name: str | Path) -> Run:
+    """Return a finished run.
+
+    Args:
+        name: The run's folder, or its label as `busi plan` and the report name it: "heldout/.../loss-kld/fold0-seed0".
+
+    Raises:
+        StudyError: There is no such run, or its files are not what was written.
+    """
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        folder = _find_folder(str(name))
+    damage = find_damage(folder, weights="read")
+    if damage:
+        raise StudyError(f"{folder}: {damage}; expected the folder of a finished run: copy or train it again")
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return Run(folder, validate(RunConfig, f"{folder / 'config.json'}", stored["config"]))
+
+
+def _find_folder(label: str) -> Path:
+    """Return the folder of the one run of a label that the present code has trained, whatever its profile."""
+    root = find_study_folder() / "runs"
+    labels: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("config.json")):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored["training_version"] == TRAINING_VERSION:
+            # runs/<profile>/<label>-<key>
+            own = Path(*file.parent.relative_to(root).parts[1:]).as_posix()
+            labels.setdefault(own.rpartition("-")[0], []).append(file.parent)
+    found = labels.get(label, [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise StudyError(f"{label}: {len(found)} runs have this name; give the folder: {', '.join(map(str, found))}")
+    close = ", ".join(get_close_matches(label, labels, cutoff=0)) or "none"
+    raise StudyError(
+        f"{label}: neither the folder of a finished run nor the name of one in {root}; close: {close}. To have one, "
+        "train it: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI"
+    )
+
+
+def _shrink(pixels: np.ndarray, config: RunConfig) -> np.ndarray:
+    # In single precision, like the images that the network was trained on.
+    return arrays.resize_image(pixels / np.float32(255), config.image_size, config.resize)
+
+
 def _choose(threshold: float | None, run: Run) -> float:
     return run.threshold if threshold is None else threshold
 
@@ -221,7 +309,7 @@ def _read_probability(run: Run, name: str, shape: tuple[int, int]) -> np.ndarray
 
 # One entry: networks of one architecture share a model, so that loading another run changes the model returned before.
 @lru_cache(maxsize=1)
-def _load_model(run: Run):
+def load_model(run: Run):
     """Return the network of a run as a Keras model, with the run's weights until the next call for another run."""
     config = run.config
     model = _build_model(
@@ -236,7 +324,7 @@ def _load_model(run: Run):
         model.load_weights(run.weights)
     except (OSError, ValueError) as error:
         # The model may hold some of the new weights, and is not the one of the run before any more.
-        _load_model.cache_clear()
+        load_model.cache_clear()
         raise StudyError(
             f"{run.weights}: cannot be read ({error}); delete the run's folder and train it again"
         ) from error

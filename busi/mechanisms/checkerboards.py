@@ -8,21 +8,19 @@ that know nothing of each other (Odena, Dumoulin, Olah, "Deconvolution and Check
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from busi import display, results
-from busi.config import Parameters, RunConfig
+from busi.config import Parameters
 from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
 from busi.mechanisms import section
-from busi.study import find_group, find_trained, load_results, open_store
+from busi.results import Results
+from busi.runs import Run
 
 GROUP = "mechanisms/checkerboards"
-
-SEEDS = (0, 1, 2)
-"""Seeds of the initialisations measured before training."""
 
 STAGES = {"up3": "first upsampling", "up0": "last upsampling", "logits": "output"}
 """Layers of `busi.model.unet.build`, in the order of computation."""
@@ -34,53 +32,37 @@ LEAST = 1e-6
 """Smallest share that is drawn: repetition leaves rounding errors only, too small for a logarithmic axis."""
 
 
-def measure(parameters: Parameters) -> pd.DataFrame:
-    """Return the share of power at the Nyquist frequency on validation images.
+def measure(parameters: Parameters) -> tuple[Results, pd.DataFrame]:
+    """Return the runs, and `measure_run` of each."""
+    return section.measure_runs(parameters, GROUP, GROUP, measure_run)
+
+
+def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
+    """Measure a run's network before and after training, on validation images.
 
     Returns:
-        `upsampling`, `trained` (bool), `stage` (one of `STAGES`), `seed`, `nyquist` (as `nyquist_share`), `noise` (as
-        `expected_of_noise`), `size` (pixels). Before training there is one row for each of `SEEDS`, after it one.
+        `trained` (bool); `stage`, one of `STAGES`; `size` (pixels); `nyquist` (as `nyquist_share`).
     """
-    trained = load_results(parameters, GROUP)
-
-    def make(catalog: Catalog) -> pd.DataFrame:
-        store = open_store(parameters, catalog)
-        rows = []
-        for upsampling, (config,) in find_group(parameters, GROUP).variants.items():
-            images = load_parts(config, catalog).validation.images[:PROBED]
-            for seed in SEEDS:
-                untrained = config.model_copy(update={"seed": seed})
-                rows += _measure_stages(untrained, images, weights=None, upsampling=upsampling)
-            run = find_trained(config, store)
-            rows += _measure_stages(config, images, weights=run.weights, upsampling=upsampling)
-        return pd.DataFrame(rows)
-
-    return results.measure(parameters, GROUP, make, depends=trained.runs.key)
-
-
-def _measure_stages(config: RunConfig, images: np.ndarray, *, weights, upsampling: str) -> list[dict]:
     # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     import keras
 
     from busi.training import compile_network
 
+    images = load_parts(run.config, catalog).validation.images[:PROBED]
     # In float32 whatever the run's precision: coarser rounding would add to the pattern.
-    model = compile_network(config.model_copy(update={"precision": "float32"}))
-    if weights:
-        model.load_weights(weights)
-    outputs = [model.get_layer(layer).output for layer in STAGES]
-    stages = keras.Model(model.input, outputs)(images)
+    model = compile_network(run.config.model_copy(update={"precision": "float32"}))
+    stages = keras.Model(model.input, [model.get_layer(layer).output for layer in STAGES])
     rows = []
-    for stage, output in zip(STAGES.values(), stages, strict=True):
-        maps = keras.ops.convert_to_numpy(output)
-        if stage == "output":
-            # The probability of lesion; the second channel of the softmax repeats the first.
-            maps = expit(maps[..., :1] - maps[..., 1:])
-        _, height, width, _ = maps.shape
-        row = {"upsampling": upsampling, "trained": weights is not None, "stage": stage, "seed": config.seed}
-        row |= {"nyquist": nyquist_share(maps), "noise": expected_of_noise(height, width), "size": height}
-        rows.append(row)
-    return rows
+    for trained in (False, True):
+        if trained:
+            model.load_weights(run.weights)
+        for stage, output in zip(STAGES.values(), stages(images), strict=True):
+            maps = keras.ops.convert_to_numpy(output)
+            if stage == "output":
+                # The probability of lesion; that of the background repeats it.
+                maps = expit(maps[..., :1] - maps[..., 1:])
+            rows.append((trained, stage, maps.shape[1], nyquist_share(maps)))
+    return pd.DataFrame(rows, columns=["trained", "stage", "size", "nyquist"])
 
 
 def nyquist_share(maps: np.ndarray) -> float:
@@ -89,104 +71,107 @@ def nyquist_share(maps: np.ndarray) -> float:
     The constant part of a map does not count.
 
     Args:
-        maps: float (n, h, w, c), h and w even; maps without any variation are left out.
+        maps: float (n, s, s, c), s even; maps without any variation are left out.
 
     Returns:
         A number from 0 (no checkerboard) to 1 (checkerboards or stripes two pixels wide only); missing (nan) if no map
         varies. For white noise, see `expected_of_noise`.
     """
-    _, height, width, _ = maps.shape
     # In double precision: the constant part is many times larger than the pattern.
     means = maps.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
     power = np.abs(np.fft.fft2(maps - means, axes=(1, 2))) ** 2
     # The middle of the transform is the frequency of a pattern that repeats every two pixels.
-    in_rows = power[:, height // 2, :, :].sum(axis=1)
-    in_columns = power[:, :, width // 2, :].sum(axis=1)
-    in_both = power[:, height // 2, width // 2, :]
-    at_nyquist = in_rows + in_columns - in_both
+    middle = maps.shape[1] // 2
     total = power.sum(axis=(1, 2))
+    slow = np.delete(power, middle, axis=1)
+    slow = np.delete(slow, middle, axis=2).sum(axis=(1, 2))
     # Rounding errors of a flat map are no pattern.
     varies = total > 1e-12 * max(total.max(), 1e-30)
     if not varies.any():
         return np.nan
-    return float((at_nyquist[varies] / total[varies]).mean())
+    return float(1 - (slow[varies] / total[varies]).mean())
 
 
-def expected_of_noise(height: int, width: int) -> float:
-    """Return the value of `nyquist_share` expected of white noise: the share of frequencies that count."""
-    return (height + width - 1) / (height * width - 1)
+def expected_of_noise(size: ArrayLike) -> ArrayLike:
+    """Return the `nyquist_share` expected of white noise of ``size`` pixels: the share of frequencies that count."""
+    return (2 * size - 1) / (size**2 - 1)
 
 
 def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return means over seeds of what `measure` returns.
+    """Return mean and range over the runs of what `measure` returns.
 
     Returns:
-        `upsampling`, `stage`, `size`, `noise`, `untrained` and `trained` (shares of power, 0 to 1).
+        `upsampling`, `stage`, `trained` (bool), `size`; `share` of power (mean) with its lowest and highest as `low`
+        and `high`; `noise` (as `expected_of_noise`).
     """
-    index = ["upsampling", "stage", "size", "noise"]
-    table = rows.pivot_table("nyquist", index, "trained", aggfunc="mean", sort=False)
-    table = table.rename(columns={False: "untrained", True: "trained"}).rename_axis(columns=None)
-    return table[["untrained", "trained"]].reset_index()
+    rows = rows.rename(columns={"variant": "upsampling"})
+    shares = rows.groupby(["upsampling", "stage", "trained", "size"], sort=False).nyquist
+    table = shares.agg(share="mean", low="min", high="max").reset_index()
+    return table.assign(noise=expected_of_noise(table["size"]))
 
 
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw the power at the Nyquist frequency by stage and way of upsampling, before and after training."""
+    """Draw mean and range of the power at the Nyquist frequency by stage and way of upsampling."""
     # White noise has the same share whatever the way of upsampling: one line for each stage.
-    noise = table.drop_duplicates("stage")
+    stages = table.drop_duplicates("stage")
+    middle = np.arange(len(stages))
     fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.4), sharey=True)
-    for ax, column in zip(axes, ("untrained", "trained"), strict=True):
-        shown = table.assign(share=table[column].clip(lower=LEAST))
-        look = {"markers": ["o", "s", "D"], "linestyle": "none", "dodge": 0.3, "errorbar": None}
-        sns.pointplot(shown, x="stage", y="share", hue="upsampling", ax=ax, **look)
-        ax.plot(noise.stage, noise.noise, "_", color=display.GREY, markersize=44, label="white noise")
-        labels = [stage.replace(" ", "\n") for stage in noise.stage]
-        ax.set_xticks(range(len(labels)), labels)
-        ax.set(yscale="log", ylim=(LEAST / 2, 1.5), title=column.capitalize(), xlabel="")
-        ax.set_ylabel("Share of power at Nyquist")
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=0.6)
-    axes[0].get_legend().remove()
+    for ax, trained in zip(axes, (False, True), strict=True):
+        ways = table[table.trained == trained].groupby("upsampling", sort=False)
+        for shift, (way, part) in enumerate(ways, start=-1):
+            share, low, high = part[["share", "low", "high"]].clip(lower=LEAST).to_numpy().T
+            ax.errorbar(middle + shift / 8, share, [share - low, high - share], fmt="o", capsize=3, label=way)
+        ax.plot(middle, stages.noise, "_", color=display.GREY, markersize=44, label="white noise")
+        ax.set_xticks(middle, stages.stage.str.replace(" ", "\n"))
+        ax.set(yscale="log", ylim=(LEAST / 2, 1.5), title="Trained" if trained else "Untrained")
+    axes[0].set_ylabel("Share of power at Nyquist")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=0.6)
     return fig
 
 
-def conclude(table: pd.DataFrame) -> str:
-    """Return which way of upsampling makes checkerboards, and what that says about the reason given for claim 1."""
+def conclude(table: pd.DataFrame, size: str) -> str:
+    """Return which way of upsampling makes checkerboards, and what that says about the reason given for claim 1.
+
+    Args:
+        table: As `tabulate` returns it.
+        size: Of the runs, in words.
+    """
     # The feature maps show what a layer starts with, the output what is left of it in the answer.
-    first = table[table.stage == "first upsampling"].set_index("upsampling").untrained
-    output = table[table.stage == "output"].set_index("upsampling").trained
-    if _has_most(first, "transposed") and _has_most(output, "transposed"):
-        verdict = "claim 1's reason, that learned upsampling mitigates them, has it the wrong way round"
-    elif _has_most(first, "transposed"):
-        verdict = (
-            "training takes the pattern that transposed convolution starts with out of the output again, at this size"
-        )
-    else:
-        verdict = "claim 1's reason is not contradicted here"
-    return (
-        f"Before training the Nyquist frequency behind the first upsampling holds {_list_shares(first)} of the power; "
-        f"after it the Nyquist frequency of the predicted map holds {_list_shares(output)} of the power: {verdict}."
-    )
+    first = table[(table.stage == "first upsampling") & ~table.trained]
+    output = table[(table.stage == "output") & table.trained]
+    verdict = "claim 1's reason is not contradicted here"
+    if _transposed_has_most(first):
+        verdict = "the pattern that transposed convolution starts with does not stand out in the output any more"
+        if _transposed_has_most(output):
+            verdict = "claim 1's reason, that learned upsampling mitigates them, has it the wrong way round"
+    text = f"Before training the Nyquist frequency behind the first upsampling holds {_list_shares(first)} of the power"
+    return f"{text}; after it that of the predicted map holds {_list_shares(output)}: {verdict} ({size})."
 
 
-def _has_most(shares: pd.Series, upsampling: str) -> bool:
-    return bool((shares.drop(upsampling) < shares[upsampling]).all())
+def _transposed_has_most(rows: pd.DataFrame) -> bool:
+    """Return whether transposed convolution has more power than any other way, whichever seeds are compared."""
+    is_transposed = rows.upsampling == "transposed"
+    return bool(rows.low[is_transposed].min() > rows.high[~is_transposed].max())
 
 
-def _list_shares(shares: pd.Series) -> str:
-    return ", ".join(f"{share:.2%} ({upsampling})" for upsampling, share in shares.items())
+def _list_shares(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{row.low:.2%} to {row.high:.2%} ({row.upsampling})" for row in rows.itertuples())
 
 
 @section.presents("checkerboards")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_checkerboards.csv``."""
-    table = results.write_table(parameters, "mechanisms_checkerboards", tabulate(measure(parameters)))
-    size = section.describe_size(find_group(parameters, GROUP).configs[0])
+    trained, rows = measure(parameters)
+    table = results.write_table(parameters, "mechanisms_checkerboards", tabulate(rows))
+    size = section.describe_runs(trained)
     return section.compose(
         draw(table),
         table,
-        conclude(table),
-        caption="Share of power at the Nyquist frequency of rows or columns; grey: the share that white noise has. "
-        f"{size}; before training the mean over {len(SEEDS)} initialisations.",
-        table_caption="Power at the Nyquist frequency by way of upsampling (all four steps) and stage.",
+        conclude(table, size),
+        caption="Share of power at the Nyquist frequency of rows or columns: mean, lowest and highest of the networks; "
+        f"grey: the share that white noise has. {size}.",
+        table_caption="Power at the Nyquist frequency by way of upsampling (all four steps) and stage: mean, lowest "
+        "and highest of the networks.",
         digits=5,
     )

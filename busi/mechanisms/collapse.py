@@ -1,4 +1,4 @@
-"""Collapse: settings under which training falls onto the floor, the state of the network there, and ways off it."""
+"""Collapse: settings under which networks never find a lesion, the state of the network there, and ways out."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,74 +6,67 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from busi import display, results
-from busi.config import Parameters, RunConfig
-from busi.dataset.arrays import Arrays
+from busi import display, results, selection
+from busi.config import Parameters
 from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
 from busi.mechanisms import section
 from busi.results import Results
+from busi.runs import Run
+from busi.scoring import blind
 from busi.scoring.floors import constant_floors
-from busi.study import find_group, find_trained, load_results, open_store
+from busi.scoring.metrics import dice
 
 GROUP = "mechanisms/collapse"
-
-UNTRAINED = "untrained"
-"""Name of the row of the baseline before training."""
 
 NEAR = 0.0001
 """Largest difference between scores that count as equal."""
 
-CONSTANT, PLATEAU, FINDS = "constant", "plateau", "finds lesions"
-"""States of a network.
+LEARNED = "learned"
+"""Fate of a network that finds lesions."""
 
-"constant": its AUC is that of a constant, it does not tell one pixel from another. "plateau": it ranks pixels, but
-still calls (almost) everything background. "finds lesions": its accuracy is above the floor.
-"""
-
-MARKERS = {FINDS: "o", PLATEAU: "s", CONSTANT: "X"}
+MARKERS = {LEARNED: "o", "falling": "D", "plateau": "s", "dead": "X", "diverged": "P"}
+"""Fates of a run with their markers, best first."""
 
 PROBED = 16
-"""Number of training images, evenly spread, on which gradient and ReLUs are measured."""
+"""Number of training images on which gradient and ReLUs are measured."""
 
 
 def measure(parameters: Parameters) -> tuple[Results, pd.DataFrame]:
-    """Return the results of the runs, and a table of what their final weights are like.
+    """Return the runs, and `measure_run` of each."""
+    return section.measure_runs(parameters, GROUP, "mechanisms/collapse_probe", measure_run)
+
+
+def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
+    """Measure what a run's final weights are like, and what they were before training.
 
     Returns:
-        Results; one row for the untrained baseline and one for each setting: `setting`, `gradient_norm` and
-        `dead_relus` (as `probe`), `floor_accuracy` and `floor_auc`.
+        One row: `gradient_norm` and `dead_relus` (as `probe`), `untrained_gradient_norm` and `untrained_dead_relus`;
+        `dice`: mean over the training images, at one half; as `score_blind`.
     """
-    trained = load_results(parameters, GROUP)
-
-    def make(catalog: Catalog) -> pd.DataFrame:
-        store = open_store(parameters, catalog)
-        rows = []
-        for setting, (config,) in find_group(parameters, GROUP).variants.items():
-            training = load_parts(config, catalog).training
-            # The first setting is the baseline.
-            if not rows:
-                rows.append({"setting": UNTRAINED} | _probe_network(config, training, weights=None))
-            run = find_trained(config, store)
-            floors = constant_floors(training.targets)
-            row = {"setting": setting, "floor_accuracy": floors["accuracy"], "floor_auc": floors["auc"]}
-            rows.append(row | _probe_network(config, training, run.weights))
-        return pd.DataFrame(rows)
-
-    return trained, results.measure(parameters, "mechanisms/collapse_probe", make, depends=trained.runs.key)
-
-
-def _probe_network(config: RunConfig, training: Arrays, weights) -> dict[str, float]:
     # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     from busi.training import compile_network
 
+    training = load_parts(run.config, catalog).training
+    probed = training.images[:PROBED], training.targets[:PROBED]
     # The gradient is taken by another optimizer, so that the number of steps does not matter.
-    model = compile_network(config, planned_steps=1)
-    if weights:
-        model.load_weights(weights)
-    # Evenly spread, because the images are sorted by class.
-    chosen = np.linspace(0, len(training) - 1, min(PROBED, len(training))).astype(int)
-    return probe(model, training.images[chosen], training.targets[chosen])
+    model = compile_network(run.config, planned_steps=1)
+    initial = model.get_weights()
+    model.load_weights(run.weights)
+    row = probe(model, *probed)
+    model.set_weights(initial)
+    row |= {f"untrained_{name}": value for name, value in probe(model, *probed).items()}
+    answers = section.pair_answers(run, "training", catalog)
+    scores = [dice(target[..., 0] >= 0.5, probability >= 0.5) for _, target, probability in answers]
+    return pd.DataFrame([row | {"dice": np.nanmean(scores)} | score_blind(training.targets)])
+
+
+def score_blind(targets: np.ndarray) -> dict[str, float]:
+    """Score predictors that never look: `blind_loss` and `blind_dice` of the mean mask, `blind_auc` of a constant."""
+    mask = targets[..., 0].mean(axis=0)
+    by_threshold = selection.dice_by_threshold(targets[..., 0] >= 0.5, [mask] * len(targets))
+    loss = blind.score_mean_mask(targets)["loss"]
+    return {"blind_loss": loss, "blind_dice": by_threshold.max(), "blind_auc": constant_floors(targets)["auc"]}
 
 
 def probe(model, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -101,72 +94,77 @@ def probe(model, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     before = [weight.astype(np.float64) for weight in model.get_weights()]
     model.train_on_batch(images, targets)
     after = model.get_weights()
-    squares = sum(((new - old) ** 2).sum() for new, old in zip(after, before, strict=True))
-    return {"gradient_norm": float(np.sqrt(squares)), "dead_relus": float(np.concatenate(dead).mean())}
+    norms = [np.linalg.norm(new - old) for new, old in zip(after, before, strict=True)]
+    return {"gradient_norm": float(np.linalg.norm(norms)), "dead_relus": float(np.concatenate(dead).mean())}
 
 
 def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each setting, and before them one for the untrained baseline.
+    """Return one row for each run.
 
     Args:
         trained: Results of the runs.
         probes: As `measure` returns them.
 
     Returns:
-        `setting`, `epochs`, `gradient_norm`, `dead_relus`; `optimizer` ("Adam", "SGD", "SGD + momentum"; missing for a
-        changed baseline), `learning_rate`; `first_loss` and `loss` (mean over the first and the last epoch);
-        `accuracy`, `auc` and `lesion_share` of the final weights; `floor_accuracy`, `floor_auc`; `state`: `CONSTANT`,
-        `PLATEAU` or `FINDS`. All that needs training is missing for the untrained baseline.
+        `setting`, `seed`; `fate`, one of `MARKERS`; `steps` trained; `still_loss`, `still_auc` and `still_lesion_share`
+        (pixels marked) of the final weights held still; the columns of ``probes``; `optimizer` ("Adam", "SGD", "SGD +
+        momentum") and `learning_rate`, missing for a changed baseline.
     """
-    # The untrained baseline is a row of the probes alone.
-    measured = ["optimizer", "learning_rate", "first_loss", "loss", "accuracy", "auc", "lesion_share"]
-    rows = [_describe_run(trained.of(setting)) for setting in trained.variants]
-    table = probes.merge(pd.DataFrame(rows, columns=["setting", "epochs", *measured]), on="setting", how="left")
-    is_constant = (table.auc - table.floor_auc).abs() <= NEAR
-    finds_lesions = table.accuracy > table.floor_accuracy + NEAR
-    state = pd.Series(PLATEAU, table.index).mask(is_constant, CONSTANT).mask(finds_lesions, FINDS)
-    table["state"] = state.where(table.accuracy.notna())
-    table["epochs"] = table.epochs.fillna(0).astype(int)
-    head = ["setting", "epochs", "gradient_norm", "dead_relus"]
-    return table[[*head, *measured, "floor_accuracy", "floor_auc", "state"]]
+    keys = ["variant", "fold", "seed"]
+    runs = trained.runs[[*keys, "images", "epochs", "still_loss", "still_auc", "still_lesion_share"]]
+    batches = [config.batch_size for config in trained.configs]
+    steps = runs.images // batches * runs.epochs
+    table = runs.assign(steps=steps).merge(probes, on=keys).rename(columns={"variant": "setting"})
+    table.insert(2, "fate", find_fates(table))
+    # Settings of the sweep are named after optimizer and rate, changed baselines after the change.
+    sweep = table.setting.str.extract(r"^(?P<optimizer>.+), (?P<learning_rate>[\d.]+)$")
+    return table.join(sweep.astype({"learning_rate": float}))
 
 
-def _describe_run(trained: Results) -> dict:
-    run = trained.runs.iloc[0]
-    config = trained.configs[0]
-    optimizer = "Adam" if config.optimizer == "adam" else "SGD"
-    if config.momentum:
-        optimizer = "SGD + momentum"
-    return {
-        "setting": run.variant,
-        "epochs": run.planned_epochs,
-        # Settings of the sweep are named after their optimizer, changed baselines after the change.
-        "optimizer": optimizer if run.variant.startswith(f"{optimizer},") else None,
-        "learning_rate": config.learning_rate,
-        "first_loss": trained.epochs.loss.iloc[0],
-        "loss": trained.epochs.loss.iloc[-1],
-        "accuracy": run.still_accuracy,
-        "auc": run.still_auc,
-        "lesion_share": run.still_lesion_share,
-    }
+def find_fates(runs: pd.DataFrame) -> pd.Series:
+    """Return the fate of each run, judged with the weights held still.
+
+    "dead": a constant. "learned": it marks lesions better than the mean mask. "falling": not so, but its loss is below
+    that of the mean mask. "plateau": none of these. "diverged": its loss is not a number.
+    """
+    fates = pd.Series("plateau", runs.index)
+    fates[runs.still_loss < runs.blind_loss] = "falling"
+    fates[runs.dice > runs.blind_dice] = LEARNED
+    fates[(runs.still_auc - runs.blind_auc).abs() <= NEAR] = "dead"
+    fates[runs.still_loss.isna()] = "diverged"
+    return fates
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each setting: `setting`, `fates` of its runs in words, and means over them."""
+    settings = table.groupby("setting", sort=False)
+    means = settings[["steps", "dice", "still_loss", "still_auc", "gradient_norm", "dead_relus"]].mean()
+    means.insert(0, "fates", settings.fate.agg(count_fates))
+    return means.reset_index()
+
+
+def count_fates(fates: pd.Series) -> str:
+    """Return how often each fate comes up, best first, e.g. "2 learned, 1 dead"."""
+    counts = fates.value_counts()
+    return ", ".join(f"{counts[fate]} {fate}" for fate in MARKERS if fate in counts)
 
 
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw first-epoch loss, gradient norm and dead ReLUs against the learning rate; changed baselines are left out."""
-    panels = {"first_loss": "Loss, first epoch", "gradient_norm": "Gradient norm", "dead_relus": "Dead ReLUs (share)"}
+    """Draw Dice, gradient norm and dead ReLUs against the learning rate; changed baselines are left out."""
+    panels = {"dice": "Dice, training images", "gradient_norm": "Gradient norm", "dead_relus": "Dead ReLUs (share)"}
     swept = table[table.optimizer.notna()]
-    untrained = table[table.setting == UNTRAINED]
     fig, axes = plt.subplots(1, len(panels), figsize=(8.6, 3.4))
     for ax, (column, title) in zip(axes, panels.items(), strict=True):
         shared = {"data": swept, "x": "learning_rate", "y": column, "hue": "optimizer", "ax": ax}
         sns.lineplot(**shared, errorbar=None, legend=False)
-        sns.scatterplot(**shared, style="state", markers=MARKERS, s=70)
+        sns.scatterplot(**shared, style="fate", markers=MARKERS, s=70)
         # One legend for all panels is enough.
         ax.get_legend().remove()
-        # Before training there is no loss of an epoch.
-        if untrained[column].notna().all():
-            ax.axhline(untrained[column].iloc[0], color=display.GREY, linestyle=":", label=UNTRAINED)
+        # An untrained network has no Dice worth the name.
+        if f"untrained_{column}" in table:
+            before = table[f"untrained_{column}"].mean()
+            ax.axhline(before, color=display.GREY, linestyle=":", label="untrained")
         ax.set(xscale="log", xlabel="Learning rate", ylabel="", title=title)
     # Gradients differ by orders of magnitude.
     axes[1].set_yscale("log")
@@ -174,44 +172,37 @@ def draw(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def conclude(table: pd.DataFrame) -> str:
-    """Return what becomes of the settings, whether the rate decides for Adam, and which change frees the baseline."""
-    trained = table[table.state.notna()]
-    states = []
-    for state in (FINDS, PLATEAU, CONSTANT):
-        rows = trained[trained.state == state]
-        if len(rows):
-            states.append(_conclude_state(rows, state))
-    text = f"Of {len(trained)} settings, after {section.count_epochs(trained.epochs.max())}, {'; '.join(states)}"
-    text += f"; {_conclude_adam(trained)}"
-    changes = trained[trained.optimizer.isna()]
-    if changes.empty:  # a quick profile trains the first settings only
-        return f"{text}."
-    freed = list(changes.setting[changes.state == FINDS])
-    named = f": {'; '.join(freed)}" if freed else ""
-    return f"{text}; of {len(changes)} single changes to the baseline {len(freed) or 'none'} free it{named}."
+def conclude(table: pd.DataFrame, size: str) -> str:
+    """Return what becomes of the runs, which settings learn, and whether the rate decides for Adam.
+
+    Args:
+        table: As `tabulate` returns it.
+        size: Of the runs, in words.
+    """
+    text = f"Of {len(table)} runs ({size}) {count_fates(table.fate)}"
+    dead = table[table.fate == "dead"]
+    if len(dead):
+        text += f" (with {dead.dead_relus.mean():.0%} of their ReLUs dead)"
+    usual = table.steps.iloc[0]
+    settings = []
+    for setting, runs in table.groupby("setting", sort=False):
+        learned = (runs.fate == LEARNED).sum()
+        steps = runs.steps.iloc[0]
+        # Larger batches also mean fewer steps.
+        note = "" if steps == usual else f" in {steps:,} steps instead of {usual:,}"
+        settings.append(f"{setting}: {learned} of {len(runs)}{note}")
+    text += f"; lesions are learned by {'; '.join(settings)}"
+    return f"{text}; {_conclude_adam(table[table.optimizer == 'Adam'])}."
 
 
-def _conclude_state(rows: pd.DataFrame, state: str) -> str:
-    settings = "; ".join(rows.setting)
-    sentences = {
-        FINDS: f"{len(rows)} find lesions ({settings})",
-        PLATEAU: f"{len(rows)} stand on the floor's plateau (AUC to {rows.auc.max():.3f}, no better than background)",
-        CONSTANT: f"{len(rows)} have collapsed into a constant ({settings})",
-    }
-    return f"{sentences[state]} with {rows.dead_relus.mean():.0%} of the ReLUs dead"
-
-
-def _conclude_adam(trained: pd.DataFrame) -> str:
-    adam = trained[trained.optimizer == "Adam"].sort_values("learning_rate")
-    finds = adam.state == FINDS
-    good = ", ".join(f"{rate:g}" for rate in adam.learning_rate[finds])
-    bad = ", ".join(f"{rate:g}" for rate in adam.learning_rate[~finds])
-    if good and bad:
-        return f"Adam finds lesions at {good} and not at {bad}: the rate decides, against claim 2"
-    if good:
-        return f"Adam finds lesions at every rate tried ({good}), as claim 2 has it"
-    return f"Adam finds lesions at none of the rates tried ({bad}), so that claim 2 stays open here"
+def _conclude_adam(runs: pd.DataFrame) -> str:
+    learned = (runs.fate == LEARNED).groupby(runs.learning_rate).mean()
+    fewest, most = learned.min(), learned.max()
+    if fewest == 1:
+        return "Adam learns at every rate tried, as claim 2 has it"
+    if fewest == 0 and most == 1:
+        return "Adam learns every time at one rate and never at another: the rate decides, against claim 2"
+    return "Adam's rates leave claim 2 open here"
 
 
 @section.presents("collapse")
@@ -219,15 +210,13 @@ def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_collapse.csv``."""
     trained, probes = measure(parameters)
     table = results.write_table(parameters, "mechanisms_collapse", tabulate(trained, probes))
-    columns = ["setting", "state", "loss", "accuracy", "auc", "lesion_share", "gradient_norm", "dead_relus"]
-    size = section.describe_size(find_group(parameters, GROUP).configs[0])
+    size = section.describe_runs(trained)
     return section.compose(
         draw(table),
-        table[columns],
-        conclude(table),
-        caption="Networks by optimizer and learning rate, with their state after training. "
-        f"{size}; everything else as published, except for the padding.",
-        table_caption="All settings, and the baseline before training. Loss: mean over the last epoch. All other "
-        "columns: final weights.",
-        digits={"dead_relus": 3},
+        summarize(table),
+        conclude(table, size),
+        caption=f"Networks by optimizer and learning rate, with their fate. {size}; everything else as published, "
+        "except for the padding. Dotted: before training.",
+        table_caption="Means over seeds, of the final weights held still. Dice: at one half, on the training images.",
+        digits={"steps": 0, "dead_relus": 3},
     )

@@ -11,7 +11,7 @@ from busi.config import Parameters
 from busi.dataset.catalog import Catalog, read_union
 from busi.mechanisms import section
 from busi.results import Results
-from busi.scoring.statistics import difference_interval, format_interval
+from busi.scoring.statistics import difference_interval, format_interval, lesion_images
 from busi.study import load_results
 
 BANDS = ("middle", "near the middle", "between", "near the side", "side")
@@ -58,15 +58,13 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
     """
     # By rank, so that equal offsets cannot make an empty fifth.
     bands = pd.qcut(per_image.offset.rank(method="first"), len(BANDS), labels=BANDS)
-    parts = dict(list(per_image.groupby(bands, observed=True))) | {"all": per_image}
-    rows = []
-    for position, part in parts.items():
-        means = part[["offset", "wrong", "missed"]].mean().to_dict()
-        rows.append({"position": position, "n_images": len(part)} | means)
-    table = pd.DataFrame(rows)
+    both = pd.concat([per_image.assign(position=bands.astype(str)), per_image.assign(position="all")])
+    groups = both.groupby("position")
+    table = groups[["offset", "wrong", "missed"]].mean()
+    table.insert(0, "n_images", groups.size())
     # Half of the images are flipped.
-    table.insert(4, "expected", table.wrong / 2)
-    return table
+    table.insert(3, "expected", table.wrong / 2)
+    return table.loc[[*BANDS, "all"]].reset_index()
 
 
 @display.style()
@@ -88,15 +86,15 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     """Return what flipping the image without its mask does, from the table and from networks trained either way."""
     rows = table.set_index("position")
     every, middle, side = rows.loc["all"], rows.loc[BANDS[0]], rows.loc[BANDS[-1]]
-    change = difference_interval(
-        section.tested_lesions(trained, "image and mask"), section.tested_lesions(trained, "image alone"), "dice"
-    )
-    return (
-        f"Where an image is flipped without its mask {every.wrong:.1%} of its pixels and {every.missed:.0%} of its "
-        f"lesion carry the wrong label ({middle.missed:.0%} of a lesion in the middle, {side.missed:.0%} of one at the "
-        f"side), that is {every.expected:.1%} of all pixels while training; leaving the mask behind changes the "
-        f"held-out Dice by {format_interval(change)}."
-    )
+    along = section.tested_lesions(trained, "image and mask")
+    alone = section.tested_lesions(trained, "image alone")
+    change = difference_interval(along, alone, "dice")
+    text = f"Where an image is flipped without its mask {every.wrong:.1%} of its pixels "
+    text += f"and {every.missed:.0%} of its lesion carry the wrong label ({middle.missed:.0%} of a lesion in the "
+    text += f"middle, {side.missed:.0%} of one at the side; {every.n_images:.0f} images), "
+    text += f"that is {every.expected:.1%} of all pixels while training; "
+    text += f"leaving the mask behind changes the held-out Dice by {format_interval(change)} "
+    return f"{text}({section.describe_runs(trained)})."
 
 
 @section.presents("flips")
@@ -107,7 +105,7 @@ def show(parameters: Parameters) -> section.Section:
     # Before anything is written: it raises `NotMeasured` if a network is missing.
     conclusion = conclude(table, trained)
     results.write_table(parameters, "mechanisms_flips", table)
-    results.write_table(parameters, "mechanisms_flips_trained", section.score_variants(trained))
+    results.write_table(parameters, "mechanisms_flips_trained", section.score_variants(lesion_images(trained.images)))
     return section.compose(
         draw(table),
         table,

@@ -5,13 +5,11 @@ For two channels y and 1 - y with y in {0, 1}, and probabilities p and 1 - p:
     BCE = (-[y log p + (1 - y) log(1 - p)] - [(1 - y) log(1 - p) + y log p]) / 2 = -y log p - (1 - y) log(1 - p)
     KLD = y log(y / p) + (1 - y) log((1 - y) / (1 - p))                         = -y log p - (1 - y) log(1 - p)
 
-Keras on TensorFlow computes BCE after a softmax from sigmoids of the softmax's logits
-(`busi.model.losses.LogitCrossentropy`).
+It holds for all logits if neither is clipped. The published KLD is clipped: it departs where p is below 1e-7. The
+published BCE takes a sigmoid of each logit in place of p (`busi.model.losses.LogitCrossentropy`).
 """
 
-import itertools
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -22,7 +20,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from busi import display, results
-from busi.config import Parameters, RunConfig, Trajectory, read_sections, validate
+from busi.config import Parameters, RunConfig, read_sections, validate
 from busi.dataset.arrays import Arrays, published_arrays, two_channels
 from busi.dataset.catalog import Catalog
 from busi.dataset.preprocessing import fit_scaling, scale
@@ -37,59 +35,54 @@ EAGER = 16
 TOGETHER = 0.01
 """Distance, as a share of the way travelled, below which two trajectories are together."""
 
-BCE, KLD, LOGITS = "BCE of probabilities", "KLD", "BCE of logits"
+BCE, KLD, CLIPPED, LOGITS = "BCE of probabilities", "KLD", "KLD, clipped", "BCE of logits"
 
-LOSSES = {BCE: {"loss": "bce", "bce": "probabilities"}, KLD: {"loss": "kld"}, LOGITS: {"loss": "bce"}}
+LOSSES = {
+    BCE: {"loss": "bce", "bce": "probabilities"},
+    KLD: {"loss": "kld", "clipped": False},
+    CLIPPED: {"loss": "kld"},
+    LOGITS: {"loss": "bce"},
+}
+"""Losses by name; the last two are those of the published rows."""
 
 ARMS = (
     ("float64", "one-hot", (KLD,)),
     ("float32", "one-hot", (KLD, LOGITS)),
-    ("float32", "soft, mirrored", (KLD,)),
+    ("float32", "soft, mirrored", (CLIPPED,)),
 )
 """Precision, targets, and losses that are compared with `BCE`, starting from the same weights."""
-
-Way = dict[int, tuple[np.ndarray, float]]
-"""Step -> all weights as one float64 vector, and the loss in that step (nan at step 0)."""
 
 
 def measure(parameters: Parameters) -> pd.DataFrame:
     """Return trajectories from the same start, compared with that of `BCE` under the same precision and targets.
 
     Returns:
-        As `compare_ways` for each loss, with `precision`, `targets` and `loss`.
+        As `compare_losses`, with `precision` and `targets`.
     """
-    trajectory, config = _read_trajectory(parameters)
+    config, steps = read_trajectory(parameters)
 
     def make(catalog: Catalog) -> pd.DataFrame:
-        arrays = _load_standardized(catalog, config, count=trajectory.batch_size * trajectory.steps)
+        arrays = published_arrays(catalog, config)
+        images = scale(arrays.images, "standardize", fit_scaling(arrays.images, "standardize"))
+        # The catalog is sorted by class, and a batch should hold both.
+        arrays = replace(arrays, images=images).shuffled(seed=0)[: config.batch_size * steps]
         tables = []
-        # Images and their order are the same for all: only what an arm names can make a difference.
-        for precision, targets, losses in ARMS:
-            arm = replace(arrays, targets=make_targets(arrays.targets, targets))
-            ways = {}
-            for loss in (BCE, *losses):
-                variant = config.model_copy(update=LOSSES[loss])
-                ways[loss] = follow(variant, precision, arm, trajectory.batch_size, trajectory.steps)
-            for loss in losses:
-                table = compare_ways(ways[BCE], ways[loss])
-                tables.append(table.assign(precision=precision, targets=targets, loss=loss))
+        for precision, kind, losses in ARMS:
+            arm = replace(arrays, targets=make_targets(arrays.targets, kind))
+            table = compare_losses(config, losses, precision, arm, steps)
+            tables.append(table.assign(precision=precision, targets=kind))
         return pd.concat(tables)
 
-    depends = [trajectory.model_dump_json(), json.dumps(config.model_dump())]
+    depends = [config.model_dump_json(), str(steps)]
     return results.measure(parameters, "mechanisms/identity", make, depends=depends)
 
 
-def _read_trajectory(parameters: Parameters) -> tuple[Trajectory, RunConfig]:
+def read_trajectory(parameters: Parameters) -> tuple[RunConfig, int]:
+    """Return the configuration of the trajectories, but for the loss, and their number of steps."""
     sections = read_sections(parameters)
-    size = sections.sizes[sections.trajectory.size]
-    return sections.trajectory, validate(RunConfig, "trajectory", size | {"second_channel": "complement"})
-
-
-def _load_standardized(catalog: Catalog, config: RunConfig, count: int) -> Arrays:
-    arrays = published_arrays(catalog, config)
-    images = scale(arrays.images, "standardize", fit_scaling(arrays.images, "standardize"))
-    # Images are sorted by class, and a batch should hold both.
-    return replace(arrays, images=images).shuffled(seed=0)[:count]
+    trajectory = sections.trajectory
+    own = {"second_channel": "complement", "batch_size": trajectory.batch_size}
+    return validate(RunConfig, "trajectory", sections.sizes[trajectory.size] | own), trajectory.steps
 
 
 def make_targets(targets: np.ndarray, kind: str) -> np.ndarray:
@@ -101,33 +94,41 @@ def make_targets(targets: np.ndarray, kind: str) -> np.ndarray:
     return two_channels(lesion, "mirror")
 
 
-def follow(config: RunConfig, precision: str, arrays: Arrays, batch_size: int, steps: int) -> Way:
-    """Train a network for some steps, going through the arrays in order, again and again.
+def compare_losses(
+    config: RunConfig, losses: Sequence[str], precision: str, arrays: Arrays, steps: int
+) -> pd.DataFrame:
+    """Train one network with `BCE` and one with each other loss, and compare their weights on the way.
+
+    All start from the same weights and go through the arrays in order, again and again.
 
     Args:
-        config: The run; its seed decides the initial weights.
+        config: The run but for the loss; its seed decides the initial weights.
+        losses: Names in `LOSSES`.
         precision: "float32" or "float64", of everything.
         arrays: Scaled images, and targets.
-        batch_size: Images in a step.
         steps: Number of steps.
 
     Returns:
-        Weights and loss at steps 0, 1, 2, 4, ... and at the last one.
+        At steps 1, 2, 4, ... and at the last one, for each loss: `step`, `loss`; `distance` of its weights from those
+        of `BCE`, as a share of the way that these have travelled.
     """
-    batches = np.array_split(np.arange(len(arrays)), max(1, len(arrays) // batch_size))
+    batches = np.array_split(np.arange(len(arrays)), max(1, len(arrays) // config.batch_size))
+    rows = []
     with set_precision(precision):
-        model = _compile_network(config, precision, eager=steps <= EAGER)
-        way = {0: (_flatten_weights(model), np.nan)}
-        for step, rows in zip(range(1, steps + 1), itertools.cycle(batches), strict=False):
-            batch = arrays[rows]
-            # Otherwise the loss would be a mean over all steps so far.
-            model.reset_metrics()
-            loss = model.train_on_batch(batch.images.astype(precision), batch.targets.astype(precision))
-            # Enough for logarithmic axes; all steps would be gigabytes of weights.
-            is_power_of_two = step & (step - 1) == 0
-            if is_power_of_two or step == steps:
-                way[step] = (_flatten_weights(model), float(np.ravel(loss)[0]))
-    return way
+        models = {loss: compile_network(config, loss, precision, steps) for loss in (BCE, *losses)}
+        start = _flatten_weights(models[BCE])
+        for step in range(1, steps + 1):
+            batch = arrays[batches[(step - 1) % len(batches)]]
+            for model in models.values():
+                model.train_on_batch(batch.images.astype(precision), batch.targets.astype(precision))
+            # Powers of two are enough for a logarithmic axis.
+            if step.bit_count() == 1 or step == steps:
+                weights = _flatten_weights(models[BCE])
+                travelled = np.linalg.norm(weights - start)
+                for loss in losses:
+                    apart = np.linalg.norm(_flatten_weights(models[loss]) - weights)
+                    rows.append((step, loss, apart / travelled))
+    return pd.DataFrame(rows, columns=["step", "loss", "distance"])
 
 
 @contextmanager
@@ -136,18 +137,18 @@ def set_precision(precision: str) -> Iterator[None]:
     import keras
 
     # Layers follow the policy, losses and optimizers the float type.
-    floatx = keras.config.floatx()
-    policy = keras.config.dtype_policy()
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(precision)
     keras.config.set_dtype_policy(precision)
     try:
         yield
     finally:
-        keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(policy)
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
 
 
-def _compile_network(config: RunConfig, precision: str, *, eager: bool):
+def compile_network(config: RunConfig, loss: str, precision: str, steps: int):
+    """Build the network of ``config`` with one of `LOSSES`, all of it in one precision, to be trained for ``steps``."""
     # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     import keras
 
@@ -155,41 +156,19 @@ def _compile_network(config: RunConfig, precision: str, *, eager: bool):
     from busi.model.optimizers import make_optimizer
     from busi.model.unet import build
 
+    config = config.model_copy(update=LOSSES[loss])
     keras.utils.set_random_seed(config.seed)
     body = build(config.image_size, config.base_filters, config.upsampling, precision, padding=config.padding)
     # The network's own last layer is float32, whatever the precision of the rest.
     head = keras.layers.Conv2D(2, 1, dtype=precision, name="head")
     model = keras.Model(body.input, head(body.get_layer("logits").input))
-    eager = eager and keras.backend.backend() == "tensorflow"
+    eager = steps <= EAGER and keras.backend.backend() == "tensorflow"
     model.compile(make_optimizer(config), make_loss(config), run_eagerly=eager, jit_compile=False)
     return model
 
 
 def _flatten_weights(model) -> np.ndarray:
     return np.concatenate([weight.ravel() for weight in model.get_weights()]).astype(np.float64)
-
-
-def compare_ways(reference: Way, way: Way) -> pd.DataFrame:
-    """Compare the trajectories of two trainings.
-
-    Returns:
-        `step`, `distance` (as `distance`), `value` (loss of ``way`` in that step), `reference` (loss of ``reference``).
-    """
-    # Both start from the same weights.
-    start, _ = reference[0]
-    rows = []
-    for step, (weights, value) in way.items():
-        # At the start there is no way travelled to measure the distance by.
-        if step == 0:
-            continue
-        reference_weights, reference_value = reference[step]
-        rows.append((step, distance(reference_weights, weights, start), value, reference_value))
-    return pd.DataFrame(rows, columns=["step", "distance", "value", "reference"])
-
-
-def distance(a: np.ndarray, b: np.ndarray, start: np.ndarray) -> float:
-    """Compute the distance of b from a, as a share of the distance of a from ``start``; all are weights, (n,)."""
-    return float(np.linalg.norm(a - b) / np.linalg.norm(a - start))
 
 
 def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
@@ -201,18 +180,18 @@ def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
     table = []
     for (precision, targets, loss), way in rows.groupby(["precision", "targets", "loss"], sort=False):
         way = way.sort_values("step")
-        row = {"loss": loss, "precision": precision, "targets": targets}
-        row |= {"first": way.distance.iloc[0], "last": way.distance.iloc[-1]}
-        table.append(row | {"together": count_together(way), "steps": way.step.iloc[-1]})
-    return pd.DataFrame(table)
+        first, *_, last = way.distance
+        table.append((loss, precision, targets, first, last, count_together(way), way.step.max()))
+    return pd.DataFrame(table, columns=["loss", "precision", "targets", "first", "last", "together", "steps"])
 
 
 def count_together(way: pd.DataFrame) -> int:
-    """Return the last step up to which a trajectory's distance stays below `TOGETHER`, or 0; ``way`` sorted by step."""
+    """Return the last step before a trajectory's distance first reaches `TOGETHER`, or 0."""
     # Once apart, two trajectories stay apart, even if they come close again by chance.
-    has_parted = (way.distance >= TOGETHER).cummax()
-    together = way.step[~has_parted]
-    return int(together.iloc[-1]) if len(together) else 0
+    parted = way.step[way.distance >= TOGETHER].min()
+    # Where they never part this is nan, which no step reaches.
+    together = way.step[~(way.step >= parted)]
+    return int(together.max()) if len(together) else 0
 
 
 def tabulate_seeds(trained: Results) -> pd.DataFrame:
@@ -243,44 +222,48 @@ def draw(rows: pd.DataFrame) -> Figure:
     return fig
 
 
-def conclude(table: pd.DataFrame, seeds: pd.DataFrame) -> str:
-    """Return whether the losses are one, and how much a seed changes, from both tables."""
-    one_hot = table[table.targets == "one-hot"].set_index(["loss", "precision"])
-    exact = one_hot.loc[(KLD, "float64")]
-    usual = one_hot.loc[(KLD, "float32")]
-    logits = one_hot.loc[(LOGITS, "float32")]
+def conclude(table: pd.DataFrame, seeds: pd.DataFrame, sizes: tuple[str, str]) -> str:
+    """Return whether the losses are one, and how much a seed changes.
+
+    Args:
+        table: As `tabulate` returns it.
+        seeds: As `tabulate_seeds` returns it.
+        sizes: Of the trajectories and of the runs from several seeds, in words.
+    """
+    rows = table.set_index(["loss", "precision"])
+    exact, usual = rows.loc[(KLD, "float64")], rows.loc[(KLD, "float32")]
+    published, logits = rows.loc[(CLIPPED, "float32")], rows.loc[(LOGITS, "float32")]
     # The spread of a loss with a single seed is 0, and so does not count.
     by_loss = seeds.groupby("loss")[["end_loss", "accuracy"]]
     spread = (by_loss.max() - by_loss.min()).max()
-    bce, kld = published_row("loss", "BCE"), published_row("loss", "KLD")
-    loss_gap = abs(bce["loss"] - kld["loss"])
-    accuracy_gap = abs(bce["accuracy"] - kld["accuracy"])
-    epochs = section.count_epochs(seeds.epochs.max())
-    return (
-        f"On one-hot targets KLD and BCE of the probabilities stay together for {exact.together} of {exact.steps} "
-        f"steps in float64 and {usual.together} in float32 (distance after the first {exact['first']:.0e} and "
-        f"{usual['first']:.0e} of the step), so they are one loss; what Keras trains as BCE, of logits, is another: "
-        f"its first step differs by {logits['first']:.0%}; a change of seed alone moves the training loss by up to "
-        f"{spread.end_loss:.4f} and the accuracy by {spread.accuracy:.4f} after {epochs}, against Table 3's gaps of "
-        f"{loss_gap:.4f} and {accuracy_gap:.4f}."
-    )
+    bce, kld = (pd.Series(published_row("loss", row)) for row in ("BCE", "KLD"))
+    gap = (bce - kld).abs()
+    text = "On one-hot targets KLD and BCE of the probabilities stay together for "
+    text += f"{exact.together} of {exact.steps} steps in float64 and {usual.together} in float32 "
+    text += f"(distance after the first {exact['first']:.1g} and {usual['first']:.1g} of the step; {sizes[0]}), "
+    text += f"so they are one loss, and on soft, mirrored targets and clipped, as published, for {published.together}; "
+    text += f"the published BCE, of logits, is another: its first step differs by {logits['first']:.0%}; "
+    text += f"a change of seed alone moves the training loss by up to {spread.end_loss:.4f} "
+    text += f"and the accuracy by {spread.accuracy:.4f} ({sizes[1]}), "
+    return text + f"against Table 3's gaps of {gap.loss:.4f} and {gap.accuracy:.4f}."
 
 
 @section.presents("identity")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_identity.csv`` and that of the seeds."""
-    seeds = tabulate_seeds(load_results(parameters, "mechanisms/identity"))
+    trained = load_results(parameters, "mechanisms/identity")
+    seeds = tabulate_seeds(trained)
     rows = measure(parameters)
     table = results.write_table(parameters, "mechanisms_identity", tabulate(rows))
     results.write_table(parameters, "mechanisms_identity_seeds", seeds)
-    trajectory, config = _read_trajectory(parameters)
+    config, _ = read_trajectory(parameters)
+    size = f"{config.image_size} pixels, {config.base_filters} filters, batches of {config.batch_size}"
     return section.compose(
         draw(rows),
         table,
-        conclude(table, seeds),
+        conclude(table, seeds, (size, section.describe_runs(trained))),
         caption="Distance from the weights that BCE of the probabilities leads to, as a share of the way travelled; "
-        f"same start, same images in the same order. {config.image_size} pixels, {config.base_filters} filters, "
-        f"batches of {trajectory.batch_size}, baseline optimizer on standardized images.",
+        f"same start, same images in the same order. {size}, baseline optimizer on standardized images.",
         table_caption="Number of steps that each trajectory stays together with that of BCE of the probabilities "
         f"(distance below {TOGETHER:.0%}).",
         digits={"first": 8, "last": 6},

@@ -1,10 +1,11 @@
 """The ladder: from the published number to the held-out one, one change at a time.
 
-Each rung is scored as its author would report it: against its own targets, at network size, on its own part of the
-images. Only the definition of the scores is the same on all rungs.
+A rung changes how a network is trained, or what its answers are compared with, or the threshold; never two of these.
+The definition of the scores is the same on all rungs: each image at network size.
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,78 +15,85 @@ from matplotlib.figure import Figure
 from busi import display, results
 from busi.config import Parameters
 from busi.dataset.catalog import Catalog
-from busi.dataset.parts import load_parts
-from busi.dataset.splits import load_split
 from busi.mechanisms import section
 from busi.published import published_row
+from busi.results import Results
 from busi.runs import Run
 from busi.scoring.metrics import dice
 from busi.scoring.statistics import difference_interval
-from busi.study import find_group, find_trained, load_results, open_store
+from busi.study import find_group
 
 GROUP = "mechanisms/ladder"
 
 SCORES = {"accuracy": "Accuracy", "auc": "AUC, both channels", "dice": "Dice"}
 """Scores of a rung, with their titles in the figure."""
 
+
+class Rung(NamedTuple):
+    """A network, and how it is scored.
+
+    Attributes:
+        variant: In ``params/mechanisms.yaml``.
+        part: Part of the images.
+        target: Target that the answers are compared with.
+        chosen: Whether the threshold is the one that the validation part chose; one half if not.
+    """
+
+    variant: str
+    part: str = "training"
+    target: str = "squeezed"
+    chosen: bool = False
+
+
 RUNGS = {
-    "rebuilt": ("rebuilt", "training"),
-    "settings that learn": ("settings that learn", "training"),
-    "complement, not mirror": ("complement", "training"),
-    "all masks, not the first": ("all masks", "training"),
-    "aligned, not squeezed": ("aligned", "training"),
-    "validation, not training": ("random split", "validation"),
-    "held-out": ("random split", "test"),
-    "grouped": ("grouped split", "test"),
+    "rebuilt": Rung("rebuilt"),
+    "Adam at 0.001": Rung("Adam"),
+    "standardized": Rung("standardized"),
+    "batches of 8": Rung("batches"),
+    "shuffled": Rung("shuffled"),
+    "complement, not mirror": Rung("complement"),
+    "all masks, not the first": Rung("all masks"),
+    "scored on what it sees": Rung("all masks", target="aligned"),
+    "trained on what it sees": Rung("aligned", target="aligned"),
+    "validation, not training": Rung("random split", "validation", "aligned"),
+    "threshold chosen": Rung("random split", "validation", "aligned", chosen=True),
+    "held-out": Rung("random split", "test", "aligned", chosen=True),
+    "grouped": Rung("grouped split", "test", "aligned", chosen=True),
 }
-"""Rung -> its variant in ``params/mechanisms.yaml`` and the part of the images that it is scored on."""
 
 
-def measure(parameters: Parameters) -> pd.DataFrame:
-    """Return one row for each rung and scored image: `rung`, `group`, and as `score_part`."""
-    trained = load_results(parameters, GROUP)
+def measure(parameters: Parameters) -> tuple[Results, pd.DataFrame]:
+    """Return the runs, and the rows of `score_rung` for each run and `rung` that it stands on."""
+    variants = find_group(parameters, GROUP).variants
 
-    def make(catalog: Catalog) -> pd.DataFrame:
-        store = open_store(parameters, catalog)
-        variants = find_group(parameters, GROUP).variants
-        groups = load_split(catalog, "grouped").set_index("name").group
+    def score_run(run: Run, catalog: Catalog) -> pd.DataFrame:
         tables = []
-        for rung, (variant, part) in RUNGS.items():
-            # A quick profile trains the first rungs only.
-            if variant not in variants:
-                continue
-            (config,) = variants[variant]
-            table = score_part(find_trained(config, store), part, catalog)
-            tables.append(table.assign(rung=rung, group=groups[table.name].to_numpy()))
+        for name, rung in RUNGS.items():
+            # A quick profile trains the first variants only.
+            if run.config in variants.get(rung.variant, []):
+                tables.append(score_rung(rung, run, catalog).assign(rung=name))
         return pd.concat(tables)
 
-    return results.measure(parameters, GROUP, make, depends=trained.runs.key)
+    return section.measure_runs(parameters, GROUP, GROUP, score_run)
 
 
-def score_part(run: Run, part: str, catalog: Catalog) -> pd.DataFrame:
-    """Score a run's predictions for the lesion images of one part, "training", "validation" or "test".
+def score_rung(rung: Rung, run: Run, catalog: Catalog) -> pd.DataFrame:
+    """Score a run's answers as a rung has it.
 
     Returns:
-        One row for each image: `name`, scores as `score_against_target`, and those of "background everywhere" as
+        One row for each lesion image: `name`, scores as `score_image`, and those of "background everywhere" as
         `floor_*`.
     """
-    arrays = getattr(load_parts(run.config, catalog), part)
-    targets = dict(zip(arrays.names, arrays.targets, strict=True))
-    lesions = set(catalog.lesions.name)
-    predictions = run.predictions[part]
+    threshold = run.threshold if rung.chosen else 0.5
     rows = []
-    for name, probability in zip(predictions.names, predictions.probability, strict=True):
-        # The published protocol leaves normals out, so that the held-out rungs have to as well.
-        if name not in lesions:
-            continue
-        # Paired by name: targets and predictions need not come in the same order.
-        floors = score_against_target(targets[name], np.zeros_like(probability), 0.5)
-        row = {"name": name} | {f"floor_{score}": value for score, value in floors.items()}
-        rows.append(row | score_against_target(targets[name], probability, run.threshold))
+    for name, target, probability in section.pair_answers(run, rung.part, catalog, rung.target):
+        row = {"name": name} | score_image(target, probability, threshold)
+        floors = score_image(target, np.zeros_like(probability), threshold)
+        rows.append(row | {f"floor_{score}": value for score, value in floors.items()})
     return pd.DataFrame(rows)
 
 
-def score_against_target(target: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
+def score_image(target: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
     """Compute the published metrics, and Dice, of one image.
 
     Args:
@@ -107,45 +115,46 @@ def score_against_target(target: np.ndarray, probability: np.ndarray, threshold:
     # Keras' AUC counts every target above 0 as positive: a soft pixel in both channels.
     positive = target > 0
     both = np.stack([probability, 1 - probability], axis=-1)
-    lesion = positive[..., 0]
+    scores = {"accuracy": float((truth == predicted).mean()), "dice": dice(truth, predicted), "lesion_auc": np.nan}
+    scores["auc"] = float(roc_auc_score(positive.ravel(), both.ravel()))
+    lesion = positive[..., 0].ravel()
     # Where all pixels are equal there is nothing to rank.
-    lesion_auc = np.nan
     if lesion.any() and not lesion.all():
-        lesion_auc = float(roc_auc_score(lesion.ravel(), probability.ravel()))
-    auc = float(roc_auc_score(positive.ravel(), both.ravel()))
-    accuracy = float((truth == predicted).mean())
-    return {"accuracy": accuracy, "auc": auc, "lesion_auc": lesion_auc, "dice": dice(truth, predicted)}
+        scores["lesion_auc"] = float(roc_auc_score(lesion, probability.ravel()))
+    return scores
 
 
 def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each rung, from the images of `measure`.
 
     Returns:
-        `rung`, `n_images`; for each of `SCORES` its mean; `lesion_auc`; the floors' means as `floor_*`; for each of
-        `SCORES` the change from the rung before as `*_change` with `*_low` and `*_high`, missing for the first rung.
+        `rung`, `n_runs`, `n_images`; for each of `SCORES` its mean; `lesion_auc`; the floors' means as `floor_*`; for
+        each of `SCORES` the change from the rung before as `*_change` with `*_low` and `*_high`, as `compare_rungs`,
+        missing for the first rung.
     """
-    rungs = dict(list(per_image.groupby("rung", sort=False)))
-    means = [*SCORES, "lesion_auc", *(f"floor_{score}" for score in SCORES)]
-    rows = []
-    for rung, part in rungs.items():
-        rows.append({"rung": rung, "n_images": len(part)} | part[means].mean().to_dict())
-    changes = [{}]
-    for before, after in pairwise(rungs.values()):
-        changes.append(_compare_rungs(before, after))
-    columns = []
+    rungs = per_image.groupby("rung", sort=False)
+    table = rungs[["seed", "name"]].nunique().set_axis(["n_runs", "n_images"], axis=1)
+    table = table.join(rungs[[*SCORES, "lesion_auc", *(f"floor_{score}" for score in SCORES)]].mean())
     for score in SCORES:
-        columns += [f"{score}_change", f"{score}_low", f"{score}_high"]
-    return pd.DataFrame(rows).join(pd.DataFrame(changes, columns=columns))
+        columns = [f"{score}_change", f"{score}_low", f"{score}_high"]
+        table[columns] = np.nan
+        for before, after in pairwise(table.index):
+            table.loc[after, columns] = compare_rungs(rungs.get_group(before), rungs.get_group(after), score)
+    return table.reset_index()
 
 
-def _compare_rungs(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
-    row = {}
-    for score in SCORES:
-        # Where all targets of a rung are empty it has no Dice.
-        if before[score].notna().any() and after[score].notna().any():
-            change = difference_interval(before, after, score)
-            row |= {f"{score}_change": change.mean, f"{score}_low": change.low, f"{score}_high": change.high}
-    return row
+def compare_rungs(before: pd.DataFrame, after: pd.DataFrame, score: str) -> tuple[float, float, float]:
+    """Compute the change of a score from one rung to the next, and its interval.
+
+    Returns:
+        The mean change; the ends of its 95 % interval over images, widened to hold the change of every seed. All are
+        missing where the targets of a rung are all empty, which have no Dice.
+    """
+    if before[score].isna().all() or after[score].isna().all():
+        return np.nan, np.nan, np.nan
+    change = difference_interval(section.average_runs(before, score), section.average_runs(after, score), score)
+    by_seed = after.groupby("seed")[score].mean() - before.groupby("seed")[score].mean()
+    return change.mean, np.minimum(change.low, by_seed.min()), np.maximum(change.high, by_seed.max())
 
 
 @display.style()
@@ -158,36 +167,35 @@ def draw(table: pd.DataFrame) -> Figure:
         # The paper gives no Dice.
         if score in published:
             ax.plot(0, published[score], "*", color=display.PUBLISHED, markersize=12)
+        value, change = table[score], table[f"{score}_change"].fillna(0)
         ax.step(places, table[f"floor_{score}"], where="mid", **display.FLOOR_LINE)
-        change = table[f"{score}_change"].fillna(0)
         colours = np.where(change >= 0, display.OURS, display.PINK)
-        ax.bar(places, change, 0.5, bottom=table[score] - change, color=colours, alpha=0.7)
+        ax.bar(places, change, 0.5, bottom=value - change, color=colours, alpha=0.7)
+        ax.plot(places, value, "o", color=display.BLACK)
         low, high = table[f"{score}_low"], table[f"{score}_high"]
-        lengths = np.array([change - low, high - change])
-        # Rounding may put an end of the interval on the wrong side of the change, which matplotlib refuses.
-        lengths = np.nan_to_num(lengths).clip(min=0)
-        ax.errorbar(places, table[score], yerr=lengths, fmt="o", color=display.BLACK, ecolor=display.BLACK, capsize=3)
+        ax.vlines(places, value - change + low, value - change + high, color=display.BLACK)
         ax.set(title=title)
-    axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=30, ha="right")
+    axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=40, ha="right")
     return fig
 
 
-def conclude(table: pd.DataFrame) -> str:
-    """Return where the published number comes from, step by step."""
+def conclude(table: pd.DataFrame, size: str) -> str:
+    """Return where the published number comes from, step by step.
+
+    Args:
+        table: As `tabulate` returns it.
+        size: Of the runs, in words.
+    """
     published = published_row("upsampling", "Upsampling2D")
     first, last = table.iloc[0], table.iloc[-1]
     text = f"From accuracy {published['accuracy']:.4f} and AUC {published['auc']:.4f} as published"
-    text += f", and {first.accuracy:.4f}, {first.auc:.4f} and Dice {first.dice:.3f} rebuilt at this size"
+    text += f", and {first.accuracy:.4f}, {first.auc:.4f} and Dice {first.dice:.3f} rebuilt ({size})"
     text += f", the ladder ends at {last.accuracy:.4f}, {last.auc:.4f} and {last.dice:.3f} ({last.rung})"
-    floor = f"{last.floor_accuracy:.4f}, {last.floor_auc:.4f} and {last.floor_dice:.3f}"
-    text += f", where background everywhere has {floor}"
+    text += f", where background everywhere has {last.floor_accuracy:.4f}, {last.floor_auc:.4f} and 0"
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
-    steps = [f"{step.rung} {step.dice_change:+.3f}" for step in beyond_chance.itertuples()]
-    if steps:
-        text += f"; the steps that change Dice beyond chance: {', '.join(steps)}"
-    elif len(table) > 1:
-        text += "; no step changes Dice beyond chance"
-    waiting = [rung for rung in RUNGS if rung not in set(table.rung)]
+    steps = beyond_chance.rung + beyond_chance.dice_change.map(" {:+.3f}".format)
+    text += f"; the steps that change Dice beyond images and seeds: {', '.join(steps) or 'none'}"
+    waiting = list(RUNGS)[len(table) :]
     if waiting:
         text += f"; not run yet: {'; '.join(waiting)}"
     return f"{text}."
@@ -196,14 +204,16 @@ def conclude(table: pd.DataFrame) -> str:
 @section.presents("ladder")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_ladder.csv``."""
-    table = results.write_table(parameters, "mechanisms_ladder", tabulate(measure(parameters)))
+    trained, per_image = measure(parameters)
+    table = results.write_table(parameters, "mechanisms_ladder", tabulate(per_image))
     columns = ["rung", "n_images", *SCORES, *(f"floor_{score}" for score in SCORES), "lesion_auc"]
-    size = section.describe_size(find_group(parameters, GROUP).configs[0])
+    size = section.describe_runs(trained)
     return section.compose(
         draw(table),
         table[columns],
-        conclude(table),
+        conclude(table, size),
         caption="From the published number (star) to the held-out one: scores of the rungs, and bars for the change "
-        f"from the rung before with its 95 % interval; dashed: background everywhere on the same images. {size}.",
-        table_caption="Each rung against its own targets, on the images that it scores.",
+        "from the rung before with its 95 % interval, widened to hold every seed; dashed: background everywhere on the "
+        f"same images. {size}.",
+        table_caption="Each rung on the images that it scores: means over images and seeds.",
     )

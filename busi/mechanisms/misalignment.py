@@ -15,9 +15,13 @@ from busi.dataset.catalog import Catalog, read_union
 from busi.dataset.splits import load_split
 from busi.mechanisms import section
 from busi.results import Results
+from busi.runs import Run
 from busi.scoring.metrics import dice
 from busi.scoring.statistics import difference_interval, format_interval
-from busi.study import load_results, published_targets_config
+from busi.selection import choose_threshold
+from busi.study import published_targets_config
+
+GROUP = "mechanisms/misalignment"
 
 
 def measure(parameters: Parameters) -> pd.DataFrame:
@@ -30,17 +34,16 @@ def measure(parameters: Parameters) -> pd.DataFrame:
     config = published_targets_config(parameters)
 
     def make(catalog: Catalog) -> pd.DataFrame:
-        groups = load_split(catalog, "grouped").set_index("name").group
         rows = []
         for image in catalog.lesions.itertuples():
             # The first mask only, as the published targets.
             squeezed, aligned, whole = make_targets(read_union(image.masks[:1]), config)
             outside = 1 - aligned.sum() / whole.sum() if whole.any() else np.nan
-            row = {"image_class": image.image_class, "name": image.name, "group": groups[image.name]}
-            rows.append(row | compare_targets(squeezed, aligned) | {"outside": outside})
-        return pd.DataFrame(rows)
+            rows.append({"name": image.name} | compare_targets(squeezed, aligned) | {"outside": outside})
+        identity = load_split(catalog, "grouped")[["image_class", "name", "group"]]
+        return identity.merge(pd.DataFrame(rows), on="name")
 
-    return results.measure(parameters, "mechanisms/misalignment", make, depends=[json.dumps(config.model_dump())])
+    return results.measure(parameters, GROUP, make, depends=[json.dumps(config.model_dump())])
 
 
 def make_targets(inside: np.ndarray, config: RunConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,9 +71,33 @@ def compare_targets(squeezed: np.ndarray, aligned: np.ndarray) -> dict[str, floa
         `dice` (missing if ``squeezed`` is empty) and `accuracy` of the answer; `background`: the accuracy of
         "background everywhere".
     """
-    # The perfect segmenter is right everywhere; the target is what is wrong.
     accuracy = float((squeezed == aligned).mean())
     return {"dice": dice(squeezed, aligned), "accuracy": accuracy, "background": float((~squeezed).mean())}
+
+
+def measure_trained(parameters: Parameters) -> tuple[Results, pd.DataFrame]:
+    """Return the runs on either target, and `score_crop` of each."""
+    return section.measure_runs(parameters, GROUP, f"{GROUP}_trained", score_crop)
+
+
+def score_crop(run: Run, catalog: Catalog) -> pd.DataFrame:
+    """Score a run where its output sees the image, against the aligned target, whatever target it was trained on.
+
+    The threshold is chosen on the validation part in the same way.
+
+    Returns:
+        One row for each tested lesion image: `name`; `dice`, missing where no lesion is seen; `marked`, share of pixels
+        predicted lesion; `everywhere`, the Dice of "lesion everywhere".
+    """
+    _, truths, answers = zip(*section.pair_answers(run, "validation", catalog, "aligned"), strict=True)
+    threshold = choose_threshold([truth[..., 0] for truth in truths], answers)
+    rows = []
+    for name, target, probability in section.pair_answers(run, "test", catalog, "aligned"):
+        truth = target[..., 0] >= 0.5
+        marked = probability >= threshold
+        everywhere = dice(truth, np.ones_like(truth))
+        rows.append({"name": name, "dice": dice(truth, marked), "marked": marked.mean(), "everywhere": everywhere})
+    return pd.DataFrame(rows)
 
 
 def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
@@ -80,13 +107,9 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
         `images`, `n_images`, `dice` with `low` and `high`, `accuracy`, `background`, `outside`, and `unseen`: the share
         of images whose lesion lies completely outside the output.
     """
-    parts = {"all": per_image} | dict(list(per_image.groupby("image_class")))
-    rows = []
-    for name, part in parts.items():
-        row = {"images": name, "n_images": len(part)} | section.average_dice(part)
-        row |= part[["accuracy", "background", "outside"]].mean().to_dict()
-        rows.append(row | {"unseen": float((part.outside == 1).mean())})
-    return pd.DataFrame(rows)
+    every = per_image.assign(images="all", unseen=per_image.outside == 1)
+    both = pd.concat([every, every.assign(images=every.image_class)])
+    return section.score_variants(both, "accuracy", "background", "outside", "unseen", by="images")
 
 
 @display.style()
@@ -105,37 +128,47 @@ def draw(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def conclude(table: pd.DataFrame, trained: Results) -> str:
-    """Return what the misalignment costs, from the table and from networks trained on either target."""
+def tabulate_trained(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each target trained on, as `score_variants` of `busi.mechanisms.section`."""
+    return section.score_variants(scores, "marked", "everywhere")
+
+
+def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
+    """Return what the misalignment costs a perfect segmenter, and networks trained on either target.
+
+    Args:
+        table: As `tabulate` returns it.
+        scores: As `measure_trained` returns them.
+        size: Of the networks, in words.
+    """
     # The first row is that of all images.
     row = table.iloc[0]
     verdict = "worse" if row.accuracy < row.background else "better"
-    change = difference_interval(
-        section.tested_lesions(trained, "squeezed"), section.tested_lesions(trained, "aligned"), "dice"
-    )
-    size = section.describe_size(trained.of("aligned").configs[0])
-    return (
-        f"The published target and the one that matches what the output sees have a Dice of {row.dice:.3f} "
-        f"({row.low:.3f} to {row.high:.3f}): a segmenter without fault would reach accuracy {row.accuracy:.4f} under "
-        f"the published target, {verdict} than {row.background:.4f} for background everywhere; {row.outside:.0%} of an "
-        f"average lesion lies where the output does not reach; trained on the aligned target in place of the squeezed "
-        f"one ({size}), the held-out Dice changes by {format_interval(change)}."
-    )
+    text = "The published target and the one that matches what the output sees have a Dice of "
+    text += f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_images} images): "
+    text += f"a segmenter without fault would reach accuracy {row.accuracy:.4f} under the published target, "
+    text += f"{verdict} than {row.background:.4f} for background everywhere; "
+    text += f"{row.outside:.0%} of an average lesion lies where the output does not reach; scored on what they see"
+    means = []
+    for trained in tabulate_trained(scores).itertuples():
+        text += f", networks trained on the {trained.variant} target mark {trained.marked:.0%} of the pixels "
+        text += f"and have a Dice of {trained.dice:.3f}"
+        means.append(section.average_runs(scores[scores.variant == trained.variant], "dice"))
+    change = difference_interval(*means, "dice")
+    everywhere = scores.everywhere.mean()
+    return f"{text}, {format_interval(change)}, where lesion everywhere has {everywhere:.3f} ({size})."
 
 
 @section.presents("misalignment")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_misalignment.csv`` and that of the networks."""
-    trained = load_results(parameters, "mechanisms/misalignment")
-    table = tabulate(measure(parameters))
-    # Before anything is written: it raises `NotMeasured` if a network is missing.
-    conclusion = conclude(table, trained)
-    results.write_table(parameters, "mechanisms_misalignment", table)
-    results.write_table(parameters, "mechanisms_misalignment_trained", section.score_variants(trained))
+    trained, scores = measure_trained(parameters)
+    table = results.write_table(parameters, "mechanisms_misalignment", tabulate(measure(parameters)))
+    results.write_table(parameters, "mechanisms_misalignment_trained", tabulate_trained(scores))
     return section.compose(
         draw(table),
         table,
-        conclusion,
+        conclude(table, scores, section.describe_runs(trained)),
         caption="Accuracy under the published target of a perfect segmenter, which marks exactly the lesion that it "
         "sees, and of calling everything background.",
         table_caption="A perfect segmenter scored against the published, squeezed target, and the share of the lesion "

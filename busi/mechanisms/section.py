@@ -4,19 +4,25 @@ A section is one module. Its `measure` returns the numbers, `tabulate` makes a t
 `conclude` a sentence from that table, and `show` presents all three to a notebook.
 """
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 
-import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from busi import display
+from busi import display, results
 from busi.config import Parameters, RunConfig
+from busi.dataset import splits
+from busi.dataset.catalog import Catalog
+from busi.dataset.parts import load_parts
 from busi.results import NotMeasured, Results, read_findings, record_finding
+from busi.runs import Run
 from busi.scoring.statistics import mean_interval
+from busi.study import find_group, find_trained, load_results, open_store
 
 NOT_RUN = "Not run yet."
 
@@ -70,7 +76,7 @@ def presents(name: str) -> Callable:
     """Return a decorator for the `show` of section ``name``, a function of the parameters that returns a `Section`.
 
     The conclusion is recorded under "mechanisms" in ``findings.json``. If some of the numbers have not been measured,
-    the section says so in place of figure, table and conclusion.
+    the section says so in place of the figure and in its conclusion.
     """
 
     def decorate(make: Callable[[Parameters], Section]) -> Callable[[Parameters], Section]:
@@ -79,9 +85,7 @@ def presents(name: str) -> Callable:
             try:
                 section = make(parameters)
             except NotMeasured:
-                title = TITLES[name]
-                table = pd.DataFrame({"result": [NOT_RUN]})
-                section = compose(_draw_not_run(), table, NOT_RUN, caption=title, table_caption=title)
+                section = Section(HTML(f"<p>{NOT_RUN}</p>"), HTML(""), NOT_RUN)
             # Also where nothing has been run, so that no earlier conclusion is left standing.
             facts = {name: section.conclusion}
             record_finding(parameters, "mechanisms", **facts)
@@ -90,14 +94,6 @@ def presents(name: str) -> Callable:
         return show
 
     return decorate
-
-
-@display.style()
-def _draw_not_run() -> Figure:
-    fig, ax = plt.subplots(figsize=(6.4, 1.2))
-    ax.text(0.5, 0.5, NOT_RUN, ha="center", va="center")
-    ax.axis("off")
-    return fig
 
 
 def collect_conclusions(parameters: Parameters) -> pd.DataFrame:
@@ -113,16 +109,81 @@ def list_sections(sections: Mapping[str, Section]) -> str:
     return "\n".join(lines)
 
 
+def measure_runs(
+    parameters: Parameters, group: str, name: str, measure: Callable[[Run, Catalog], pd.DataFrame]
+) -> tuple[Results, pd.DataFrame]:
+    """Return a group's runs, and the tables that ``measure`` makes of each, one below the other.
+
+    Args:
+        parameters: Of the study.
+        group: Name of the group.
+        name: Name of the table in the results.
+        measure: Makes a table from a run and the images.
+
+    Returns:
+        Results; the table, with `variant`, `fold` and `seed` of the run, and with `group` where it names images.
+    """
+    trained = load_results(parameters, group)
+
+    def make(catalog: Catalog) -> pd.DataFrame:
+        store = open_store(parameters, catalog)
+        tables = []
+        for variant, configs in find_group(parameters, group).variants.items():
+            for config in configs:
+                table = measure(find_trained(config, store), catalog)
+                tables.append(table.assign(variant=variant, fold=config.fold, seed=config.seed))
+        joined = pd.concat(tables)
+        if "name" in joined:
+            groups = splits.load_split(catalog, "grouped").set_index("name").group
+            joined["group"] = joined.name.map(groups)
+        return joined
+
+    code = (sys.modules[measure.__module__], sys.modules[__name__], splits)
+    return trained, results.measure(parameters, name, make, depends=trained.runs.key, code=code)
+
+
+def pair_answers(
+    run: Run, part: str, catalog: Catalog, target: str = ""
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield name, target (o, o, 2) and predicted probability of lesion (o, o) of each lesion image of a run's part.
+
+    Args:
+        run: With its predictions.
+        part: "training", "validation" or "test".
+        catalog: The images.
+        target: "squeezed" or "aligned"; that which the run was trained on if empty.
+    """
+    config = run.config.model_copy(update={"target": target or run.config.target})
+    arrays = getattr(load_parts(config, catalog), part)
+    targets = dict(zip(arrays.names, arrays.targets, strict=True))
+    lesions = set(catalog.lesions.name)
+    answers = run.predictions[part]
+    for name, probability in zip(answers.names, answers.probability, strict=True):
+        # The published protocol leaves normals out. Paired by name: the order need not be the same.
+        if name in lesions:
+            yield name, targets[name], probability
+
+
 def describe_size(config: RunConfig) -> str:
     """Return the size of a run in words, e.g. "64 pixels, 16 filters, at most 40 epochs"."""
     # Of a held-out run, the validation part chooses one epoch, and may end the training early.
     limit = "at most " if config.protocol == "heldout" else ""
-    return f"{config.image_size} pixels, {config.base_filters} filters, {limit}{count_epochs(config.epochs)}"
+    return f"{config.image_size} pixels, {config.base_filters} filters, {limit}{count(config.epochs, 'epoch')}"
 
 
-def count_epochs(number: int) -> str:
-    """Return a number of epochs in words, e.g. "1 epoch"."""
-    return f"{number} epoch" if number == 1 else f"{number} epochs"
+def describe_runs(trained: Results) -> str:
+    """Return the size of a group's runs and their number in words: "64 pixels, ..., 1 seed in each of 5 folds"."""
+    seeds = trained.runs.groupby(["variant", "fold"]).size()
+    # A study that is under way, or a quick one, has not trained all variants from all seeds.
+    fewest = f"{seeds.min()} to " if seeds.min() < seeds.max() else ""
+    text = f"{describe_size(trained.configs[0])}, {fewest}{count(seeds.max(), 'seed')}"
+    folds = trained.runs.fold.nunique()
+    return f"{text} in each of {folds} folds" if folds > 1 else text
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words, e.g. "1 epoch"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def tested_lesions(trained: Results, variant: str) -> pd.DataFrame:
@@ -138,28 +199,36 @@ def tested_lesions(trained: Results, variant: str) -> pd.DataFrame:
     return images[images.image_class != "normal"]
 
 
-def score_variants(trained: Results) -> pd.DataFrame:
-    """Return the held-out Dice of each variant.
+def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> pd.DataFrame:
+    """Return the Dice of each variant.
+
+    Args:
+        images: Scores of lesion images: ``by``, `name`, `group`, `dice` and ``others``; one row for each run and image.
+        others: Columns that are averaged besides.
+        by: Column that names the variant.
 
     Returns:
-        `variant`, `dice` (mean over lesion images) with `low` and `high`, `n_images`, `epochs` (of the longest run).
+        ``by``, `n_images`, `dice` with `low` and `high`, ``others``.
     """
     rows = []
-    for variant in trained.variants:
-        images = tested_lesions(trained, variant)
-        epochs = trained.of(variant).runs.epochs.max()
-        rows.append({"variant": variant} | average_dice(images) | {"n_images": len(images), "epochs": epochs})
+    for variant, part in images.groupby(by, sort=False):
+        row = {by: variant, "n_images": part.name.nunique()} | average_dice(part)
+        rows.append(row | part[list(others)].mean().to_dict())
     return pd.DataFrame(rows)
 
 
 def average_dice(images: pd.DataFrame) -> dict[str, float]:
     """Compute the mean Dice of images and its interval, resampling near-duplicates together: `dice`, `low`, `high`.
 
-    Images without a Dice are left out.
+    Images without a Dice are left out: those whose target the network's output does not see.
     """
-    # A target that the network's output does not see has no Dice.
     scored = images[images.dice.notna()]
     if scored.empty:
         return {}
     mean, low, high = mean_interval(scored.dice, scored.group)
     return {"dice": mean, "low": low, "high": high}
+
+
+def average_runs(images: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Return one row for each image: `name`, `group` and the mean of ``score`` over the runs that scored it."""
+    return images.groupby(["name", "group"], as_index=False, sort=False)[score].mean()

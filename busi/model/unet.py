@@ -89,7 +89,7 @@ def _double_size(x, filters: int, method: str, name: str, policy):
 def _crop_to(x, size: int, name: str, policy):
     if x.shape[1] == size:
         return x
-    return _CenterCrop(size, name=name, dtype=policy)(x)
+    return CenterCrop(size, name=name, dtype=policy)(x)
 
 
 @ops.custom_gradient
@@ -131,7 +131,7 @@ class Conv2DTranspose(layers.Conv2DTranspose):
         return self.activation(add_bias(x, bias))
 
 
-class _CenterCrop(layers.Layer):
+class CenterCrop(layers.Layer):
     """Crop to the middle ``size`` x ``size`` pixels; an odd excess is cut off below and to the right.
 
     The result equals Keras' `Cropping2D`, but TensorFlow computes the gradient of that layer slowly and on one core.
@@ -142,14 +142,17 @@ class _CenterCrop(layers.Layer):
         self.size = size
 
     def call(self, x):
+        """Return the middle (n, size, size, c) of ``x`` (n, h, w, c)."""
         batch, height, _, channels = ops.shape(x)
         start = (height - self.size) // 2
         return ops.slice(x, (0, start, start, 0), (batch, self.size, self.size, channels))
 
     def get_config(self):
+        """Return what the layer is built from again."""
         return super().get_config() | {"size": self.size}
 
     def compute_output_shape(self, input_shape):
+        """Return the shape of the answer to an input of ``input_shape``."""
         batch, _, _, channels = input_shape
         return batch, self.size, self.size, channels
 

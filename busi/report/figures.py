@@ -134,6 +134,17 @@ def lesion_sizes(images: pd.DataFrame) -> Figure:
 
 
 @display.style()
+def mean_mask(shares: pd.DataFrame) -> Figure:
+    """Draw where lesions lie, as `busi.dataset.audit.mean_mask` counts them."""
+    fig, ax = plt.subplots(figsize=(5.2, 3.6))
+    drawn = ax.imshow(shares, cmap="viridis", vmin=0, extent=(0, 1, 1, 0))
+    fig.colorbar(drawn, label="Share of lesion images")
+    ax.grid(False)
+    ax.set(xlabel="Across the image", ylabel="Down the image", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    return fig
+
+
+@display.style()
 def examples(images: list[np.ndarray], lesions: list[np.ndarray], titles: list[str]) -> Figure:
     """Draw images with the outline of their lesions, as `busi.dataset.catalog.example_images` returns them."""
     fig, axes = plt.subplots(1, len(images), figsize=(3 * len(images), 3.2))

@@ -138,6 +138,24 @@ def describe_dataset(images: pd.DataFrame) -> str:
     )
 
 
+def describe_positions(images: pd.DataFrame, shares: pd.DataFrame) -> str:
+    """Return where lesions lie and how much of them is known without looking.
+
+    Args:
+        images: As `busi.dataset.audit.describe_pixels`.
+        shares: As `busi.dataset.audit.mean_mask`.
+    """
+    lesions = images.dropna(subset=["row"])
+    middle = lesions.row.between(0.25, 0.75) & lesions.column.between(0.25, 0.75)
+    brighter = (lesions.inside > lesions.ring).sum()
+    return (
+        f"The centre of {middle.mean():.0%} of the lesions lies in the middle quarter of the image. The place covered "
+        f"most often is lesion in {shares.to_numpy().max():.0%} of the lesion images: so much is known without "
+        f"looking. {brighter or 'None'} of {len(lesions)} lesions {agree(brighter, 'is', 'are')} brighter than the "
+        "band around them; darkness is the plainest sign of the others."
+    )
+
+
 def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -> str:
     """Return how many pairs the hashes find, how many images are grouped, and in how many groups labels conflict.
 

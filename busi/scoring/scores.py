@@ -1,11 +1,13 @@
-"""Scores of a held-out run, computed from the predictions that the run keeps.
+"""Scores of a held-out run and fates of a published one, computed from the predictions that the run keeps.
 
 Scoring needs the run's predictions, its threshold and the data's masks, but no network: after a change of the scoring
 code, every run is scored again in seconds and none is trained again.
 """
 
+import json
 import shutil
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,7 @@ from busi.config import StudyError, code_version
 from busi.dataset import arrays, splits
 from busi.dataset.catalog import Catalog, read_union
 from busi.runs import Run
-from busi.scoring import metrics
+from busi.scoring import fates, floors, metrics
 
 
 class Scores(NamedTuple):
@@ -37,7 +39,7 @@ class Scores(NamedTuple):
 @cache
 def scoring_version() -> str:
     """Return eight hexadecimal digits that change with the code that computes scores, not with its comments."""
-    return code_version(sys.modules[__name__], metrics, arrays)
+    return code_version(sys.modules[__name__], metrics, fates, floors, arrays)
 
 
 def find_or_score(run: Run, catalog: Catalog) -> Scores:
@@ -52,13 +54,45 @@ def find_or_score(run: Run, catalog: Catalog) -> Scores:
     Raises:
         StudyError: As `score_run`.
     """
-    folder = run.folder / f"scores-{scoring_version()}"
-    # A second process waits, then finds the scores. The lock stands beside the run's folder, which is kept clean.
-    with FileLock(run.folder.with_suffix(".scores.lock")):
-        if not folder.is_dir():
-            _write_scores(score_run(run, catalog), folder)
+
+    def make() -> dict[str, str]:
+        scores = score_run(run, catalog)
+        images = scores.images.to_csv(index=False, float_format="%.6f")
+        return {"images.csv": images, "pixels.csv": scores.pixels.to_csv(index=False)}
+
+    folder = _find_or_make(run, make)
     # Always read from the files, so that the first call returns the same digits as every later one.
     return Scores(pd.read_csv(folder / "images.csv"), pd.read_csv(folder / "pixels.csv"))
+
+
+def find_or_decide_fate(run: Run, catalog: Catalog) -> dict:
+    """Read the fate of a published run, and decide it first if this version of the scoring code has not done so.
+
+    Args:
+        run: The run; its fate is kept as `find_or_score` keeps scores.
+        catalog: The images that the run was trained on.
+
+    Returns:
+        As `busi.scoring.fates.measure_fate`.
+
+    Raises:
+        StudyError: The run was trained on other images.
+    """
+
+    def make() -> dict[str, str]:
+        _refuse_other_data(run, catalog)
+        names, probability = run.predictions["training"]
+        targets = arrays.published_arrays(catalog, run.config)
+        rows = {name: row for row, name in enumerate(targets.names)}
+        # Predictions are in the order of training, which may be mixed.
+        targets = targets.targets[[rows[name] for name in names]]
+        lesions = targets[..., 0]
+        mask_dice = fates.score_mean_mask_dice(lesions)
+        constant_loss = floors.constant_floors(targets)["bce"]
+        fate = fates.measure_fate(lesions, probability, mask_dice, constant_loss, run.outcome["end"])
+        return {"fate.json": json.dumps(fate)}
+
+    return json.loads((_find_or_make(run, make) / "fate.json").read_text(encoding="utf-8"))
 
 
 def score_run(run: Run, catalog: Catalog) -> Scores:
@@ -73,11 +107,7 @@ def score_run(run: Run, catalog: Catalog) -> Scores:
     Raises:
         StudyError: The run was trained on other images.
     """
-    if run.stored["fingerprint"] != catalog.fingerprint:
-        raise StudyError(
-            f"{run.folder}: trained on data {run.stored['fingerprint']}, to be scored with the masks of data "
-            f"{catalog.fingerprint}; give the folder of images that the run was trained on"
-        )
+    _refuse_other_data(run, catalog)
     test = run.predictions["test"]
     split = splits.load_split(catalog, run.config.split)
     described = identify_images(catalog, split.group)
@@ -107,15 +137,30 @@ def identify_images(catalog: Catalog, groups: np.ndarray) -> pd.DataFrame:
     return images
 
 
-def _write_scores(scores: Scores, folder: Path) -> None:
-    unfinished = folder.with_name("scores.unfinished")
-    # Left behind by a process that was killed.
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    scores.images.to_csv(unfinished / "images.csv", index=False, float_format="%.6f")
-    scores.pixels.to_csv(unfinished / "pixels.csv", index=False)
-    # A folder that exists is whole.
-    unfinished.rename(folder)
-    for other in folder.parent.glob("scores-*"):
-        if other != folder:
-            shutil.rmtree(other)
+def _find_or_make(run: Run, make: Callable[[], dict[str, str]]) -> Path:
+    """Return the folder of the present scoring version; if it is not there, its files (name -> text) are made first."""
+    folder = run.folder / f"scores-{scoring_version()}"
+    # A second process waits, then finds the scores. The lock stands beside the run's folder, which is kept clean.
+    with FileLock(run.folder.with_suffix(".scores.lock")):
+        if not folder.is_dir():
+            files = make()
+            unfinished = folder.with_name("scores.unfinished")
+            # Left behind by a process that was killed.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            for name, text in files.items():
+                (unfinished / name).write_text(text, encoding="utf-8")
+            # A folder that exists is whole.
+            unfinished.rename(folder)
+            for other in run.folder.glob("scores-*"):
+                if other != folder:
+                    shutil.rmtree(other)
+    return folder
+
+
+def _refuse_other_data(run: Run, catalog: Catalog) -> None:
+    if run.stored["fingerprint"] != catalog.fingerprint:
+        raise StudyError(
+            f"{run.folder}: trained on data {run.stored['fingerprint']}, to be scored with the masks of data "
+            f"{catalog.fingerprint}; give the folder of images that the run was trained on"
+        )

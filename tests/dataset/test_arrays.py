@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import minimum_filter
 
 from busi.config import RunConfig
-from busi.dataset import arrays, catalog
+from busi.dataset import arrays, catalog, decode
 from busi.dataset.catalog import Catalog
 
 
@@ -50,7 +50,7 @@ def test_resizing_agrees_with_tensorflow(phantoms, size):
     for row in phantoms.lesions.iloc[::3].itertuples():
         for pixels in (
             catalog.read_grey(row.image) / np.float32(255),
-            catalog.read_mask(row.masks[0]).astype(np.float32),
+            decode.read_mask(row.masks[0]).astype(np.float32),
         ):
             expected = tf.image.resize(pixels[..., None], (size, size)).numpy()[..., 0]
             np.testing.assert_allclose(arrays.resize_bilinear(pixels, size), expected, atol=1e-4)

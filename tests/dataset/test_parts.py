@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from busi.config import RunConfig, StudyError
-from busi.dataset import arrays, catalog, parts, preprocessing, splits
+from busi.dataset import arrays, catalog, decode, parts, preprocessing, splits
 
 pytestmark = pytest.mark.filterwarnings("ignore:The least populated class:UserWarning")
 
@@ -166,7 +166,7 @@ def test_truths_are_the_union_of_all_masks_at_original_size(images):
         assert (truth.shape, truth.dtype) == ((row.height, row.width), bool)
         assert truth.mean() == pytest.approx(row.lesion_share)
     assert len(table.masks["benign (2)"]) == 2
-    assert truths[1].sum() > catalog.read_mask(table.masks["benign (2)"][0]).sum()
+    assert truths[1].sum() > decode.read_mask(table.masks["benign (2)"][0]).sum()
     assert not truths[2].any()
 
 

@@ -44,7 +44,7 @@ def test_the_gallery_loads_no_network(laboratory, monkeypatch):
     def refuse(run):
         raise AssertionError(f"{run.folder} was loaded")
 
-    monkeypatch.setattr(networks, "_load_model", refuse)
+    monkeypatch.setattr(networks, "load_model", refuse)
     gallery.show_cases(laboratory.variants)
     gallery.average_dice(laboratory.variants)
 

@@ -207,3 +207,49 @@ def test_results_that_keep_runs_from_being_trained_are_named(laboratory):
     (parameters.results_path / "heldout").mkdir(parents=True)
     message = networks.explain_missing(parameters)
     assert "results are in `reports/gathered/results/heldout` count as finished" in message
+
+
+def test_several_networks_answer_with_the_mean_of_their_probabilities(laboratory):
+    one, other = laboratory.variants[KLD].runs
+    pixels = draw_picture(3)
+    both = Network(one, other)
+    mean = (Network(one).probability(pixels) + Network(other).probability(pixels)) / 2
+    np.testing.assert_allclose(both.probability(pixels), mean, atol=1e-6)
+    assert both.threshold == pytest.approx((one.threshold + other.threshold) / 2)
+
+
+def test_networks_of_different_sizes_are_not_averaged(laboratory):
+    run = laboratory.variants[KLD].runs[0]
+    larger = Run(run.folder, run.config.model_copy(update={"image_size": 48}))
+    with pytest.raises(StudyError, match=r"image_size is 48, that of .* is 32"):
+        Network(run, larger)
+
+
+def test_a_run_is_opened_by_its_folder_or_its_name(laboratory, tmp_path):
+    run = laboratory.variants[KLD].runs[0]
+    assert networks.open_run(run.folder).config == run.config
+    assert networks.open_run(run.config.label).folder == run.folder
+    shutil.copytree(run.folder.parent, laboratory.root / "runs" / "copy" / Path(run.config.label).parent)
+    try:
+        with pytest.raises(StudyError, match="2 runs have this name; give the folder"):
+            networks.open_run(run.config.label)
+    finally:
+        shutil.rmtree(laboratory.root / "runs" / "copy")
+
+
+def test_a_run_that_is_not_there_is_told_with_a_close_one_and_the_way_to_get_one(laboratory, tmp_path, monkeypatch):
+    label = laboratory.variants[KLD].runs[0].config.label
+    with pytest.raises(StudyError, match=rf"{label}9: neither .*; close: {label}.*`make study`"):
+        networks.open_run(f"{label}9")
+    for name in ("params", "notebooks"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError, match=r"close: none\. To have one, train it: `make study`"):
+        networks.open_run(label)
+
+
+def test_a_damaged_run_is_not_opened(laboratory, tmp_path):
+    copy = copy_run(laboratory.variants[KLD].runs[0], tmp_path / "run")
+    copy.weights.write_bytes(b"")
+    with pytest.raises(StudyError, match=r"best\.weights\.h5 is not what was written; expected"):
+        networks.open_run(copy.folder)

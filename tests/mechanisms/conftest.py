@@ -1,6 +1,7 @@
 """Studies without results, and results written by hand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -9,7 +10,8 @@ import pytest
 
 from busi import config
 from busi.config import Parameters, RunConfig
-from busi.results import Results
+from busi.mechanisms import section
+from busi.results import Results, empty_results
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -46,6 +48,22 @@ def write_measured(nothing_measured) -> Callable:
         file.write_text("# data 0 made by a test\n" + table.to_csv(index=False), encoding="utf-8")
 
     return write
+
+
+@pytest.fixture
+def runs_of(monkeypatch) -> Callable:
+    """Makes a section's runs from: variant -> their seeds."""
+
+    def put(seeds: dict[str, list[int]]) -> None:
+        config = RunConfig(protocol="heldout", image_size=64, base_filters=2, epochs=7).model_dump_json()
+        rows = []
+        for variant, drawn in seeds.items():
+            for seed in drawn:
+                rows.append({"variant": variant, "fold": 0, "seed": seed, "config": config, "key": "0"})
+        trained = replace(empty_results(), runs=pd.DataFrame(rows))
+        monkeypatch.setattr(section, "load_results", lambda *arguments: trained)
+
+    return put
 
 
 @pytest.fixture

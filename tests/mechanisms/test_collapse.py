@@ -1,5 +1,7 @@
 """The probe on networks of known gradient and known dead filters, and what is said of a sweep."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pandas as pd
@@ -7,9 +9,10 @@ import pytest
 
 from busi import results
 from busi.config import RunConfig
-from busi.mechanisms import collapse
+from busi.dataset.arrays import two_channels
+from busi.mechanisms import collapse, section
 from busi.model import unet
-from busi.results import Results
+from busi.results import Results, empty_results
 from busi.study import find_group
 
 
@@ -61,89 +64,112 @@ def test_every_relu_of_the_network_is_looked_at():
     assert collapse.probe(model, np.ones((1, 16, 16, 1), np.float32), targets)["dead_relus"] == 1
 
 
-def sweep(adam: dict, changes: dict) -> tuple[Results, pd.DataFrame]:
-    """Make runs and probes of settings -> (accuracy, AUC), over a floor of 0.9 in accuracy and 0.8 in AUC."""
-    runs, epochs = [], []
-    probes = [{"setting": "untrained", "gradient_norm": 2.0, "dead_relus": 0.05}]
-    settings = {f"Adam, {rate:g}": (rate, scores) for rate, scores in adam.items()}
-    settings |= {name: (0.01, scores) for name, scores in changes.items()}
-    for setting, (rate, (accuracy, auc)) in settings.items():
-        config = RunConfig(optimizer="adam", momentum=0.0, learning_rate=rate, epochs=3)
-        head = {"variant": setting, "run": setting}
-        scores = {"still_accuracy": accuracy, "still_auc": auc, "still_lesion_share": 0.1}
-        runs.append(head | {"key": setting, "config": config.model_dump_json(), "planned_epochs": 3} | scores)
-        epochs += [head | {"loss": loss} for loss in (0.5, 0.4, 0.3)]
-        probe = {"setting": setting, "gradient_norm": 1.0, "dead_relus": 1 - 2 * (auc - 0.8)}
-        probes.append(probe | {"floor_accuracy": 0.9, "floor_auc": 0.8})
-    nothing = pd.DataFrame(columns=["variant", "run"])
-    return Results(pd.DataFrame(runs), pd.DataFrame(epochs), nothing, nothing), pd.DataFrame(probes)
+FATES = {
+    # loss, dice, auc of the weights held still
+    "learned": (0.2, 0.5, 0.95),
+    "falling": (0.2, 0.3, 0.95),
+    "plateau": (0.3, 0.0, 0.92),
+    "dead": (0.3, 0.0, 0.90009),
+    "diverged": (np.nan, 0.0, 0.9),
+}
 
 
-def test_the_table_joins_runs_and_probes_after_the_untrained_baseline():
-    table = collapse.tabulate(*sweep({0.1: (0.9, 0.85)}, {"shuffled": (0.95, 0.9)}))
-    assert table.setting.tolist() == ["untrained", "Adam, 0.1", "shuffled"]
-    assert table.epochs.tolist() == [0, 3, 3]
-    assert table.optimizer.tolist()[1] == "Adam"
-    assert table.optimizer.isna().tolist() == [True, False, True]
-    assert table.loc[1, ["first_loss", "loss", "learning_rate"]].tolist() == [0.5, 0.3, 0.1]
-    assert table.dead_relus.tolist() == pytest.approx([0.05, 0.9, 0.8])
+def sweep(settings: dict[str, list[str]]) -> tuple[Results, pd.DataFrame]:
+    """Make runs and probes from: setting -> fates of its seeds. Blind: loss 0.24, Dice 0.32 and AUC 0.9."""
+    runs, probes = [], []
+    for setting, fates in settings.items():
+        size = {"image_size": 64, "base_filters": 8, "epochs": 3, "padding": "same"}
+        config = RunConfig(**size, batch_size=8 if setting == "batches of 8" else 1)
+        for seed, fate in enumerate(fates):
+            head = {"variant": setting, "fold": 0, "seed": seed}
+            loss, dice, auc = FATES[fate]
+            scores = {"still_loss": loss, "still_auc": auc, "still_lesion_share": 0.1, "images": 20, "epochs": 3}
+            runs.append(head | {"key": "0", "config": config.model_dump_json()} | scores)
+            probe = {"gradient_norm": 1.0, "dead_relus": 0.9 if fate == "dead" else 0.1, "dice": dice}
+            before = {"untrained_gradient_norm": 2.0, "untrained_dead_relus": 0.05}
+            blind = {"blind_loss": 0.24, "blind_dice": 0.32, "blind_auc": 0.9}
+            probes.append(head | probe | before | blind)
+    return replace(empty_results(), runs=pd.DataFrame(runs)), pd.DataFrame(probes)
 
 
-def test_the_state_of_a_network_is_told_within_a_ten_thousandth():
-    table = collapse.tabulate(*sweep({0.1: (0.9, 0.80009), 0.01: (0.9001, 0.8002), 0.001: (0.90011, 0.8)}, {}))
-    assert table.state.tolist()[1:] == ["constant", "plateau", "finds lesions"]
-    assert pd.isna(table.state[0])
+def test_a_network_is_judged_by_the_lesions_it_marks_not_by_its_accuracy():
+    table = collapse.tabulate(*sweep({"Adam, 0.1": list(FATES), "shuffled": ["learned"]}))
+    assert table.fate.tolist() == [*FATES, "learned"]
+    assert table.setting.tolist() == ["Adam, 0.1"] * 5 + ["shuffled"]
+    assert table.optimizer.tolist()[::5] == ["Adam", pytest.approx(np.nan, nan_ok=True)]
+    assert table.learning_rate.tolist()[::5] == [0.1, pytest.approx(np.nan, nan_ok=True)]
 
 
-def conclude(adam: dict, changes: dict) -> str:
-    return collapse.conclude(collapse.tabulate(*sweep(adam, changes)))
+def test_batches_make_fewer_steps():
+    table = collapse.tabulate(*sweep({"SGD, 0.1": ["learned"], "batches of 8": ["plateau"]}))
+    assert table.steps.tolist() == [60, 6]  # 2 batches of 8 in 20 images, 3 epochs
+    assert "batches of 8: 0 of 1 in 6 steps instead of 60" in collapse.conclude(table, "64 pixels")
+
+
+def test_settings_are_summarized_over_their_seeds():
+    table = collapse.summarize(collapse.tabulate(*sweep({"Adam, 0.1": ["dead", "learned", "learned"]})))
+    assert table.fates.tolist() == ["2 learned, 1 dead"]
+    assert table.loc[0, ["dice", "dead_relus"]].tolist() == pytest.approx([1 / 3, 1.1 / 3])
+
+
+def conclude(settings: dict[str, list[str]]) -> str:
+    return collapse.conclude(collapse.tabulate(*sweep(settings)), "64 pixels, 2 seeds")
 
 
 def test_the_conclusion_lets_adams_rates_decide_on_claim_2():
-    adam = {0.1: (0.9, 0.8), 0.01: (0.9, 0.85), 0.001: (0.95, 0.95)}
-    assert conclude(adam, {"shuffled": (0.9, 0.9), "standardized images": (0.93, 0.9)}) == (
-        "Of 5 settings, after 3 epochs, 2 find lesions (Adam, 0.001; standardized images) with 75% of the ReLUs dead; "
-        "2 stand on the floor's plateau (AUC to 0.900, no better than background) with 85% of the ReLUs dead; 1 have "
-        "collapsed into a constant (Adam, 0.1) with 100% of the ReLUs dead; Adam finds lesions at 0.001 and not at "
-        "0.01, 0.1: the rate decides, against claim 2; of 2 single changes to the baseline 1 free it: standardized "
-        "images."
+    rates = {"Adam, 0.1": ["dead", "dead"], "Adam, 0.001": ["learned", "learned"]}
+    assert conclude({"SGD, 0.1": ["plateau", "falling"]} | rates) == (
+        "Of 6 runs (64 pixels, 2 seeds) 2 learned, 1 falling, 1 plateau, 2 dead (with 90% of their ReLUs dead); "
+        "lesions are learned by SGD, 0.1: 0 of 2; Adam, 0.1: 0 of 2; Adam, 0.001: 2 of 2; Adam learns every time at "
+        "one rate and never at another: the rate decides, against claim 2."
     )
-    both = conclude({0.01: (0.94, 0.9), 0.001: (0.95, 0.9)}, {})
-    assert both.endswith("Adam finds lesions at every rate tried (0.001, 0.01), as claim 2 has it.")
-    none = conclude({0.01: (0.9, 0.9)}, {"shuffled": (0.9, 0.9)})
-    assert "Adam finds lesions at none of the rates tried (0.01), so that claim 2 stays open here" in none
-    assert none.endswith("of 1 single changes to the baseline none free it.")
+    assert conclude(rates | {"Adam, 0.1": ["learned", "learned"]}).endswith("at every rate tried, as claim 2 has it.")
+    # A rate at which one of two seeds learns decides nothing.
+    assert conclude(rates | {"Adam, 0.1": ["learned", "dead"]}).endswith("Adam's rates leave claim 2 open here.")
+    assert conclude({"Adam, 0.1": ["plateau"]}).endswith("by Adam, 0.1: 0 of 1; Adam's rates leave claim 2 open here.")
 
 
-def test_lines_run_over_the_rates_and_markers_tell_the_states():
-    table = collapse.tabulate(*sweep({0.1: (0.9, 0.8), 0.001: (0.95, 0.9)}, {"shuffled": (0.9, 0.9)}))
-    loss, _, dead = collapse.draw(table.assign(first_loss=[np.nan, 0.4, 0.2, 0.3])).axes
-    assert loss.lines[0].get_xydata().tolist() == [[0.001, 0.2], [0.1, 0.4]]  # changed baselines are left out
-    points = loss.collections[0]
-    assert points.get_offsets().tolist() == [[0.1, 0.4], [0.001, 0.2]]
+def test_lines_run_over_the_rates_and_markers_tell_the_fates():
+    settings = {"Adam, 0.1": ["dead", "learned"], "Adam, 0.001": ["learned"], "shuffled": ["learned"]}
+    dice, _, dead = collapse.draw(collapse.tabulate(*sweep(settings))).axes
+    # The mean of both seeds; changed baselines are left out.
+    assert dice.lines[0].get_xydata().tolist() == [[0.001, 0.5], [0.1, 0.25]]
+    points = dice.collections[0]
+    assert points.get_offsets().tolist() == [[0.1, 0.0], [0.1, 0.5], [0.001, 0.5]]
     vertices = [len(path.vertices) for path in points.get_paths()]
-    assert vertices[0] != vertices[1]  # a cross for the constant, a circle for the network that finds lesions
+    assert vertices[0] != vertices[1] == vertices[2]  # a cross for the dead, circles for those that learned
     assert [line.get_ydata()[0] for line in dead.lines if line.get_label() == "untrained"] == [0.05]
-    assert "untrained" not in [line.get_label() for line in loss.lines]  # no loss before training
+    assert "untrained" not in [line.get_label() for line in dice.lines]
 
 
 def test_the_section_writes_its_table(nothing_measured, write_measured, monkeypatch):
-    trained, probes = sweep({0.1: (0.9, 0.8), 0.001: (0.95, 0.9)}, {"shuffled": (0.9, 0.9)})
+    trained, probes = sweep({"Adam, 0.1": ["dead"], "Adam, 0.001": ["learned"], "shuffled": ["plateau"]})
     write_measured("mechanisms/collapse_probe", probes)
-    monkeypatch.setattr(collapse, "load_results", lambda *arguments: trained)
+    monkeypatch.setattr(section, "load_results", lambda *arguments: trained)
     shown = collapse.show(nothing_measured)
-    assert "Of 3 settings" in shown.conclusion
-    assert "32 pixels, 2 filters, 1 epoch" in shown.figure.data
+    assert "Of 3 runs (64 pixels, 8 filters, 3 epochs, 1 seed)" in shown.conclusion
+    assert "64 pixels, 8 filters, 3 epochs, 1 seed" in shown.figure.data
     written = results.read_table(nothing_measured, "mechanisms_collapse")
-    assert written.state.tolist()[1:] == ["constant", "finds lesions", "plateau"]
+    assert written.fate.tolist() == ["dead", "learned", "plateau"]
+
+
+def test_the_blind_predictors_are_scored_on_the_targets():
+    # Four pixels in two images: both have the first as lesion, one the second.
+    lesions = np.float32([[[1, 1], [0, 0]], [[1, 0], [0, 0]]])
+    scores = collapse.score_blind(two_channels(lesions, "complement"))
+    # The mean mask is 1, 1/2, 0, 0. Up to one half it marks two pixels: Dice 1 and 2/3; above, one: 2/3 and 1.
+    assert scores["blind_dice"] == pytest.approx(5 / 6)
+    assert scores["blind_loss"] == pytest.approx(np.log(2) / 4, abs=1e-5)
+    assert scores["blind_auc"] == pytest.approx(1 - 3 / 8)
 
 
 def test_the_sweep_keeps_the_published_protocol_except_for_padding_and_what_a_label_says(laptop):
     variants = find_group(laptop, "mechanisms/collapse").variants
     size = {"image_size": 64, "base_filters": 8, "epochs": 10, "padding": "same"}
-    assert variants["SGD + momentum, 0.01"] == [RunConfig(**size)]
-    assert variants["Adam, 0.001"] == [RunConfig(**size, optimizer="adam", momentum=0.0, learning_rate=0.001)]
-    for label, (run,) in variants.items():
+    assert variants["SGD + momentum, 0.01"][0] == RunConfig(**size)
+    assert variants["Adam, 0.001"][0] == RunConfig(**size, optimizer="adam", momentum=0.0, learning_rate=0.001)
+    for label, (run, *others) in variants.items():
+        assert [other.seed for other in others] == [1, 2]
         optimizer, _, rate = label.partition(", ")
         if optimizer in ("SGD", "SGD + momentum", "Adam"):
             assert run.learning_rate == float(rate)

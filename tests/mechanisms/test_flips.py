@@ -65,8 +65,10 @@ SCORES = {
 def test_the_conclusion_compares_the_two_trainings_image_by_image(make_results):
     text = flips.conclude(flips.tabulate(rows()), make_results(SCORES))
     assert "9.0% of its pixels and 45% of its lesion" in text
-    assert "(5% of a lesion in the middle, 85% of one at the side), that is 4.5% of all pixels" in text
-    assert text.endswith("changes the held-out Dice by -0.400 (-0.400 to -0.400).")
+    assert "(5% of a lesion in the middle, 85% of one at the side; 10 images), that is 4.5% of all pixels" in text
+    assert text.endswith(
+        "changes the held-out Dice by -0.400 (-0.400 to -0.400) (64 pixels, 2 filters, at most 7 epochs, 1 seed)."
+    )
 
 
 def test_without_one_of_the_trainings_there_is_no_conclusion(make_results):
@@ -95,4 +97,6 @@ def test_both_shares_are_drawn_by_position():
 
 def test_the_runs_are_those_of_the_family_data(laptop):
     family = find_group(laptop, "heldout/data").configs
-    assert all(run in family for run in find_group(laptop, "mechanisms/flips").configs)
+    section = find_group(laptop, "mechanisms/flips").variants
+    assert all(run in family for runs in section.values() for run in runs)
+    assert {len(runs) for runs in section.values()} == {5}

@@ -8,12 +8,9 @@ import pandas as pd
 import pytest
 
 from busi import results
-from busi.config import RunConfig
-from busi.dataset.arrays import Arrays, two_channels
-from busi.dataset.parts import Parts
-from busi.dataset.preprocessing import Scaling
-from busi.mechanisms import ladder
-from busi.runs import Predictions
+from busi.dataset.arrays import two_channels
+from busi.mechanisms import ladder, section
+from busi.mechanisms.ladder import Rung
 from busi.study import find_group
 
 TARGET = np.array([[1.0, 1.0], [0.0, 0.0]])
@@ -21,24 +18,24 @@ TARGET = np.array([[1.0, 1.0], [0.0, 0.0]])
 
 def test_the_scores_of_one_image_by_hand():
     probability = np.array([[0.9, 0.3], [0.6, 0.1]])
-    scores = ladder.score_against_target(two_channels(TARGET, "complement"), probability, 0.5)
+    scores = ladder.score_image(two_channels(TARGET, "complement"), probability, 0.5)
     # Right: 0.9 and 0.1. Lesion ranks: 0.9 above both, 0.3 above one of 0.6 and 0.1. Both channels: positives 0.9, 0.3,
     # 0.4, 0.9 against 0.6, 0.1, 0.1, 0.7: 4 + 2 + 2 + 4 of 16 pairs.
     assert scores == pytest.approx({"accuracy": 0.5, "auc": 12 / 16, "lesion_auc": 3 / 4, "dice": 0.5})
 
 
 def test_nothing_predicted_is_the_floor():
-    scores = ladder.score_against_target(two_channels(TARGET, "complement"), np.zeros((2, 2)), 0.5)
+    scores = ladder.score_image(two_channels(TARGET, "complement"), np.zeros((2, 2)), 0.5)
     assert scores == {"accuracy": 0.5, "auc": 0.5, "lesion_auc": 0.5, "dice": 0.0}
-    quarter = ladder.score_against_target(two_channels(TARGET * [1, 0], "complement"), np.zeros((2, 2)), 0.5)
+    quarter = ladder.score_image(two_channels(TARGET * [1, 0], "complement"), np.zeros((2, 2)), 0.5)
     assert quarter == {"accuracy": 0.75, "auc": 0.75, "lesion_auc": 0.5, "dice": 0.0}
 
 
 def test_the_threshold_decides_and_an_empty_target_has_no_dice():
     probability = np.array([[0.9, 0.3], [0.2, 0.1]])
     targets = two_channels(TARGET, "complement")
-    assert ladder.score_against_target(targets, probability, 0.3)["dice"] == 1
-    empty = ladder.score_against_target(two_channels(np.zeros((2, 2)), "complement"), probability, 0.5)
+    assert ladder.score_image(targets, probability, 0.3)["dice"] == 1
+    empty = ladder.score_image(two_channels(np.zeros((2, 2)), "complement"), probability, 0.5)
     assert np.isnan(empty["dice"])
     assert np.isnan(empty["lesion_auc"])
     assert empty["accuracy"] == 0.75
@@ -47,95 +44,102 @@ def test_the_threshold_decides_and_an_empty_target_has_no_dice():
 def test_a_mirrored_soft_pixel_is_never_lesion_and_always_positive():
     # 0.8 mirrored is 1.8 in the second channel: categorical accuracy counts it as background, the AUC in both.
     soft = np.array([[1.0, 0.8], [0.0, 0.0]])
-    mirror = ladder.score_against_target(two_channels(soft, "mirror"), np.array([[0.9, 0.9], [0.1, 0.1]]), 0.5)
-    complement = ladder.score_against_target(two_channels(soft, "complement"), np.array([[0.9, 0.9], [0.1, 0.1]]), 0.5)
+    mirror = ladder.score_image(two_channels(soft, "mirror"), np.array([[0.9, 0.9], [0.1, 0.1]]), 0.5)
+    complement = ladder.score_image(two_channels(soft, "complement"), np.array([[0.9, 0.9], [0.1, 0.1]]), 0.5)
     assert (mirror["accuracy"], complement["accuracy"]) == (0.75, 1.0)
 
 
-@pytest.fixture
-def three_images(monkeypatch) -> Arrays:
-    """Makes two lesion images and a normal one the images of every part."""
-    lesions = np.zeros((3, 2, 2))
-    lesions[0, 0] = 1
-    lesions[1, :, 1] = 1
-    arrays = Arrays(np.array(["a", "b", "n"]), np.zeros((3, 2, 2, 1)), two_channels(lesions, "complement"))
-    parts = Parts(arrays[:2], arrays[:2], arrays, Scaling())
-    monkeypatch.setattr(ladder, "load_parts", lambda config, catalog: parts)
-    return arrays
+def test_a_rung_decides_about_part_target_and_threshold(monkeypatch):
+    answer = np.array([[0.6, 0.3], [0.1, 0.1]])
+    targets = {"squeezed": TARGET, "aligned": TARGET * [1, 0]}
+
+    def pair(run, part, catalog, target):
+        assert part == "validation"
+        yield "a", two_channels(targets[target], "complement"), answer
+
+    monkeypatch.setattr(section, "pair_answers", pair)
+    run = SimpleNamespace(threshold=0.3)
+    squeezed = Rung("any", "validation", "squeezed")
+    scores = {
+        "at one half": ladder.score_rung(squeezed, run, None),
+        "chosen": ladder.score_rung(squeezed._replace(chosen=True), run, None),
+        "aligned": ladder.score_rung(squeezed._replace(target="aligned"), run, None),
+    }
+    assert {name: table.dice[0] for name, table in scores.items()} == pytest.approx(
+        {"at one half": 2 / 3, "chosen": 1, "aligned": 1}
+    )
+    assert [table.floor_accuracy[0] for table in scores.values()] == [0.5, 0.5, 0.75]
+    assert [table.floor_dice[0] for table in scores.values()] == [0, 0, 0]
 
 
-def test_predictions_are_scored_against_the_target_of_the_same_name(three_images):
-    catalog = SimpleNamespace(lesions=pd.DataFrame({"name": ["a", "b"]}))
-    answers = Predictions(three_images.names, three_images.targets[..., 0] * np.float32(0.8))
-    run = SimpleNamespace(config=RunConfig(), threshold=0.7, predictions={"test": answers})
-    in_order = ladder.score_part(run, "test", catalog)
-    assert in_order.name.tolist() == ["a", "b"]  # the normal image is left out
-    assert in_order.dice.tolist() == [1, 1]
-    assert in_order.floor_dice.tolist() == [0, 0]
-    assert in_order.floor_accuracy.tolist() == [0.5, 0.5]
-    reverse = Predictions(answers.names[::-1], answers.probability[::-1])
-    shuffled = ladder.score_part(SimpleNamespace(**vars(run) | {"predictions": {"test": reverse}}), "test", catalog)
-    pd.testing.assert_frame_equal(shuffled[::-1].reset_index(drop=True), in_order)
-    unsure = SimpleNamespace(**vars(run) | {"threshold": 0.9})
-    assert ladder.score_part(unsure, "test", catalog).dice.tolist() == [0, 0]
+FIRST, SECOND, THIRD = list(ladder.RUNGS)[:3]
 
 
 def rows() -> pd.DataFrame:
-    """Return twenty images for each of three rungs: Dice rises by 0.2 on the same images, others score 0.1 less."""
+    """Return 20 images, two seeds, three rungs: Dice rises by 0.2 on the same images, others score 0.1 less."""
     names, floor = [f"i{n}" for n in range(20)], {"floor_accuracy": 0.9, "floor_auc": 0.9, "floor_dice": 0.0}
     base = pd.DataFrame({"name": names, "group": range(20), "accuracy": 0.9, "auc": 0.8, "lesion_auc": 0.7})
     base = base.assign(dice=np.tile([0.3, 0.5], 10), **floor)
     other = base.assign(name=[f"o{n}" for n in range(20)], group=range(100, 120))
-    return pd.concat(
-        [
-            base.assign(rung="rebuilt"),
-            base.assign(rung="settings that learn", dice=base.dice + 0.2, accuracy=0.92),
-            other.assign(rung="complement, not mirror", dice=other.dice + 0.1),
-        ]
-    )
+    rungs = [
+        base.assign(rung=FIRST),
+        base.assign(rung=SECOND, dice=base.dice + 0.2, accuracy=0.92),
+        other.assign(rung=THIRD, dice=other.dice + 0.1),
+    ]
+    return pd.concat([rung.assign(seed=seed) for rung in rungs for seed in (0, 1)])
 
 
 def test_the_table_has_the_change_of_each_step():
     table = ladder.tabulate(rows()).set_index("rung")
     assert table.dice.tolist() == pytest.approx([0.4, 0.6, 0.5])
-    learn = table.loc["settings that learn"]
+    assert table[["n_runs", "n_images"]].values.tolist() == [[2, 20]] * 3
+    learn = table.loc[SECOND]
     assert [learn.dice_change, learn.dice_low, learn.dice_high] == pytest.approx([0.2, 0.2, 0.2])
     assert learn.accuracy_change == pytest.approx(0.02)
-    other = table.loc["complement, not mirror"]
+    other = table.loc[THIRD]
     assert other.dice_change == pytest.approx(-0.1)
     assert other.dice_low < other.dice_change < other.dice_high  # other images: no longer image by image
     assert table.floor_accuracy.tolist() == pytest.approx([0.9] * 3)
-    assert pd.isna(table.dice_change["rebuilt"])
+    assert pd.isna(table.dice_change[FIRST])
+
+
+def test_a_step_whose_seeds_disagree_is_not_beyond_chance():
+    images = rows()
+    # The step of the first seed is 0.5, that of the second -0.1: 0.2 in the mean, on every image.
+    images.loc[images.rung == SECOND, "dice"] += np.where(images.seed[images.rung == SECOND] == 0, 0.3, -0.3)
+    table = ladder.tabulate(images)
+    assert table.loc[1, ["dice_change", "dice_low", "dice_high"]].tolist() == pytest.approx([0.2, -0.1, 0.5])
+    assert f"{SECOND} +0.2" not in ladder.conclude(table, "2 seeds")
 
 
 def test_a_rung_of_empty_targets_has_no_dice_and_no_change_of_it():
     images = rows()
-    images.loc[images.rung == "settings that learn", "dice"] = np.nan
+    images.loc[images.rung == SECOND, "dice"] = np.nan
     table = ladder.tabulate(images).set_index("rung")
-    assert table.loc["settings that learn", ["dice", "dice_change"]].isna().all()
-    assert table.accuracy_change["settings that learn"] == pytest.approx(0.02)
+    assert table.loc[SECOND, ["dice", "dice_change"]].isna().all()
+    assert table.accuracy_change[SECOND] == pytest.approx(0.02)
 
 
 def test_the_conclusion_names_the_steps_beyond_chance_and_those_not_run():
-    text = ladder.conclude(ladder.tabulate(rows()))
+    text = ladder.conclude(ladder.tabulate(rows()), "64 pixels, 2 seeds")
     assert text.startswith(
-        "From accuracy 0.9251 and AUC 0.9728 as published, and 0.9000, 0.8000 and Dice 0.400 rebuilt"
+        "From accuracy 0.9251 and AUC 0.9728 as published, and 0.9000, 0.8000 and Dice 0.400 rebuilt "
+        "(64 pixels, 2 seeds), the ladder"
     )
-    assert "the ladder ends at 0.9000, 0.8000 and 0.500 (complement, not mirror)" in text
-    assert "where background everywhere has 0.9000, 0.9000 and 0.000;" in text
-    assert "the steps that change Dice beyond chance: settings that learn +0.200" in text
-    assert text.endswith(
-        "not run yet: all masks, not the first; aligned, not squeezed; validation, not training; held-out; grouped."
-    )
-    flat = ladder.conclude(ladder.tabulate(rows().assign(dice=0.5)))
-    assert "no step changes Dice beyond chance" in flat
+    assert f"the ladder ends at 0.9000, 0.8000 and 0.500 ({THIRD})" in text
+    assert "where background everywhere has 0.9000, 0.9000 and 0;" in text
+    assert f"the steps that change Dice beyond images and seeds: {SECOND} +0.200" in text
+    assert text.endswith(f"not run yet: {'; '.join(list(ladder.RUNGS)[3:])}.")
+    flat = ladder.conclude(ladder.tabulate(rows().assign(dice=0.5)), "")
+    assert "beyond images and seeds: none;" in flat
 
 
-def test_the_section_reads_what_was_measured_and_writes_its_table(nothing_measured, write_measured):
+def test_the_section_reads_what_was_measured_and_writes_its_table(nothing_measured, write_measured, runs_of):
     write_measured("mechanisms/ladder", rows())
+    runs_of({"rebuilt": [0, 1], "Adam": [0, 1]})
     shown = ladder.show(nothing_measured)
-    assert "settings that learn +0.200" in shown.conclusion
-    assert "188 pixels, 2 filters, 1 epoch." in shown.figure.data
+    assert f"{SECOND} +0.200" in shown.conclusion
+    assert "64 pixels, 2 filters, at most 7 epochs, 2 seeds." in shown.figure.data
     written = results.read_table(nothing_measured, "mechanisms_ladder")
     assert written.dice_change[1:].tolist() == pytest.approx([0.2, -0.1])
 
@@ -157,12 +161,34 @@ def test_each_bar_of_the_waterfall_begins_at_the_rung_before():
 
 def test_each_rung_changes_one_thing(laptop):
     variants = find_group(laptop, "mechanisms/ladder").variants
-    runs = [run for (run,) in variants.values()]
-    protocol = {"protocol", "patience"}  # patience of the held-out runs is set to the published 0
+    assert all([run.seed for run in runs] == [0, 1, 2] for runs in variants.values())
+    # Adam has no momentum; patience and split mean nothing under the published protocol.
+    together = {"momentum": "optimizer", "learning_rate": "optimizer", "protocol": "split"}
     changed = []
-    for before, after in pairwise(runs):
-        different = {name for name in after.model_dump() if getattr(after, name) != getattr(before, name)}
-        changed.append(different - protocol)
-    assert changed[0] == {"optimizer", "momentum", "learning_rate", "preprocessing", "batch_size", "shuffle"}
-    assert changed[1:] == [{"second_channel"}, {"masks"}, {"target"}, {"split"}, {"split"}]
-    assert {variant for variant, _ in ladder.RUNGS.values()} == set(variants)
+    for before, after in pairwise(ladder.RUNGS.values()):
+        different = {name for name in Rung._fields if getattr(before, name) != getattr(after, name)} - {"variant"}
+        trained = variants[before.variant][0].model_dump(), variants[after.variant][0].model_dump()
+        for name in trained[0]:
+            if trained[0][name] != trained[1][name]:
+                different.add(together.get(name, name))
+        changed.append(different)
+    assert changed == [
+        {"optimizer"},
+        {"preprocessing"},
+        {"batch_size"},
+        {"shuffle"},
+        {"second_channel"},
+        {"masks"},
+        {"target"},
+        {"target"},
+        {"split", "part"},
+        {"chosen"},
+        {"part"},
+        {"split"},
+    ]
+    assert {rung.variant for rung in ladder.RUNGS.values()} == set(variants)
+    # The network and what its answers are compared with do not change in the same step.
+    own = [variants[rung.variant][0].target for rung in ladder.RUNGS.values()]
+    asked = [rung.target for rung in ladder.RUNGS.values()]
+    assert own == ["squeezed"] * 8 + ["aligned"] * 5
+    assert asked == ["squeezed"] * 7 + ["aligned"] * 6

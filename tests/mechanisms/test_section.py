@@ -1,8 +1,12 @@
 """Sections with and without numbers, their recorded conclusions, and the scores that they share."""
 
 import importlib
+from dataclasses import replace
+from types import SimpleNamespace
 from unittest.mock import Mock
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
@@ -10,12 +14,12 @@ from IPython.display import HTML
 
 from busi import results
 from busi.config import RunConfig
+from busi.dataset.arrays import Arrays, two_channels
+from busi.dataset.parts import Parts
+from busi.dataset.preprocessing import Scaling
 from busi.mechanisms import section
-from busi.results import NotMeasured
-
-
-def alt_text(shown: section.Section) -> str:
-    return BeautifulSoup(shown.figure.data, "html.parser").img["alt"]
+from busi.results import NotMeasured, Results, empty_results
+from busi.runs import Predictions
 
 
 def test_there_is_a_module_for_every_title():
@@ -29,8 +33,8 @@ def test_a_section_without_results_says_so_and_writes_no_table(nothing_measured,
     results.record_finding(nothing_measured, "mechanisms", **{name: "An earlier conclusion."})
     shown = importlib.import_module(f"busi.mechanisms.{name}").show(nothing_measured)
     assert shown.conclusion == "Not run yet."
-    assert alt_text(shown) == "Not run yet."
-    assert "Not run yet." in shown.table.data
+    assert shown.figure.data == "<p>Not run yet.</p>"
+    assert shown.table.data == ""
     assert not nothing_measured.tables_path.exists()
     assert results.read_findings(nothing_measured)["mechanisms"] == {name: "Not run yet."}
 
@@ -39,10 +43,11 @@ def test_a_section_with_results_records_its_conclusion_and_shows_it_to_those_who
     @section.presents("flips")
     def show(parameters):
         table = pd.DataFrame({"position": ["side"], "wrong": [0.125]})
-        return section.compose(section._draw_not_run(), table, "Wrong.", caption="A figure.", table_caption="A table.")
+        return section.compose(plt.figure(), table, "Wrong.", caption="A figure.", table_caption="A table.")
 
     shown = show(nothing_measured)
-    assert (shown.conclusion, alt_text(shown)) == ("Wrong.", "Wrong.")
+    figure = BeautifulSoup(shown.figure.data, "html.parser")
+    assert (shown.conclusion, figure.img["alt"]) == ("Wrong.", "Wrong.")
     assert "A figure." in shown.figure.data
     assert "0.1250" in shown.table.data
     assert results.read_findings(nothing_measured)["mechanisms"] == {"flips": "Wrong."}
@@ -72,12 +77,62 @@ def test_the_size_of_a_run_tells_that_heldout_epochs_are_a_limit():
     assert section.describe_size(heldout) == "64 pixels, 8 filters, at most 40 epochs"
 
 
-def test_variants_are_scored_without_normals(make_results):
-    trained = make_results({"one": {"a": (0, 0.2), "b": (1, 0.6)}})
-    table = section.score_variants(trained)
-    assert list(table) == ["variant", "dice", "low", "high", "n_images", "epochs"]
-    assert table.variant.tolist() == ["one"]
-    assert table.loc[0, ["dice", "low", "high", "n_images", "epochs"]].tolist() == pytest.approx([0.4, 0.2, 0.6, 2, 7])
+def trained_from(*draws: tuple[int, int]) -> Results:
+    """Return one run of one variant for each fold and seed."""
+    config = RunConfig(image_size=64, base_filters=8, epochs=10, padding="same").model_dump_json()
+    runs = pd.DataFrame([{"variant": "one", "fold": fold, "seed": seed, "config": config} for fold, seed in draws])
+    return replace(empty_results(), runs=runs)
+
+
+@pytest.mark.parametrize(
+    ("draws", "number"),
+    [
+        ([(0, 0)], "1 seed"),
+        ([(0, 0), (0, 1), (0, 2)], "3 seeds"),
+        ([(0, 0), (1, 1)], "1 seed in each of 2 folds"),
+        ([(0, 0), (0, 5), (1, 1)], "1 to 2 seeds in each of 2 folds"),
+    ],
+)
+def test_the_number_of_runs_behind_a_sentence_is_told(draws, number):
+    assert section.describe_runs(trained_from(*draws)) == f"64 pixels, 8 filters, 10 epochs, {number}"
+
+
+def test_variants_are_scored_over_images_and_seeds():
+    rows = [("one", 0, "a", 0, 0.2), ("one", 1, "a", 0, 0.4), ("one", 0, "b", 1, 0.6), ("one", 1, "b", 1, 0.8)]
+    images = pd.DataFrame(rows, columns=["variant", "seed", "name", "group", "dice"]).assign(
+        marked=[0.1, 0.1, 0.3, 0.3]
+    )
+    table = section.score_variants(images, "marked")
+    assert list(table) == ["variant", "n_images", "dice", "low", "high", "marked"]
+    assert table.iloc[0, 1:].tolist() == pytest.approx([2, 0.5, 0.3, 0.7, 0.2])
+    assert section.average_runs(images, "dice").values.tolist() == [["a", 0, pytest.approx(0.3)], ["b", 1, 0.7]]
+
+
+@pytest.fixture
+def three_images(monkeypatch) -> Arrays:
+    """Makes two lesion images and a normal one the images of every part; the target "squeezed" is another one."""
+    lesions = np.zeros((3, 2, 2))
+    lesions[0, 0] = 1
+    lesions[1, :, 1] = 1
+    arrays = Arrays(np.array(["a", "b", "n"]), np.zeros((3, 2, 2, 1)), two_channels(lesions, "complement"))
+
+    def load(config, catalog):
+        turned = replace(arrays, targets=arrays.targets[..., ::-1]) if config.target == "squeezed" else arrays
+        return Parts(turned[:2], turned[:2], turned, Scaling())
+
+    monkeypatch.setattr(section, "load_parts", load)
+    return arrays
+
+
+def test_answers_are_paired_with_the_target_of_the_same_name(three_images):
+    catalog = SimpleNamespace(lesions=pd.DataFrame({"name": ["a", "b"]}))
+    answers = Predictions(three_images.names[::-1], three_images.targets[::-1, ..., 0])
+    run = SimpleNamespace(config=RunConfig(target="aligned"), predictions={"test": answers})
+    pairs = list(section.pair_answers(run, "test", catalog))
+    assert [name for name, _, _ in pairs] == ["b", "a"]  # the normal image is left out
+    assert all((target[..., 0] == probability).all() for _, target, probability in pairs)
+    squeezed = section.pair_answers(run, "test", catalog, "squeezed")
+    assert all((target[..., 1] == probability).all() for _, target, probability in squeezed)
 
 
 def test_a_variant_without_a_run_counts_as_not_measured(make_results):

@@ -161,6 +161,17 @@ def test_lesion_sizes_leave_normals_out_and_name_the_medians():
     assert sum(bar.get_height() for bar in ax.patches) == 5
 
 
+def test_the_mean_mask_is_drawn_as_the_image_lies():
+    """The first row is the top of the image."""
+    shares = pd.DataFrame(np.zeros((4, 4)))
+    shares.loc[0, 3] = 0.5
+    ax, bar = figures.mean_mask(shares).axes
+    np.testing.assert_array_equal(ax.images[0].get_array(), shares)
+    assert ax.get_ylim() == (1, 0)
+    assert ax.images[0].get_clim() == (0, 0.5)
+    assert bar.get_ylabel() == "Share of lesion images"
+
+
 def test_examples_outline_lesions_and_nothing_on_a_normal_image():
     pixels = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     inside = np.zeros((3, 4), bool)

@@ -1,5 +1,6 @@
 """Sentences that follow the numbers."""
 
+import numpy as np
 import pandas as pd
 
 from busi import config, runs
@@ -194,6 +195,21 @@ def test_lesions_alone_are_measured():
 
 def test_images_with_several_masks_are_counted():
     assert "2 images have more than one mask" in findings.describe_dataset(images(masks=[2, 3, 1, 1]))
+
+
+def test_positions_are_told_of_lesions_alone():
+    measured = pd.DataFrame(
+        {
+            "row": [0.3, 0.5, 0.8, np.nan],
+            "column": [0.5, 0.74, 0.5, np.nan],
+            "inside": [40, 120, 60, np.nan],
+            "ring": [100, 110, 70, np.nan],
+        }
+    )
+    text = findings.describe_positions(measured, pd.DataFrame([[0.1, 0.42], [0, 0.2]]))
+    assert "The centre of 67% of the lesions lies in the middle quarter" in text
+    assert "lesion in 42% of the lesion images" in text
+    assert "1 of 3 lesions is brighter" in text
 
 
 # Alternative texts

@@ -1,0 +1,164 @@
+"""Audit of a data set: how its files were read, where its lesions lie and how bright they are, which images to look at.
+
+What needs the pixels is measured once, for readers who do not have the data; findings are drawn from those numbers.
+"""
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.ndimage import distance_transform_edt, grey_opening
+
+from busi.dataset.catalog import Catalog
+from busi.dataset.decode import open_image, read_grey, read_union
+
+SIDE = 48
+"""Height and width of the mean mask."""
+
+SMALL = 0.005
+"""Share of the image below which a lesion is called small."""
+
+COLOURED = 0.001
+"""Share of an image's pixels from which on it is said to hold colour."""
+
+MARKED = 0.0015
+"""Share of an image's pixels from which on thin white strokes are taken for text or calipers.
+
+Of BUSI's images in the order of this share, every thirteenth was looked at: all above it have marks; below it bright
+tissue begins to count as well.
+"""
+
+
+def describe_files(catalog: Catalog) -> pd.DataFrame:
+    """Return how a data set's files were read.
+
+    Returns:
+        `what` ("layout", "masks", "groups" or "note"), `found` (in words), `count`, and up to five `files`.
+    """
+    table = catalog.table
+    rows: list[tuple] = [("layout", catalog.layout, len(table), "")]
+    if table.group.notna().any():
+        rows.append(("groups", "patients that the data set names", table.group.nunique(), ""))
+    else:
+        rows.append(("groups", "near-duplicates, because no patients are named", None, ""))
+    rows += [("masks", encoding, count, "") for encoding, count in catalog.encodings.items()]
+    for note, files in catalog.notes.groupby("note", sort=False).file:
+        rows.append(("note", note, len(files), _shorten(files)))
+    return pd.DataFrame(rows, columns=["what", "found", "count", "files"])
+
+
+def describe_pixels(catalog: Catalog) -> pd.DataFrame:
+    """Measure each image's pixels.
+
+    Returns:
+        One row for each image: `image_class`, `name`, `masks` (their number), `lesion_share`, `mean` (grey level, 0 to
+        255), `coloured` and `marked` (shares of its pixels), and where it has a lesion `row` and `column` (of its
+        centre, 0 to 1), `at_border` (whether it touches the image's border), `inside` and `ring` (mean grey levels of
+        the lesion and of the band around it, half its radius wide).
+    """
+    rows = []
+    for image in catalog.table.itertuples():
+        pixels = read_grey(image.image)
+        row = {"image_class": image.image_class, "name": image.name, "masks": len(image.masks)}
+        row |= {"lesion_share": image.lesion_share, "mean": pixels.mean()}
+        row |= {"coloured": _share_colour(image.image), "marked": _share_strokes(pixels)}
+        inside = read_union(image.masks)
+        rows.append(row | _measure_lesion(pixels, inside) if inside.any() else row)
+    columns = ["row", "column", "at_border", "inside", "ring"]
+    table = pd.DataFrame(rows)
+    # A set of normal images alone has the same columns.
+    return table.reindex(columns=[*table.columns.drop(columns, errors="ignore"), *columns])
+
+
+def _measure_lesion(pixels: np.ndarray, inside: np.ndarray) -> dict:
+    rows, columns = np.nonzero(inside)
+    # Of a disc of the same area.
+    radius = np.sqrt(len(rows) / np.pi)
+    distance = distance_transform_edt(~inside)
+    ring = pixels[(distance > 0) & (distance <= max(1, radius / 2))]
+    last_row, last_column = inside.shape[0] - 1, inside.shape[1] - 1
+    at_border = rows.min() == 0 or columns.min() == 0 or rows.max() == last_row or columns.max() == last_column
+    return {
+        "row": (rows.mean() + 0.5) / inside.shape[0],
+        "column": (columns.mean() + 0.5) / inside.shape[1],
+        "at_border": at_border,
+        "inside": pixels[inside].mean(),
+        "ring": ring.mean(),
+    }
+
+
+def _share_colour(file: str) -> float:
+    """Return the share of pixels whose channels differ by more than compression leaves."""
+    with open_image(file) as image:
+        if image.mode not in ("RGB", "RGBA", "P"):
+            return 0.0
+        channels = np.asarray(image.convert("RGB"))
+    return float((np.ptp(channels, axis=-1) > 40).mean())
+
+
+def _share_strokes(pixels: np.ndarray) -> float:
+    """Return the share of white pixels in thin strokes, far brighter than what is around them."""
+    # A letter's stroke is thinner than seven pixels, and than three where an image has been made as small as 128.
+    width = min(7, 2 * (min(pixels.shape) // 100) + 1)
+    background = grey_opening(pixels, size=(width, width))
+    # Unsigned, but the opening is never brighter than the image.
+    return float(((pixels > 200) & (pixels - background > 120)).mean())
+
+
+def mean_mask(catalog: Catalog) -> pd.DataFrame:
+    """Return the share of lesion images whose mask covers each place, `SIDE` x `SIDE` numbers from 0 to 1."""
+    masks = []
+    for files in catalog.lesions.masks:
+        levels = Image.fromarray(read_union(files).astype(np.uint8) * np.uint8(255))
+        masks.append(np.asarray(levels.resize((SIDE, SIDE), Image.Resampling.BOX)) / 255)
+    return pd.DataFrame(np.mean(masks, axis=0) if masks else np.zeros((SIDE, SIDE)))
+
+
+def summarize_intensity(images: pd.DataFrame) -> pd.DataFrame:
+    """Return medians by class of `describe_pixels`: grey levels of image, lesion and ring, and their contrast."""
+    measured = images.assign(contrast=images.inside - images.ring)
+    return measured.groupby("image_class", sort=False)[["mean", "inside", "ring", "contrast"]].median()
+
+
+def find_faults(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
+    """Return what deserves a look: one row for each `finding`, with the number of `images` and their `names`.
+
+    Args:
+        images: As `describe_pixels`.
+        split: `group` of each image in the same order, as `busi.dataset.splits.make_split`.
+    """
+    size = split.groupby("group").name.transform("size")
+    classes = split.groupby("group").image_class.transform("nunique")
+    findings = {
+        "in a group with other images": size > 1,
+        "in a group of several classes": classes > 1,
+        "several masks": images.masks > 1,
+        f"lesion under {SMALL:.1%} of the image": images.lesion_share.between(0, SMALL, inclusive="right"),
+        "lesion touches the border": images.at_border.eq(True),
+        "lesion brighter than the band around it": images.inside > images.ring,
+        "colour": images.coloured >= COLOURED,
+        "burned-in text or calipers": images.marked >= MARKED,
+    }
+    rows = [(finding, int(found.sum()), "; ".join(images.name[found])) for finding, found in findings.items()]
+    return pd.DataFrame(rows, columns=["finding", "images", "names"])
+
+
+def list_groups(split: pd.DataFrame) -> pd.DataFrame:
+    """Return the groups of several images: their number of `images`, `classes`, `names`; label conflicts first."""
+    groups = split.groupby("group").agg(
+        images=("name", "size"),
+        classes=("image_class", lambda classes: ", ".join(sorted(set(classes)))),
+        names=("name", "; ".join),
+    )
+    groups = groups[groups.images > 1]
+    conflicts = groups.classes.str.contains(",")
+    return pd.concat([groups[conflicts], groups[~conflicts]])
+
+
+def shorten_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of findings with the first five of its names, for a page."""
+    return table.assign(names=table.names.str.split("; ").map(_shorten))
+
+
+def _shorten(names) -> str:
+    names = list(names)
+    return "; ".join(names[:5]) + ("; ..." if len(names) > 5 else "")

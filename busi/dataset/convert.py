@@ -1,0 +1,103 @@
+"""Data sets and folds in the forms that other software reads."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from busi.config import FOLDS, StudyError
+from busi.dataset.catalog import Catalog, read_grey, read_union
+from busi.dataset.splits import PARTS
+
+SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+"""Endings of image files."""
+
+SPLIT_FILES = {"csv": "splits.csv", "json": "splits.json", "nnunet": "splits_final.json"}
+"""Usual name of the file of folds in each form."""
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files in a folder by name, without hidden ones."""
+    files = sorted(folder.iterdir())
+    return [file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+
+
+def format_split(split: pd.DataFrame, form: Literal["csv", "json", "nnunet"]) -> str:
+    """Return the folds of a split as the text of a file.
+
+    Args:
+        split: As `busi.dataset.splits.make_split`.
+        form: "csv" has one row for each image: its class, name, near-duplicate group and part in each fold. "json" is a
+            list with the names of the images in each of `PARTS` for each fold. "nnunet" is nnU-Net's
+            ``splits_final.json``: `val` is the test part, `train` all the rest, because nnU-Net chooses nothing by
+            validation.
+    """
+    if form == "csv":
+        return split.drop(columns="stratum").to_csv(index=False)
+    folds = []
+    for fold in range(FOLDS):
+        names = split.name.groupby(split[f"fold{fold}"]).apply(list)
+        folds.append({part: names.get(part, []) for part in PARTS})
+    if form == "nnunet":
+        folds = [{"train": sorted(fold["training"] + fold["validation"]), "val": fold["test"]} for fold in folds]
+    return json.dumps(folds, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_split(split: pd.DataFrame, form: str, file: Path) -> Path:
+    """Write the folds of a split as `format_split` and return the file.
+
+    Raises:
+        StudyError: The file exists.
+    """
+    if file.exists():
+        raise StudyError(f"{file}: exists; nothing is overwritten: give another file")
+    file.write_text(format_split(split, form), encoding="utf-8")
+    return file
+
+
+def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks", "nnunet"]) -> Path:
+    """Write a data set into the new folder ``out``: grey PNG images, and for each one mask of its size.
+
+    Args:
+        catalog: The images; several masks of one image are merged.
+        out: The folder.
+        layout: "images-masks" writes ``images/<name>.png`` and ``masks/<name>.png`` (255 inside). "nnunet" writes a raw
+            data set of nnU-Net 2: ``imagesTr/<name>_0000.png``, ``labelsTr/<name>.png`` (1 inside), ``dataset.json``.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        StudyError: ``out`` exists.
+    """
+    if out.exists():
+        raise StudyError(f"{out}: exists; nothing is overwritten: give the name of a new folder")
+    is_nnunet = layout == "nnunet"
+    images, masks, inside = ("imagesTr", "labelsTr", 1) if is_nnunet else ("images", "masks", 255)
+    channel = "_0000" if is_nnunet else ""
+    # Renamed when it is whole: a folder that exists is finished.
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for folder in (images, masks):
+        (unfinished / folder).mkdir(parents=True)
+    for row in catalog.table.itertuples():
+        mask = read_union(row.masks).astype(np.uint8) * np.uint8(inside)
+        Image.fromarray(read_grey(row.image)).save(unfinished / images / f"{row.name}{channel}.png")
+        Image.fromarray(mask).save(unfinished / masks / f"{row.name}.png")
+    if is_nnunet:
+        (unfinished / "dataset.json").write_text(_describe_for_nnunet(len(catalog.table)), encoding="utf-8")
+    return unfinished.rename(out)
+
+
+def _describe_for_nnunet(images: int) -> str:
+    content = {
+        "channel_names": {"0": "ultrasound"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": images,
+        "file_ending": ".png",
+    }
+    return json.dumps(content, indent=1) + "\n"

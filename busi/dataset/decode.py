@@ -1,0 +1,204 @@
+"""Pixels of images and masks, whatever their file's format, mode, depth and size.
+
+How a mask is encoded is found from its file alone: white is lesion; of two levels, such as 0 and 1, the upper one is;
+green and red are lesions called benign and malignant.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from struct import error as StructError
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from busi.config import StudyError
+
+FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
+"""File formats that are read, as Pillow names them."""
+
+GREYS = 0.2
+"""Share of grey pixels from which on a mask is taken for an image."""
+
+COLOURS = {"benign": (0, 255, 0), "malignant": (255, 0, 0)}
+"""Colours of a colour-coded mask, as in BUS-UCLM."""
+
+_FAULTS = (UnidentifiedImageError, Image.DecompressionBombError, OSError, EOFError, SyntaxError, StructError)
+"""What Pillow raises for files that are damaged, each format in its own way."""
+
+
+class DataError(StudyError):
+    """A fault of the images that the user can fix; the command ends with exit code 2."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask's file, and the size that it is read at.
+
+    Attributes:
+        file: Path; empty for a normal image without a mask file.
+        shape: Height and width of the image in pixels.
+    """
+
+    file: str
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DecodedMask:
+    """A mask's pixels, and what was found while they were read.
+
+    Attributes:
+        inside: bool (h, w).
+        encoding: "black and white", "grey edges", "colours", "empty", or the two levels, e.g. "0/1".
+        finding: "benign" or "malignant" where the mask's colour says so, else empty.
+        notes: What is unusual about the file.
+    """
+
+    inside: np.ndarray
+    encoding: str
+    finding: str
+    notes: tuple[str, ...]
+
+
+def read_grey(file: Path | str) -> np.ndarray:
+    """Read an image as uint8 (h, w); colour becomes grey by ITU-R 601 luma, 16 bits are scaled to 8.
+
+    Raises:
+        DataError: The file cannot be read as one image of grey or RGB pixels.
+    """
+    with open_image(file) as image:
+        if image.mode.startswith("I"):
+            # 65535 becomes 255.
+            return np.round(_deep_levels(image, file) / 257).astype(np.uint8)
+        return np.asarray(image.convert("L"))
+
+
+def read_mask(mask: Mask | Path | str) -> np.ndarray:
+    """Read a mask as bool (h, w): at its image's size, or at its own where only a file is given.
+
+    Raises:
+        DataError: As `decode_mask`.
+    """
+    if not isinstance(mask, Mask):
+        return decode_mask(mask).inside
+    return decode_mask(mask.file, mask.shape).inside if mask.file else np.zeros(mask.shape, bool)
+
+
+def read_union(masks: Iterable[Mask | Path | str]) -> np.ndarray:
+    """Read the pixels inside any of an image's masks, bool (h, w).
+
+    Raises:
+        DataError: As `decode_mask`.
+    """
+    return np.logical_or.reduce([read_mask(mask) for mask in masks])
+
+
+def decode_mask(file: Path | str, shape: tuple[int, int] | None = None) -> DecodedMask:
+    """Read a mask and find out how it is encoded.
+
+    Args:
+        file: Its file.
+        shape: Height and width to bring it to, by the nearest pixel; None leaves its own.
+
+    Raises:
+        DataError: The file cannot be read as an image, or its pixels are not those of a mask of this size.
+    """
+    with open_image(file) as image:
+        notes = ["JPEG masks: their edges are not exact"] if image.format == "JPEG" else []
+        if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema()[0] < 255:
+            raise DataError(f"{file}: transparent pixels; expected an opaque mask: save it without transparency")
+        finding = ""
+        if image.mode.startswith("I"):
+            levels, white = _deep_levels(image, file), 65535
+        else:
+            # A palette is a colour image in few bytes.
+            colour = np.asarray(image.convert("RGB" if image.mode in ("P", "RGB", "RGBA") else "L"))
+            levels, white = colour, 255
+            if colour.ndim == 3:
+                finding = _read_finding(colour)
+                levels = colour.max(axis=-1)
+    inside, encoding = _threshold(levels, white, file)
+    corners = inside[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if corners.all():
+        raise DataError(
+            f"{file}: all four corners and {inside.mean():.0%} of the pixels are lesion; expected a dark background "
+            "around it: invert the mask"
+        )
+    if shape and inside.shape != shape:
+        if inside.shape == shape[::-1]:
+            raise DataError(f"{file}: {_size(inside.shape)} pixels, its image has {_size(shape)}: turn one of them")
+        notes.append("masks of another size than their image: brought to it by the nearest pixel")
+        inside = np.asarray(Image.fromarray(inside).resize(shape[::-1], Image.Resampling.NEAREST))
+    return DecodedMask(inside, "colours" if finding else encoding, finding, tuple(notes))
+
+
+@contextmanager
+def open_image(file: Path | str) -> Iterator[Image.Image]:
+    """Open an image for the body of a ``with`` statement.
+
+    Raises:
+        DataError: The file is damaged, too large, of another format, or its pixels are neither grey nor RGB.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1:
+                raise DataError(f"{file}: {pages} images in one file; expected one: save the one that is meant")
+            if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "F"):
+                raise DataError(f"{file}: {image.mode} pixels; expected grey or RGB: save it as a PNG of 8 bits")
+            yield image
+    except _FAULTS as error:
+        raise DataError(
+            f"{file}: not a readable image ({error}); expected {', '.join(FORMATS)}: copy this file again"
+        ) from error
+
+
+def _deep_levels(image: Image.Image, file: Path | str) -> np.ndarray:
+    """Return the pixels of a 16-bit image, int (h, w) from 0 to 65535."""
+    levels = np.asarray(image)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise DataError(
+            f"{file}: pixels from {levels.min()} to {levels.max()}; expected 8 or 16 bits, 0 to 65535: save it so"
+        )
+    return levels
+
+
+def _read_finding(colour: np.ndarray) -> str:
+    """Return the class that a mask's colour stands for; red wins, because one cancer makes an image malignant."""
+    for finding in ("malignant", "benign"):
+        off = np.abs(colour - np.array(COLOURS[finding], np.int16)).max(axis=-1)
+        if (off < 64).any():
+            return finding
+    return ""
+
+
+def _threshold(levels: np.ndarray, white: int, file: Path | str) -> tuple[np.ndarray, str]:
+    """Return the pixels inside a mask, bool (h, w), and how they were told from those outside."""
+    counts = np.bincount(levels.ravel())
+    used = np.flatnonzero(counts)
+    top = int(used[-1])
+    # One dark level is no mask, black or not.
+    if top == used[0] and top <= white / 2:
+        return np.zeros(levels.shape, bool), "empty"
+    if top > white / 2:
+        grey = counts[white // 10 : white - white // 10].sum() / levels.size
+        if grey < GREYS:
+            encoding = "black and white" if set(used) <= {0, white} else "grey edges"
+            return levels > white / 2, encoding
+        found = f"{grey:.0%} of the pixels are grey"
+    elif len(used) <= 2 and set(used) <= {0, top}:
+        return levels > 0, f"0/{top}"
+    else:
+        found = f"{len(used)} levels up to {top}"
+    raise DataError(
+        f"{file}: {found}; expected a mask of black and white, or of two levels: if it is the image, swap the two files"
+    )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    height, width = shape
+    return f"{width} x {height}"

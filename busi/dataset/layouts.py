@@ -1,0 +1,271 @@
+"""Layouts of data sets: which files of a folder are images, which are masks, and which belong together.
+
+A layout is a pattern of an image's path and one of its masks' paths, both relative to the folder and without suffix.
+They belong together where the parts that both patterns name are equal, never by the order of a listing.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import pandas as pd
+
+from busi.dataset.decode import DataError
+from busi.dataset.phantom import CLASSES
+
+SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+
+PAIRS = "pairs.csv"
+"""Table of images and masks that decides wherever a folder holds one."""
+
+LAYOUTS = {
+    "busi": "{kind}/{key} | {kind}/{key}_mask{n}",
+    "busi-folders": "{kind}/{images}/{key} | {kind}/{masks}/{key}{mask}",
+    "bus-uclm": "{images}/{letters}_{number} | {masks}/{letters}_{number}",
+    "bus-bra": "{images}/bus_{group}-{key} | {masks}/mask_{group}-{key}",
+    "folders": "{images}/{key} | {masks}/{key}{mask}",  # UDIAT and many others
+    "nnunet": "imagesTr/{key}_0000 | labelsTr/{key}",
+    "stu": "Test_Image_{number} | mask_{number}",
+    "breast": "case{number} | case{number}_tumor",
+    "buid": "{folder}{number} {kind} Image | {folder}{number} {kind} Mask",
+    "suffix": "{key} | {key}_mask{n}",
+}
+"""Patterns of images and masks by name; a special layout comes before a general one that fits the same files."""
+
+PLACEHOLDERS = {
+    "key": r"(?P<key>[^/]+?)",
+    "number": r"(?P<key>\d+)",
+    "class": r"(?P<image_class>[^/]+?)",
+    "kind": rf"(?P<image_class>{'|'.join(CLASSES)})",
+    "group": r"(?P<group>[^/]+?)",
+    "letters": r"(?P<group>(?-i:[A-Z][A-Z][A-Z][A-Z]))",
+    "n": r"(_?\d+)?",
+    "mask": r"(_mask(_\d+)?)?",
+    "images": r"(images?|imgs?|original)",
+    "masks": r"(masks?|labels?|gt|ground[ _]?truth)",
+    "folder": r"([^/]+/)?",
+}
+"""What stands in braces in a layout, as regular expressions; the named ones tie an image to its masks."""
+
+
+@dataclass
+class Manifest:
+    """Images of a folder with their masks, unread.
+
+    Attributes:
+        layout: Name of the layout, its patterns, or the table's file.
+        rows: `image` (path), `masks` (paths, sorted), `image_class` (lower case; empty if not known), `group` (patient;
+            None if not known), `name` (of the image's file, without suffix), in the order of classes and names.
+        problems: Everything wrong with the folder, one line each.
+        ignored: Image files that are neither image nor mask in this layout.
+    """
+
+    layout: str
+    rows: list[dict]
+    problems: list[str] = field(default_factory=list)
+    ignored: list[Path] = field(default_factory=list)
+
+
+def find_images(folder: Path, layout: str = "") -> Manifest:
+    """Find the images of a folder and the masks of each.
+
+    Args:
+        folder: Holds the data set, its files at most three levels deep.
+        layout: Name in `LAYOUTS`, a CSV file in ``folder``, or a pattern of one's own. Empty: found from the files.
+
+    Raises:
+        DataError: The folder is missing, or no layout fits, or several do.
+    """
+    if not folder.is_dir():
+        found = "a file, not a folder: unpack it and" if folder.exists() else "no such folder;"
+        raise DataError(f"{folder}: {found} give the folder that holds the images")
+    table = folder / (layout or PAIRS)
+    if layout.endswith(".csv") or (not layout and table.is_file()):
+        return _sort(_read_pairs(table))
+    files, problems = _list_files(folder)
+    if layout:
+        manifest = _match(folder, files, layout)
+        if not manifest.rows:
+            raise DataError(f"{folder}: no image under layout {layout!r}; {_describe(folder, files)}")
+    else:
+        manifest = _detect(folder, files)
+    manifest.problems[:0] = problems
+    for name in sorted({path.name for path in folder.iterdir() if path.is_dir() and path.name.lower() in CLASSES}):
+        if not any((folder / name) in Path(row["image"]).parents for row in manifest.rows):
+            manifest.problems.append(f"{folder / name}: no images; fill this folder or remove it")
+    return _sort(manifest)
+
+
+def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the image files of a folder, and a problem for each that cannot be one; hidden ones are left out."""
+    files, problems = [], []
+    # Not `rglob`, which passes by linked folders.
+    for path in sorted(chain(folder.glob("*"), folder.glob("*/*"), folder.glob("*/*/*"))):
+        hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
+        if hidden or path.suffix.lower() not in SUFFIXES:
+            continue
+        if path.is_file():
+            files.append(path)
+        else:
+            kind = "a folder" if path.is_dir() else "a link that leads nowhere" if path.is_symlink() else "not a file"
+            problems.append(f"{path}: {kind}; expected an image file: replace or remove it")
+    return files, problems
+
+
+def _compile(layout: str) -> tuple[re.Pattern, re.Pattern]:
+    """Return the patterns of image and mask of a layout, given by name or by its patterns."""
+    try:
+        image, mask = (_translate(part.strip()) for part in LAYOUTS.get(layout, layout).split("|"))
+        is_whole = "key" in image.groupindex.keys() & mask.groupindex.keys()
+    except (ValueError, re.error):  # other than two patterns, or a placeholder used twice
+        is_whole = False
+    # A brace that is left is a placeholder that is not known.
+    if not is_whole or "{" in image.pattern + mask.pattern:
+        raise DataError(
+            f"layout: got {layout!r}; expected one of {', '.join(LAYOUTS)}, a CSV file in the data's folder, or two "
+            "patterns with {key}, e.g. 'scans/{key} | outlines/{key}_lesion' (docs/datasets.md)"
+        )
+    return image, mask
+
+
+def _translate(pattern: str) -> re.Pattern:
+    text = re.escape(pattern)
+    for name, expression in PLACEHOLDERS.items():
+        text = text.replace(re.escape(f"{{{name}}}"), expression)
+    return re.compile(text, re.IGNORECASE)
+
+
+def _detect(folder: Path, files: list[Path]) -> Manifest:
+    """Return the one layout that pairs images with masks."""
+    fitting: dict[str, Manifest] = {}
+    for name in LAYOUTS:
+        manifest = _match(folder, files, name)
+        paired = {row["image"] for row in manifest.rows if row["masks"]}
+        groups = {row["group"] for row in manifest.rows}
+        # One patient in all is a name that only looks like the layout's.
+        is_one_group = len(groups) == 1 and None not in groups
+        is_general = any(paired <= {row["image"] for row in other.rows} for other in fitting.values())
+        if paired and not is_one_group and not is_general:
+            fitting[name] = manifest
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
+    if fitting:
+        found = ", ".join(f"{name} ({len(manifest.rows)} images)" for name, manifest in fitting.items())
+        raise DataError(f"{folder}: several layouts fit: {found}; say which with layout: NAME, or part the data sets")
+    raise DataError(f"{folder}: no layout pairs images with masks; {_describe(folder, files)}")
+
+
+def _describe(folder: Path, files: list[Path]) -> str:
+    """Return what a folder holds and what can be done about it, for messages."""
+    paths = [file.relative_to(folder) for file in files]
+    shown = ", ".join(map(str, paths[:3]))
+    inner = sorted({path.parts[0] for path in paths if len(path.parts) > 1})
+    return (
+        f"found {len(files)} image files ({shown}, ...); expected images with masks: give the folder that holds them, "
+        f"perhaps one of its folders ({', '.join(inner) or 'none'}), or say how names are paired with layout: "
+        "'IMAGE | MASK' (docs/datasets.md)"
+    )
+
+
+def _match(folder: Path, files: list[Path], name: str) -> Manifest:
+    """Pair the files of a folder by the named parts that the patterns of image and mask share."""
+    image, mask = _compile(name)
+    shared = sorted(image.groupindex.keys() & mask.groupindex.keys())
+    manifest = Manifest(name, [])
+    rows: dict[tuple, dict] = {}
+    masks: dict[tuple, dict[str, str]] = defaultdict(dict)
+    for file in files:
+        path = file.relative_to(folder).with_suffix("").as_posix()
+        of_mask = mask.fullmatch(path)
+        matched = of_mask or image.fullmatch(path)
+        if not matched:
+            manifest.ignored.append(file)
+            continue
+        parts = matched.groupdict()
+        # Names of classes are written in either case; keys count letter by letter.
+        parts["image_class"] = parts.get("image_class", "").lower()
+        key = tuple(parts[part] for part in shared)
+        if of_mask:
+            masks[key][file.stem] = str(file)
+        elif key in rows:
+            manifest.problems.append(f"{file}: named like {rows[key]['image']}: remove one of them")
+        else:
+            rows[key] = _make_row(file, parts["image_class"], parts.get("group"))
+    expected = f"layout {name} is {LAYOUTS.get(name, name)}"
+    for key in sorted(masks.keys() - rows.keys()):
+        orphan = min(masks[key].values())
+        manifest.problems.append(f"{orphan}: mask without its image {key[-1]!r}; {expected}")
+    for key, row in rows.items():
+        # "x_mask" comes before "x_mask_1", whatever their suffixes.
+        row["masks"] = [file for _, file in sorted(masks[key].items())]
+        first = min(masks[key], default="")
+        if first.endswith("_mask_1"):
+            lost = first.removesuffix("_1")
+            manifest.problems.append(
+                f"{row['masks'][0]}: a further mask, but {lost} is not there: add it or rename this"
+            )
+        if not row["masks"] and row["image_class"] != "normal":
+            manifest.problems.append(f"{row['image']}: no mask for {key[-1]!r}; {expected}")
+    manifest.rows = list(rows.values())
+    return manifest
+
+
+def _read_pairs(table: Path) -> Manifest:
+    """Read a table with columns `image` and `mask`, and if it has them `class`, `group` (or `patient`) and `name`.
+
+    An image with several masks has a row for each. Paths start at the table's folder.
+    """
+    try:
+        # Commas or semicolons, whichever the table uses; names such as "NA" and "001" stay as they are.
+        pairs = pd.read_csv(table, sep=None, engine="python", dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table}: not a readable table ({error}); expected CSV with columns image, mask") from error
+    pairs.columns = pairs.columns.str.strip().str.lower()
+    pairs = pairs.rename(columns={"patient": "group"})
+    if not {"image", "mask"} <= set(pairs.columns):
+        raise DataError(
+            f"{table}: columns {', '.join(pairs.columns)}; expected image, mask and, if known, class, group"
+        )
+    manifest = Manifest(table.name, [])
+    rows: dict[str, dict] = {}
+    for line, pair in enumerate(pairs.to_dict("records"), start=2):
+        image, mask = (table.parent / pair[column] for column in ("image", "mask"))
+        for file in (image, mask):
+            if not file.is_file() and (file == image or pair["mask"]):
+                manifest.problems.append(
+                    f"{table}: line {line}: {file} is no file; expected an image: correct the path"
+                )
+        row = _make_row(image, pair.get("class", "").lower(), pair.get("group") or None)
+        row["name"] = pair.get("name") or image.stem
+        first = rows.setdefault(pair["image"], row)
+        for column in ("image_class", "group", "name"):
+            if row[column] != first[column]:
+                manifest.problems.append(
+                    f"{table}: line {line}: {image} is {row[column]!r} here and {first[column]!r} above: correct one"
+                )
+        if pair["mask"]:
+            first["masks"].append(str(mask))
+        elif first["image_class"] != "normal":
+            manifest.problems.append(f"{table}: line {line}: no mask; only an image of class normal may have none")
+    manifest.rows = list(rows.values())
+    return manifest
+
+
+def _make_row(image: Path, image_class: str, group: str | None) -> dict:
+    return {"image": str(image), "masks": [], "image_class": image_class, "group": group, "name": image.stem}
+
+
+def _sort(manifest: Manifest) -> Manifest:
+    """Put the images in the order of classes and names, and find names that are used twice."""
+    order = {image_class: k for k, image_class in enumerate(CLASSES)}
+    manifest.rows.sort(key=lambda row: (order.get(row["image_class"], len(order)), row["image_class"], row["name"]))
+    seen: dict[str, str] = {}
+    for row in manifest.rows:
+        # Two names that differ in case alone are one file on other systems; predictions are kept by name.
+        other = seen.setdefault(row["name"].casefold(), row["image"])
+        if other != row["image"]:
+            manifest.problems.append(f"{row['image']}: {other} has the same name: rename one of them")
+    return manifest

@@ -1,0 +1,127 @@
+"""Evaluation on any data set with masks: networks and masks of other software, as tables and as a page."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+from bs4 import BeautifulSoup
+from markupsafe import escape
+
+from busi import display
+from busi.config import StudyError
+from busi.dataset.catalog import Catalog, read_grey
+from busi.lab.networks import Network
+from busi.lab.predict import CHUNK
+from busi.report import layout
+from busi.runs import Run
+from busi.scoring import ruler
+
+
+def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], out: Path) -> pd.DataFrame:
+    """Score networks and folders of masks beside blind predictors, and write what comes out into a new folder.
+
+    ``out`` gets ``scores.csv`` and ``images.csv``, as `busi.scoring.ruler.compare`, ``missing.csv`` (which predictor
+    has not answered which image) and a page, ``index.html``.
+
+    Args:
+        catalog: The images.
+        runs: Their networks are one row, the mean of all; none for no such row.
+        folders: Of masks, as `busi.scoring.ruler.read_masks`; each is a row.
+        out: The folder.
+
+    Returns:
+        The table in ``scores.csv``.
+
+    Raises:
+        StudyError: ``out`` exists, there is nothing to score, or as the functions of `busi.scoring.ruler`.
+    """
+    if out.exists():
+        raise StudyError(f"{out}: exists; nothing is overwritten: give another folder")
+    if not runs and not folders:
+        raise StudyError("nothing to score: give a run, or a folder of masks with --masks")
+    scored = {}
+    if runs:
+        scored[_name_network(runs)] = ruler.score_answers(catalog, ask_networks(runs, catalog))
+    for folder in folders:
+        scored[str(folder)] = ruler.score_answers(catalog, ruler.read_masks(catalog, folder))
+    for name, predict in ruler.BLIND.items():
+        scored[name] = ruler.score_answers(catalog, ruler.ask_blindly(catalog, predict))
+    table, images = ruler.compare(catalog, scored)
+    tables = []
+    for name, answers in scored.items():
+        names = catalog.table.name[~catalog.table.name.isin(answers.name)]
+        tables.append(pd.DataFrame({"predictor": name, "name": names}))
+    missing = pd.concat(tables)
+    out.mkdir(parents=True)
+    table.to_csv(out / "scores.csv", index=False, float_format="%.6f")
+    images.to_csv(out / "images.csv", index=False, float_format="%.6f")
+    missing.to_csv(out / "missing.csv", index=False)
+    body = BeautifulSoup(_draw_page(catalog, table, missing), "html.parser")
+    layout.write_html(out / "index.html", body, profile="evaluation", pages=())
+    return table
+
+
+def ask_networks(runs: list[Run], catalog: Catalog) -> Iterator[ruler.Answer]:
+    """Ask the mean of several networks about a data set; nothing of an image counts that a network was trained on.
+
+    Where a run was trained on this very data set, it is asked only about the images of its own test part. Images that
+    no run may be asked about are left out.
+
+    Raises:
+        StudyError: Every run was trained on all images.
+    """
+    allowed = [_heldout_names(run) if run.stored["fingerprint"] == catalog.fingerprint else None for run in runs]
+
+    def find_fair(image) -> tuple[int, ...]:
+        return tuple(number for number, names in enumerate(allowed) if names is None or image.name in names)
+
+    # Sorted, so that runs with the same images follow one another and each network is loaded once.
+    images = sorted(catalog.table.itertuples(), key=find_fair)
+    if not find_fair(images[-1]):
+        raise StudyError(f"{runs[0].folder}: trained on every image of these data; expected a run that held some out")
+    for fair, rows in groupby(images, key=find_fair):
+        if fair:
+            network = Network(*[runs[number] for number in fair])
+            yield from _ask_network(network, list(rows))
+
+
+def _ask_network(network: Network, rows: list) -> Iterator[ruler.Answer]:
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        outputs = network.predict([read_grey(row.image) for row in chunk])
+        for row, output in zip(chunk, outputs, strict=True):
+            yield ruler.Answer(row.name, network.restore(output, (row.height, row.width)), network.threshold)
+
+
+def _heldout_names(run: Run) -> set[str]:
+    predictions = run.predictions
+    # Published runs have trained on all lesion images.
+    return set(predictions["test"].names) if "test" in predictions else set()
+
+
+def _name_network(runs: list[Run]) -> str:
+    label = runs[0].config.label
+    return label if len(runs) == 1 else f"{label} and {len(runs) - 1} more"
+
+
+def _draw_page(catalog: Catalog, table: pd.DataFrame, missing: pd.DataFrame) -> str:
+    shown = pd.DataFrame({"predictor": table.predictor, "images": table.n_images})
+    for score in ruler.SCORES:
+        columns = table[[score, f"{score}_low", f"{score}_high"]]
+        shown[score] = ["{:.3f} ({:.3f}–{:.3f})".format(*row) for row in columns.to_numpy()]
+    shown["normals"] = table.n_normals
+    shown["normals marked"] = table.normals_fpr
+    first = table.iloc[0]
+    caption = "Mean over images with its 95 % interval; hd95 in pixels."
+    parts = [
+        "<h1>Evaluation</h1>",
+        f"<p>{escape(first.predictor)}: Dice {first.dice:.3f} over {first.n_images} images with a lesion. The data set "
+        f"has {len(catalog.table)} images, fingerprint {catalog.fingerprint}. Every row is over the images that all "
+        "predictors have answered; intervals resample near-duplicates together.</p>",
+        display.table(shown, caption=caption, digits=3).data,
+    ]
+    if len(missing):
+        parts.append("<h2>Missing</h2>")
+        parts.append(display.table(missing, caption="Images that a predictor has not answered.").data)
+    return "\n".join(parts)

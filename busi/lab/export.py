@@ -1,0 +1,105 @@
+"""Export of a trained network: a file that Keras alone can read, and a card that says what it is."""
+
+from pathlib import Path
+
+import keras
+import pandas as pd
+from keras import layers, ops
+
+from busi.config import StudyError
+from busi.dataset.preprocessing import Scaling
+from busi.lab import networks
+from busi.model import unet
+from busi.report.layout import render_template
+from busi.runs import Run
+from busi.scoring.ruler import SCORES
+from busi.scoring.statistics import mean_interval
+
+# Images without contrast are divided by this, as in busi.dataset.preprocessing.
+_SMALLEST = 1e-6
+
+_EACH_IMAGE = {"axis": (1, 2, 3), "keepdims": True}
+
+
+def export_network(run: Run, out: Path) -> Path:
+    """Write a network as a Keras file, and its model card beside it, ``<name>.md``.
+
+    The model takes images in [0, 1] at the network's size and returns the probability of lesion: scaling and softmax
+    are part of it. It is made of Keras' own layers, so that it loads in safe mode wherever Keras is installed.
+
+    Args:
+        run: A finished run.
+        out: The file, ending in ``.keras``.
+
+    Raises:
+        StudyError: A file exists, or ``out`` has another ending.
+    """
+    if out.suffix != ".keras":
+        raise StudyError(f"{out}: ends in {out.suffix!r}; expected .keras, Keras' own format")
+    card = out.with_suffix(".md")
+    for file in (out, card):
+        if file.exists():
+            raise StudyError(f"{file}: exists; nothing is overwritten: give another name")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f"unfinished-{out.name}")
+    build_plain_model(run).save(unfinished)
+    unfinished.rename(out)
+    card.write_text(_describe(run, out.name), encoding="utf-8")
+    return out
+
+
+def build_plain_model(run: Run) -> keras.Model:
+    """Return a run's network made of Keras' own layers, from images in [0, 1] to the probability of lesion."""
+    network = networks.load_model(run)
+    plain = copy_plain(network)
+    image = keras.Input(network.input_shape[1:], name="image")
+    logits = plain(scale(image, run.config.preprocessing, run.scaling))
+    # As `busi.training.predict_lesion`: the softmax of two channels is the sigmoid of their difference.
+    probability = ops.sigmoid(ops.take(logits, 0, axis=-1) - ops.take(logits, 1, axis=-1))
+    return keras.Model(image, probability, name="busi")
+
+
+def copy_plain(network: keras.Model) -> keras.Model:
+    """Return a copy of a network of `busi.model.unet`, weights included, that is made of Keras' own layers."""
+    plain = keras.models.clone_model(network, clone_function=_make_plain)
+    plain.set_weights(network.get_weights())
+    return plain
+
+
+def _make_plain(layer: keras.Layer) -> keras.Layer:
+    """Return Keras' own layer for one of the study's, which differ in the gradient alone."""
+    if isinstance(layer, unet.Conv2D):
+        return layers.Conv2D.from_config(layer.get_config())
+    if isinstance(layer, unet.Conv2DTranspose):
+        return layers.Conv2DTranspose.from_config(layer.get_config())
+    if isinstance(layer, unet.CenterCrop):
+        excess = layer.input.shape[1] - layer.size
+        sides = (excess // 2, excess - excess // 2)
+        return layers.Cropping2D((sides, sides), name=layer.name, dtype=layer.dtype_policy)
+    return layer.from_config(layer.get_config())
+
+
+def scale(image, reading: str, scaling: Scaling):
+    """Scale as `busi.dataset.preprocessing.scale`, in operations that a Keras model can hold."""
+    if reading == "none":
+        return image
+    if reading == "code":
+        return image / 255
+    if reading == "text":
+        deviation = ops.std(image, **_EACH_IMAGE)
+        return (image - ops.mean(image, **_EACH_IMAGE)) / ops.maximum(deviation, _SMALLEST)
+    lowest = ops.min(image, **_EACH_IMAGE)
+    contrast = ops.max(image, **_EACH_IMAGE) - lowest
+    normalized = (image - lowest) / ops.maximum(contrast, _SMALLEST)
+    return (normalized - scaling.mean) / scaling.deviation
+
+
+def _describe(run: Run, file: str) -> str:
+    """Return the model card, Markdown, with the scores of the images that the run held out."""
+    scores, images = {}, 0
+    recorded = next(run.folder.glob("scores-*/images.csv"), None)
+    if recorded:
+        lesions = pd.read_csv(recorded).dropna(subset="dice")
+        scores = {score: mean_interval(lesions[score], lesions.group) for score in SCORES}
+        images = len(lesions)
+    return render_template("model-card.md.j2", run=run, config=run.config, file=file, scores=scores, images=images)

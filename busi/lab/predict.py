@@ -1,0 +1,143 @@
+"""Prediction of image files: mask, probability map, overlay and a row of a table for each."""
+
+import csv
+import glob
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_dilation
+
+from busi.config import StudyError
+from busi.dataset.catalog import read_grey
+from busi.dataset.convert import list_images
+from busi.lab.networks import THREADS, Network
+
+CHUNK = 16
+"""Images in memory at a time."""
+
+FOLDERS = ("masks", "probability", "overlay")
+
+COLUMNS = (
+    *("image", "height", "width", "lesion_share", "left", "top", "right", "bottom"),
+    *("mean_probability", "seconds"),
+)
+
+OUTLINE = (86, 180, 233)
+"""Colour of the outline: the one that the study's figures give to predictions."""
+
+_MASK = re.compile(r"_mask(_\d+)?$")
+
+
+def find_images(where: str) -> list[Path]:
+    """Return the image files that ``where`` names: a file, a folder or a pattern such as "scans/*.png".
+
+    Masks named as in the BUSI release, ``*_mask.png``, are left out of a folder.
+
+    Raises:
+        StudyError: There is no such image, or two have the same name, which their masks would share.
+    """
+    path = Path(where)
+    if path.is_dir():
+        files = [file for file in list_images(path) if not _MASK.search(file.stem)]
+    elif path.is_file():
+        files = [path]
+    else:
+        files = [Path(file) for file in sorted(glob.glob(where, recursive=True))]
+    if not files:
+        raise StudyError(f"{where}: no image; expected an image file, a folder of them, or a pattern in quotes")
+    names: dict[str, Path] = {}
+    for file in files:
+        if file.stem in names:
+            raise StudyError(f"{file}: named like {names[file.stem]}, and so would be their masks: rename one of them")
+        names[file.stem] = file
+    return files
+
+
+def predict_files(network: Network, files: list[Path], out: Path) -> Iterator[dict]:
+    """Predict images and write their masks, maps and overlays; memory does not grow with their number.
+
+    ``out`` gets ``predictions.csv``, a row for each image as below, and for each image a file in each of `FOLDERS`, all
+    of the image's size: ``masks/<name>.png``, 255 inside; ``probability/<name>.png``, 255 times the probability;
+    ``overlay/<name>.jpg``, the image with the outline.
+
+    Args:
+        network: The network, or several averaged.
+        files: As `find_images`.
+        out: A new folder.
+
+    Yields:
+        `COLUMNS` for each image: `lesion_share` (of the pixels), the bounding box in pixels (`right` and `bottom` just
+        outside; empty like `mean_probability`, which is that inside the mask, where nothing is predicted), `seconds`
+        (of the `CHUNK` images predicted together, divided by their number). For a file that cannot be read, of which
+        nothing is written: `error`.
+
+    Raises:
+        StudyError: ``out`` exists and is not empty.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise StudyError(f"{out}: not empty; nothing is overwritten: give another folder")
+    for folder in FOLDERS:
+        (out / folder).mkdir(parents=True)
+    with (out / "predictions.csv").open("w", newline="", encoding="utf-8") as table:
+        writer = csv.DictWriter(table, COLUMNS)
+        writer.writeheader()
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(files), CHUNK):
+                for row in _predict_chunk(network, files[start : start + CHUNK], out, pool):
+                    if "error" not in row:
+                        writer.writerow(row)
+                    yield row
+
+
+def _predict_chunk(network: Network, files: list[Path], out: Path, pool: ThreadPoolExecutor) -> list[dict]:
+    start = time.perf_counter()
+    answers = list(pool.map(_try_to_read, files))
+    rows = [{"error": str(answer)} for answer in answers if isinstance(answer, StudyError)]
+    images = {file: answer for file, answer in zip(files, answers, strict=True) if isinstance(answer, np.ndarray)}
+    if not images:
+        return rows
+    outputs = network.predict(list(images.values()))
+
+    def write(file: Path, output: np.ndarray) -> dict:
+        return _write_answer(network, file, images[file], output, out)
+
+    written = list(pool.map(write, images, outputs))
+    seconds = (time.perf_counter() - start) / len(images)
+    return rows + [row | {"seconds": round(seconds, 4)} for row in written]
+
+
+def _try_to_read(file: Path) -> np.ndarray | StudyError:
+    try:
+        return read_grey(file)
+    except StudyError as error:  # the other images still have their turn
+        return error
+
+
+def _write_answer(network: Network, file: Path, pixels: np.ndarray, output: np.ndarray, out: Path) -> dict:
+    """Write the three files of one image and return its row, without the seconds."""
+    probability = network.restore(output, pixels.shape)
+    # As the scores compare, in double precision.
+    inside = probability >= np.float64(network.threshold)
+    mask = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
+    # The default level of compression takes four times as long.
+    mask.save(out / "masks" / f"{file.stem}.png", compress_level=1)
+    grey = Image.fromarray(np.round(probability * 255).astype(np.uint8))
+    grey.save(out / "probability" / f"{file.stem}.png", compress_level=1)
+    overlay = np.repeat(pixels[..., np.newaxis], 3, axis=2)
+    overlay[binary_dilation(inside, iterations=2) & ~inside] = OUTLINE
+    Image.fromarray(overlay).save(out / "overlay" / f"{file.stem}.jpg", quality=90)
+    box = mask.getbbox() or ("", "", "", "")
+    height, width = pixels.shape
+    return {
+        "image": str(file),
+        "height": height,
+        "width": width,
+        "lesion_share": round(float(inside.mean()), 6),
+        **dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
+        "mean_probability": round(float(probability[inside].mean()), 4) if inside.any() else "",
+    }

@@ -1,0 +1,79 @@
+"""Fates of published runs: what became of a training, decided on its training images with the weights held still.
+
+Accuracy cannot tell: a network that marks nothing scores as high as most published rows. A fate is decided by the
+spread of the predictions, by their cross-entropy and by the Dice of the lesion, each against a predictor that never
+looks at an image.
+"""
+
+import numpy as np
+import pandas as pd
+
+from busi.selection import THRESHOLDS, dice_by_threshold
+
+FATES = ("diverged", "dead", "plateau", "falling", "learned")
+"""Fates from worst to best: the loss is no number; the output is a constant; the loss is about a constant's; it has
+fallen, but no better mask comes out than the mean mask; the lesions are found."""
+
+DEAD = 1e-6
+"""Spread of the probability of lesion, over all pixels and images, up to which the output is a constant."""
+
+FALLEN = 0.95
+"""Share of the lowest cross-entropy of a constant below which a loss has left the plateau.
+
+On BUSI that is 0.291 of 0.3066. Runs that never leave the plateau stay above 0.296; on the way down 0.29 is passed
+within an epoch or two.
+"""
+
+
+def measure_fate(
+    lesions: np.ndarray, probability: np.ndarray, mask_dice: float, constant_loss: float, end: str
+) -> dict:
+    """Decide the fate of a run from what it predicts for its training images.
+
+    Args:
+        lesions: Lesion channel of the targets, float (n, o, o), 0 to 1.
+        probability: Probability of lesion, float (n, o, o), 0 to 1.
+        mask_dice: Mean Dice of the mean mask, as `score_mean_mask_dice`.
+        constant_loss: Lowest cross-entropy of a constant, `bce` of `busi.scoring.floors.constant_floors`.
+        end: Why training ended, as `busi.training.find_end`.
+
+    Returns:
+        `fate` (one of `FATES`); `crossentropy` of the probabilities, mean over pixels; `dice`: mean Dice of the lesion
+        at a threshold of one half; `mask_dice`.
+    """
+    p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
+    crossentropy = float(-(lesions * np.log(p) + (1 - lesions) * np.log(1 - p)).mean())
+    half = np.flatnonzero(np.isclose(THRESHOLDS, 0.5))[0]
+    dice = float(dice_by_threshold(lesions, probability)[half])
+    measured = {"crossentropy": crossentropy, "dice": dice, "mask_dice": mask_dice}
+    if end == "diverged":
+        return {"fate": "diverged"} | measured
+    if np.ptp(probability) <= DEAD:
+        return {"fate": "dead"} | measured
+    if dice > mask_dice:
+        return {"fate": "learned"} | measured
+    # Dice and KLD have other losses: the cross-entropy of the probabilities means the same in every row.
+    fate = "falling" if crossentropy < FALLEN * constant_loss else "plateau"
+    return {"fate": fate} | measured
+
+
+def score_mean_mask_dice(lesions: np.ndarray) -> float:
+    """Compute the mean Dice of the mean mask, the same for every image, at its best threshold.
+
+    Args:
+        lesions: Lesion channel of the targets, float (n, o, o), 0 to 1.
+
+    Example:
+        Two images of two pixels: the first pixel is lesion in both, the second in one. The best single mask has both.
+
+        >>> round(score_mean_mask_dice(np.array([[[1.0, 0.0]], [[1.0, 1.0]]])), 4)
+        0.8333
+    """
+    mask = lesions.mean(axis=0, dtype=np.float64)
+    return float(dice_by_threshold(lesions, [mask] * len(lesions)).max())
+
+
+def count_fates(fates: pd.Series) -> str:
+    """Return the fates of a row's runs in words, best first: "2 learned, 1 plateau"; "" without a run."""
+    counts = fates.value_counts()
+    return ", ".join(f"{counts[fate]} {fate}" for fate in reversed(FATES) if fate in counts)

@@ -1,0 +1,135 @@
+"""One ruler for everyone: the study's scores of masks made by any software, beside predictors that need no training.
+
+Every row of a table is over the same images: those that all of its predictors have answered.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from busi.config import StudyError
+from busi.dataset import duplicates
+from busi.dataset.catalog import Catalog, read_grey, read_union
+from busi.dataset.convert import SUFFIXES
+from busi.scoring import metrics, predictors
+from busi.scoring.statistics import mean_interval
+
+SCORES = (*metrics.LESION_SCORES, "accuracy")
+"""Scores that a table holds, each with its interval."""
+
+BLIND = {predictors.EVERYTHING: predictors.lesion, predictors.BLOB: predictors.darkest_blob}
+"""Predictors that every table holds."""
+
+
+class Answer(NamedTuple):
+    """A predictor's answer about one image of a data set.
+
+    Attributes:
+        name: Name of the image.
+        probability: Probability of lesion, float (h, w), 0 to 1; a mask is 0 and 1.
+        threshold: Probability from which on a pixel is predicted lesion.
+    """
+
+    name: str
+    probability: np.ndarray
+    threshold: float = 0.5
+
+
+def read_masks(catalog: Catalog, folder: Path) -> Iterator[Answer]:
+    """Read the masks of a folder, one for each image, matched by name whatever the ending, in any folder below.
+
+    White is lesion, from half of full white on; where no pixel exceeds 1, as nnU-Net writes classes, 1 is lesion. A
+    mask of another size is resized to the image's, nearest neighbour.
+
+    Raises:
+        StudyError: No mask has the name of an image, two have that of the same image, or one cannot be read.
+    """
+    # By exact name: pairing by order, or by a part of the name, gives an image the mask of another one.
+    files: dict[str, Path] = {}
+    names = set(catalog.table.name)
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() not in SUFFIXES or file.stem not in names:
+            continue
+        if file.stem in files:
+            raise StudyError(
+                f"{file}: a second mask of {file.stem} beside {files[file.stem]}; expected one: remove one"
+            )
+        files[file.stem] = file
+    if not files:
+        raise StudyError(f"{folder}: no mask has the name of an image; expected files like {catalog.table.name[0]}.png")
+    for row in catalog.table.itertuples():
+        if row.name in files:
+            yield Answer(row.name, _read_mask(files[row.name], row.height, row.width))
+
+
+def ask_blindly(catalog: Catalog, predict: Callable[[np.ndarray], np.ndarray]) -> Iterator[Answer]:
+    """Ask a predictor of `busi.scoring.predictors` about every image."""
+    for row in catalog.table.itertuples():
+        yield Answer(row.name, predict(read_grey(row.image)).astype(np.float32))
+
+
+def score_answers(catalog: Catalog, answers: Iterable[Answer]) -> pd.DataFrame:
+    """Score answers at the images' own sizes against the union of each image's masks.
+
+    Returns:
+        One row for each answer: `name`, and the scores of `busi.scoring.metrics.score_image`.
+    """
+    masks = dict(zip(catalog.table.name, catalog.table.masks, strict=True))
+    rows = []
+    for name, probability, threshold in answers:
+        truth = read_union(masks[name])
+        rows.append({"name": name} | metrics.score_image(truth, probability, threshold))
+    return pd.DataFrame(rows)
+
+
+def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compare predictors on the images that all of them have answered.
+
+    Args:
+        catalog: The images.
+        scored: Predictor -> its scores, as `score_answers`.
+
+    Returns:
+        One row for each predictor: `predictor`, `answered` (images), `n_images` (with a lesion, answered by all), the
+        mean of each of `SCORES` over these with the ends of its 95 % interval, e.g. `dice`, `dice_low`, `dice_high`;
+        `n_normals` (without a lesion) and `normals_fpr`, the share of these with any pixel predicted lesion.
+
+        And one row for each predictor and image: `predictor`, `name`, `group` (of near-duplicates) and the scores.
+
+    Raises:
+        StudyError: No image with a lesion has been answered by all.
+    """
+    # Scores over different images do not compare.
+    shared = set.intersection(*[set(images.name) for images in scored.values()])
+    groups = pd.DataFrame({"name": catalog.table.name, "group": duplicates.find_groups(catalog)})
+    rows, tables = [], []
+    for predictor, images in scored.items():
+        kept = groups.merge(images[images.name.isin(shared)], on="name")
+        tables.append(kept.assign(predictor=predictor))
+        # By its mask, because not every data set names classes.
+        has_lesion = kept.dice.notna()
+        lesions, normals = kept[has_lesion], kept[~has_lesion]
+        if lesions.empty:
+            raise StudyError(
+                f"{predictor}: no image with a lesion has been answered by it and all others; expected one"
+            )
+        row = {"predictor": predictor, "answered": len(images), "n_images": len(lesions)}
+        for score in SCORES:
+            mean, low, high = mean_interval(lesions[score], lesions.group)
+            row |= {score: mean, f"{score}_low": low, f"{score}_high": high}
+        row["n_normals"] = len(normals)
+        row["normals_fpr"] = (normals.predicted_share > 0).mean()
+        rows.append(row)
+    per_image = pd.concat(tables, ignore_index=True)
+    per_image.insert(0, "predictor", per_image.pop("predictor"))
+    return pd.DataFrame(rows), per_image
+
+
+def _read_mask(file: Path, height: int, width: int) -> np.ndarray:
+    grey = read_grey(file)
+    inside = Image.fromarray(grey > (0 if grey.max() <= 1 else 127))
+    return np.asarray(inside.resize((width, height), Image.Resampling.NEAREST)).astype(np.float32)

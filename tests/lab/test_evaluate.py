@@ -1,0 +1,129 @@
+"""Evaluation: networks on what they were not trained on, and masks that a script outside of the package has made."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from busi import study
+from busi.config import StudyError
+from busi.dataset.catalog import read_catalog
+from busi.lab import evaluate, networks
+from busi.lab.networks import Network
+from busi.scoring import metrics, predictors
+
+KLD, RAW = "loss: KLD", "data: No preprocess"
+
+DARKEST_BLOB = '''
+"""Mark the darkest blob of each image: a program of somebody who has never seen this package."""
+import sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from skimage import filters, measure, morphology, segmentation, transform
+
+assert not any(name.startswith("busi") for name in sys.modules)
+data, out = map(Path, sys.argv[1:])
+for file in data.glob("*/*.png"):
+    if "_mask" in file.stem:
+        continue
+    image = np.array(Image.open(file).convert("L"))
+    size = [side * 128 // min(image.shape) for side in image.shape]
+    small = filters.gaussian(transform.resize(image, size, anti_aliasing=True), 2.5)
+    small = small - np.median(small, axis=1)[:, None]
+    mask = np.zeros(image.shape, bool)
+    if small.max() - small.min() >= 1 / 255:
+        dark = morphology.isotropic_opening(small <= filters.threshold_multiotsu(small)[0], 2.5)
+        inner = segmentation.clear_border(dark)
+        labels = measure.label(inner if inner.any() else dark)
+        def rating(region):
+            y, x = region.centroid
+            nearness = (1 - abs(2 * y / size[0] - 1)) * (1 - abs(2 * x / size[1] - 1))
+            return region.area * region.solidity * nearness
+        regions = measure.regionprops(labels)
+        if regions:
+            mask = transform.resize(labels == max(regions, key=rating).label, image.shape, order=0)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(out / file.name)
+'''
+
+
+def read(folder, name):
+    return pd.read_csv(folder / f"{name}.csv")
+
+
+def test_masks_of_a_foreign_script_score_to_the_digit_what_the_study_s_own_row_says(laboratory, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (tmp_path / "blob.py").write_text(DARKEST_BLOB)
+    data = laboratory.root / "data" / "phantom"
+    # -I: neither this folder nor PYTHONPATH, so that the package cannot be imported by chance.
+    subprocess.run([sys.executable, "-I", str(tmp_path / "blob.py"), str(data), str(masks)], check=True)
+    evaluate.evaluate_predictors(laboratory.catalog, [], [masks], tmp_path / "out")
+    images = read(tmp_path / "out", "images")
+    foreign = images[images.predictor == str(masks)].set_index("name")
+    own, _ = study.measure_untrained(laboratory.parameters)
+    own = own[own.predictor == predictors.BLOB].set_index("name")
+    assert len(foreign) == len(own) == 34
+    scores = [*metrics.LESION_SCORES, "accuracy", "brier", "predicted_share"]
+    pd.testing.assert_frame_equal(foreign[scores], own.loc[foreign.index, scores], rtol=0, atol=0)
+    assert 0 < foreign.dice.mean() < 1
+    table = read(tmp_path / "out", "scores").set_index("predictor")
+    assert table.loc[str(masks), "dice"] == pytest.approx(own.dice.mean(), abs=1e-6)
+    assert table.loc[str(masks)].drop("answered").equals(table.loc[predictors.BLOB].drop("answered"))
+
+
+def test_networks_are_asked_only_about_images_that_they_held_out(laboratory):
+    variant = laboratory.variants[KLD]
+    answers = list(evaluate.ask_networks(list(variant.runs), laboratory.catalog))
+    held_out = [name for run in variant.runs for name in run.predictions["test"].names]
+    assert sorted(answer.name for answer in answers) == sorted(held_out)
+    for answer in answers:
+        case = variant.case(answer.name)
+        np.testing.assert_allclose(answer.probability, case.probability, atol=1e-6)
+        assert answer.threshold == case.threshold
+
+
+def test_on_other_data_networks_are_averaged_over_all_images(laboratory, phantom_dir):
+    runs = list(laboratory.variants[KLD].runs)
+    other = read_catalog(phantom_dir, expected=None)
+    answers = {answer.name: answer for answer in evaluate.ask_networks(runs, other)}
+    assert sorted(answers) == sorted(other.table.name)
+    pixels, _ = networks.read_picture(other, "malignant (2)")
+    expected = Network(*runs).probability(pixels)
+    np.testing.assert_allclose(answers["malignant (2)"].probability, expected, atol=1e-6)
+
+
+def test_missing_images_are_named_and_the_page_says_so(laboratory, tmp_path):
+    masks = tmp_path / "<masks>"
+    masks.mkdir()
+    names = [name for name in laboratory.catalog.table.name if not name.startswith("normal")]
+    for name in names[2:]:
+        Image.new("L", (8, 8), 255).save(masks / f"{name}.png")
+    run = laboratory.variants[RAW].runs[0]
+    table = evaluate.evaluate_predictors(laboratory.catalog, [run], [masks], tmp_path / "out")
+    tested = set(run.predictions["test"].names)
+    assert table.answered.tolist() == [len(tested), len(names) - 2, 34, 34]
+    assert table.n_images.eq(len(tested & set(names[2:]))).all()
+    missing = read(tmp_path / "out", "missing")
+    assert set(missing.name[missing.predictor == str(masks)]) == set(laboratory.catalog.table.name) - set(names[2:])
+    page = BeautifulSoup((tmp_path / "out" / "index.html").read_text(encoding="utf-8"), "html.parser")
+    listed = [row.find_all(["th", "td"]) for row in page.select("table")[1].select("tbody tr")]
+    assert [(row[0].get_text(), row[1].get_text()) for row in listed] == list(
+        missing.itertuples(index=False, name=None)
+    )
+    cells = [cell.get_text() for cell in page.select("tbody tr")[0].find_all(["th", "td"])]
+    assert cells[0] == run.config.label
+    assert cells[2].startswith(f"{table.dice[0]:.3f} ({table.dice_low[0]:.3f}")
+
+
+def test_nothing_to_score_and_a_folder_that_exists_are_refused(laboratory, tmp_path):
+    with pytest.raises(StudyError, match="give a run, or a folder of masks"):
+        evaluate.evaluate_predictors(laboratory.catalog, [], [], tmp_path / "out")
+    run = laboratory.variants[RAW].runs[0]
+    with pytest.raises(StudyError, match="exists; nothing is overwritten"):
+        evaluate.evaluate_predictors(laboratory.catalog, [run], [], tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,82 @@
+"""Exported networks: Keras alone reads them, and they answer as the run does."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from busi.config import StudyError
+from busi.dataset import preprocessing
+from busi.dataset.preprocessing import Scaling
+from busi.lab import export
+from busi.lab.networks import Network
+from busi.model import unet
+from busi.scoring.scores import find_or_score
+
+KLD, RAW = "loss: KLD", "data: No preprocess"
+
+PREDICT_WITHOUT_BUSI = """
+import sys
+sys.modules["busi"] = None
+import keras, numpy as np
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], np.asarray(keras.saving.load_model(sys.argv[1])(images)))
+"""
+
+
+@pytest.mark.parametrize("label", [KLD, RAW])
+def test_keras_alone_answers_as_the_network_does(laboratory, label, tmp_path):
+    run = laboratory.variants[label].runs[0]
+    file = export.export_network(run, tmp_path / "net.keras")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", (pixels / np.float32(255))[..., None])
+    command = [sys.executable, "-c", PREDICT_WITHOUT_BUSI, file, tmp_path / "images.npy", tmp_path / "answers.npy"]
+    subprocess.run(list(map(str, command)), check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "answers.npy"), Network(run).predict(list(pixels)), atol=1e-6)
+
+
+@pytest.mark.parametrize("reading", ["none", "normalize", "standardize", "augment", "augment-image", "text", "code"])
+def test_a_model_scales_as_the_preprocessing_does(reading):
+    images = np.random.default_rng(1).random((3, 8, 8, 1), np.float32) * 0.6
+    images[2] = 0.5  # no contrast
+    scaling = preprocessing.fit_scaling(images, reading)
+    expected = preprocessing.scale(images, reading, scaling)
+    np.testing.assert_allclose(np.asarray(export.scale(images, reading, scaling)), expected, atol=1e-6)
+    if reading == "standardize":
+        assert scaling != Scaling()
+
+
+@pytest.mark.parametrize(("size", "padding"), [(204, "valid"), (32, "same")])
+@pytest.mark.parametrize("upsampling", ["UpSampling2D", "Conv2DTranspose"])
+def test_a_plain_copy_has_only_layers_of_keras_and_the_same_answers(size, padding, upsampling):
+    network = unet.build(size, 2, upsampling, padding=padding)
+    plain = export.copy_plain(network)
+    assert {type(layer).__module__.partition(".")[0] for layer in plain.layers} == {"keras"}
+    image = np.random.default_rng(2).random((1, size, size, 1), np.float32)
+    np.testing.assert_allclose(plain.predict_on_batch(image), network.predict_on_batch(image), atol=1e-6)
+
+
+def test_the_card_has_the_scores_of_the_images_held_out(laboratory, tmp_path):
+    run = laboratory.variants[KLD].runs[0]
+    images = find_or_score(run, laboratory.catalog).images
+    export.export_network(run, tmp_path / "net.keras")
+    card = (tmp_path / "net.md").read_text(encoding="utf-8")
+    row = next(line for line in card.splitlines() if line.startswith("| dice |"))
+    mean, ends = row.split("|")[2:4]
+    low, high = map(float, ends.split(" to "))
+    lesions = images.dice.dropna()
+    assert float(mean) == pytest.approx(lesions.mean(), abs=5e-5)
+    assert low <= float(mean) <= high
+    assert f"over {len(lesions)} lesion images" in card
+    assert "Not for clinical use" in card and run.stored["fingerprint"] in card
+
+
+def test_nothing_is_written_over_and_other_formats_are_refused(laboratory, tmp_path):
+    run = laboratory.variants[KLD].runs[0]
+    with pytest.raises(StudyError, match=r"expected \.keras"):
+        export.export_network(run, tmp_path / "net.onnx")
+    (tmp_path / "net.md").write_text("mine")
+    with pytest.raises(StudyError, match=r"net\.md: exists; nothing is overwritten"):
+        export.export_network(run, tmp_path / "net.keras")
+    assert [file.name for file in tmp_path.iterdir()] == ["net.md"]

@@ -1,0 +1,99 @@
+"""Masks of other software are matched by name, whatever their size and coding, and scored on shared images alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from busi.config import StudyError
+from busi.dataset.catalog import read_catalog, read_union
+from busi.scoring import metrics, ruler
+from busi.scoring.ruler import Answer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning:surface_distance")
+
+
+@pytest.fixture(scope="module")
+def phantoms(phantom_dir):
+    return read_catalog(phantom_dir, expected=None)
+
+
+def save(file, mask, inside=255):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask.astype(np.uint8) * np.uint8(inside)).save(file)
+
+
+def truths(catalog):
+    return {row.name: read_union(row.masks) for row in catalog.table.itertuples()}
+
+
+def test_perfect_masks_score_perfectly_in_folders_and_codings_of_any_kind(phantoms, tmp_path):
+    for number, (name, truth) in enumerate(truths(phantoms).items()):
+        if number % 3 == 0:
+            save(tmp_path / "fold_0" / f"{name}.png", truth, inside=1)  # as nnU-Net writes classes
+        elif number % 3 == 1:
+            save(tmp_path / "fold_1" / f"{name}.TIF", truth)
+        else:
+            # Twice the size: every second pixel is the original.
+            save(tmp_path / f"{name}.bmp", truth.repeat(2, axis=0).repeat(2, axis=1))
+    (tmp_path / "summary.json").write_text("{}")
+    scores = ruler.score_answers(phantoms, ruler.read_masks(phantoms, tmp_path))
+    assert scores.name.tolist() == phantoms.table.name.tolist()
+    lesions = scores.dropna(subset="dice")
+    assert len(lesions) == 10
+    assert (lesions[["dice", "iou", "precision", "recall", "nsd", "detected", "accuracy"]] == 1).all(axis=None)
+    assert (lesions.hd95 == 0).all() and (scores.brier == 0).all()
+
+
+def test_greys_count_from_half_of_white(phantoms, tmp_path):
+    name = phantoms.table.name[0]
+    height, width = truths(phantoms)[name].shape
+    greys = np.zeros((height, width), np.uint8)
+    greys[:, 0], greys[:, 1] = 127, 128
+    Image.fromarray(greys).save(tmp_path / f"{name}.png")
+    (answer,) = ruler.read_masks(phantoms, tmp_path)
+    assert answer.name == name
+    assert answer.probability.sum(axis=0).tolist()[:3] == [0, height, 0]
+
+
+def test_two_masks_of_an_image_and_a_folder_without_any_are_refused(phantoms, tmp_path):
+    name = phantoms.table.name[0]
+    save(tmp_path / "other.png", np.ones((9, 9)))
+    with pytest.raises(StudyError, match=r"no mask has the name of an image; expected files like benign \(1\)\.png"):
+        list(ruler.read_masks(phantoms, tmp_path))
+    save(tmp_path / f"{name}.png", np.ones((9, 9)))
+    save(tmp_path / "again" / f"{name}.png", np.ones((9, 9)))
+    with pytest.raises(StudyError, match="a second mask of"):
+        list(ruler.read_masks(phantoms, tmp_path))
+
+
+def test_all_rows_are_over_the_images_that_everybody_has_answered(phantoms):
+    perfect = [Answer(name, truth.astype(float)) for name, truth in truths(phantoms).items()]
+    empty = [answer._replace(probability=np.zeros_like(answer.probability)) for answer in perfect]
+    full = [answer._replace(probability=np.ones_like(answer.probability)) for answer in perfect]
+    normals = phantoms.table.name[phantoms.table.image_class == "normal"].tolist()
+    scored = {
+        "perfect on four": ruler.score_answers(phantoms, perfect[:4]),
+        "half right": ruler.score_answers(phantoms, perfect[:2] + empty[2:]),
+        "everything": ruler.score_answers(phantoms, full),
+    }
+    table, images = ruler.compare(phantoms, scored)
+    assert table.predictor.tolist() == list(scored)
+    assert table.answered.tolist() == [4, 12, 12]
+    assert table.n_images.tolist() == [4, 4, 4]
+    share = phantoms.table.lesion_share[:4]
+    assert table.dice.tolist() == pytest.approx([1, 0.5, (2 * share / (1 + share)).mean()])
+    assert table.recall.tolist() == [1, 0.5, 1]
+    assert (table.dice_low <= table.dice).all() and (table.dice <= table.dice_high).all()
+    assert table.n_normals.tolist() == [0, 0, 0]
+    assert images.groupby("predictor").name.apply(set).map(len).tolist() == [4, 4, 4]
+    table, _ = ruler.compare(phantoms, {key: scored[key] for key in ("half right", "everything")})
+    assert table.n_images.tolist() == [10, 10]
+    assert table.n_normals.tolist() == [len(normals)] * 2
+    assert table.normals_fpr.tolist() == [0, 1]
+
+
+def test_no_shared_lesion_image_is_told(phantoms):
+    scores = pd.DataFrame([{"name": "normal (1)"} | dict.fromkeys((*metrics.LESION_SCORES, "accuracy"), np.nan)])
+    with pytest.raises(StudyError, match="no image with a lesion has been answered"):
+        ruler.compare(phantoms, {"a": scores.assign(predicted_share=0.0)})
