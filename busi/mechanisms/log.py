@@ -21,7 +21,7 @@ GROUP = "mechanisms/log"
 METRICS = ("loss", "accuracy", "auc")
 
 CLIPPED = 32
-"""About the highest cross-entropy of probabilities clipped to [1e-7, 1 - 1e-7]: -2 ln 1e-7, of mirrored targets of 2."""
+"""Highest cross-entropy of probabilities clipped to [1e-7, 1 - 1e-7]: -2 ln 1e-7, of targets that mirror to 2."""
 
 
 def tabulate(trained: Results) -> pd.DataFrame:
