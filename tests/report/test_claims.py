@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from busi import config
+from busi.config import RunConfig
 from busi.published import published_tables, table_number
 from busi.report import claims
 from busi.report.claims import NOT_UPHELD, UNDECIDED, UPHELD, Comparison
