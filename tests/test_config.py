@@ -576,7 +576,7 @@ def test_values_given_to_a_notebook_win_over_the_files_even_where_they_are_false
 def test_a_notebook_may_be_run_in_the_folder_of_notebooks(shell, study, monkeypatch):
     write_files(study / "params", smoke="profile: smoke\nepochs: 3", loss="family: loss")
     monkeypatch.chdir(study / "notebooks")
-    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 2
+    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 3
 
 
 def test_a_parameter_mistyped_on_papermills_command_line_is_refused(shell, committed):
