@@ -9,6 +9,7 @@ from busi.config import BORDER, Parameters, RunConfig
 from busi.published import published_row
 from busi.report.tables import REPRODUCED
 from busi.results import is_superseded
+from busi.scoring.predictors import MEAN_MASK
 
 # Sentences with places for the columns of a table.
 _ROW = (
@@ -46,6 +47,32 @@ def describe_rows(table: pd.DataFrame, planned: int) -> str:
         short = "" if row["epochs"] == planned else f" (after {row['epochs']} of {planned} epochs)"
         sentences.append(_ROW.format(short=short, **row))
     return " ".join(sentences)
+
+
+def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
+    """Return what came out in three short sentences: of the published rows, of the claims, and of the networks.
+
+    Args:
+        rows: As `busi.report.tables.place_rows`.
+        verdicts: As `busi.report.claims.read_verdicts`.
+        scores: As ``heldout.csv``.
+    """
+    blind = (rows.reached_by != "none").sum()
+    reproduced = (rows.verdict == REPRODUCED).sum()
+    counts = verdicts.verdict.value_counts(sort=False)
+    claims = ", ".join(f"{count} {agree(count, 'is', 'are')} {verdict}" for verdict, count in counts.items())
+    sentences = [
+        f"**{blind or 'None'} of {len(rows)} published rows** {agree(blind, 'is', 'are')} reached without looking at an "
+        f"image; {reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced here.",
+        f"**Of {len(verdicts)} claims**, {claims}, on images never trained on.",
+    ]
+    trained, mask = scores[scores.n_runs > 0].dice.dropna(), scores[scores.variant == MEAN_MASK].dice
+    if len(trained):
+        sentences.append(
+            f"**Dice there** is {trained.min():.3f} to {trained.max():.3f} for our networks, {mask.iloc[0]:.3f} for the "
+            "mean of all masks."
+        )
+    return sentences
 
 
 def describe_placement(rows: pd.DataFrame, size: str) -> str:
