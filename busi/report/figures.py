@@ -58,7 +58,8 @@ def loss_curves(panels: list[dict]) -> Figure:
         # The star lies on the border of the axes, which would cut it in half.
         look = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
         ax.plot(EPOCHS, panel["published"], "*", label="published, epoch 75", **look)
-        ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS, title=panel["title"])
+        ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS)
+        ax.set_title(panel["title"], fontsize=10)
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     fig.supxlabel("Epoch", fontsize=12)
@@ -93,13 +94,13 @@ def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame, *, narrow: bool 
     places = np.arange(len(rows))
     scores = blind[blind.order != "by class"].set_index(["predictor", "row"])
     biases, mask = (scores.loc[predictor].loc[rows.row] for predictor in ("two biases", "mean mask"))
-    shape, size = ((2, 1), (4.2, 9)) if narrow else ((1, 2), (9, 4.6))
+    shape, size = ((2, 1), (4.2, 7)) if narrow else ((1, 2), (9, 4.6))
     fig, axes = plt.subplots(*shape, figsize=size, sharey=not narrow)
     for ax, metric, label in zip(axes, ("auc", "loss"), ("AUC, both channels", "Loss of the row"), strict=True):
         low, high = biases[f"{metric}_low"], biases[f"{metric}_high"]
         # As wide as a line at least: over all orders the biases hardly move.
         width = np.maximum(high - low, 0.002)
-        height = 0.35 if narrow else 0.8
+        height = 0.3 if narrow else 0.8
         ax.barh(places, width, left=low, height=height, color=display.SKY, label="two biases, 25 orders")
         look = {"color": display.RED, "markersize": 24 * height, "mew": 2}
         ax.plot(mask[f"{metric}_low"], places, "|", label="mean mask", **look)
@@ -132,7 +133,7 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
         title: What the differences show.
     """
     labels = list(dict.fromkeys(table.label))
-    fig, ax = plt.subplots(figsize=(4.4, 1.6 + 0.5 * max(len(labels), 1)))
+    fig, ax = plt.subplots(figsize=(4.4, 1.45 + 0.45 * max(len(labels), 1)))
     ax.axvspan(-margin, margin, color=display.GREY, alpha=0.15, lw=0, label=f"within ±{margin}")
     ax.axvline(0, color=display.GREY, linewidth=1)
     looks = zip(table.groupby("size", sort=False), "os", (display.OURS, display.RED), strict=False)

@@ -61,16 +61,17 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     reproduced = (rows.verdict == REPRODUCED).sum()
     counts = verdicts.verdict.value_counts(sort=False)
     claims = ", ".join(f"{count} {agree(count, 'is', 'are')} {verdict}" for verdict, count in counts.items())
+    beyond = len(rows) - blind
     sentences = [
-        f"**{blind or 'None'} of {len(rows)} published rows** {agree(blind, 'is', 'are')} reached without looking at an "
-        f"image; {reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced here.",
+        f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'beats', 'beat')} every predictor that "
+        f"never looks at the image; {reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced here.",
         f"**Of {len(verdicts)} claims**, {claims}, on images never trained on.",
     ]
     trained, mask = scores[scores.n_runs > 0].dice.dropna(), scores[scores.variant == MEAN_MASK].dice
     if len(trained):
         sentences.append(
-            f"**Dice there** is {trained.min():.3f} to {trained.max():.3f} for our networks, {mask.iloc[0]:.3f} for the "
-            "mean of all masks."
+            f"**Dice there** is {trained.min():.3f} to {trained.max():.3f} for our networks, {mask.iloc[0]:.3f} for "
+            "the mean of all masks."
         )
     return sentences
 
@@ -243,6 +244,8 @@ def describe_power(power: pd.DataFrame) -> str:
     """Return what the comparisons of ``power.csv`` can tell, of the median pair."""
     if not len(power):
         return "There are no two variants to compare yet."
+    if power.smallest.isna().all():
+        return "One run a variant cannot tell how large a difference has to be."
     needed = power.runs_needed.median()
     runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
     return (

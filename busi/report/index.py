@@ -78,7 +78,6 @@ def write_index(parameters: Parameters) -> Path:
         cards=_list_cards(parameters),
         ladder=_find_ladder(parameters, summary),
         counts=_show_counts(parameters),
-        progress=_to_html(" ".join([summary["progress"], *summary["heldout"].split("\n\n")[:1]])),
         pages=listed,
         absent=_explain_absent_pages(parameters, listed),
         tables=_list_tables(parameters),
@@ -97,8 +96,8 @@ def read_summary(parameters: Parameters) -> dict:
     """Read what the summary notebook has recorded in the report's ``findings.json``.
 
     Returns:
-        Sentences as Markdown: `answer` (three short ones), `rows` (which are reproduced, and which ones a blind predictor reaches), `floors`,
-        `claims`, `heldout` (progress of the held-out runs, what they show, and each verdict), `progress` (of the
+        Sentences as Markdown: `answer` (three short ones), `rows` (which are reproduced, and which ones a blind
+        predictor reaches), `floors`, `claims`, `heldout` (progress of the held-out runs, what they show, and each verdict), `progress` (of the
         published ones) and, where the ladder has been measured, `ladder`. Facts by name: `size` (data and size of the
         study) and `made` (when, on what and with what the runs were trained).
 

@@ -129,7 +129,7 @@ def format_rows(table: pd.DataFrame) -> pd.DataFrame:
         columns[metric] = f"our {word}"
         if metric == "loss":
             columns["floor_loss"] = "floor of loss"
-    columns |= {"n_runs": "runs", "epochs": "epochs", "fates": "fates", "verdict": "verdict"}
+    columns |= {"fates": "fates", "verdict": "verdict"}
     return table[list(columns)].rename(columns=columns)
 
 
@@ -155,8 +155,8 @@ def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.Da
         placed: As `place_rows`.
 
     Returns:
-        One row for each table, then one for all distinct rows: `table`, `rows`, `reproduced`, `reached without looking`
-        (by any blind predictor) and `neither`. A row can be both.
+        One row for each table, then one for all distinct rows: `table`, `rows`, `reproduced`, `no better than blind`
+        (reached by a predictor that never looks) and `neither`. A row can be both.
     """
     numbers = [f"published_{metric}" for metric in METRICS]
     counts = []
@@ -169,7 +169,7 @@ def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.Da
 
 def _count_places(rows: pd.DataFrame) -> dict[str, int]:
     reproduced, blind = rows.verdict == REPRODUCED, rows.reached_by != "none"
-    counts = {"reproduced": reproduced, "reached without looking": blind, "neither": ~(reproduced | blind)}
+    counts = {"reproduced": reproduced, "no better than blind": blind, "neither": ~(reproduced | blind)}
     return {"rows": len(rows)} | {name: int(chosen.sum()) for name, chosen in counts.items()}
 
 

@@ -44,17 +44,22 @@ def test_figures_are_drawn_in_the_study_s_style_and_leave_no_trace_of_it():
 
 def test_loss_curve_has_the_paper_s_axes_whatever_is_drawn(make_run):
     for epochs in (empty_results().epochs, make_run("KLD", losses=(1.7, 0.9)).epochs):
-        ax = figures.loss_curve(epochs, floor=0.3066, published=0.1877).axes[0]
-        assert ax.get_xlim() == (0, 75)
-        assert ax.get_ylim() == (0, 0.4)
-        assert (ax.get_xlabel(), ax.get_ylabel()) == ("Epoch", "Training loss")
+        fig = figures.loss_curves([panel(epochs), panel(epochs), panel(epochs)])
+        for ax in fig.axes[:3]:
+            assert (ax.get_xlim(), ax.get_ylim(), ax.get_title("left")) == ((0, 75), (0, 0.4), "KLD: 1 dead")
+        assert (fig.get_supxlabel(), fig.get_supylabel()) == ("Epoch", "Training loss")
+
+
+def panel(epochs: pd.DataFrame) -> dict:
+    return {"title": "KLD: 1 dead", "epochs": epochs, "floor": 0.3066, "published": 0.1877}
 
 
 def test_loss_curve_draws_each_run_the_floor_and_the_published_end(make_run):
     first = make_run("KLD", losses=(0.31, 0.25, 0.2, 0.19, 0.18))
     second = make_run("KLD", seed=7, losses=(0.33, 0.3))
-    fig = figures.loss_curve(join_results([first, second]).epochs, floor=0.3066, published=0.1877)
-    assert legend(fig) == ["ours, seed 0", "ours, seed 7", "floor: best constant", "published, epoch 75"]
+    fig = figures.loss_curves([panel(join_results([first, second]).epochs)])
+    named = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert named == ["ours, one line a run", "best constant", "published, epoch 75"]
     one, two, floor, end = drawn(fig)
     np.testing.assert_array_equal(one.get_xydata().T, [[1, 2, 3, 4, 5], [0.31, 0.25, 0.2, 0.19, 0.18]])
     np.testing.assert_array_equal(two.get_xydata().T, [[1, 2], [0.33, 0.3]])
@@ -63,7 +68,7 @@ def test_loss_curve_draws_each_run_the_floor_and_the_published_end(make_run):
 
 
 def test_a_run_of_a_single_epoch_can_be_seen(make_run):
-    single = drawn(figures.loss_curve(make_run("KLD", losses=(0.3,)).epochs, floor=0.3066, published=0.1877))[0]
+    single = drawn(figures.loss_curves([panel(make_run("KLD", losses=(0.3,)).epochs)]))[0]
     assert single.get_marker() == "o"
 
 
@@ -123,6 +128,38 @@ def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_heigh
         assert published.get_ydata().tolist() == mask.get_ydata().tolist() == list(range(9))
         assert own.get_xdata()[0] == ours
         assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(0.30, pytest.approx(0.01))] * 9
+    narrow = figures.rows_against_blind(rows, pd.DataFrame(blind), narrow=True)
+    # On a telephone the names stand in the figure, above the marks of their rows.
+    assert [text.get_text() for text in narrow.axes[0].texts] == rows.row.tolist()
+    assert all(text.get_position()[1] < place for place, text in enumerate(narrow.axes[1].texts))
+
+
+# Verdicts
+
+
+def test_differences_are_drawn_below_their_names_with_a_colour_for_each_size():
+    table = pd.DataFrame({"label": ["A − B", "A − C", "A − B"], "size": ["small", "small", "large"]})
+    table = table.assign(difference=[0.1, -0.1, 0.2], low=[0.05, -0.2, 0.1], high=[0.2, 0.0, 0.25])
+    fig = figures.differences(table, margin=0.02, title="A is better")
+    ax = fig.axes[0]
+    assert [text.get_text() for text in ax.texts] == ["A − B", "A − C"]
+    small, large = ax.containers
+    assert (small.get_label(), large.get_label()) == ("small", "large")
+    assert small[0].get_xdata().tolist() == [0.1, -0.1]
+    ends = [segment[:, 0].tolist() for segment in small[2][0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.05, 0.2], [-0.2, 0.0]])
+    assert large[0].get_ydata()[0] > small[0].get_ydata()[0]
+    assert not same_color(small[0].get_color(), large[0].get_color())
+    assert (ax.patches[0].get_x(), ax.patches[0].get_width()) == (-0.02, 0.04)
+
+
+def test_ranks_are_bars_with_the_share_asked_for():
+    table = pd.DataFrame({"metric": ["accuracy", "loss"], "size": "small", "share": [0.9, 0.4]})
+    fig = figures.ranks(table, telling=0.95, title="They do not rank")
+    ax = fig.axes[0]
+    assert [round(bar.get_width(), 3) for bar in ax.containers[0]] == [0.9, 0.4]
+    assert list(ax.lines[-1].get_xdata()) == [0.95, 0.95]
+    assert fig.get_suptitle() == "They do not rank"
 
 
 # Figure 1
