@@ -171,7 +171,7 @@ class RunConfig(Size):
         fold: Fold of the cross-validation; 0 without one.
         patience: Epochs without a better validation score after which training ends; 0 never ends early.
         last_steps: Steps after which the last epoch ends, 0 for all of it. The published log was interrupted so.
-        seed: Seed of initialisation, augmentation and shuffling.
+        seed: Seed of initialisation, order, augmentation and shuffling.
     """
 
     protocol: Literal["published", "heldout"] = "published"

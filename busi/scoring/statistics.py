@@ -208,7 +208,7 @@ def find_power(components: dict[str, float]) -> dict[str, float]:
 def compare_pairs(
     scores: dict[str, pd.DataFrame], pairs: Iterable[tuple[str, str]], *, score: str = "dice", ratio: float = np.nan
 ) -> pd.DataFrame:
-    """Compare pairs of predictors, matched by image and, if both are trained, by fold and seed.
+    """Compare pairs of predictors, matched by image and, if both are trained, by fold and the place of the seed in it.
 
     Args:
         scores: Predictor -> its table of scores.
@@ -428,7 +428,10 @@ def _lesion_scores(label: str, table: pd.DataFrame, score: str) -> pd.DataFrame:
     repeated = lesions.duplicated(keys)
     if repeated.any():
         raise StudyError(f"{label}: {lesions.name[repeated].iloc[0]} scored twice; expected once by each run")
-    return lesions
+    if "seed" not in lesions:
+        return lesions
+    # Runs of a fold are matched in the order of their seeds: a variant that repeats another one has seeds of its own.
+    return lesions.assign(seed=lesions.groupby("fold").seed.rank("dense").astype(int))
 
 
 def _match(a: pd.DataFrame, b: pd.DataFrame, score: str) -> pd.DataFrame:

@@ -54,7 +54,9 @@ def make_heldout():
     """
 
     def make(variant, dice, *, fold=0, seconds=60.0, settings=None, **scores) -> Results:
-        config = RunConfig(**{"protocol": "heldout", "image_size": 32, "fold": fold, "seed": fold} | (settings or {}))
+        fields = {"protocol": "heldout", "image_size": 32, "fold": fold, "seed": fold} | (settings or {})
+        fields["seed"] += fields.pop("seed_offset", 0)
+        config = RunConfig(**fields)
         row = {"threshold": 0.5, "best_epoch": 1, "epochs": 2, "parameters": 1000, "images": 8, "seconds": seconds}
         epochs = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "seconds": 1.0})
         images = _images(dice, fold=fold, **scores)

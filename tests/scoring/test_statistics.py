@@ -538,3 +538,17 @@ def test_equal_lesions_still_make_three_parts():
     table = scores([0.1, 0.2, 0.3, 0.4]).assign(lesion_share=0.1)
     assert statistics.dice_by(table, "lesion_size").n_images.sum() == 4
     assert len(statistics.dice_by(table, "lesion_size")) == 3
+
+
+def test_runs_of_other_seeds_are_matched_in_their_order():
+    """Seeds 0 and 5 of a fold stand opposite 1000 and 1005: by hand 0.1 and 0.3 apart."""
+    scores = {}
+    for label, seeds, dice in (("a", (0, 5), (0.5, 0.7)), ("b", (1005, 1000), (0.4, 0.4))):
+        rows = []
+        for seed, value in zip(seeds, dice, strict=True):
+            for image in range(4):
+                rows.append({"name": f"benign ({image})", "group": image, "fold": 0, "seed": seed, "dice": value})
+        scores[label] = pd.DataFrame(rows).assign(image_class="benign")
+    row = statistics.compare_pairs(scores, [("a", "b")]).iloc[0]
+    assert row.n_runs == 2
+    assert row.difference == pytest.approx(0.2)
