@@ -97,9 +97,9 @@ def read_summary(parameters: Parameters) -> dict:
 
     Returns:
         Sentences as Markdown: `answer` (three short ones), `rows` (which are reproduced, and which ones a blind
-        predictor reaches), `floors`, `claims`, `heldout` (progress of the held-out runs, what they show, and each verdict), `progress` (of the
-        published ones) and, where the ladder has been measured, `ladder`. Facts by name: `size` (data and size of the
-        study) and `made` (when, on what and with what the runs were trained).
+        predictor reaches), `floors`, `claims`, `heldout` (progress of the held-out runs, what they show, and each
+        verdict), `progress` (of the published ones) and, where the ladder has been measured, `ladder`. Facts by name:
+        `size` (data and size of the study) and `made` (when, on what and with what the runs were trained).
 
     Raises:
         NotMeasured: The notebook has not been run for this report.
@@ -117,7 +117,7 @@ def read_summary(parameters: Parameters) -> dict:
 def _list_cards(parameters: Parameters) -> list[dict]:
     """Return each claim with its verdict and evidence in words, and its figure."""
     # A claim without a second size has empty cells there.
-    claims = results.read_table(parameters, "claims").fillna("")
+    claims = results.read_table(parameters, "claims").astype(object).fillna("")
     cards = []
     for number, claim in enumerate(claims.to_dict("records"), start=1):
         name = CLAIM_FIGURE.format(number)

@@ -187,9 +187,7 @@ def test_a_formatted_run_is_timed_in_minutes(make_run):
 
 
 def test_rows_of_a_table_are_counted_once_though_they_stand_in_three():
-    numbers = published.distinct_rows().rename(
-        columns=lambda name: f"published_{name}" if name in tables.METRICS else name
-    )
+    numbers = distinct_rows().rename(columns=lambda name: f"published_{name}" if name in tables.METRICS else name)
     placed = numbers.assign(verdict=tables.NOT_REPRODUCED, reached_by="a constant")
     # The baseline, which Tables 1, 2 and 4 share, is reproduced and needs to look; KLD is neither.
     placed.loc[placed.row == "Upsampling2D", ["verdict", "reached_by"]] = [tables.REPRODUCED, "none"]
