@@ -346,10 +346,8 @@ def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
         "interval": "Dice a − b",
         "p_shown": "p after Holm",
         "t_shown": "p of resampled t",
-        "effect": "effect",
         "wins": "a wins",
         "n_images": "images",
-        "n_runs": "runs",
     }
     intervals = _join_intervals(pairs.difference, pairs.low, pairs.high, "+.3f")
     shown = pairs.assign(interval=intervals, p_shown=_format_p(pairs.p_holm), t_shown=_format_p(pairs.p_t))
