@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 
 from busi import display
+from busi.scoring.predictors import PERFECT
 
 EPOCHS = 75
 """Last epoch of the paper's Figures 2 to 10."""
@@ -65,20 +66,6 @@ def loss_curves(panels: list[dict]) -> Figure:
     fig.supxlabel("Epoch", fontsize=12)
     fig.supylabel("Training loss", fontsize=12)
     _legend_on_top(fig)
-    return fig
-
-
-@display.style()
-def curves(epochs: pd.DataFrame, *, metric: str, label: str) -> Figure:
-    """Draw a metric, a column of ``epochs``, from zero up: one line for each run, one colour for each variant."""
-    fig, ax = plt.subplots(figsize=(6.4, 3.4))
-    if len(epochs):
-        # A line at zero lies on the axis, which would hide half of it.
-        _draw_lines(ax, epochs, y=metric, by="variant", clip_on=False)
-        ax.legend(**_BESIDE)
-    ax.set(xlabel="Epoch", ylabel=label)
-    ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig
 
 
@@ -259,10 +246,15 @@ def dice(table: pd.DataFrame) -> Figure:
     """Draw the mean Dice of `Answers.table`: networks as points with 95 % intervals, untrained predictors as lines."""
     trained = table[table.n_runs > 0]
     untrained = table[(table.n_runs == 0) & (table.n_images > 0)]
-    fig, ax = plt.subplots(figsize=(7.2, 1.5 + 0.42 * max(len(trained), 1)))
+    fig, ax = plt.subplots(figsize=(7.2, 1.9 + 0.42 * max(len(trained), 1)))
     _draw_intervals(ax, trained, untrained)
     ax.set(xlabel="Dice on held-out images (mean, 95 % interval)")
-    fig.legend(loc="outside upper left", ncols=2)
+    best = untrained[untrained.variant != PERFECT].dice.max()
+    better = (trained.dice > best).sum()
+    fig.suptitle(
+        f"{better or 'None'} of {len(trained)} outline lesions better than without training", x=0.01, ha="left"
+    )
+    fig.legend(loc="outside lower left", ncols=2)
     return fig
 
 

@@ -302,14 +302,6 @@ def describe_reliability(curves: pd.DataFrame) -> str:
     return f"Observed share of lesion against predicted probability. {'; '.join(rows) or 'No network has run yet'}."
 
 
-def describe_lesion_shares(epochs: pd.DataFrame) -> str:
-    """Return each run's share of pixels predicted lesion in its last epoch."""
-    ends = []
-    for (variant, _), run in epochs.groupby(["variant", "run"], sort=False):
-        ends.append(f"{variant}: {run.lesion_share.iloc[-1]:.2%}")
-    return f"Pixels predicted lesion in the last epoch. {'; '.join(ends) or 'No network has run yet'}"
-
-
 def describe_loss_curve(method: str, epochs: pd.DataFrame, published: float) -> str:
     """Return where the training loss of each run of a method starts and ends, and the paper's loss at the end."""
     ends = []

@@ -72,35 +72,6 @@ def test_a_run_of_a_single_epoch_can_be_seen(make_run):
     assert single.get_marker() == "o"
 
 
-# Curves by variant
-
-
-def test_curves_draw_the_metric_asked_for_in_one_colour_a_variant(make_run):
-    runs = [
-        make_run("KLD", loss="kld"),
-        make_run("KLD", loss="kld", seed=1),
-        make_run("DICE", loss="dice", losses=(0.5, 0.4)),
-    ]
-    fig = figures.curves(join_results(runs).epochs, metric="lesion_share", label="Share")
-    first, second, dice = drawn(fig)
-    for kld in (first, second):
-        np.testing.assert_array_equal(kld.get_xydata(), [[1, 0.01], [2, 0.02], [3, 0.03]])
-    np.testing.assert_array_equal(dice.get_xydata(), [[1, 0.01], [2, 0.02]])
-    assert same_color(first.get_color(), second.get_color())
-    assert same_color(first.get_color(), display.PALETTE[0])
-    assert same_color(dice.get_color(), display.PALETTE[1])
-    assert dice.get_linestyle() != first.get_linestyle()
-    assert legend(fig) == ["KLD", "DICE"]
-    assert fig.axes[0].get_ylabel() == "Share"
-    assert fig.axes[0].get_ylim()[0] == 0
-
-
-def test_curves_of_no_run_are_empty_axes():
-    fig = figures.curves(empty_results().epochs, metric="lesion_share", label="Share")
-    assert drawn(fig) == []
-    assert fig.axes[0].get_xlabel() == "Epoch"
-
-
 # Rows against predictors that never look
 
 
@@ -276,6 +247,9 @@ def test_networks_are_points_with_intervals_and_untrained_predictors_lines():
     lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines if not line.get_label().startswith("_")}
     assert lines == {"Background everywhere": 0.0, "Lesion everywhere": 0.16, "Darkest blob": 0.37}
     assert ax.get_xlabel() == "Dice on held-out images (mean, 95 % interval)"
+    assert fig.get_suptitle() == "2 of 2 outline lesions better than without training"
+    worse = figures.dice(held_out().replace({"dice": {0.6: 0.3, 0.7: 0.2}}))
+    assert worse.get_suptitle() == "None of 2 outline lesions better than without training"
 
 
 def test_the_three_untrained_predictors_can_be_told_apart():
