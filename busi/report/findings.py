@@ -9,6 +9,7 @@ from busi.config import BORDER, Parameters, RunConfig
 from busi.published import published_row
 from busi.report.tables import REPRODUCED
 from busi.results import is_superseded
+from busi.scoring.predictors import MEAN_MASK
 
 # Sentences with places for the columns of a table.
 _ROW = (
@@ -46,6 +47,33 @@ def describe_rows(table: pd.DataFrame, planned: int) -> str:
         short = "" if row["epochs"] == planned else f" (after {row['epochs']} of {planned} epochs)"
         sentences.append(_ROW.format(short=short, **row))
     return " ".join(sentences)
+
+
+def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
+    """Return what came out in three short sentences: of the published rows, of the claims, and of the networks.
+
+    Args:
+        rows: As `busi.report.tables.place_rows`.
+        verdicts: As `busi.report.claims.read_verdicts`.
+        scores: As ``heldout.csv``.
+    """
+    blind = (rows.reached_by != "none").sum()
+    reproduced = (rows.verdict == REPRODUCED).sum()
+    counts = verdicts.verdict.value_counts(sort=False)
+    claims = ", ".join(f"{count} {agree(count, 'is', 'are')} {verdict}" for verdict, count in counts.items())
+    beyond = len(rows) - blind
+    sentences = [
+        f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'beats', 'beat')} every predictor that "
+        f"never looks at the image; {reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced here.",
+        f"**Of {len(verdicts)} claims**, {claims}, on images never trained on.",
+    ]
+    trained, mask = scores[scores.n_runs > 0].dice.dropna(), scores[scores.variant == MEAN_MASK].dice
+    if len(trained):
+        sentences.append(
+            f"**Dice there** is {trained.min():.3f} to {trained.max():.3f} for our networks, {mask.iloc[0]:.3f} for "
+            "the mean of all masks."
+        )
+    return sentences
 
 
 def describe_placement(rows: pd.DataFrame, size: str) -> str:
@@ -216,6 +244,8 @@ def describe_power(power: pd.DataFrame) -> str:
     """Return what the comparisons of ``power.csv`` can tell, of the median pair."""
     if not len(power):
         return "There are no two variants to compare yet."
+    if power.smallest.isna().all():
+        return "One run a variant cannot tell how large a difference has to be."
     needed = power.runs_needed.median()
     runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
     return (
@@ -270,14 +300,6 @@ def describe_reliability(curves: pd.DataFrame) -> str:
             f"{last.observed:.1%} are lesion"
         )
     return f"Observed share of lesion against predicted probability. {'; '.join(rows) or 'No network has run yet'}."
-
-
-def describe_lesion_shares(epochs: pd.DataFrame) -> str:
-    """Return each run's share of pixels predicted lesion in its last epoch."""
-    ends = []
-    for (variant, _), run in epochs.groupby(["variant", "run"], sort=False):
-        ends.append(f"{variant}: {run.lesion_share.iloc[-1]:.2%}")
-    return f"Pixels predicted lesion in the last epoch. {'; '.join(ends) or 'No network has run yet'}"
 
 
 def describe_loss_curve(method: str, epochs: pd.DataFrame, published: float) -> str:

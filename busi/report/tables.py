@@ -129,7 +129,7 @@ def format_rows(table: pd.DataFrame) -> pd.DataFrame:
         columns[metric] = f"our {word}"
         if metric == "loss":
             columns["floor_loss"] = "floor of loss"
-    columns |= {"n_runs": "runs", "epochs": "epochs", "fates": "fates", "verdict": "verdict"}
+    columns |= {"fates": "fates", "verdict": "verdict"}
     return table[list(columns)].rename(columns=columns)
 
 
@@ -147,6 +147,32 @@ def format_placement(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[list(columns)].rename(columns=columns)
 
 
+def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.DataFrame:
+    """Return how many rows of each of the paper's tables are reproduced, and how many need no look at the image.
+
+    Args:
+        tables: Tables 1 to 4, as `compare_rows`.
+        placed: As `place_rows`.
+
+    Returns:
+        One row for each table, then one for all distinct rows: `table`, `rows`, `reproduced`, `no better than blind`
+        (reached by a predictor that never looks) and `neither`. A row can be both.
+    """
+    numbers = [f"published_{metric}" for metric in METRICS]
+    counts = []
+    for number, table in tables.items():
+        # A row that stands in several tables is placed once: its numbers are its name.
+        own = table[numbers].merge(placed, on=numbers)
+        counts.append({"table": f"{number} {published_tables()[number]['title']}"} | _count_places(own))
+    return pd.DataFrame([*counts, {"table": "Distinct rows"} | _count_places(placed)])
+
+
+def _count_places(rows: pd.DataFrame) -> dict[str, int]:
+    reproduced, blind = rows.verdict == REPRODUCED, rows.reached_by != "none"
+    counts = {"reproduced": reproduced, "no better than blind": blind, "neither": ~(reproduced | blind)}
+    return {"rows": len(rows)} | {name: int(chosen.sum()) for name, chosen in counts.items()}
+
+
 def floor_caption(table: pd.DataFrame) -> str:
     """Return the floors of accuracy and AUC of a table of `compare_rows`, in words."""
     return f"Floor of accuracy {table.floor_accuracy[0]:.4f}, of AUC {table.floor_auc[0]:.4f}"
@@ -158,7 +184,6 @@ def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
     for metric, word in METRICS.items():
         columns[f"training_{metric}"] = word
         columns[f"still_{metric}"] = f"{word}, still"
-    columns["still_lesion_share"] = "predicted lesion, still"
     columns["minutes"] = "minutes"
     # A seed is a name: as a number it would get a thousands separator.
     shown = runs.assign(seed=runs.seed.astype(str), minutes=runs.seconds / 60)

@@ -217,13 +217,6 @@ def test_loss_curve_is_told_by_its_ends(make_run):
     )
 
 
-def test_lesion_shares_are_those_of_the_last_epoch(make_run):
-    results = join_results([make_run("KLD", loss="kld"), make_run("DICE", loss="dice", losses=(0.5, 0.4))])
-    text = findings.describe_lesion_shares(results.epochs)
-    assert text == "Pixels predicted lesion in the last epoch. KLD: 3.00%; DICE: 2.00%"
-    assert findings.describe_lesion_shares(empty_results().epochs).endswith("No network has run yet")
-
-
 def test_network_is_told_map_by_map():
     blocks = [{"size": 296, "filters": 64}, {"size": 144, "filters": 128}]
     assert findings.describe_network(blocks) == "U-Net: 296 pixels with 64 filters, 144 pixels with 128 filters"
