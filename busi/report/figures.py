@@ -17,6 +17,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from busi import display
+from busi.report.tables import is_comparable
 
 EPOCHS = 75
 """Last epoch of the paper's Figures 2 to 10."""
@@ -45,7 +46,7 @@ def loss_curve(epochs: pd.DataFrame, *, floor: float, published: float) -> Figur
     Args:
         epochs: Of one variant; may be empty.
         floor: Loss of the best constant predictor.
-        published: The paper's loss after the last epoch.
+        published: The paper's loss after the last epoch; NaN where the images are not the paper's.
     """
     fig, ax = plt.subplots(figsize=(6.4, 3.2))
     # One colour for each run, because all of them belong to one variant.
@@ -54,7 +55,8 @@ def loss_curve(epochs: pd.DataFrame, *, floor: float, published: float) -> Figur
     ax.axhline(floor, label="floor: best constant", **display.FLOOR_LINE)
     # The star lies on the border of the axes, which would cut it in half.
     look = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
-    ax.plot(EPOCHS, published, "*", label="published, epoch 75", **look)
+    if not np.isnan(published):
+        ax.plot(EPOCHS, published, "*", label="published, epoch 75", **look)
     ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS, xlabel="Epoch", ylabel="Training loss")
     ax.legend(loc="lower left", ncols=2)
     return fig
@@ -83,6 +85,7 @@ def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame) -> Figure:
         blind: As `busi.study.measure_blind`.
     """
     places = np.arange(len(rows))
+    comparable = is_comparable(rows)
     scores = blind[blind.order != "by class"].set_index(["predictor", "row"])
     biases, mask = (scores.loc[predictor].loc[rows.row] for predictor in ("two biases", "mean mask"))
     fig, axes = plt.subplots(1, 2, figsize=(9, 4.6), sharey=True)
@@ -92,7 +95,9 @@ def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame) -> Figure:
         width = np.maximum(high - low, 0.002)
         ax.barh(places, width, left=low, height=0.8, color=display.SKY, label="two biases, 25 orders")
         ax.plot(mask[f"{metric}_low"], places, "|", color=display.RED, markersize=16, mew=2, label="mean mask")
-        ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label="published")
+        # An entry of the legend would have no star.
+        label_published = "published" if comparable else "_"
+        ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label=label_published)
         ranges = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
         ours = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2, "capsize": 3, "linestyle": "none"}
         ax.errorbar(rows[metric], places, xerr=ranges, label="ours, range of seeds", **ours)
@@ -100,7 +105,8 @@ def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame) -> Figure:
         ax.grid(axis="x")
     axes[0].set_yticks(places, rows.row)
     learned = (rows.reached_by == "none").sum()
-    fig.suptitle(f"{learned or 'None'} of {len(rows)} published rows beat every predictor that never looks")
+    title = f"{learned or 'None'} of {len(rows)} published rows beat every predictor that never looks"
+    fig.suptitle(title if comparable else "Our runs and predictors that never look")
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4)
     return fig

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -421,3 +422,18 @@ def test_the_release_has_17_images_with_several_masks(release):
 def test_lesion_sizes_of_the_release(release):
     medians = release.table.groupby("image_class").lesion_share.median()
     assert medians.round(3).to_dict() == {"benign": 0.038, "malignant": 0.121, "normal": 0}
+
+
+def test_a_study_of_images_without_any_lesion_is_refused(folder):
+    shutil.rmtree(folder / "benign")
+    shutil.rmtree(folder / "malignant")
+    assert len(read(folder).table) == 1
+    with pytest.raises(decode.DataError, match="none of its 1 images has a lesion; expected some"):
+        catalog.load_catalog(Parameters(data_dir=str(folder)))
+
+
+def test_only_the_release_has_the_release_s_counts():
+    released = pd.DataFrame({"image_class": np.repeat(["normal", "benign", "malignant"], [133, 437, 210])})
+    assert catalog.is_released(released)
+    assert not catalog.is_released(released[1:])
+    assert not catalog.is_released(released.replace("normal", "lesion"))
