@@ -554,7 +554,7 @@ heldout_variants: dict = None
 def test_a_parameter_left_at_none_is_read_from_the_profile_and_the_family(shell, committed):
     parameters = run_cells(shell, PARAMETER_CELL, READ)
     assert parameters == config.read_parameters("params/loss.yaml", "params/smoke.yaml")
-    assert (parameters.data_dir, parameters.image_size, parameters.heldout["epochs"]) == ("phantom", 236, 3)
+    assert (parameters.data_dir, parameters.image_size, parameters.heldout["epochs"]) == ("phantom", 204, 12)
     assert list(parameters.variants) == PUBLISHED["loss"]
 
 
@@ -590,7 +590,7 @@ def test_a_parameter_mistyped_in_the_first_cell_is_refused_until_it_is_corrected
         run_cells(shell, mistyped, READ)
     with pytest.raises(StudyError, match="unknown parameter 'epohcs'"):
         run_cells(shell, READ)
-    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 3
+    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 2
 
 
 def test_names_of_later_cells_are_not_taken_for_parameters_when_a_cell_is_run_again(shell, committed):

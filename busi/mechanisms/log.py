@@ -21,7 +21,7 @@ GROUP = "mechanisms/log"
 METRICS = ("loss", "accuracy", "auc")
 
 CLIPPED = 32
-"""Loss that cross-entropy of probabilities clipped to [1e-7, 1 - 1e-7] cannot exceed: -2 ln 1e-7, rounded down."""
+"""Highest cross-entropy of probabilities clipped to [1e-7, 1 - 1e-7]: -2 ln 1e-7, of targets that mirror to 2."""
 
 
 def tabulate(trained: Results) -> pd.DataFrame:

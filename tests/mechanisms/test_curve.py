@@ -1,0 +1,75 @@
+"""When trainings leave the plateau and pass the published losses, on curves made by hand."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from busi import results
+from busi.config import RunConfig
+from busi.mechanisms import curve
+from busi.results import empty_results
+from busi.study import find_group
+
+FLOORS = {"bce": 0.3066, "kld": 0.3090, "dice_loss": 0.0916}
+
+
+def train(**losses: list[list[float]]):
+    """Make results from: variant -> the losses of each seed, epoch by epoch."""
+    runs, rows = [], []
+    for variant, seeds in losses.items():
+        for seed, values in enumerate(seeds):
+            head = {"variant": variant, "run": f"{variant} {seed}", "fold": 0, "seed": seed}
+            config = RunConfig(base_filters=16, epochs=len(values), seed=seed)
+            runs.append(head | {"key": "k", "config": config.model_dump_json()})
+            rows += [head | {"epoch": epoch, "loss": loss} for epoch, loss in enumerate(values, start=1)]
+    return replace(empty_results(), runs=pd.DataFrame(runs), epochs=pd.DataFrame(rows))
+
+
+def test_epochs_of_leaving_and_passing_by_hand():
+    """0.95 of 0.3066 is 0.29127, of 0.3090 0.29355."""
+    trained = train(
+        Upsampling2D=[[0.31, 0.2914, 0.2912, 0.25, 0.2269, 0.1489], [0.31, 0.30, 0.30, 0.30, 0.30, 0.30]],
+        KLD=[[0.31, 0.2935, 0.26, 0.20, 0.17, 0.16]],
+    )
+    table = curve.tabulate(trained, FLOORS)
+    assert table.left_plateau.fillna(0).tolist() == [3, 0, 2]
+    assert table.passed_BCE.fillna(0).tolist() == [5, 0, 4]
+    assert table["passed_KLD"].fillna(0).tolist() == [6, 0, 0]
+    assert table["passed_SGD + decaying LR"].fillna(0).tolist() == [2, 0, 2]
+
+
+def test_the_published_losses_that_are_passed_are_those_below_the_constants():
+    losses = curve.published_losses()
+    assert losses.to_dict() == {
+        "Adam + decaying LR": 0.2973,
+        "SGD + decaying LR": 0.2970,
+        "BCE": 0.2269,
+        "Upsampling2D": 0.1877,
+        "Conv2DTranspose": 0.1758,
+        "KLD": 0.1489,
+    }
+    assert losses.is_monotonic_decreasing
+
+
+def test_the_conclusion_tells_the_tables_apart_in_epochs():
+    trained = train(Upsampling2D=[[0.31, 0.29, 0.2, 0.14], [0.31, 0.30, 0.28, 0.1]])
+    text = curve.conclude(curve.tabulate(trained, FLOORS), trained)
+    assert text.startswith("2 of 2 runs have left the plateau, at epoch 2 to 3;")
+    # 0.2973 and 0.1489 are passed in epochs 2 and 4, and in 3 and 4.
+    assert "are 1 to 2 epochs of one training apart" in text
+    assert "300 pixels, 16 filters, 4 epochs, 2 seeds" in text
+    flat = train(KLD=[[0.31, 0.30]])
+    assert curve.conclude(curve.tabulate(flat, FLOORS), flat) == "No run has left the plateau in 2 epochs."
+
+
+def test_the_runs_are_twice_as_long_as_published(laptop):
+    runs = find_group(laptop, "mechanisms/curve").configs
+    assert {(run.loss, run.seed) for run in runs} == {(loss, seed) for loss in ("bce", "kld") for seed in (0, 1, 2)}
+    assert {(run.epochs, run.base_filters, run.image_size, run.order) for run in runs} == {(150, 16, 300, "mixed")}
+
+
+def test_the_section_writes_epochs_csv(nothing_measured, monkeypatch):
+    monkeypatch.setattr(curve, "load_results", lambda *arguments: train(KLD=[[0.31, 0.2, 0.1]]))
+    monkeypatch.setattr(curve, "measure_floors", lambda parameters: FLOORS)
+    curve.show(nothing_measured)
+    assert results.read_table(nothing_measured, "epochs").left_plateau.tolist() == [2]

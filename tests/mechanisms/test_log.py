@@ -1,0 +1,68 @@
+"""The printed log beside trainings made by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from busi import results
+from busi.config import RunConfig
+from busi.mechanisms import log
+from busi.results import empty_results
+from busi.study import find_group
+
+
+def train(*seeds: dict[int, tuple[float, float, float]]):
+    """Make results from: epoch -> loss, accuracy and AUC, one mapping for each seed."""
+    rows, runs = [], []
+    config = RunConfig(optimizer="adam", momentum=0.0, epochs=4, last_steps=426)
+    for seed, epochs in enumerate(seeds):
+        head = {"variant": "Adam, 0.01", "run": f"run {seed}", "fold": 0, "seed": seed}
+        runs.append(head | {"key": "k", "config": config.model_dump_json()})
+        for epoch, (loss, accuracy, auc) in epochs.items():
+            rows.append(head | {"epoch": epoch, "loss": loss, "accuracy": accuracy, "auc": auc})
+    return replace(empty_results(), runs=pd.DataFrame(runs), epochs=pd.DataFrame(rows))
+
+
+EXPLODES = {1: (900.0, 0.89, 0.88), 2: (0.3066, 0.9082, 0.9050), 3: (0.3068, 0.9083, 0.9058)}
+SETTLES = {1: (0.5, 0.90, 0.90), 2: (0.3069, 0.9084, 0.9070), 3: (0.3070, 0.9083, 0.9056)}
+
+
+def test_published_and_ours_stand_epoch_by_epoch_with_the_range_over_seeds():
+    table = log.tabulate(train(EXPLODES, SETTLES))
+    assert table.epoch.tolist() == [1, 2, 3, 4]
+    assert table.published_loss.tolist() == [1601.7706, 0.3068, 0.3069, 0.3131]
+    assert (table.loss_low[1], table.loss_high[1], table.auc_high[1]) == (0.3066, 0.3069, 0.9070)
+    assert table.seeds.tolist() == [2, 2, 2, pytest.approx(float("nan"), nan_ok=True)]
+
+
+def test_the_conclusion_counts_explosions_and_printed_numbers_within_the_range():
+    trained = train(EXPLODES, SETTLES)
+    text = log.conclude(log.tabulate(trained), trained)
+    assert "above 32 in 1 of 2 seeds" in text
+    # 0.3068, 0.9083 and 0.9064 of epoch 2; 0.3069, 0.9083 and 0.9057 of epoch 3: all within.
+    assert "6 of 6 printed numbers lie within" in text
+    assert "300 pixels, 64 filters, 4 epochs, float32" in text
+    one = train(EXPLODES)
+    # One seed is a point: only the accuracy of epoch 3 is equal.
+    assert "1 of 6 printed numbers" in log.conclude(log.tabulate(one), one)
+
+
+def test_a_clipped_cross_entropy_cannot_reach_what_counts_as_an_explosion():
+    p, target = 1e-7, 2
+    assert int(-(target * np.log(p) + (1 - target) * np.log(1 - p))) == log.CLIPPED
+
+
+def test_the_runs_are_the_printed_training(laptop):
+    runs = find_group(laptop, "mechanisms/log").configs
+    assert [run.seed for run in runs] == [0, 1, 2]
+    expected = RunConfig(optimizer="adam", momentum=0.0, epochs=4, last_steps=426)
+    assert [run.model_copy(update={"seed": 0}) for run in runs] == [expected] * 3
+
+
+def test_the_section_writes_the_table(nothing_measured, monkeypatch):
+    monkeypatch.setattr(log, "load_results", lambda *arguments: train(EXPLODES, SETTLES))
+    shown = log.show(nothing_measured)
+    assert "printed log" in shown.conclusion
+    assert results.read_table(nothing_measured, "printed_log").published_auc.tolist()[0] == 0.8847
