@@ -226,6 +226,8 @@ def test_both_answers_are_in_one_row_under_the_published_name(make_heldout, make
     assert (first["held-out Dice"], first["held-out accuracy"]) == pytest.approx((0.6, 0.8))
     assert second["held-out variant"] == "Conv2DTranspose"
     assert np.isnan(second["held-out Dice"])
+    elsewhere = heldout.combine_answers(published.assign(published_accuracy=float("nan")), table, {})
+    assert "published accuracy" not in elsewhere
     alone = heldout.combine_answers(published.iloc[1:].reset_index(drop=True), table, {})
     assert "held-out variant" not in alone
 
