@@ -25,7 +25,7 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 
 from busi import selection
-from busi.config import RunConfig, StudyError
+from busi.config import CONSTANT_SPREAD, RunConfig, StudyError
 from busi.dataset import preprocessing
 from busi.dataset.arrays import Arrays, restore
 from busi.dataset.catalog import Catalog
@@ -54,9 +54,6 @@ FLOAT32_BYTES = 4
 
 CONSTANT_EPOCHS = 10
 """Epochs with a constant output after which a published run ends: its weights get no gradient any more."""
-
-CONSTANT_SPREAD = 1e-6
-"""Spread of the probability of lesion up to which an output counts as constant."""
 
 CONSTANT_SAMPLE = 16
 """Training images that are looked at to find a constant output."""
