@@ -1,5 +1,7 @@
 """What the figures draw: data, axes, floors."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -318,3 +320,17 @@ def test_a_training_is_drawn_step_by_step_and_its_dice_epoch_by_epoch():
     assert [text.get_text() for text in left.figure.legends[0].get_texts()] == ["lr 1", "lr 2"]
     # Before the end of the first epoch there is no Dice yet.
     figures.training({"lr 1": steps[:1].astype({"validation_dice": float})})
+
+
+# Networks' answers
+
+
+@pytest.mark.parametrize(("number", "rows"), [(1, 1), (2, 2)])
+def test_the_map_of_a_case_alone_is_beside_its_image_and_of_several_below(number, rows):
+    square = np.zeros((20, 20), bool)
+    square[5:9, 5:9] = True
+    case = SimpleNamespace(pixels=square * 9, truth=square, predicted=~square, probability=square * 0.5)
+    fig = figures.cases(dict(zip("AB"[:number], [case] * number, strict=True)))
+    image, shown_map = fig.axes[0], fig.axes[number]
+    assert image.get_subplotspec().get_gridspec().nrows == rows
+    assert (shown_map.images[0].get_array().max(), shown_map.images[0].get_clim()) == (0.5, (0, 1))
