@@ -18,6 +18,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import ScalarFormatter
 
 from busi import display
+from busi.report.tables import is_comparable
 from busi.scoring.predictors import PERFECT
 
 EPOCHS = 75
@@ -46,7 +47,7 @@ def loss_curves(panels: list[dict]) -> Figure:
 
     Args:
         panels: Of each method its `title`, `epochs` (may be empty), `floor` (loss of the best constant) and
-            `published` (the paper's loss after the last epoch).
+            `published` (the paper's loss after the last epoch; NaN where the images are not the paper's).
     """
     n_rows = (len(panels) + 1) // 2
     fig, axes = plt.subplots(n_rows, 2, figsize=(7, 0.7 + 2.3 * n_rows), sharex=True, sharey=True, squeeze=False)
@@ -58,7 +59,9 @@ def loss_curves(panels: list[dict]) -> Figure:
         ax.axhline(panel["floor"], label="best constant", **display.FLOOR_LINE)
         # The star lies on the border of the axes, which would cut it in half.
         look = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
-        ax.plot(EPOCHS, panel["published"], "*", label="published, epoch 75", **look)
+        # Nothing is published of other images than the paper's.
+        if not np.isnan(panel["published"]):
+            ax.plot(EPOCHS, panel["published"], "*", label="published, epoch 75", **look)
         ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS)
         ax.set_title(panel["title"], fontsize=10)
     for ax in axes.flat[len(panels) :]:
@@ -79,6 +82,7 @@ def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame, *, narrow: bool 
         narrow: Whether for a telephone: panels one below the other, the names of the rows above them.
     """
     places = np.arange(len(rows))
+    comparable = is_comparable(rows)
     scores = blind[blind.order != "by class"].set_index(["predictor", "row"])
     biases, mask = (scores.loc[predictor].loc[rows.row] for predictor in ("two biases", "mean mask"))
     shape, size = ((2, 1), (4.2, 7)) if narrow else ((1, 2), (9, 4.6))
@@ -91,7 +95,9 @@ def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame, *, narrow: bool 
         ax.barh(places, width, left=low, height=height, color=display.SKY, label="two biases, 25 orders")
         look = {"color": display.RED, "markersize": 24 * height, "mew": 2}
         ax.plot(mask[f"{metric}_low"], places, "|", label="mean mask", **look)
-        ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label="published")
+        # An entry of the legend would have no star.
+        label_published = "published" if comparable else "_"
+        ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label=label_published)
         ranges = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
         ours = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2, "capsize": 3, "linestyle": "none"}
         ax.errorbar(rows[metric], places, xerr=ranges, label="ours, range of seeds", **ours)
@@ -103,6 +109,8 @@ def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame, *, narrow: bool 
         axes[0].set_yticks(places, rows.row)
     learned = (rows.reached_by == "none").sum()
     title = f"{learned or 'None'} of {len(rows)} published rows beat every predictor that never looks"
+    if not comparable:
+        title = "Our runs and predictors that never look"
     fig.suptitle(textwrap.fill(title, 38 if narrow else 90), x=0.01, ha="left")
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=2 if narrow else 4, fontsize=9 if narrow else 11)

@@ -372,6 +372,9 @@ def combine_answers(published: pd.DataFrame, heldout: pd.DataFrame, same: dict[s
         "accuracy": "rebuilt accuracy",
         "floor_accuracy": "floor of accuracy",
     }
+    # Of other images than the paper's, nothing is published.
+    if published.published_accuracy.isna().all():
+        del published_columns["published_accuracy"]
     heldout_columns = {"interval": "held-out Dice", "accuracy": "held-out accuracy"}
     # The held-out families have variants that the paper has not; only the published rows are matched.
     variants = [same.get(method, method) for method in published.method]
