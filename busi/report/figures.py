@@ -315,7 +315,7 @@ def reliability(curves: pd.DataFrame) -> Figure:
 
 @display.style()
 def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
-    """Draw networks' answers, one column each: true and predicted outline, and the probability map below.
+    """Draw networks' answers, one column each: true and predicted outline, and the map below (of one alone, beside).
 
     Args:
         shown: Title -> `busi.lab.networks.Case`.
@@ -324,7 +324,12 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
     tallest = max(case.pixels.shape[0] / case.pixels.shape[1] for case in shown.values())
     # All columns get the height of the tallest image, and the colour bar some width.
     size = (width * len(shown) + 0.9, 2 * width * tallest + 1)
-    fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
+    if len(shown) == 1:
+        # A case alone leaves room for its map beside it.
+        fig, axes = plt.subplots(1, 2, figsize=(2 * width + 0.9, width * tallest + 1), squeeze=False)
+        axes = axes.T
+    else:
+        fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
     for column, (title, case) in enumerate(shown.items()):
         upper, lower = axes[:, column]
         upper.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)

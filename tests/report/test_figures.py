@@ -1,5 +1,7 @@
 """What the figures draw: data, axes, floors."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -248,7 +250,7 @@ def test_networks_are_points_with_intervals_and_untrained_predictors_lines():
     assert lines == {"Background everywhere": 0.0, "Lesion everywhere": 0.16, "Darkest blob": 0.37}
     assert ax.get_xlabel() == "Dice on held-out images (mean, 95 % interval)"
     assert fig.get_suptitle() == "2 of 2 outline lesions better than without training"
-    worse = figures.dice(held_out().replace({"dice": {0.6: 0.3, 0.7: 0.2}}))
+    worse = figures.dice(held_out().replace({"dice": {0.6: 0.3, 0.7: 0.2}}).assign(dice_low=0.0))
     assert worse.get_suptitle() == "None of 2 outline lesions better than without training"
 
 
@@ -318,3 +320,17 @@ def test_a_training_is_drawn_step_by_step_and_its_dice_epoch_by_epoch():
     assert [text.get_text() for text in left.figure.legends[0].get_texts()] == ["lr 1", "lr 2"]
     # Before the end of the first epoch there is no Dice yet.
     figures.training({"lr 1": steps[:1].astype({"validation_dice": float})})
+
+
+# Networks' answers
+
+
+@pytest.mark.parametrize(("number", "rows"), [(1, 1), (2, 2)])
+def test_the_map_of_a_case_alone_is_beside_its_image_and_of_several_below(number, rows):
+    square = np.zeros((20, 20), bool)
+    square[5:9, 5:9] = True
+    case = SimpleNamespace(pixels=square * 9, truth=square, predicted=~square, probability=square * 0.5)
+    fig = figures.cases(dict(zip("AB"[:number], [case] * number, strict=True)))
+    image, shown_map = fig.axes[0], fig.axes[number]
+    assert image.get_subplotspec().get_gridspec().nrows == rows
+    assert (shown_map.images[0].get_array().max(), shown_map.images[0].get_clim()) == (0.5, (0, 1))
