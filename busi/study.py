@@ -343,11 +343,10 @@ def measure_blind(parameters: Parameters) -> pd.DataFrame:
     rows = {}
     known = families()
     for row in distinct_rows().itertuples():
-        # A study of one's own may ask only some of the questions.
-        if row.family not in known:
-            continue
-        variants = read_family(row.family, parameters).configs("published")
-        rows[row.row] = variants[row.method][0]
+        # A study of one's own may have only some of the families and rows.
+        variants = read_family(row.family, parameters).configs("published") if row.family in known else {}
+        if row.method in variants:
+            rows[row.row] = variants[row.method][0]
 
     def compute(catalog: Catalog) -> pd.DataFrame:
         targets = arrays.published_arrays(catalog, config).targets
