@@ -43,10 +43,10 @@ def download(
     accept: Annotated[bool, typer.Option("--accept", help="Take another data set too, and record its pixels.")] = False,
 ) -> None:
     """Get BUSI from Kaggle, or from a zip file, compare its pixels with the release's, and put it into data/."""
-    from busi.dataset.download import download as fetch
+    from busi.dataset import download
 
     try:
-        print(fetch(out, url=url, archive=archive, sha256=sha256, accept=accept))
+        print(download.download(out, url=url, archive=archive, sha256=sha256, accept=accept))
     except StudyError as error:
         print(f"busi: {error}", file=sys.stderr)
         raise typer.Exit(2) from error

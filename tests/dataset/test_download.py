@@ -275,7 +275,7 @@ def damaged() -> bytes:
 HOSTILE = {
     "above": (pack({"../above.png": b"x"}), r"\.\./above.png would be written outside of the folder"),
     "above_windows": (pack({"benign/..\\..\\above.png": b"x"}), "would be written outside of the folder"),
-    "absolute": (pack({"/tmp/absolute.png": b"x"}), "would be written outside of the folder"),
+    "absolute": (pack({"/absolute.png": b"x"}), "would be written outside of the folder"),
     "drive": (pack({"C:/windows.png": b"x"}), "would be written outside of the folder"),
     "link": (pack({link_entry(): b"/etc/passwd"}), "benign/link.png is a link or a device"),
     "bomb": (pack({"bomb.png": b"\0" * 2_000_000}), "1 files of 2000000 bytes; allowed are 50 of 1000000"),
