@@ -40,7 +40,7 @@ def compare(parameters: Parameters) -> pd.DataFrame:
     for score in SCORES:
         # The difference is the first of the pair minus the second.
         pair = {"bfloat16": half["heldout"], "float32": single["heldout"]}
-        (compared,) = statistics.compare_pairs(pair, score).to_dict("records")
+        (compared,) = statistics.compare_pairs(pair, [tuple(pair)], score=score).to_dict("records")
         means = {precision: images[score].mean() for precision, images in pair.items()}
         rows.append({"protocol": "heldout", "score": score, "n": compared["n_images"]} | means | compared)
     table = pd.concat([published, pd.DataFrame(rows)], ignore_index=True)

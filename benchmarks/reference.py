@@ -43,7 +43,7 @@ def stream_batches(images: Catalog, config: RunConfig) -> tf.data.Dataset:
         targets = tf.concat([lesion, background], axis=-1)
         return _decode(image, config.image_size), targets
 
-    first_masks = [masks[0] for masks in images.lesions.masks]
+    first_masks = [masks[0].file for masks in images.lesions.masks]
     files = list(images.lesions.image), first_masks
     pairs = tf.data.Dataset.from_tensor_slices(files).map(decode_pair)
     # The package leaves out what remains after the last whole batch, too.

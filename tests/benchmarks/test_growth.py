@@ -76,5 +76,5 @@ def test_snakemake_plans_as_many_runs_as_asked(repository):
     seeds = 0
     while len(planned) < 100:
         seeds += 1
-        planned = list_runs(config.read_profile("smoke", seeds=list(range(seeds))))
+        planned = list_runs(config.read_profile("smoke", seeds=list(range(100, 100 + seeds))))
     assert plan["runs"] == len(planned)

@@ -25,6 +25,7 @@ def small(draw_quarters, tmp_path_factory):
         epochs=1,
         seeds=[0, 1],
         folds=[0],
+        heldout_seeds=[0, 1],
         heldout={"image_size": 32, "base_filters": 2, "epochs": 2},
     )
 
