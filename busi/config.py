@@ -33,6 +33,9 @@ BORDER = 184
 DECAYS = 48.525
 """Times that the published rate decays by 0.96: once every 1,000 of the 48,525 steps of 75 epochs with 647 images."""
 
+CONSTANT_EPOCHS = 10
+"""Epochs with a constant output after which a published run ends: its weights get no gradient any more."""
+
 
 class StudyError(ValueError):
     """An error that the user can fix; says which file or parameter, what was found, what was expected, what to do."""

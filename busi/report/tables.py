@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from busi.config import CONSTANT_EPOCHS
 from busi.published import distinct_rows, loss_floor, published_tables
 from busi.results import Results
 from busi.scoring.fates import count_fates
@@ -33,25 +34,37 @@ def compare_rows(number: int, results: Results, floors: dict[str, float]) -> pd.
     Returns:
         One row for each method: `method`; `published_loss`, `published_accuracy`, `published_auc`; ours, of the last
         epoch, averaged while the weights change, as published: `loss`, `accuracy`, `auc` (means over the runs), and
-        their lowest and highest value, e.g. `loss_low` and `loss_high`; `floor_loss`, `floor_accuracy`, `floor_auc`;
-        `n_runs`, `epochs` (fewest), `fates` (of all runs, in words) and `verdict` (as `judge_row`).
+        their lowest and highest value, e.g. `loss_low` and `loss_high`; `n_runs`, `epochs` (fewest), `fates` (of all
+        runs, in words) and `verdict` (as `judge_row`); `floor_loss`, `floor_accuracy` and `floor_auc`.
     """
     rows = []
     for method, published in published_tables()[number]["rows"].items():
-        runs = results.of(method).runs.reindex(columns=[*_columns("training"), "epochs", "fate"])
-        row: dict = {"method": method}
-        for metric in METRICS:
-            row[f"published_{metric}"] = published[metric]
-        for metric in METRICS:
-            # The paper reports what Keras printed: means over the last epoch, while the weights changed.
-            ours = runs[f"training_{metric}"].astype(float)
-            row |= {metric: ours.mean(), f"{metric}_low": ours.min(), f"{metric}_high": ours.max()}
+        row = {"method": method} | summarize_runs(published, results.of(method).runs)
         row["floor_loss"] = loss_floor(method, floors)
         row["floor_accuracy"] = floors["accuracy"]
         row["floor_auc"] = floors["auc"]
-        row |= {"n_runs": len(runs), "epochs": runs.epochs.min(), "fates": count_fates(runs.fate)}
-        rows.append(row | {"verdict": judge_row(row)})
+        rows.append(row)
     return pd.DataFrame(rows).astype({"epochs": "Int64"})
+
+
+def summarize_runs(published: dict[str, float], runs: pd.DataFrame) -> dict:
+    """Summarize the runs of a row of the paper beside its published ``loss``, ``accuracy`` and ``auc``.
+
+    Args:
+        published: As `busi.published.published_row`.
+        runs: As `busi.results.Results.runs`.
+
+    Returns:
+        Those columns of `compare_rows` that depend on nothing else.
+    """
+    runs = runs.reindex(columns=[*_columns("training"), "epochs", "fate"])
+    row: dict = {f"published_{metric}": published[metric] for metric in METRICS}
+    for metric in METRICS:
+        # The paper reports what Keras printed: means over the last epoch, while the weights changed.
+        ours = runs[f"training_{metric}"].astype(float)
+        row |= {metric: ours.mean(), f"{metric}_low": ours.min(), f"{metric}_high": ours.max()}
+    row |= {"n_runs": len(runs), "epochs": runs.epochs.min(), "fates": count_fates(runs.fate)}
+    return row | {"verdict": judge_row(row)}
 
 
 def judge_row(row: dict) -> str:
@@ -104,14 +117,28 @@ def _name_reached(row: dict, blind: pd.DataFrame) -> str:
 
 
 def list_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each published run: name, seed, epochs, fate, both readings of its metrics, seconds.
+    """Return one row for each published run: name, seed, epochs, why it ended, fate, both readings of metrics, seconds.
 
     Args:
         runs: As `busi.results.Results.runs`. A run that belongs to several tables is listed once.
     """
     distinct = runs.drop_duplicates("run").reset_index(drop=True)
-    columns = ["name", "seed", "epochs", "fate", *_columns("training"), *_columns("still"), "seconds"]
+    distinct = distinct.assign(end=[tell_end(row) for row in distinct.to_dict("records")])
+    columns = ["name", "seed", "epochs", "end", "fate", *_columns("training"), *_columns("still"), "seconds"]
     return distinct.reindex(columns=columns).rename(columns={"name": "run"})
+
+
+def tell_end(run: dict) -> str:
+    """Return why a published run ended, a row of `busi.results.Results.runs`: "as planned" or e.g. "diverged".
+
+    Example:
+        >>> tell_end({"end": "constant", "epochs": 13})
+        'dead since epoch 4, stopped at 13'
+    """
+    if run["end"] == "constant":
+        # The epochs with one answer for every pixel are the last ones.
+        return f"dead since epoch {run['epochs'] - CONSTANT_EPOCHS + 1}, stopped at {run['epochs']}"
+    return {"planned": "as planned"}.get(run["end"], run["end"])
 
 
 def _columns(reading: str) -> list[str]:
@@ -154,7 +181,7 @@ def floor_caption(table: pd.DataFrame) -> str:
 
 def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table of `list_runs` for a page: both readings of a metric next to each other, minutes, not seconds."""
-    columns = {"run": "run", "seed": "seed", "epochs": "epochs", "fate": "fate"}
+    columns = {"run": "run", "seed": "seed", "epochs": "epochs", "end": "ended", "fate": "fate"}
     for metric, word in METRICS.items():
         columns[f"training_{metric}"] = word
         columns[f"still_{metric}"] = f"{word}, still"

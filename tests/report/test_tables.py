@@ -23,13 +23,13 @@ COLUMNS = [
     "auc",
     "auc_low",
     "auc_high",
-    "floor_loss",
-    "floor_accuracy",
-    "floor_auc",
     "n_runs",
     "epochs",
     "fates",
     "verdict",
+    "floor_loss",
+    "floor_accuracy",
+    "floor_auc",
 ]
 
 
@@ -155,6 +155,20 @@ def test_every_run_is_listed_once_however_many_tables_it_belongs_to(make_run):
     assert (runs.training_loss[1], runs.still_loss[1]) == (0.31, 0.32)
     readings = [f"{reading}_{metric}" for reading in ("training", "still") for metric in ("accuracy", "auc")]
     assert set(readings) <= set(runs)
+
+
+def test_a_list_of_runs_says_why_each_of_them_ended(make_run):
+    """Ten epochs with a constant output end a run: dead since the fourth of thirteen."""
+    results = join_results(
+        [
+            make_run("Upsampling2D"),
+            make_run("Adam + fixed LR", losses=[0.3] * 13, fate="dead", end="constant", optimizer="adam", momentum=0.0),
+            make_run("KLD", fate="diverged", end="diverged", loss="kld"),
+        ]
+    )
+    runs = tables.list_runs(results.runs)
+    assert runs.end.tolist() == ["as planned", "dead since epoch 4, stopped at 13", "diverged"]
+    assert tables.format_runs(runs).ended.tolist() == runs.end.tolist()
 
 
 # For pages
