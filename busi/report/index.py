@@ -25,7 +25,7 @@ HEADLINE_FIGURE = "rows-against-blind.svg"
 LADDER_FIGURE = "ladder.svg"
 
 # The texts below are the same in every report; everything that depends on numbers comes from the findings.
-_TITLE = "Breast ultrasound segmentation: a published study rebuilt"
+_TITLE = "Breast ultrasound segmentation: a published study examined"
 
 _QUESTION = (
     "A student paper trained a U-Net on BUSI, breast ultrasound images with lesion masks, and compared upsampling "
