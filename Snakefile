@@ -10,7 +10,8 @@ from threading import Thread
 from filelock import FileLock, Timeout
 from snakemake.logging import logger
 
-from busi.config import GALLERY, StudyError, code_version, read_profile
+from busi.config import GALLERY, SECOND, StudyError, code_version, read_profile
+from busi.dataset import audit, duplicates, splits
 from busi.plan import tell_progress
 from busi.runs import find_damage
 from busi.scoring import blind, floors, metrics, predictors
@@ -34,7 +35,19 @@ SIZE = PARAMETERS.runs_per_job
 JOBS = [LABELS[start : start + SIZE] for start in range(0, len(LABELS), SIZE)]
 MEASURED = [
     f"{REPORT}/results/{name}.csv"
-    for name in ("dataset", "floors", "blind", "duplicates", "split", "untrained/images", "untrained/pixels")
+    for name in (
+        "dataset",
+        "files",
+        "audit",
+        "mean_mask",
+        "floors",
+        "blind",
+        "duplicates",
+        "split",
+        "untrained/images",
+        "untrained/pixels",
+        *((f"untrained/{SECOND}/images", f"untrained/{SECOND}/pixels") if PARAMETERS.second_size else ()),
+    )
 ]
 SUMMARY = "6_summary"
 FILES = f"-f params/{PROFILE}.yaml"
@@ -157,7 +170,7 @@ if PARAMETERS.train_missing:
             f"{BUILD}/benchmark/data.tsv"
         params:
             folder=str(PARAMETERS.data_path),
-            code=code_version(blind, floors, metrics, predictors),
+            code=code_version(audit, duplicates, splits, blind, floors, metrics, predictors),
         shell:
             "busi data {FILES} {PAIRS}"
 

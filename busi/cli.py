@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 import yaml
 
-from busi.config import Parameters, RunConfig, StudyError, find_study_folder, read_parameters, read_profile
+from busi.config import SECOND, Parameters, RunConfig, StudyError, find_study_folder, read_parameters, read_profile
 
 app = typer.Typer(help="Breast ultrasound segmentation on BUSI.", no_args_is_help=True, add_completion=False)
 
@@ -119,11 +119,14 @@ def data(files: Files, pairs: Pairs = None) -> None:
     from busi import study
 
     study.measure_images(parameters)
+    study.measure_audit(parameters)
     study.measure_split(parameters)
     study.measure_duplicates(parameters)
     study.measure_floors(parameters)
     study.measure_blind(parameters)
     study.measure_untrained(parameters)
+    if parameters.second_size:
+        study.measure_untrained(parameters, SECOND)
 
 
 @app.command()

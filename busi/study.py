@@ -21,7 +21,7 @@ from busi.config import (
     read_sections,
     validate,
 )
-from busi.dataset import arrays, duplicates, splits
+from busi.dataset import arrays, audit, duplicates, splits
 from busi.dataset.catalog import Catalog, describe_images, load_catalog
 from busi.published import distinct_rows, loss_floor
 from busi.results import (
@@ -289,6 +289,16 @@ def measure_split(parameters: Parameters) -> pd.DataFrame:
         return splits.load_split(catalog, "grouped")
 
     return measure(parameters, "split", load, code=(splits, duplicates))
+
+
+def measure_audit(parameters: Parameters) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return how the files were read, what was measured in their pixels, and the mean mask.
+
+    As `busi.dataset.audit.describe_files`, `describe_pixels` and `mean_mask`.
+    """
+    files = measure(parameters, "files", audit.describe_files).fillna({"files": ""})
+    pixels = measure(parameters, "audit", audit.describe_pixels)
+    return files, pixels, measure(parameters, "mean_mask", audit.mean_mask, number="%.4f")
 
 
 def measure_duplicates(parameters: Parameters) -> pd.DataFrame:

@@ -554,7 +554,7 @@ heldout_variants: dict = None
 def test_a_parameter_left_at_none_is_read_from_the_profile_and_the_family(shell, committed):
     parameters = run_cells(shell, PARAMETER_CELL, READ)
     assert parameters == config.read_parameters("params/loss.yaml", "params/smoke.yaml")
-    assert (parameters.data_dir, parameters.image_size, parameters.heldout["epochs"]) == ("phantom", 236, 3)
+    assert (parameters.data_dir, parameters.image_size, parameters.heldout["epochs"]) == ("phantom", 204, 12)
     assert list(parameters.variants) == PUBLISHED["loss"]
 
 
@@ -576,7 +576,7 @@ def test_values_given_to_a_notebook_win_over_the_files_even_where_they_are_false
 def test_a_notebook_may_be_run_in_the_folder_of_notebooks(shell, study, monkeypatch):
     write_files(study / "params", smoke="profile: smoke\nepochs: 3", loss="family: loss")
     monkeypatch.chdir(study / "notebooks")
-    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 3
+    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 2
 
 
 def test_a_parameter_mistyped_on_papermills_command_line_is_refused(shell, committed):
@@ -590,7 +590,7 @@ def test_a_parameter_mistyped_in_the_first_cell_is_refused_until_it_is_corrected
         run_cells(shell, mistyped, READ)
     with pytest.raises(StudyError, match="unknown parameter 'epohcs'"):
         run_cells(shell, READ)
-    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 3
+    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 2
 
 
 def test_names_of_later_cells_are_not_taken_for_parameters_when_a_cell_is_run_again(shell, committed):

@@ -25,6 +25,7 @@ FILES = {
         "profile": "tiny",
         "epochs": 4,
         "seeds": [0, 1],
+        "heldout_seeds": [0, 1],
         "heldout": {"image_size": 32, "epochs": 4},
         "folds": [2],
     },
@@ -70,9 +71,11 @@ def write_checkpoint(parameters, label, seconds):
 def finish(parameters, label, seconds):
     """Finish a run whose epochs took ``seconds``."""
     run_config, folder = write_checkpoint(parameters, label, seconds)
-    names = load_catalog(parameters).table.name[:1].to_numpy(dtype=str)
-    np.savez(folder / "predictions.npz", test_names=names, test_probability=np.zeros((1, 32, 32), np.float32))
-    outcome = {"seconds": sum(seconds), "scaling": {"mean": 0.0, "deviation": 1.0}}
+    part = "training" if run_config.protocol == "published" else "test"
+    names = load_catalog(parameters).lesions.name[:1].to_numpy(dtype=str)
+    probability = np.zeros((1, run_config.output_size, run_config.output_size), np.float32)
+    np.savez(folder / "predictions.npz", **{f"{part}_names": names, f"{part}_probability": probability})
+    outcome = {"seconds": sum(seconds), "scaling": {"mean": 0.0, "deviation": 1.0}, "end": "planned"}
     open_store(parameters).finish(run_config, folder, outcome, {"python": "3"})
 
 

@@ -324,11 +324,15 @@ ENVIRONMENT = {"finished": "2024-02-29", "python": "3.12.1", "cores": 2}
 
 
 def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(study, phantom_dir):
-    store = Store(study / "runs", DATA)
+    catalog = read_catalog(phantom_dir, expected=None)
+    store = Store(study / "runs", catalog.fingerprint)
     work = store.work(KLD[1])
     work.mkdir(parents=True)
     (work / "history.csv").write_text("epoch,loss,auc,seconds\n1,0.5,0.6,1.5\n2,0.3,0.7,2.5\n", encoding="utf-8")
     (work / runs.STATE).write_bytes(b"weights")
+    names = catalog.lesions.name.to_numpy(dtype=str)
+    half = np.full((len(names), 116, 116), 0.5, np.float32)
+    np.savez(work / "predictions.npz", training_names=names, training_probability=half)
     outcome = {
         "training": {"loss": 0.3, "auc": 0.7},
         "still": {"loss": 0.2, "auc": 0.9},
@@ -336,10 +340,14 @@ def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(study, pha
         "seconds": 4.0,
         "parameters": 1234,
         "scaling": {"mean": 0.0, "deviation": 1.0},
+        "end": "planned",
     }
     run = store.finish(KLD[1], work, outcome, ENVIRONMENT)
-    collected = results.collect_results("My row", run, read_catalog(phantom_dir, expected=None))
+    collected = results.collect_results("My row", run, catalog)
     (row,) = collected.runs.to_dict("records")
+    # One answer for every pixel, which costs ln 2 whatever the target; from one half on everything is lesion.
+    assert (row.pop("fate"), row.pop("crossentropy")) == ("dead", pytest.approx(np.log(2)))
+    assert 0 < row.pop("dice") < row.pop("mask_dice") < 1
     assert row == {
         "variant": "My row",
         "run": "published/300px-64f-3e/loss-kld/fold0-seed1",
@@ -347,9 +355,9 @@ def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(study, pha
         "seed": 1,
         "name": "loss-kld",
         "key": store.key(KLD[1]),
-        "fingerprint": DATA,
-        "training_version": 1,
-        "scoring_version": "",
+        "fingerprint": catalog.fingerprint,
+        "training_version": runs.TRAINING_VERSION,
+        "scoring_version": scoring_version(),
         "config": json.dumps(KLD[1].model_dump()),
         "planned_epochs": 3,
         "epochs": 2,
@@ -360,6 +368,7 @@ def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(study, pha
         "training_auc": 0.7,
         "still_loss": 0.2,
         "still_auc": 0.9,
+        "end": "planned",
         **ENVIRONMENT,
     }
     assert list(row)[:4] == results.HEAD
@@ -410,11 +419,11 @@ def test_collected_results_survive_writing_and_reading(scored_run, parameters):
         pd.testing.assert_frame_equal(read.tables[name], table, check_exact=True)
 
 
-def test_a_run_trained_by_code_that_has_changed_since_is_superseded(monkeypatch):
+def test_a_run_trained_by_code_that_has_changed_since_is_superseded():
     made = make_results({"A": [KLD[0], HELDOUT]})
     assert [results.is_superseded(row) for _, row in made.runs.iterrows()] == [False, False]
-    monkeypatch.setitem(runs.TRAINING_VERSION, ("published", "float32"), 100)
-    assert [results.is_superseded(row) for _, row in made.runs.iterrows()] == [True, False]
+    made.runs.loc[1, "training_version"] -= 1
+    assert [results.is_superseded(row) for _, row in made.runs.iterrows()] == [False, True]
 
 
 # Measured on the data

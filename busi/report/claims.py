@@ -198,7 +198,9 @@ def describe_size(answers: Answers) -> str:
     if not configs:
         return "no size, for no run is planned"
     config = configs[0]
-    seeds = len({run.seed for run in configs}) // len({run.fold for run in configs})
+    # Of one variant: another may have seeds of its own.
+    runs = next(iter(answers.group.variants.values()))
+    seeds = len(runs) // len({run.fold for run in runs})
     return (
         f"{config.image_size} pixels, {config.base_filters} filters, at most {config.epochs} epochs and "
         f"{'one seed' if seeds == 1 else f'{seeds} seeds'} a fold"

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from busi import config
+from busi.config import RunConfig
 from busi.published import published_tables, table_number
 from busi.report import claims
 from busi.report.claims import NOT_UPHELD, UNDECIDED, UPHELD, Comparison
@@ -421,3 +422,15 @@ def test_each_claim_is_about_variants_and_rows_that_there_are(number):
 
 def test_five_claims_are_stated():
     assert list(claims.read_claims()) == [1, 2, 3, 4, 5]
+
+
+def test_seeds_a_fold_are_counted_within_a_variant(make_answers):
+    """A variant that repeats another one has seeds of its own, which are no further seeds."""
+    planned = {}
+    for variant, offset in (("BCE", 0), ("KLD", 1000)):
+        runs = [
+            RunConfig(protocol="heldout", image_size=64, fold=f, seed=offset + s) for f in (0, 1) for s in (f, f + 5)
+        ]
+        planned[variant] = runs
+    size = claims.describe_size(make_answers(planned=planned))
+    assert size.endswith("and 2 seeds a fold")
