@@ -30,6 +30,9 @@ BORDER = 184
 """Pixels by which the unpadded network's output is smaller than its input, in height and in width: 300 gives 116."""
 
 
+CONSTANT_SPREAD = 1e-6
+"""Spread of the probability of lesion, over pixels and images, up to which a network's output counts as constant."""
+
 DECAYS = 48.525
 """Times that the published rate decays by 0.96: once every 1,000 of the 48,525 steps of 75 epochs with 647 images."""
 
@@ -174,7 +177,7 @@ class RunConfig(Size):
         fold: Fold of the cross-validation; 0 without one.
         patience: Epochs without a better validation score after which training ends; 0 never ends early.
         last_steps: Steps after which the last epoch ends, 0 for all of it. The published log was interrupted so.
-        seed: Seed of initialisation, augmentation and shuffling.
+        seed: Seed of initialisation, order, augmentation and shuffling.
     """
 
     protocol: Literal["published", "heldout"] = "published"
@@ -484,7 +487,7 @@ class Sections(_Strict):
     """Content of ``params/mechanisms.yaml``.
 
     Attributes:
-        sizes: Name -> `RunConfig` fields that make a run's size; "heldout" is the profile's held-out size.
+        sizes: Name -> `RunConfig` fields that make a run's size; "published" and "heldout" are the profile's own.
         trajectory: Where two losses are compared step by step.
         quick: Profile -> its replacements.
         sections: Name -> section.
@@ -504,7 +507,7 @@ class Sections(_Strict):
             for size in self.sizes:
                 if size not in quick.sizes:
                     raise ValueError(f"quick.{profile}.sizes: no size {size!r}; expected {', '.join(self.sizes)}")
-        known = [*self.sizes, "heldout"]
+        known = [*self.sizes, "published", "heldout"]
         for place, size in used.items():
             if size not in known:
                 raise ValueError(f"{place}: got {size!r}; expected one of {', '.join(known)}")
@@ -644,8 +647,9 @@ def read_sections(parameters: Parameters) -> Sections:
     sections = validate(Sections, str(file), read_yaml(file))
     quick = sections.quick.get(parameters.profile)
     sizes = quick.sizes if quick else sections.sizes
+    published = {field: getattr(parameters, field) for field in Size.model_fields}
     heldout = {"precision": parameters.precision} | parameters.heldout
-    changes: dict[str, Any] = {"sizes": sizes | {"heldout": heldout}}
+    changes: dict[str, Any] = {"sizes": sizes | {"published": published, "heldout": heldout}}
     if quick:
         changes["trajectory"] = quick.trajectory
     return sections.model_copy(update=changes)

@@ -471,6 +471,7 @@ def test_sections_are_read_with_the_profiles_sizes(study):
     sections = config.read_sections(Parameters(profile="laptop", precision="mixed_bfloat16", heldout=heldout))
     assert sections.sizes == {
         "small": {"image_size": 32, "epochs": 9, "padding": "same"},
+        "published": {"image_size": 300, "base_filters": 64, "epochs": 75, "precision": "mixed_bfloat16"},
         "heldout": {"precision": "mixed_bfloat16", "image_size": 64, "epochs": 40},
     }
     assert sections.trajectory.steps == 256
@@ -480,9 +481,10 @@ def test_sections_are_read_with_the_profiles_sizes(study):
 
 def test_a_quick_profile_has_sizes_and_a_trajectory_of_its_own(study):
     write_files(study / "params", mechanisms=SECTIONS)
-    sections = config.read_sections(Parameters(profile="smoke", heldout={"image_size": 32}))
+    sections = config.read_sections(Parameters(profile="smoke", image_size=236, heldout={"image_size": 32}))
     assert sections.sizes == {
         "small": {"image_size": 16, "epochs": 1, "padding": "same"},
+        "published": {"image_size": 236, "base_filters": 64, "epochs": 75, "precision": "float32"},
         "heldout": {"precision": "float32", "image_size": 32},
     }
     assert sections.trajectory.steps == 4
@@ -494,10 +496,10 @@ def test_a_quick_profile_has_sizes_and_a_trajectory_of_its_own(study):
         ("seeds: [0, 1]", "seed: [0, 1]", "unknown parameter 'sections.collapse.seed'"),
         ("seeds: [0, 1]", "seeds: 1", "sections.collapse.seeds: got 1 (int); should be a valid list"),
         ("seeds: [0, 1]", "folds: [5]", "sections.collapse.folds.0: got 5 (int); should be less than 5"),
-        ("size: heldout", "size: large", "sections.leakage.size: got 'large'; expected one of small, heldout"),
+        ("size: heldout", "size: large", "sections.leakage.size: got 'large'; expected one of small, published, heldout"),
         ("steps: 256", "steps: 0", "trajectory.steps: got 0 (int); should be greater than or equal to 1"),
-        ("small, steps: 256", "big, steps: 256", "trajectory.size: got 'big'; expected one of small, heldout"),
-        ("small, steps: 4", "big, steps: 4", "quick.smoke.trajectory.size: got 'big'; expected one of small, heldout"),
+        ("small, steps: 256", "big, steps: 256", "trajectory.size: got 'big'; expected one of small, published, heldout"),
+        ("small, steps: 4", "big, steps: 4", "quick.smoke.trajectory.size: got 'big'; expected one of small, published, heldout"),
         ("sizes: {small:", "sizes: {tiny:", "quick.smoke.sizes: no size 'small'; expected small"),
         ("first: 2", "", "quick.smoke.first: missing; it has no default"),
         ("quick:", "quik:", "unknown parameter 'quik'; known are sizes, trajectory, quick, sections"),
@@ -576,7 +578,7 @@ def test_values_given_to_a_notebook_win_over_the_files_even_where_they_are_false
 def test_a_notebook_may_be_run_in_the_folder_of_notebooks(shell, study, monkeypatch):
     write_files(study / "params", smoke="profile: smoke\nepochs: 3", loss="family: loss")
     monkeypatch.chdir(study / "notebooks")
-    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 2
+    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 3
 
 
 def test_a_parameter_mistyped_on_papermills_command_line_is_refused(shell, committed):

@@ -8,14 +8,12 @@ looks at an image.
 import numpy as np
 import pandas as pd
 
+from busi.config import CONSTANT_SPREAD
 from busi.selection import THRESHOLDS, dice_by_threshold
 
 FATES = ("diverged", "dead", "plateau", "falling", "learned")
 """Fates from worst to best: the loss is no number; the output is a constant; the loss is about a constant's; it has
 fallen, but no better mask comes out than the mean mask; the lesions are found."""
-
-DEAD = 1e-6
-"""Spread of the probability of lesion, over all pixels and images, up to which the output is a constant."""
 
 FALLEN = 0.95
 """Share of the lowest cross-entropy of a constant below which a loss has left the plateau.
@@ -48,7 +46,7 @@ def measure_fate(
     measured = {"crossentropy": crossentropy, "dice": dice, "mask_dice": mask_dice}
     if end == "diverged":
         return {"fate": "diverged"} | measured
-    if np.ptp(probability) <= DEAD:
+    if np.ptp(probability) <= CONSTANT_SPREAD:
         return {"fate": "dead"} | measured
     if dice > mask_dice:
         return {"fate": "learned"} | measured
