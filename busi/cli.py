@@ -19,6 +19,8 @@ Files = Annotated[
     list[Path], typer.Option("-f", "--parameters-file", help="YAML of parameters, as for papermill; later ones win.")
 ]
 Pairs = Annotated[list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE; wins over the files.")]
+LAYOUT_HELP = "How files are paired, where it is not plain: see docs/datasets.md."
+Layout = Annotated[str, typer.Option(help=LAYOUT_HELP)]
 Labels = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="As `busi plan` names them: published/.../loss-kld/fold0-seed0")
 ]
@@ -51,12 +53,7 @@ def download(
 
 
 @app.command()
-def verify(
-    folder: Path,
-    layout: Annotated[
-        str, typer.Option(help="How files are paired, where it is not plain: see docs/datasets.md.")
-    ] = "",
-) -> None:
+def verify(folder: Path, layout: Layout = "") -> None:
     """Read the data set in FOLDER and say what it holds and how it was read, or what is wrong with it."""
     from busi.dataset.catalog import read_catalog
     from busi.dataset.layouts import LAYOUTS
@@ -79,6 +76,7 @@ def split(
         typer.Option("--format", help="Write the grouped folds for other software; nnunet: splits_final.json."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write with --format; never overwritten.")] = None,
+    layout: Layout = "",
 ) -> None:
     """Write the cross-validation splits of FOLDER into params/, which every study of the same images then uses.
 
@@ -88,7 +86,7 @@ def split(
     from busi.dataset.catalog import read_catalog
     from busi.dataset.convert import SPLIT_FILES, write_split
 
-    catalog = read_catalog(folder)
+    catalog = read_catalog(folder, layout)
     if form:
         print(write_split(splits.load_split(catalog, "grouped"), form, out or Path(SPLIT_FILES[form])))
         return
@@ -101,6 +99,7 @@ def convert(
     folder: Path,
     out: Path,
     layout: Annotated[Literal["images-masks", "nnunet"], typer.Option(help="nnunet: raw data set of nnU-Net 2.")],
+    source: Annotated[str, typer.Option("--from", metavar="LAYOUT", help=LAYOUT_HELP)] = "",
 ) -> None:
     """Write the images of FOLDER into the new folder OUT as other trainers want them.
 
@@ -109,7 +108,7 @@ def convert(
     from busi.dataset.catalog import read_catalog
     from busi.dataset.convert import convert_catalog
 
-    print(convert_catalog(read_catalog(folder), out, layout))
+    print(convert_catalog(read_catalog(folder, source), out, layout))
 
 
 @app.command()
@@ -253,6 +252,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="New folder: scores.csv, images.csv, missing.csv, index.html.")] = Path(
         "evaluation"
     ),
+    layout: Layout = "",
 ) -> None:
     """Score networks, or masks made by any software, on a data set with masks."""
     *names, folder = runs_and_data
@@ -261,7 +261,7 @@ def evaluate(
     from busi.lab.networks import open_run
 
     runs = [open_run(name) for name in names]
-    table = evaluate_predictors(read_catalog(Path(folder), expected=None), runs, masks or [], out)
+    table = evaluate_predictors(read_catalog(Path(folder), layout, expected=None), runs, masks or [], out)
     print(table[["predictor", "answered", "n_images", "dice", "dice_low", "dice_high"]].to_string(index=False))
     print(out / "index.html")
 

@@ -49,6 +49,9 @@ _FIGURE = jinja2.Template(
 # The box scrolls sideways on a narrow screen; tabindex lets a keyboard reach and scroll it.
 _TABLE = jinja2.Template(
     """\
+{% if fold %}<details class="fold">
+<summary>{{ fold }}</summary>
+{% endif %}
 <div class="scroll" role="group" aria-label="{{ caption }}" tabindex="0">
 <table{% if words %} class="words"{% endif %}>
 <caption>{{ caption }}</caption>
@@ -71,7 +74,9 @@ _TABLE = jinja2.Template(
 {% endfor -%}
 </tbody>
 </table>
-</div>""",
+</div>
+{%- if fold %}
+</details>{% endif %}""",
     autoescape=True,
 )
 
@@ -121,7 +126,7 @@ def save_figure(fig: Figure, file: Path) -> None:
     file.write_bytes(_render(fig, raster=False))
 
 
-def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] = 4) -> HTML:
+def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] = 4, fold: str = "") -> HTML:
     """Return a data frame as a table that a screen reader can read out: caption, column headers, row headers.
 
     Whole numbers get thousands separators; a missing value is shown as a dash, a truth value as "yes" or "no". An
@@ -134,6 +139,7 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
             column does.
         caption: Text above the table, which says what it is.
         digits: Decimals of floating-point numbers, for all columns or by column name (4 for columns not named).
+        fold: The line under which the table is folded away; empty for a table that is open.
 
     Raises:
         StudyError: ``caption`` is empty, ``digits`` names a column that ``frame`` does not have, or the index has no
@@ -160,7 +166,7 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
     for column in columns:
         column["label"] = Markup(' data-label="{}"').format(column["name"]) if words else ""
     rows = list(zip(*cells, strict=True))
-    return HTML(_TABLE.render(caption=caption, columns=columns, words=words, rows=rows))
+    return HTML(_TABLE.render(caption=caption, columns=columns, words=words, rows=rows, fold=fold))
 
 
 def _render(fig: Figure, raster: bool) -> bytes:

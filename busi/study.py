@@ -22,7 +22,7 @@ from busi.config import (
     validate,
 )
 from busi.dataset import arrays, audit, duplicates, splits
-from busi.dataset.catalog import Catalog, describe_images, load_catalog
+from busi.dataset.catalog import Catalog, describe_images, is_released, load_catalog
 from busi.published import distinct_rows, loss_floor
 from busi.results import (
     NotMeasured,
@@ -219,7 +219,10 @@ def load_results(parameters: Parameters, name: str) -> Results:
     group = find_group(parameters, name)
     if not parameters.train_missing:
         return match_results(read_results(parameters, name), group.variants)
-    return gather_results(parameters, group, load_catalog(parameters), train=True)
+    catalog = load_catalog(parameters)
+    # Too few images for the held-out runs are told before the published ones are trained.
+    splits.find_strata(catalog.table)
+    return gather_results(parameters, group, catalog, train=True)
 
 
 def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, train: bool) -> Results:
@@ -280,6 +283,11 @@ def is_gathered(config: RunConfig, catalog: Catalog, keys: set[str]) -> bool:
 def measure_images(parameters: Parameters) -> pd.DataFrame:
     """Return one row for each image, as `busi.dataset.catalog.describe_images`."""
     return measure(parameters, "dataset", describe_images, number=None)
+
+
+def compares_with_paper(parameters: Parameters) -> bool:
+    """Return whether published numbers stand beside ours: the images are BUSI's, or phantoms in their place."""
+    return parameters.data_dir == "phantom" or is_released(measure_images(parameters))
 
 
 def measure_split(parameters: Parameters) -> pd.DataFrame:

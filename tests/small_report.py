@@ -17,6 +17,7 @@ STEMS = ["0_dataset", "3_loss", "6_summary"]
 """Pages of the small study."""
 
 SUMMARY = {
+    "answer": ["**Six of nine** rows.", "None of five claims.", "Dice is 0.5."],
     "rows": "6 of the 9 distinct published rows have the accuracy of **background** (0.9083): DICE & *BCE*.",
     "floors": "The lowest binary cross-entropy of a constant is 0.3066.",
     "claims": "Of the five claims, **none** is upheld.",
@@ -30,13 +31,24 @@ SUMMARY = {
 
 CLAIMS = pd.DataFrame(
     {
-        "claim": ["1. KLD is best"],
-        "published": ["KLD has 0.9516"],
-        "ours": ["KLD has Dice 0.65"],
-        "verdict": ["not upheld"],
-        "evidence": ["KLD is as good as BCE. " * 20],
+        "claim": [
+            f"{number}. {loss} is the best of all the losses that were tried" for number, loss in enumerate("KBDFT", 1)
+        ],
+        "title": "KLD is not the best loss",
+        "published": "KLD has 0.9516",
+        "ours": "KLD has Dice 0.65",
+        "verdict": ["not upheld", "upheld", "undecided", "not upheld", "not upheld"],
+        "reason": "KLD − DICE −0.010 Dice",
+        "size": "64 pixels",
+        "evidence": "KLD is as good as BCE. " * 20,
+        "second_verdict": ["upheld", *[""] * 4],
+        "second_reason": ["KLD − DICE +0.020 Dice", *[""] * 4],
+        "second_size": ["128 pixels", *[""] * 4],
+        "second_evidence": "",
     }
 )
+
+COUNTS = pd.DataFrame({"table": ["1 Upsampling"], "rows": [2], "reproduced": [1], "no better than blind": [0]})
 
 
 def make_study(folder: Path) -> None:
@@ -56,11 +68,16 @@ def record_summary(parameters: Parameters, **changes) -> None:
     """Write findings, claims, a second table and figures as the summary notebook does."""
     results.record_finding(parameters, "summary", **(SUMMARY | changes))
     results.write_table(parameters, "claims", CLAIMS)
+    results.write_table(parameters, "counts", COUNTS)
     results.write_table(parameters, "floors", pd.DataFrame({"floor": ["auc"], "value": [0.907]}))
     figures = parameters.report_path / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for name in ("rows-against-blind", "ladder"):
-        text = f'<svg xmlns="http://www.w3.org/2000/svg"><title>{name}</title></svg>'
+    # As wide and as high as those that the notebooks draw, with two sizes and three differences.
+    sizes = {"rows-against-blind": (864, 442), "rows-against-blind-narrow": (403, 672), "ladder": (768, 710)}
+    sizes |= {f"claim-{number}": (422, 269) for number in range(1, 6)}
+    for name, (width, height) in sizes.items():
+        box = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+        text = f'<svg xmlns="http://www.w3.org/2000/svg" {box}><title>{name}</title></svg>'
         (figures / f"{name}.svg").write_text(text, encoding="utf-8")
 
 

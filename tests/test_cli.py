@@ -79,7 +79,19 @@ def list_files(folder) -> set[str]:
 def test_help_lists_the_commands_without_a_keras_backend(tmp_path):
     done = run_without(BACKENDS, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    commands = ("phantom", "verify", "split", "convert", "data", "params", "train", "score", "gather", "plan")
+    commands = (
+        "phantom",
+        "download",
+        "verify",
+        "split",
+        "convert",
+        "data",
+        "params",
+        "train",
+        "score",
+        "gather",
+        "plan",
+    )
     for command in (*commands, "predict", "evaluate", "export", "page", "index", "render", "readme"):
         assert f" {command} " in done.stdout
 
@@ -394,6 +406,31 @@ def test_split_and_convert_write_what_other_software_reads_and_never_over_it(bus
     assert busi("convert", quarters, here / "raw", "--layout", "nnunet") == 0
     assert len(list((here / "raw" / "labelsTr").glob("*.png"))) == 34
     assert busi("convert", quarters, here / "raw", "--layout", "images-masks").startswith("busi: ")
+
+
+def test_a_layout_is_told_to_every_command_that_reads_a_folder(busi, here, quarters, capsys):
+    """Names that no layout knows: scan1.png with its mask mark1.png."""
+    folder = here / "own"
+    folder.mkdir()
+    for number in range(1, 19):
+        shutil.copy(quarters / "benign" / f"benign ({number}).png", folder / f"scan{number}.png")
+        shutil.copy(quarters / "benign" / f"benign ({number})_mask.png", folder / f"mark{number}.png")
+    layout = "scan{number} | mark{number}"
+    commands = {
+        "verify": ("--layout", layout),
+        "split": ("--format", "json", "--out", here / "folds.json", "--layout", layout),
+        "convert": (here / "raw", "--layout", "images-masks", "--from", layout),
+    }
+    for command, options in commands.items():
+        assert busi(command, folder, *options) == 0
+        assert busi(command, folder, *options[:-2]) == 2
+        assert "no layout pairs images with masks" in capsys.readouterr().err
+    assert len(list((here / "raw").rglob("*.png"))) == 36
+    evaluated = ("evaluate", "--masks", here / "raw" / "masks", folder, "--out", here / "evaluation")
+    assert busi(*evaluated) == 2
+    assert busi(*evaluated, "--layout", layout) == 0
+    # The merged masks against themselves.
+    assert pd.read_csv(here / "evaluation" / "scores.csv").dice[0] == 1
 
 
 NEW_METRIC = '''    return overlap | surface | {"detected"'''

@@ -157,6 +157,14 @@ def test_a_table_has_a_caption_headers_and_its_numbers_on_the_right():
     assert soup.div["tabindex"] == "0"
 
 
+def test_a_folded_table_opens_under_its_line():
+    soup = parsed(pd.DataFrame({"method": ["KLD"]}), fold="Every run")
+    assert soup.details.summary.string == "Every run"
+    assert not soup.details.has_attr("open")
+    assert soup.details.table.caption.string == "Table 3."
+    assert not parsed(pd.DataFrame({"method": ["KLD"]})).select("details")
+
+
 def test_a_named_index_heads_the_rows_and_a_nameless_one_must_be_numbers():
     frame = pd.DataFrame({"auc": [0.9]}, index=pd.Index(["KLD"], name="loss"))
     assert [th.string for th in parsed(frame).find_all("th")] == ["loss", "auc", "KLD"]

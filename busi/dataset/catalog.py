@@ -68,7 +68,7 @@ def load_catalog(parameters: Parameters) -> Catalog:
     """Read the images of a study; draw phantom images first if the study uses them and they are not there.
 
     Raises:
-        StudyError: No folder is given, or as `read_catalog`.
+        StudyError: No folder is given, no image has a lesion, or as `read_catalog`.
     """
     if not parameters.data_dir:
         raise StudyError(
@@ -78,7 +78,13 @@ def load_catalog(parameters: Parameters) -> Catalog:
         )
     folder = parameters.data_path
     if parameters.data_dir != "phantom":
-        return read_catalog(folder, parameters.layout)
+        catalog = read_catalog(folder, parameters.layout)
+        if catalog.lesions.empty:
+            raise DataError(
+                f"{folder}: none of its {len(catalog.table)} images has a lesion; expected some, which networks are "
+                "trained on: give a folder whose masks mark lesions"
+            )
+        return catalog
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Several processes of a study may start at once: one of them draws.
     with FileLock(folder.with_suffix(".lock")):
@@ -170,6 +176,15 @@ def describe_images(catalog: Catalog) -> pd.DataFrame:
     table = catalog.table.drop(columns=["image", "group"])
     table["masks"] = table.masks.map(len)
     return table.round({"lesion_share": 6})
+
+
+def is_released(images: pd.DataFrame) -> bool:
+    """Return whether images are those of the public release, by the number of each class.
+
+    Args:
+        images: One row for each image with its `image_class`: a catalog's table, `describe_images`, or a split.
+    """
+    return images.image_class.value_counts().to_dict() == RELEASED
 
 
 def example_images(catalog: Catalog) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:

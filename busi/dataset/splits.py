@@ -73,14 +73,8 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
     Raises:
         StudyError: No stratum has an image for every fold.
     """
+    strata = find_strata(catalog.table)
     groups = find_groups(catalog)
-    strata = _find_strata(catalog.table)
-    largest = _largest_count(strata)
-    if largest < FOLDS:
-        raise StudyError(
-            f"{len(strata)} images: at most {largest} have the same class and lesion size; expected {FOLDS} or more, "
-            "one for the test part of each fold: give more images"
-        )
     split = catalog.table[["image_class", "name"]].assign(group=groups, stratum=strata)
     divide = _cut_into_runs if kind == "blocked" else _stratify
     # Images of one group stay in the same part.
@@ -143,15 +137,26 @@ def read_split(path: Path) -> pd.DataFrame | None:
     return split
 
 
-def _find_strata(table: pd.DataFrame) -> np.ndarray:
-    """Return each image's class and, where there is a lesion, the tercile of its area, e.g. "benign 0"."""
+def find_strata(table: pd.DataFrame) -> np.ndarray:
+    """Return each image's class and, where there is a lesion, the tercile of its area, e.g. "benign 0".
+
+    Raises:
+        StudyError: No stratum has an image for every fold: the images are too few to be split.
+    """
     has_lesion = table.image_class != "normal"
     # Ranks are distinct where areas are equal, so that the terciles have equal counts.
     rank = table.lesion_share.where(has_lesion).rank(method="first")
-    terciles = pd.qcut(rank, 3, labels=False)
+    # There are no terciles of nothing.
+    terciles = pd.qcut(rank, 3, labels=False) if has_lesion.any() else rank
     strata = []
     for image_class, tercile in zip(table.image_class, terciles, strict=True):
         strata.append(image_class if pd.isna(tercile) else f"{image_class} {tercile:.0f}")
+    largest = _largest_count(strata)
+    if largest < FOLDS:
+        raise StudyError(
+            f"{len(strata)} images: at most {largest} have the same class and lesion size; expected {FOLDS} or more, "
+            "one for the test part of each fold: give more images"
+        )
     return np.array(strata, dtype=object)
 
 

@@ -70,7 +70,7 @@ def compose(
     return Section(
         # Readers who cannot see the figure are told what it shows: the conclusion.
         figure=display.figure(figure, caption=caption, alt=conclusion),
-        table=display.table(table, caption=table_caption, digits=digits),
+        table=display.table(table, caption=table_caption, digits=digits, fold="The numbers"),
         conclusion=conclusion,
     )
 

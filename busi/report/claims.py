@@ -114,12 +114,23 @@ class Verdict:
     second: Judgement | None = None
 
     @property
+    def title(self) -> str:
+        """Return the verdict in words, e.g. "KLD is not the best loss"; figures and cards have it as their title."""
+        return read_claims()[self.number]["says"][self.first.verdict]
+
+    @property
     def sentence(self) -> str:
         """Return the verdicts at all sizes, each with its size and what decides it, in one sentence of Markdown."""
         parts = [f"Claim {self.number} is **{self.first.verdict}** at {self.first.size}: {self.first.reason}"]
         if self.second:
             parts.append(f"**{self.second.verdict}** at {self.second.size}: {self.second.reason}")
         return f"{'; '.join(parts)}."
+
+    @property
+    def short(self) -> str:
+        """Return the verdict as a card: the verdict on the claim, then its title and what decides it, in Markdown."""
+        judged = f"**{self.first.verdict.capitalize()}:** {self.claim}"
+        return f"{judged}\n\n{self.title}. At {self.first.size}: {self.first.reason}."
 
     @property
     def prose(self) -> str:
@@ -132,7 +143,7 @@ class Verdict:
     @property
     def row(self) -> dict[str, str | int]:
         """Return the row of ``claims.csv``."""
-        row = asdict(self) | {"sentence": self.sentence}
+        row = asdict(self) | {"title": self.title, "sentence": self.sentence}
         first, second = row.pop("first"), row.pop("second") or dict.fromkeys(asdict(self.first), "")
         return row | first | {f"second_{name}": value for name, value in second.items()}
 
@@ -214,6 +225,39 @@ def judge(sizes: list[Answers]) -> Verdict:
     return _compose(number, judged, _describe_rows(sizes[0].family), _describe_dice(sizes[0].table))
 
 
+def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
+    """Return the differences that the claim about a family is judged by, the ``limit`` widest at each size.
+
+    Returns:
+        `label`, `size` (in short words), `difference`, `low` and `high`, for `busi.report.figures.differences`.
+    """
+    claim = read_claims()[table_number(sizes[0].family)]
+    tables = []
+    for answers in sizes:
+        known = [comparison for comparison in _find_comparisons(claim, answers) if comparison]
+        known.sort(key=lambda comparison: -abs(comparison.difference))
+        labels = {f"{each.a} − {each.b}": each for each in known[:limit]}
+        tables.append(_tabulate_differences(labels, answers))
+    return pd.concat(tables, ignore_index=True)
+
+
+def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
+    """Return what differs from a family's first variant in words, and the differences as `list_differences`."""
+    baseline, *others = answers.group.variants
+    rows = _choose_rows({}, answers)
+    found = {label: find_comparison(rows, label, baseline) for label in others}
+    known = {label: comparison for label, comparison in found.items() if comparison}
+    better = sum(beats(comparison) is True for comparison in known.values())
+    worse = sum(_read(comparison) == "worse" for comparison in known.values())
+    title = f"{better or 'None'} of {with_noun(len(known), 'variant')} better than {baseline}, {worse or 'none'} worse"
+    return title, _tabulate_differences(known, answers)
+
+
+def _tabulate_differences(comparisons: dict[str, Comparison], answers: Answers) -> pd.DataFrame:
+    rows = [comparison._asdict() for comparison in comparisons.values()]
+    return pd.DataFrame(rows, columns=Comparison._fields).assign(label=list(comparisons), size=answers.size_words)
+
+
 def judge_metrics(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> Verdict:
     """Return the verdict on claim 5: whether the published metrics rank predictors as Dice does.
 
@@ -258,6 +302,17 @@ def rank_pairs(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), columns=["better", "worse", "difference", *METRICS])
 
 
+def count_ranks(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return `metric`, `size` and `share` (of the pairs that Dice tells apart, ranked alike); as `judge_metrics`."""
+    words = {answers.size: answers.size_words for sizes in families for answers in sizes}
+    rows = []
+    for size, own in pairs.groupby("size", sort=False):
+        ranked = rank_pairs(table[table["size"] == size], own)
+        for metric, (name, _) in METRICS.items():
+            rows.append({"metric": name, "size": words[size], "share": ranked[metric].astype(float).mean()})
+    return pd.DataFrame(rows, columns=["metric", "size", "share"])
+
+
 def record_verdict(parameters: Parameters, verdict: Verdict) -> None:
     """Write a verdict into the report's ``findings.json``, for the summary."""
     # JSON takes only text as a key.
@@ -269,8 +324,8 @@ def read_verdicts(parameters: Parameters) -> pd.DataFrame:
     """Return all five recorded verdicts as ``claims.csv`` has them, all of it text.
 
     Returns:
-        `claim`, `published`, `ours`; `verdict`, `evidence` and `size`, and the same as `second_*` at the second size,
-        empty where there is none; `sentence`, which has all of it in short.
+        `claim`, `published`, `ours`; `verdict`, `evidence`, `size` and `reason`, and the same as `second_*` at the
+        second size, empty where there is none; `title`, the verdict in words; `sentence`, which has all of it in short.
 
     Raises:
         NotMeasured: A claim has not been judged yet.
@@ -281,8 +336,9 @@ def read_verdicts(parameters: Parameters) -> pd.DataFrame:
             raise NotMeasured(f"claim {number}: not judged yet; run the report's notebooks in order, or make study")
     table = pd.DataFrame([recorded[str(number)] for number in read_claims()])
     table["claim"] = table.number.astype(str) + ". " + table.claim
-    columns = ["claim", "published", "ours", "verdict", "evidence", "size"]
-    return table[[*columns, "second_verdict", "second_evidence", "second_size", "sentence"]]
+    judged = ["verdict", "evidence", "size", "reason"]
+    second = [f"second_{name}" for name in judged]
+    return table[["claim", "published", "ours", *judged, *second, "title", "sentence"]]
 
 
 def count_verdicts(verdicts: pd.DataFrame) -> str:
@@ -308,13 +364,7 @@ def _compose(number: int, judged: list[Judgement], published: str, ours: str) ->
 
 
 def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
-    # Planned variants: a pair that waits for its runs leaves the claim open.
-    labels = list(answers.group.variants)
-    pairs = [(claim.get("variant"), other) for other in claim.get("than", []) if other in labels]
-    if claim["test"] == "alike":
-        pairs = list(combinations(labels, 2))
-    rows = _choose_rows(claim, answers)
-    comparisons = [find_comparison(rows, a, b) for a, b in pairs]
+    comparisons = _find_comparisons(claim, answers)
     rule = _RULES[claim["test"]]
     replies = [rule(comparison) if comparison else None for comparison in comparisons]
     known = [comparison for comparison in comparisons if comparison]
@@ -338,6 +388,17 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
         claim.get("aside", ""),
     ]
     return Judgement(describe_size(answers), decide(replies), reason, " ".join(filter(None, remarks)))
+
+
+def _find_comparisons(claim: dict, answers: Answers) -> list[Comparison | None]:
+    """Return the comparisons that a claim is judged by; None for a pair that waits for its runs."""
+    # Planned variants: such a pair leaves the claim open.
+    labels = list(answers.group.variants)
+    pairs = [(claim.get("variant"), other) for other in claim.get("than", []) if other in labels]
+    if claim["test"] == "alike":
+        pairs = list(combinations(labels, 2))
+    rows = _choose_rows(claim, answers)
+    return [find_comparison(rows, a, b) for a, b in pairs]
 
 
 def _choose_rows(claim: dict, answers: Answers) -> pd.DataFrame:
@@ -399,13 +460,13 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
     counts, examples, replies = [], [], []
     for metric, (name, _) in METRICS.items():
         same = ranked[metric].sum()
-        counts.append(f"{name} ranks {same} of them as Dice does")
+        counts.append(f"{name} {same}")
         replies.append(bool(same >= TELLING * len(ranked)) if len(ranked) >= ENOUGH else None)
         wrong = ranked[~ranked[metric].astype(bool)]
         if len(wrong):
             worst = wrong.loc[wrong.difference.idxmax()]
             examples.append(f"by {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice)")
-    reason = f"of {with_noun(len(ranked), 'pair')} that Dice tells apart, {', '.join(counts)}"
+    reason = f"of {with_noun(len(ranked), 'pair')} that Dice tells apart, ranked as Dice does: {', '.join(counts)}"
     wrongest = f"The widest that they get wrong: {'; '.join(examples)}." if examples else ""
     evidence = f"{reason[0].upper()}{reason[1:]}; {TELLING:.0%} are asked for. {wrongest} {progress}"
     return Judgement(size, decide(replies), reason, evidence.strip())

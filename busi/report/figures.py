@@ -4,7 +4,8 @@ Tables come from `busi.report.tables` and `busi.report.heldout`; `epochs` from `
 """
 
 import itertools
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,9 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 
 from busi import display
+from busi.report.tables import is_comparable
+from busi.scoring.predictors import PERFECT
 
 EPOCHS = 75
 """Last epoch of the paper's Figures 2 to 10."""
@@ -39,70 +42,129 @@ _BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend to the ri
 
 
 @display.style()
-def loss_curve(epochs: pd.DataFrame, *, floor: float, published: float) -> Figure:
-    """Draw the training loss of a variant on the axes of Figures 2 to 10, with the floor and the published end.
+def loss_curves(panels: list[dict]) -> Figure:
+    """Draw training losses on the axes of Figures 2 to 10, one panel a method, one thin line a run.
 
     Args:
-        epochs: Of one variant; may be empty.
-        floor: Loss of the best constant predictor.
-        published: The paper's loss after the last epoch.
+        panels: Of each method its `title`, `epochs` (may be empty), `floor` (loss of the best constant) and
+            `published` (the paper's loss after the last epoch; NaN where the images are not the paper's).
     """
-    fig, ax = plt.subplots(figsize=(6.4, 3.2))
-    # One colour for each run, because all of them belong to one variant.
-    label = "ours, seed " + epochs.seed.astype(str)
-    _draw_lines(ax, epochs.assign(label=label), y="loss", by="label")
-    ax.axhline(floor, label="floor: best constant", **display.FLOOR_LINE)
-    # The star lies on the border of the axes, which would cut it in half.
-    look = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
-    ax.plot(EPOCHS, published, "*", label="published, epoch 75", **look)
-    ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS, xlabel="Epoch", ylabel="Training loss")
-    ax.legend(loc="lower left", ncols=2)
+    n_rows = (len(panels) + 1) // 2
+    fig, axes = plt.subplots(n_rows, 2, figsize=(7, 0.7 + 2.3 * n_rows), sharex=True, sharey=True, squeeze=False)
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        for _, run in panel["epochs"].groupby("run", sort=False):
+            # A single epoch would be no line at all.
+            marker = "o" if len(run) == 1 else None
+            ax.plot(run.epoch, run.loss, "-", color=display.OURS, lw=1, marker=marker, label="ours, one line a run")
+        ax.axhline(panel["floor"], label="best constant", **display.FLOOR_LINE)
+        # The star lies on the border of the axes, which would cut it in half.
+        look = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
+        # Nothing is published of other images than the paper's.
+        if not np.isnan(panel["published"]):
+            ax.plot(EPOCHS, panel["published"], "*", label="published, epoch 75", **look)
+        ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS)
+        ax.set_title(panel["title"], fontsize=10)
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    fig.supxlabel("Epoch", fontsize=12)
+    fig.supylabel("Training loss", fontsize=12)
+    _legend_on_top(fig)
     return fig
 
 
 @display.style()
-def curves(epochs: pd.DataFrame, *, metric: str, label: str) -> Figure:
-    """Draw a metric, a column of ``epochs``, from zero up: one line for each run, one colour for each variant."""
-    fig, ax = plt.subplots(figsize=(6.4, 3.4))
-    if len(epochs):
-        # A line at zero lies on the axis, which would hide half of it.
-        _draw_lines(ax, epochs, y=metric, by="variant", clip_on=False)
-        ax.legend(**_BESIDE)
-    ax.set(xlabel="Epoch", ylabel=label)
-    ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return fig
-
-
-@display.style()
-def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame) -> Figure:
+def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame, *, narrow: bool = False) -> Figure:
     """Draw the published rows in AUC and loss against what predictors reach that never look, and our runs.
 
     Args:
         rows: As `busi.report.tables.place_rows`.
         blind: As `busi.study.measure_blind`.
+        narrow: Whether for a telephone: panels one below the other, the names of the rows above them.
     """
     places = np.arange(len(rows))
+    comparable = is_comparable(rows)
     scores = blind[blind.order != "by class"].set_index(["predictor", "row"])
     biases, mask = (scores.loc[predictor].loc[rows.row] for predictor in ("two biases", "mean mask"))
-    fig, axes = plt.subplots(1, 2, figsize=(9, 4.6), sharey=True)
+    shape, size = ((2, 1), (4.2, 7)) if narrow else ((1, 2), (9, 4.6))
+    fig, axes = plt.subplots(*shape, figsize=size, sharey=not narrow)
     for ax, metric, label in zip(axes, ("auc", "loss"), ("AUC, both channels", "Loss of the row"), strict=True):
         low, high = biases[f"{metric}_low"], biases[f"{metric}_high"]
         # As wide as a line at least: over all orders the biases hardly move.
         width = np.maximum(high - low, 0.002)
-        ax.barh(places, width, left=low, height=0.8, color=display.SKY, label="two biases, 25 orders")
-        ax.plot(mask[f"{metric}_low"], places, "|", color=display.RED, markersize=16, mew=2, label="mean mask")
-        ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label="published")
+        height = 0.3 if narrow else 0.8
+        ax.barh(places, width, left=low, height=height, color=display.SKY, label="two biases, 25 orders")
+        look = {"color": display.RED, "markersize": 24 * height, "mew": 2}
+        ax.plot(mask[f"{metric}_low"], places, "|", label="mean mask", **look)
+        # An entry of the legend would have no star.
+        label_published = "published" if comparable else "_"
+        ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label=label_published)
         ranges = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
         ours = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2, "capsize": 3, "linestyle": "none"}
         ax.errorbar(rows[metric], places, xerr=ranges, label="ours, range of seeds", **ours)
         ax.set(xlabel=f"{label} (training images)", ylim=(len(rows) - 0.4, -0.6))
         ax.grid(axis="x")
-    axes[0].set_yticks(places, rows.row)
+        if narrow:
+            _name_rows(ax, rows.row)
+    if not narrow:
+        axes[0].set_yticks(places, rows.row)
     learned = (rows.reached_by == "none").sum()
-    fig.suptitle(f"{learned or 'None'} of {len(rows)} published rows beat every predictor that never looks")
+    title = f"{learned or 'None'} of {len(rows)} published rows beat every predictor that never looks"
+    if not comparable:
+        title = "Our runs and predictors that never look"
+    fig.suptitle(textwrap.fill(title, 38 if narrow else 90), x=0.01, ha="left")
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=4)
+    fig.legend(handles, labels, loc="outside lower center", ncols=2 if narrow else 4, fontsize=9 if narrow else 11)
+    return fig
+
+
+@display.style()
+def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
+    """Draw differences in Dice with their intervals, the margin that matters, and the verdict as the title.
+
+    Args:
+        table: `label` of each difference, which stands above it; `size` of its runs, told apart by colour;
+            `difference`, `low` and `high`.
+        margin: Smallest difference that matters, shaded around zero.
+        title: What the differences show.
+    """
+    labels = list(dict.fromkeys(table.label))
+    fig, ax = plt.subplots(figsize=(4.4, 1.45 + 0.45 * max(len(labels), 1)))
+    ax.axvspan(-margin, margin, color=display.GREY, alpha=0.15, lw=0, label=f"within ±{margin}")
+    ax.axvline(0, color=display.GREY, linewidth=1)
+    looks = zip(table.groupby("size", sort=False), "os", (display.OURS, display.RED), strict=False)
+    for number, ((size, rows), marker, colour) in enumerate(looks):
+        places = [labels.index(label) + 0.1 + 0.22 * number for label in rows.label]
+        whiskers = [rows.difference - rows.low, rows.high - rows.difference]
+        look = {"fmt": marker, "color": colour, "capsize": 3, "linestyle": "none"}
+        ax.errorbar(rows.difference, places, xerr=whiskers, label=size, **look)
+    ax.set(xlabel="Difference in Dice, 95 % interval", ylim=(max(len(labels), 1) - 0.4, -0.6))
+    _name_rows(ax, labels)
+    ax.grid(axis="x")
+    fig.suptitle(textwrap.fill(title, 40), x=0.01, ha="left")
+    fig.legend(loc="outside lower left", ncols=3, fontsize=9)
+    return fig
+
+
+@display.style()
+def ranks(table: pd.DataFrame, *, telling: float, title: str) -> Figure:
+    """Draw the share of pairs that each published metric ranks as Dice does, and the share asked for.
+
+    Args:
+        table: As `busi.report.claims.count_ranks`.
+        telling: Share asked for.
+        title: What the shares show.
+    """
+    fig, ax = plt.subplots(figsize=(4.4, 3.1))
+    palette = [display.OURS, display.SKY][: table["size"].nunique()]
+    sns.barplot(table, x="share", y="metric", hue="size", palette=palette, width=0.4, errorbar=None, ax=ax)
+    ax.axvline(telling, **display.FLOOR_LINE, label=f"asked for: {telling:.0%}")
+    names = list(dict.fromkeys(table.metric))
+    ax.set(xlim=(0, 1), xlabel="Pairs ranked as Dice ranks them (share)", ylabel="", ylim=(len(names) - 0.6, -0.6))
+    _name_rows(ax, names)
+    ax.grid(axis="x")
+    fig.suptitle(textwrap.fill(title, 40), x=0.01, ha="left")
+    ax.get_legend().remove()  # one below the axes takes its place
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=9)
     return fig
 
 
@@ -192,10 +254,15 @@ def dice(table: pd.DataFrame) -> Figure:
     """Draw the mean Dice of `Answers.table`: networks as points with 95 % intervals, untrained predictors as lines."""
     trained = table[table.n_runs > 0]
     untrained = table[(table.n_runs == 0) & (table.n_images > 0)]
-    fig, ax = plt.subplots(figsize=(7.2, 1.5 + 0.42 * max(len(trained), 1)))
+    fig, ax = plt.subplots(figsize=(7.2, 1.9 + 0.42 * max(len(trained), 1)))
     _draw_intervals(ax, trained, untrained)
     ax.set(xlabel="Dice on held-out images (mean, 95 % interval)")
-    fig.legend(loc="outside upper left", ncols=2)
+    best = untrained[untrained.variant != PERFECT].dice.max()
+    better = (trained.dice > best).sum()
+    fig.suptitle(
+        f"{better or 'None'} of {len(trained)} outline lesions better than without training", x=0.01, ha="left"
+    )
+    fig.legend(loc="outside lower left", ncols=2)
     return fig
 
 
@@ -248,7 +315,7 @@ def reliability(curves: pd.DataFrame) -> Figure:
 
 @display.style()
 def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
-    """Draw networks' answers, one column each: true and predicted outline, and the probability map below.
+    """Draw networks' answers, one column each: true and predicted outline, and the map below (of one alone, beside).
 
     Args:
         shown: Title -> `busi.lab.networks.Case`.
@@ -257,7 +324,12 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
     tallest = max(case.pixels.shape[0] / case.pixels.shape[1] for case in shown.values())
     # All columns get the height of the tallest image, and the colour bar some width.
     size = (width * len(shown) + 0.9, 2 * width * tallest + 1)
-    fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
+    if len(shown) == 1:
+        # A case alone leaves room for its map beside it.
+        fig, axes = plt.subplots(1, 2, figsize=(2 * width + 0.9, width * tallest + 1), squeeze=False)
+        axes = axes.T
+    else:
+        fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
     for column, (title, case) in enumerate(shown.items()):
         upper, lower = axes[:, column]
         upper.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
@@ -318,6 +390,23 @@ def _draw_intervals(ax: Axes, trained: pd.DataFrame, untrained: pd.DataFrame) ->
     ax.set_yticks(places, trained.variant)
     ax.set(ylim=(max(len(trained), 1) - 0.4, -0.6))
     ax.grid(axis="x")
+
+
+def _name_rows(ax: Axes, names: Iterable[str]) -> None:
+    """Write the name of each row above it, inside the axes: on a telephone there is no room beside them."""
+    ax.set_yticks([])
+    for place, name in enumerate(names):
+        at = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "bottom", "fontsize": 10}
+        ax.text(0.01, place - 0.18, name, **at)
+
+
+def _legend_on_top(fig: Figure) -> None:
+    """Draw one legend above all panels, each label once."""
+    entries = {}
+    for ax in fig.axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    fig.legend(entries.values(), entries.keys(), loc="outside upper left", ncols=3, fontsize=10)
 
 
 def _outline(ax: Axes, inside: np.ndarray | None, *, color: str, linestyle: str, linewidth: float) -> None:

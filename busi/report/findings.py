@@ -3,17 +3,26 @@
 Tables come from `busi.report.tables` and `busi.report.heldout`; `runs` and `epochs` from `busi.results.Results`.
 """
 
+from pathlib import Path
+
 import pandas as pd
 
 from busi.config import BORDER, Parameters, RunConfig
+from busi.dataset.catalog import is_released
 from busi.published import published_row
-from busi.report.tables import REPRODUCED, tell_end
+from busi.report.tables import NO_PUBLISHED, NOT_COMPARABLE, REPRODUCED, is_comparable, tell_end
 from busi.results import is_superseded
+from busi.scoring.predictors import MEAN_MASK
 
 # Sentences with places for the columns of a table.
 _ROW = (
     "**{method}**{short} ends at loss {loss:.4f} (published {published_loss:.4f}, floor {floor_loss:.4f}), "
     "accuracy {accuracy:.4f} ({published_accuracy:.4f}), AUC {auc:.4f} ({published_auc:.4f}); {fates}: {verdict}."
+)
+
+_OWN_ROW = (
+    "**{method}**{short} ends at loss {loss:.4f} (floor {floor_loss:.4f}), accuracy {accuracy:.4f}, AUC {auc:.4f}; "
+    "{fates}."
 )
 
 _SCORE = (
@@ -38,14 +47,43 @@ def describe_rows(table: pd.DataFrame, planned: int) -> str:
         table: Table of a family.
         planned: Epochs that the profile plans.
     """
+    sentence = _ROW if is_comparable(table) else _OWN_ROW
     sentences = []
     for row in table.to_dict("records"):
         if not row["n_runs"]:
             sentences.append(f"**{row['method']}** has not been run yet.")
             continue
         short = "" if row["epochs"] == planned else f" (after {row['epochs']} of {planned} epochs)"
-        sentences.append(_ROW.format(short=short, **row))
+        sentences.append(sentence.format(short=short, **row))
     return " ".join(sentences)
+
+
+def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
+    """Return what came out in three short sentences: of the published rows, of the claims, and of the networks.
+
+    Args:
+        rows: As `busi.report.tables.place_rows`.
+        verdicts: As `busi.report.claims.read_verdicts`.
+        scores: As ``heldout.csv``.
+    """
+    blind = (rows.reached_by != "none").sum()
+    reproduced = (rows.verdict == REPRODUCED).sum()
+    counts = verdicts.verdict.value_counts(sort=False)
+    claims = ", ".join(f"{count} {agree(count, 'is', 'are')} {verdict}" for verdict, count in counts.items())
+    beyond = len(rows) - blind
+    first = (
+        f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'beats', 'beat')} every predictor that "
+        f"never looks at the image; {reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced here."
+    )
+    second = f"**Of {len(verdicts)} claims**, {claims}, on images never trained on."
+    sentences = [first if is_comparable(rows) else NO_PUBLISHED, second]
+    trained, mask = scores[scores.n_runs > 0].dice.dropna(), scores[scores.variant == MEAN_MASK].dice
+    if len(trained):
+        sentences.append(
+            f"**Dice there** is {trained.min():.3f} to {trained.max():.3f} for our networks, {mask.iloc[0]:.3f} for "
+            "the mean of all masks."
+        )
+    return sentences
 
 
 def describe_placement(rows: pd.DataFrame, widths: pd.DataFrame) -> str:
@@ -55,6 +93,8 @@ def describe_placement(rows: pd.DataFrame, widths: pd.DataFrame) -> str:
         rows: As `busi.report.tables.place_rows`.
         widths: As `busi.report.widths.compare_widths`.
     """
+    if (rows.reached_by == NOT_COMPARABLE).all():
+        return NO_PUBLISHED
     reached = rows.groupby("reached_by").row.agg(_join_names)
     parts = [f"{reached[name]}: reached by {name}" for name in ("a constant", "two biases") if name in reached]
     if "the mean mask" in reached:
@@ -93,19 +133,19 @@ def _join_names(names: pd.Series) -> str:
     return ", ".join(names).rstrip(".")
 
 
-def describe_floors(floors: dict[str, float]) -> str:
-    """Return what the published Dice row shares with a predictor that never looks, and the lowest BCE of a constant."""
-    return (
-        f"{_compare_dice_row(floors)} The lowest binary cross-entropy that a constant probability of lesion reaches is "
-        f"{floors['bce']:.4f}."
-    )
+def describe_floors(floors: dict[str, float], *, comparable: bool = True) -> str:
+    """Return what a predictor that never looks scores, the published Dice row beside it, and a constant's lowest BCE.
 
-
-def _compare_dice_row(floors: dict[str, float]) -> str:
-    row = published_row("loss", "DICE")
+    Args:
+        floors: As `busi.scoring.floors.constant_floors`.
+        comparable: As `busi.study.compares_with_paper`; if not, the published row is left out.
+    """
+    text = f"The Dice loss of that predictor is {floors['dice_loss']:.4f} and its AUC {floors['auc']:.4f}"
+    if comparable:
+        row = published_row("loss", "DICE")
+        text += f"; the published row DICE has {row['loss']:.4f} and {row['auc']:.4f}"
     return (
-        f"The Dice loss of that predictor is {floors['dice_loss']:.4f} and its AUC {floors['auc']:.4f}; the published "
-        f"row DICE has {row['loss']:.4f} and {row['auc']:.4f}."
+        f"{text}. The lowest binary cross-entropy that a constant probability of lesion reaches is {floors['bce']:.4f}."
     )
 
 
@@ -169,8 +209,10 @@ def compare_with_audit(groups: pd.DataFrame) -> str:
     """Return how many images and groups a published audit of BUSI names beside ours.
 
     Args:
-        groups: As `busi.report.tables.count_groups`.
+        groups: As `busi.report.tables.count_groups`; the sentence is empty for another data set than BUSI.
     """
+    if "audit" not in groups:
+        return ""
     number = groups[["groups", "audit"]].sum()
     images = groups[["groups", "audit"]].mul(groups.images, axis=0).sum()
     return (
@@ -236,6 +278,8 @@ def describe_power(power: pd.DataFrame) -> str:
     """Return what the comparisons of ``power.csv`` can tell, of the median pair."""
     if not len(power):
         return "There are no two variants to compare yet."
+    if power.smallest.isna().all():
+        return "One run a variant cannot tell how large a difference has to be."
     needed = power.runs_needed.median()
     runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
     return (
@@ -292,20 +336,19 @@ def describe_reliability(curves: pd.DataFrame) -> str:
     return f"Observed share of lesion against predicted probability. {'; '.join(rows) or 'No network has run yet'}."
 
 
-def describe_lesion_shares(epochs: pd.DataFrame) -> str:
-    """Return each run's share of pixels predicted lesion in its last epoch."""
-    ends = []
-    for (variant, _), run in epochs.groupby(["variant", "run"], sort=False):
-        ends.append(f"{variant}: {run.lesion_share.iloc[-1]:.2%}")
-    return f"Pixels predicted lesion in the last epoch. {'; '.join(ends) or 'No network has run yet'}"
-
-
 def describe_loss_curve(method: str, epochs: pd.DataFrame, published: float) -> str:
-    """Return where the training loss of each run of a method starts and ends, and the paper's loss at the end."""
+    """Return where the training loss of each run of a method starts and ends, and the paper's loss at the end.
+
+    Args:
+        method: Name of the row.
+        epochs: Of its runs.
+        published: Missing (NaN) where the images are not the paper's.
+    """
     ends = []
     for seed, losses in epochs.groupby("seed", sort=False).loss:
         ends.append(f"seed {seed} goes from {losses.iloc[0]:.4f} to {losses.iloc[-1]:.4f} in {len(losses)} epochs")
-    return f"Training loss of {method}: {'; '.join(ends) or 'not run yet'}; published {published:.4f} after 75."
+    text = f"Training loss of {method}: {'; '.join(ends) or 'not run yet'}"
+    return f"{text}." if pd.isna(published) else f"{text}; published {published:.4f} after 75."
 
 
 def describe_network(blocks: list[dict]) -> str:
@@ -321,7 +364,7 @@ def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -
     heldout = RunConfig(**parameters.heldout_fields())
     return {
         "Images": f"{len(images)}, of which {lesions} with a lesion are trained on",
-        "Data": "phantom: synthetic images" if parameters.data_dir == "phantom" else "BUSI",
+        "Data": name_data(parameters, images),
         "Input and output": f"{parameters.image_size}² and {parameters.image_size - BORDER}² pixels",
         "Network": f"{filters} to {16 * filters} filters (published: 64 to 1024)",
         "Epochs": f"{parameters.epochs} (published: 75), batches of one image",
@@ -333,6 +376,16 @@ def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -
             f"size; {with_noun(len(parameters.heldout_seeds), 'seed')} a fold"
         ),
     }
+
+
+def name_data(parameters: Parameters, images: pd.DataFrame) -> str:
+    """Return what a study's images are: phantoms, BUSI, or the name of another folder."""
+    if parameters.data_dir == "phantom":
+        return "phantom: synthetic images"
+    if is_released(images):
+        return "BUSI"
+    # A report that is drawn without its data does not know their folder.
+    return f"{Path(parameters.data_dir or '').name or 'images'} (not the BUSI release)"
 
 
 def describe_making(runs: pd.DataFrame) -> dict[str, str]:

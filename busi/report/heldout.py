@@ -47,19 +47,24 @@ _NSD = f"NSD at {metrics.NSD_TOLERANCE:g} px"
 # Columns of a table on a page, in order, with the words that stand over them.
 SCORE_COLUMNS = {
     "variant": "variant",
+    "interval": "Dice",
+    "dice_median": "median",
+    "iou": "IoU",
+    "hd95": "HD95",
+    "nsd": _NSD,
+    "precision": "precision",
+    "recall": "recall",
+}
+
+RUN_COLUMNS = {
+    "variant": "variant",
     "n_runs": "runs",
     "n_capped": "hit the cap",
     "n_dead": "dead",
     "n_images": "images",
-    "dice": "Dice",
-    "interval": "95 % interval",
-    "dice_median": "median",
-    "iou": "IoU",
-    "hd95": "HD95",
+    "parameters": "parameters",
+    "minutes": "minutes a run",
     "empty": "empty",
-    "nsd": _NSD,
-    "precision": "precision",
-    "recall": "recall",
     "detected": "found",
 }
 
@@ -73,16 +78,10 @@ PIXEL_COLUMNS = {
     "ece": "ECE",
     "normals_fpr": "normals with a finding",
     "normals_area": "area marked on normals",
-    "parameters": "parameters",
-    "minutes": "minutes a run",
 }
 
-DIGITS = dict.fromkeys(["Dice", "median", "IoU", _NSD, "precision", "recall", "found", "empty"], 3) | {"HD95": 1}
+DIGITS = dict.fromkeys(["median", "IoU", _NSD, "precision", "recall"], 3) | {"HD95": 1}
 """Decimals of a table of `format_scores`."""
-
-_PIXEL_SCORES = ["pixel accuracy", "cross-entropy", "lesion AUC", "pooled AUC", "Brier", "ECE"]
-PIXEL_DIGITS = dict.fromkeys(_PIXEL_SCORES, 3) | {"minutes a run": 1}
-"""Decimals of a table of `format_pixels`."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,12 @@ class Answers:
     def size(self) -> str:
         """Return the size of the runs, as `busi.config.Size.size_name`; empty where none is planned."""
         return self.group.configs[0].size_name if self.group.configs else ""
+
+    @property
+    def size_words(self) -> str:
+        """Return the size of the runs in short words; empty where none is planned."""
+        configs = self.group.configs
+        return f"{configs[0].image_size} pixels, {configs[0].base_filters} filters" if configs else ""
 
     @cached_property
     def untrained(self) -> dict[str, Scored]:
@@ -317,12 +322,18 @@ def count_runs(families: Iterable[Answers]) -> tuple[int, int]:
 
 def format_scores(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of `Answers.table` for a page: how well lesions are outlined."""
-    return _rename(table.assign(interval=_intervals(table), empty=table.n_empty / table.n_predictions), SCORE_COLUMNS)
+    return _rename(table.assign(interval=_intervals(table)), SCORE_COLUMNS)
+
+
+def format_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `Answers.table` for a page: runs, what they cost, and how often nothing is marked or found."""
+    shown = table.assign(minutes=table.seconds / 60, empty=table.n_empty / table.n_predictions)
+    return _rename(shown, RUN_COLUMNS)
 
 
 def format_pixels(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `Answers.table` for a page: pixels and their probabilities, normal images, cost."""
-    return _rename(table.assign(minutes=table.seconds / 60), PIXEL_COLUMNS)
+    """Return a table of `Answers.table` for a page: pixels and their probabilities, and normal images."""
+    return _rename(table, PIXEL_COLUMNS)
 
 
 def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -332,16 +343,13 @@ def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
         "kind": "kind",
         "a": "a",
         "b": "b",
-        "difference": "Dice a − b",
-        "interval": "95 % interval",
+        "interval": "Dice a − b",
         "p_shown": "p after Holm",
         "t_shown": "p of resampled t",
-        "effect": "effect",
         "wins": "a wins",
         "n_images": "images",
-        "n_runs": "runs",
     }
-    intervals = [f"{low:+.3f} to {high:+.3f}" for low, high in zip(pairs.low, pairs.high, strict=True)]
+    intervals = _join_intervals(pairs.difference, pairs.low, pairs.high, "+.3f")
     shown = pairs.assign(interval=intervals, p_shown=_format_p(pairs.p_holm), t_shown=_format_p(pairs.p_t))
     return _rename(shown, columns)
 
@@ -364,7 +372,10 @@ def combine_answers(published: pd.DataFrame, heldout: pd.DataFrame, same: dict[s
         "accuracy": "rebuilt accuracy",
         "floor_accuracy": "floor of accuracy",
     }
-    heldout_columns = {"dice": "held-out Dice", "interval": "95 % interval", "accuracy": "held-out accuracy"}
+    # Of other images than the paper's, nothing is published.
+    if published.published_accuracy.isna().all():
+        del published_columns["published_accuracy"]
+    heldout_columns = {"interval": "held-out Dice", "accuracy": "held-out accuracy"}
     # The held-out families have variants that the paper has not; only the published rows are matched.
     variants = [same.get(method, method) for method in published.method]
     scores = heldout.assign(interval=_intervals(heldout)).set_index("variant").reindex(variants)
@@ -409,9 +420,15 @@ def _format_p(values: pd.Series) -> list[str]:
 
 
 def _intervals(table: pd.DataFrame) -> list[str | None]:
-    # A dash between the ends: no end is negative.
-    ends = zip(table.dice_low, table.dice_high, strict=True)
-    return [None if pd.isna(low) else f"{low:.3f}–{high:.3f}" for low, high in ends]
+    return _join_intervals(table.dice, table.dice_low, table.dice_high, ".3f")
+
+
+def _join_intervals(means: pd.Series, lows: pd.Series, highs: pd.Series, form: str) -> list[str | None]:
+    """Return each mean with its 95 % interval, e.g. "0.656 [0.627, 0.685]"; None where there is none."""
+    cells = []
+    for mean, low, high in zip(means, lows, highs, strict=True):
+        cells.append(None if pd.isna(low) else f"{mean:{form}} [{low:{form}}, {high:{form}}]")
+    return cells
 
 
 def _rename(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:

@@ -22,31 +22,32 @@ SUMMARY = "notebooks/6_summary.ipynb"
 HEADLINE_FIGURE = "rows-against-blind.svg"
 """Figure of the published rows and ours against blind predictors, in the report's folder ``figures``."""
 
+NARROW_FIGURE = "rows-against-blind-narrow.svg"
+"""The same for a telephone."""
+
 LADDER_FIGURE = "ladder.svg"
+
+CLAIM_FIGURE = "claim-{}.svg"
+"""Figure that a claim is judged by, with a place for its number."""
 
 # The texts below are the same in every report; everything that depends on numbers comes from the findings.
 _TITLE = "Breast ultrasound segmentation: a published study examined"
 
 _QUESTION = (
-    "A student paper trained a U-Net on BUSI, breast ultrasound images with lesion masks, and compared upsampling "
-    "layers, optimizers, losses and preprocessing in four small tables (Duffy, Hassan, Kim: *Breast Ultrasound Image "
-    "Segmentation Analysis*, 2024). This report trains those rows again under the published protocol, faults "
-    "included, and compares each with predictors that never look at the image. Then it asks the same questions on "
-    "images held out from training."
+    "Do four small tables of a student paper on lesions in breast ultrasound show what they claim, and does a network "
+    "need to look at the image to reach them?"
 )
 
-_CLAIMS = ["claim", "published", "ours", "verdict", "evidence"]
-
-_CLAIMS_CAPTION = "Each claim, what was published, our held-out answer and verdict."
-
-_HEADLINE_CAPTION = (
-    "The nine distinct published rows and ours, in AUC and loss on the training images, against what predictors reach "
-    "that never look at an image."
+_ABOUT = (
+    "The paper is *Breast Ultrasound Image Segmentation Analysis* (Duffy, Hassan, Kim, 2024), the data BUSI. Its rows "
+    "are trained again as published, faults included. Then the same questions are asked on images held out."
 )
+
+_HEADLINE_CAPTION = "Published rows and ours on the training images, against predictors that never look at an image."
 
 _LADDER_CAPTION = (
-    "From the published number (star) to the held-out one in single steps, each with the 95 % interval of its change; "
-    "dashed: background everywhere on the same images."
+    "From the published number (star) to the held-out one in single steps, each with the 95 % interval of its change. "
+    "Dashed: background everywhere on the same images."
 )
 
 
@@ -61,21 +62,22 @@ def write_index(parameters: Parameters) -> Path:
 
     Raises:
         NotMeasured: The summary notebook has not been run for this report. Nothing is written then.
-        StudyError: A figure of that notebook is missing, or the index would be larger than
+        StudyError: A figure of the notebooks is missing, or the index would be larger than
             `busi.report.layout.LIMIT`. Nothing is written then.
     """
     summary = read_summary(parameters)
-    claims = results.read_table(parameters, "claims")
     listed = _list_pages(parameters)
-    # Verdicts and the number of runs behind them belong in one paragraph.
-    answer = "\n\n".join([summary["rows"], f"{summary['claims']} {summary['heldout']}"])
     html = layout.render_template(
         "index.html.j2",
         title=_TITLE,
-        question=_to_html(_QUESTION),
-        answer=_to_html(answer),
-        figures=_embed_figures(parameters, summary),
-        claims=Markup(display.table(claims[_CLAIMS], caption=_CLAIMS_CAPTION).data),
+        question=_QUESTION,
+        about=_to_html(_ABOUT),
+        answer=[_to_html(sentence) for sentence in summary["answer"]],
+        headline=_embed_figure(parameters, HEADLINE_FIGURE, _HEADLINE_CAPTION, summary["rows"]),
+        narrow=_embed_figure(parameters, NARROW_FIGURE, _HEADLINE_CAPTION, summary["rows"])["address"],
+        cards=_list_cards(parameters),
+        ladder=_find_ladder(parameters, summary),
+        counts=_show_counts(parameters),
         pages=listed,
         absent=_explain_absent_pages(parameters, listed),
         tables=_list_tables(parameters),
@@ -94,10 +96,10 @@ def read_summary(parameters: Parameters) -> dict:
     """Read what the summary notebook has recorded in the report's ``findings.json``.
 
     Returns:
-        Sentences as Markdown: `rows` (which are reproduced, and which ones a blind predictor reaches), `floors`,
-        `claims`, `heldout` (progress of the held-out runs, what they show, and each verdict), `progress` (of the
-        published ones) and, where the ladder has been measured, `ladder`. Facts by name: `size` (data and size of the
-        study) and `made` (when, on what and with what the runs were trained).
+        Sentences as Markdown: `answer` (three short ones), `rows` (which are reproduced, and which ones a blind
+        predictor reaches), `floors`, `claims`, `heldout` (progress of the held-out runs, what they show, and each
+        verdict), `progress` (of the published ones) and, where the ladder has been measured, `ladder`. Facts by name:
+        `size` (data and size of the study) and `made` (when, on what and with what the runs were trained).
 
     Raises:
         NotMeasured: The notebook has not been run for this report.
@@ -110,6 +112,30 @@ def read_summary(parameters: Parameters) -> dict:
             f"busi render {parameters.report_path}"
         )
     return findings["summary"]
+
+
+def _list_cards(parameters: Parameters) -> list[dict]:
+    """Return each claim with its verdict and evidence in words, and its figure."""
+    # A claim without a second size has empty cells there.
+    claims = results.read_table(parameters, "claims").astype(object).fillna("")
+    cards = []
+    for number, claim in enumerate(claims.to_dict("records"), start=1):
+        name = CLAIM_FIGURE.format(number)
+        alt = f"{claim['title']}: {claim['reason']}"
+        cards.append(claim | {"figure": _embed_figure(parameters, name, "", alt)})
+    return cards
+
+
+def _find_ladder(parameters: Parameters, summary: dict) -> dict[str, str] | None:
+    # The ladder needs runs that the study may not have trained yet.
+    if "ladder" not in summary:
+        return None
+    return _embed_figure(parameters, LADDER_FIGURE, _LADDER_CAPTION, summary["ladder"])
+
+
+def _show_counts(parameters: Parameters) -> Markup:
+    counts = results.read_table(parameters, "counts")
+    return Markup(display.table(counts, caption="Rows of the paper's tables; a row can be both.").data)
 
 
 def _list_pages(parameters: Parameters) -> dict[str, dict[str, str]]:
@@ -158,20 +184,11 @@ def _list_commands(parameters: Parameters) -> dict[str, str]:
     }
 
 
-def _embed_figures(parameters: Parameters, summary: dict) -> list[dict[str, str]]:
-    """Return the headline figure and, where it has been measured, the ladder."""
-    figures = [_embed_figure(parameters, HEADLINE_FIGURE, _HEADLINE_CAPTION, summary["rows"])]
-    # The ladder needs runs that the study may not have trained yet.
-    if "ladder" in summary:
-        figures.append(_embed_figure(parameters, LADDER_FIGURE, _LADDER_CAPTION, summary["ladder"]))
-    return figures
-
-
 def _embed_figure(parameters: Parameters, name: str, caption: str, finding: str) -> dict[str, str]:
     """Return address, alternative text and caption of a figure of the report, with its data in the address."""
     file = parameters.report_path / "figures" / name
     if not file.is_file():
-        raise StudyError(f"{file}: no such figure; {SUMMARY} draws it: run it again")
+        raise StudyError(f"{file}: no such figure; draw the report again: busi render {parameters.report_path}")
     # The index must be complete when someone sends it without its folder.
     data = base64.b64encode(file.read_bytes()).decode("ascii")
     address = f"data:image/svg+xml;base64,{data}"

@@ -129,10 +129,10 @@ def _make_preformatted_text_focusable(body: BeautifulSoup) -> None:
 
 
 def _name_headings(body: BeautifulSoup) -> list[dict[str, str]]:
-    """Give every second- and third-level heading a unique id; return level, id and text of each in order."""
+    """Give every second- and third-level heading outside cards a unique id; return level, id and text in order."""
     headings = []
     used = set(_TEMPLATE_IDS)
-    for heading in body.find_all(["h2", "h3"]):
+    for heading in body.select(":is(h2, h3):not(.card *)"):
         text = heading.get_text()
         heading["id"] = _choose_id(text, used)
         used.add(heading["id"])

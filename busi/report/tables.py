@@ -1,8 +1,10 @@
 """Tables of the published protocol: the paper's rows next to ours and to blind predictors, our runs, and the data."""
 
+import numpy as np
 import pandas as pd
 
 from busi.config import CONSTANT_EPOCHS
+from busi.dataset.catalog import is_released
 from busi.published import distinct_rows, loss_floor, published_tables
 from busi.results import Results
 from busi.scoring.fates import count_fates
@@ -12,6 +14,11 @@ METRICS = {"loss": "loss", "accuracy": "accuracy", "auc": "AUC"}
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run at this width"
 """Verdicts on a row of the paper."""
+
+NOT_COMPARABLE = "not comparable"
+"""Verdict on a row of the paper, and what reaches it, where the images are others than the paper's."""
+
+NO_PUBLISHED = "The published numbers are about BUSI; these are other images, and no row is compared with the paper."
 
 READINGS = ("training", "still")
 """Two readings of a run's metrics: means of the last epoch while weights change, and of the final weights."""
@@ -23,13 +30,14 @@ Aumente-Maestro, Díez, Remeseiro, Computer Methods and Programs in Biomedicine,
 """
 
 
-def compare_rows(number: int, results: Results, floors: dict[str, float]) -> pd.DataFrame:
+def compare_rows(number: int, results: Results, floors: dict[str, float], *, comparable: bool = True) -> pd.DataFrame:
     """Return a table of the paper with our numbers.
 
     Args:
         number: Number of the table, 1 to 4.
         results: Results of its family's published runs.
         floors: As `busi.scoring.floors.constant_floors`.
+        comparable: As `busi.study.compares_with_paper`. If not, published numbers are missing, and so is the verdict.
 
     Returns:
         One row for each method: `method`; `published_loss`, `published_accuracy`, `published_auc`; ours, of the last
@@ -39,7 +47,8 @@ def compare_rows(number: int, results: Results, floors: dict[str, float]) -> pd.
     """
     rows = []
     for method, published in published_tables()[number]["rows"].items():
-        row = {"method": method} | summarize_runs(published, results.of(method).runs)
+        numbers = {metric: published[metric] if comparable else np.nan for metric in METRICS}
+        row = {"method": method} | summarize_runs(numbers, results.of(method).runs)
         row["floor_loss"] = loss_floor(method, floors)
         row["floor_accuracy"] = floors["accuracy"]
         row["floor_auc"] = floors["auc"]
@@ -51,7 +60,7 @@ def summarize_runs(published: dict[str, float], runs: pd.DataFrame) -> dict:
     """Summarize the runs of a row of the paper beside its published ``loss``, ``accuracy`` and ``auc``.
 
     Args:
-        published: As `busi.published.published_row`.
+        published: As `busi.published.published_row`; NaN where the images are not the paper's.
         runs: As `busi.results.Results.runs`.
 
     Returns:
@@ -68,13 +77,15 @@ def summarize_runs(published: dict[str, float], runs: pd.DataFrame) -> dict:
 
 
 def judge_row(row: dict) -> str:
-    """Return whether a row of the paper is reproduced: `REPRODUCED`, `NOT_REPRODUCED` or `NOT_RUN`.
+    """Return the verdict on a row of the paper: `REPRODUCED`, `NOT_REPRODUCED`, `NOT_RUN` or `NOT_COMPARABLE`.
 
-    It is if loss, accuracy and AUC all lie within the range of our runs, widened by half of its width on either side
-    and seen in the paper's four digits. With one run the range is a point: only equal digits reproduce it.
+    It is reproduced if loss, accuracy and AUC all lie within the range of our runs, widened by half of its width on
+    either side and seen in the paper's four digits. With one run the range is a point: only equal digits reproduce it.
     """
     if not row["n_runs"]:
         return NOT_RUN
+    if np.isnan(row["published_loss"]):
+        return NOT_COMPARABLE
     for metric in METRICS:
         low, high = row[f"{metric}_low"], row[f"{metric}_high"]
         half = (high - low) / 2
@@ -92,8 +103,8 @@ def place_rows(tables: dict[int, pd.DataFrame], blind: pd.DataFrame) -> pd.DataF
 
     Returns:
         `row`, the columns of `compare_rows`, and `reached_by`: the least predictor that never looks and explains the
-        published row. "a constant" and "two biases" have its loss, accuracy and AUC in four digits or within the range
-        of mixed orders; "the mean mask" has an AUC at least as high; "none" does.
+        published row, or `NOT_COMPARABLE`. "a constant" and "two biases" have its loss, accuracy and AUC in four digits
+        or within the range of mixed orders; "the mean mask" has an AUC at least as high; "none" does.
     """
     parts = []
     for number, table in tables.items():
@@ -104,6 +115,8 @@ def place_rows(tables: dict[int, pd.DataFrame], blind: pd.DataFrame) -> pd.DataF
 
 
 def _name_reached(row: dict, blind: pd.DataFrame) -> str:
+    if np.isnan(row["published_loss"]):
+        return NOT_COMPARABLE
     scores = blind[blind.order != "by class"].set_index("predictor").to_dict("index")
     for predictor, name in (("constant", "a constant"), ("two biases", "two biases")):
         own = scores[predictor]
@@ -114,6 +127,11 @@ def _name_reached(row: dict, blind: pd.DataFrame) -> str:
         if all(within):
             return name
     return "the mean mask" if row["published_auc"] <= round(scores["mean mask"]["auc_high"], 4) else "none"
+
+
+def is_comparable(table: pd.DataFrame) -> bool:
+    """Return whether a table of `compare_rows` or `place_rows` holds published numbers."""
+    return bool(table.published_loss.notna().any())
 
 
 def list_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -156,8 +174,15 @@ def format_rows(table: pd.DataFrame) -> pd.DataFrame:
         columns[metric] = f"our {word}"
         if metric == "loss":
             columns["floor_loss"] = "floor of loss"
-    columns |= {"n_runs": "runs", "epochs": "epochs", "fates": "fates", "verdict": "verdict"}
-    return table[list(columns)].rename(columns=columns)
+    columns |= {"fates": "fates", "verdict": "verdict"}
+    return _drop_published(table[list(columns)]).rename(columns=columns)
+
+
+def _drop_published(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the published columns that are missing."""
+    if "published_loss" not in table or is_comparable(table):
+        return table
+    return table[[column for column in table if not column.startswith("published")]]
 
 
 def format_placement(rows: pd.DataFrame) -> pd.DataFrame:
@@ -171,12 +196,40 @@ def format_placement(rows: pd.DataFrame) -> pd.DataFrame:
         "fates": "fates",
         "verdict": "verdict",
     }
-    return rows[list(columns)].rename(columns=columns)
+    return _drop_published(rows[list(columns)]).rename(columns=columns)
+
+
+def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.DataFrame:
+    """Return how many rows of each of the paper's tables are reproduced, and how many need no look at the image.
+
+    Args:
+        tables: Tables 1 to 4, as `compare_rows`.
+        placed: As `place_rows`.
+
+    Returns:
+        One row for each table, then one for all distinct rows: `table`, `rows`, `reproduced`, `no better than blind`
+        (reached by a predictor that never looks) and `neither`. A row can be both.
+    """
+    numbers = [f"published_{metric}" for metric in METRICS]
+    counts = []
+    for number, table in tables.items():
+        # A row that stands in several tables is placed once: its numbers are its name.
+        own = table[numbers].dropna().merge(placed, on=numbers)
+        counts.append({"table": f"{number} {published_tables()[number]['title']}"} | _count_places(own))
+    return pd.DataFrame([*counts, {"table": "Distinct rows"} | _count_places(placed)])
+
+
+def _count_places(rows: pd.DataFrame) -> dict[str, int]:
+    reproduced, blind = rows.verdict == REPRODUCED, rows.reached_by != "none"
+    blind &= rows.reached_by != NOT_COMPARABLE
+    counts = {"reproduced": reproduced, "no better than blind": blind, "neither": ~(reproduced | blind)}
+    return {"rows": len(rows)} | {name: int(chosen.sum()) for name, chosen in counts.items()}
 
 
 def floor_caption(table: pd.DataFrame) -> str:
     """Return the floors of accuracy and AUC of a table of `compare_rows`, in words."""
-    return f"Floor of accuracy {table.floor_accuracy[0]:.4f}, of AUC {table.floor_auc[0]:.4f}"
+    text = f"Floor of accuracy {table.floor_accuracy[0]:.4f}, of AUC {table.floor_auc[0]:.4f}"
+    return text if is_comparable(table) else f"{text}. {NO_PUBLISHED}"
 
 
 def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +238,6 @@ def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
     for metric, word in METRICS.items():
         columns[f"training_{metric}"] = word
         columns[f"still_{metric}"] = f"{word}, still"
-    columns["still_lesion_share"] = "predicted lesion, still"
     columns["minutes"] = "minutes"
     # A seed is a name: as a number it would get a thousands separator.
     shown = runs.assign(seed=runs.seed.astype(str), minutes=runs.seconds / 60)
@@ -234,14 +286,14 @@ def count_folds(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_groups(split: pd.DataFrame) -> pd.DataFrame:
-    """Count the groups of near-duplicates by size and by the classes of their images, beside the published audit's.
+    """Count the groups of near-duplicates by size and classes; of BUSI, beside those of the published audit.
 
     Args:
         split: As `busi.dataset.splits.make_split`.
 
     Returns:
         One row for each size, the largest first: `images` in a group, `groups`, `audit` (groups of that size in
-        `AUDIT`), and the groups of each combination of classes, e.g. `benign + malignant`.
+        `AUDIT`; for BUSI only), and the groups of each combination of classes, e.g. `benign + malignant`.
     """
     groups = split.groupby("group").image_class.agg(["size", lambda classes: " + ".join(sorted(set(classes)))])
     groups.columns = ["images", "classes"]
@@ -250,8 +302,10 @@ def count_groups(split: pd.DataFrame) -> pd.DataFrame:
     counts = pd.crosstab(groups.images, groups.classes)
     # Of one class first, then of several.
     counts = counts[sorted(counts, key=lambda classes: (classes.count("+"), classes))]
-    counts = counts.reindex(sorted({*counts.index, *AUDIT}, reverse=True), fill_value=0)
+    audit = AUDIT if is_released(split) else {}
+    counts = counts.reindex(sorted({*counts.index, *audit}, reverse=True), fill_value=0)
     # The sum over no column is not a whole number.
     counts.insert(0, "groups", counts.sum(axis=1).astype(int))
-    counts.insert(1, "audit", [AUDIT.get(size, 0) for size in counts.index])
+    if audit:
+        counts.insert(1, "audit", [audit.get(size, 0) for size in counts.index])
     return counts.rename_axis(index="images", columns=None).reset_index()

@@ -8,7 +8,7 @@ import pandas as pd
 
 from busi.config import Parameters, RunConfig, families, read_family
 from busi.published import distinct_rows
-from busi.report.tables import METRICS, summarize_runs
+from busi.report.tables import METRICS, is_comparable, summarize_runs
 from busi.results import empty_results, read_fingerprint, read_results
 
 READINGS = "mechanisms/readings"
@@ -54,12 +54,13 @@ def read_runs(parameters: Parameters) -> pd.DataFrame:
     return runs[runs.planned_epochs == longest].reset_index(drop=True)
 
 
-def compare_widths(runs: pd.DataFrame, filters: int) -> pd.DataFrame:
+def compare_widths(runs: pd.DataFrame, filters: int, placed: pd.DataFrame) -> pd.DataFrame:
     """Compare each row of the paper with our runs at each width.
 
     Args:
         runs: As `read_runs`.
         filters: A width to list even without runs.
+        placed: As `busi.report.tables.place_rows`: the rows and their published numbers.
 
     Returns:
         One row for each width, the widest first, and distinct row of the paper: `filters`, `row`, `precision` (of its
@@ -67,9 +68,10 @@ def compare_widths(runs: pd.DataFrame, filters: int) -> pd.DataFrame:
     """
     table = []
     for width in sorted({filters, *runs.filters}, reverse=True):
-        for published in distinct_rows().to_dict("records"):
-            own = runs[(runs.filters == width) & (runs.row == published["row"])]
-            named = {"filters": width, "row": published["row"], "precision": ", ".join(sorted(set(own.precision)))}
+        for row in placed.to_dict("records"):
+            own = runs[(runs.filters == width) & (runs.row == row["row"])]
+            named = {"filters": width, "row": row["row"], "precision": ", ".join(sorted(set(own.precision)))}
+            published = {metric: row[f"published_{metric}"] for metric in METRICS}
             table.append(named | summarize_runs(published, own))
     return pd.DataFrame(table).astype({"epochs": "Int64"})
 
@@ -77,12 +79,14 @@ def compare_widths(runs: pd.DataFrame, filters: int) -> pd.DataFrame:
 def format_widths(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of `compare_widths` for a page: a row for each published row, a column for each width.
 
-    A cell holds loss, accuracy and AUC, of ours the means over the runs; then their epochs, fates and verdict.
+    A cell holds loss, accuracy and AUC, of ours the means over the runs; then their epochs, fates and verdict. Without
+    published numbers there is no column for them.
     """
     records = table.to_dict("records")
     published = [_join_metrics(row, "published_") for row in records]
     cells = table.assign(published=published, ours=[_tell_runs(row) for row in records])
-    shown = cells.drop_duplicates("row")[["row", "published"]].reset_index(drop=True)
+    names = ["row", "published"] if is_comparable(table) else ["row"]
+    shown = cells.drop_duplicates("row")[names].reset_index(drop=True)
     for width, own in cells.groupby("filters", sort=False):
         shown[f"{width} filters"] = own.ours.to_numpy()
     return shown

@@ -5,10 +5,10 @@ import shutil
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -325,10 +325,12 @@ def test_outside_a_study_nothing_is_cached(folder, tmp_path, monkeypatch):
 
 
 def test_phantoms_are_drawn_where_they_are_missing(other_study, monkeypatch):
-    monkeypatch.setattr(catalog, "draw_phantoms", partial(draw_phantoms, benign=2, malignant=1, normal=1))
+    # A study's own number takes a while to draw.
+    few = {"benign": 2, "malignant": 1, "normal": 1}
+    monkeypatch.setattr(catalog, "draw_phantoms", lambda folder, **_: draw_phantoms(folder, **few))
     parameters = Parameters(data_dir="phantom")
     drawn = catalog.load_catalog(parameters)
-    assert drawn.table.image_class.value_counts().to_dict() == {"benign": 2, "malignant": 1, "normal": 1}
+    assert drawn.table.image_class.value_counts().to_dict() == few
     assert parameters.data_path == other_study / "data" / "phantom"
     assert all(file.startswith(str(parameters.data_path)) for file in drawn.table.image)
     times = {file: file.stat().st_mtime_ns for file in parameters.data_path.rglob("*.png")}
@@ -421,3 +423,18 @@ def test_the_release_has_17_images_with_several_masks(release):
 def test_lesion_sizes_of_the_release(release):
     medians = release.table.groupby("image_class").lesion_share.median()
     assert medians.round(3).to_dict() == {"benign": 0.038, "malignant": 0.121, "normal": 0}
+
+
+def test_a_study_of_images_without_any_lesion_is_refused(folder):
+    shutil.rmtree(folder / "benign")
+    shutil.rmtree(folder / "malignant")
+    assert len(read(folder).table) == 1
+    with pytest.raises(decode.DataError, match="none of its 1 images has a lesion; expected some"):
+        catalog.load_catalog(Parameters(data_dir=str(folder)))
+
+
+def test_only_the_release_has_the_release_s_counts():
+    released = pd.DataFrame({"image_class": np.repeat(["normal", "benign", "malignant"], [133, 437, 210])})
+    assert catalog.is_released(released)
+    assert not catalog.is_released(released[1:])
+    assert not catalog.is_released(released.replace("normal", "lesion"))

@@ -7,7 +7,7 @@ import pytest
 from busi import config
 from busi.config import RunConfig
 from busi.published import published_tables, table_number
-from busi.report import claims
+from busi.report import claims, figures
 from busi.report.claims import NOT_UPHELD, UNDECIDED, UPHELD, Comparison
 from busi.results import NotMeasured, read_findings
 
@@ -250,7 +250,10 @@ def ranked(number, *, wrong=0, ties=0):
 def test_metrics_tell_if_they_rank_nineteen_of_twenty_pairs_as_dice_does(number, wrong, ties, verdict):
     judged = claims._judge_by_ranks(claims.rank_pairs(*ranked(number, wrong=wrong, ties=ties)), "64 pixels", "")
     assert judged.verdict == verdict
-    assert f"of {number} pairs that Dice tells apart, accuracy ranks {number - wrong - ties} of them" in judged.reason
+    assert (
+        f"of {number} pairs that Dice tells apart, ranked as Dice does: accuracy {number - wrong - ties},"
+        in judged.reason
+    )
 
 
 def test_the_widest_pair_that_a_metric_gets_wrong_is_named():
@@ -373,9 +376,12 @@ def test_the_five_recorded_claims_make_a_table(parameters, verdict_of):
         "verdict",
         "evidence",
         "size",
+        "reason",
         "second_verdict",
         "second_evidence",
         "second_size",
+        "second_reason",
+        "title",
         "sentence",
     ]
     assert [text.partition(".")[0] for text in table.claim] == ["1", "2", "3", "4", "5"]
@@ -404,6 +410,55 @@ def verdict_of():
         return claims.Verdict(number, "D", "Claim in words.", "published", "ours", judged)
 
     return make
+
+
+# Figures
+
+
+@pytest.mark.parametrize(
+    ("scores", "title"),
+    [
+        ([0.9, 0.9, 0.9, 0.9], "Learned upsampling is better"),
+        ([0.5, 0.5, 0.5, 0.5], "Learned upsampling is not better"),
+        ([0.5, 0.9, 0.4, 0.3], "Whether learned upsampling is better stays open"),
+    ],
+)
+def test_the_title_over_a_figure_follows_the_numbers(make_heldout, make_answers, scores, title):
+    others = ("Nearest, first step", "Nearest, all steps")
+    runs = [make_heldout(label, [0.6, 0.5, 0.55, 0.6], settings=STEPS[label]) for label in others]
+    learned = make_heldout("Conv2DTranspose", scores, settings={"upsampling": "Conv2DTranspose"})
+    sizes = [make_answers(*runs, learned, family="upsampling")]
+    verdict = claims.judge(sizes)
+    table = claims.list_differences(sizes)
+    drawn = figures.differences(table, margin=claims.MARGIN, title=verdict.title)
+    assert drawn.get_suptitle().replace("\n", " ") == title
+    assert sorted(table.label) == [f"Conv2DTranspose − {label}" for label in sorted(others)]
+    mean = pytest.approx(sum(scores) / 4 - 0.5625)
+    assert table.difference.tolist() == [mean, mean]
+
+
+STEPS = {"Nearest, first step": {}, "Nearest, all steps": {"upsampling_steps": "all"}}
+
+
+def test_variants_are_counted_and_drawn_against_the_first(make_heldout, make_answers):
+    scores = {"SGD + fixed LR": 0.5, "Adam + fixed LR": 0.7, "SGD + decaying LR": 0.3}
+    runs = []
+    for rate, (label, score) in enumerate(scores.items(), start=1):
+        runs.append(make_heldout(label, [score] * 8, settings={"learning_rate": rate / 100}))
+    title, table = claims.compare_with_baseline(make_answers(*runs, family="optimization"))
+    assert title == "1 of 2 variants better than SGD + fixed LR, 1 worse"
+    assert dict(zip(table.label, table.difference.round(6), strict=True)) == {
+        "Adam + fixed LR": 0.2,
+        "SGD + decaying LR": -0.2,
+    }
+
+
+def test_ranks_are_shares_of_the_pairs_that_dice_tells_apart(make_heldout, make_answers):
+    table, pairs = ranked(40, wrong=4)
+    answers = make_answers(make_heldout("KLD", [0.5, 0.6]))
+    size = {"size": answers.size}
+    shares = claims.count_ranks([[answers]], table.assign(**size), pairs.assign(**size))
+    assert dict(zip(shares.metric, shares.share, strict=True)) == {"accuracy": 0.9, "pooled AUC": 1.0, "loss": 1.0}
 
 
 # The file

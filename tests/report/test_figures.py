@@ -1,5 +1,7 @@
 """What the figures draw: data, axes, floors."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -44,17 +46,22 @@ def test_figures_are_drawn_in_the_study_s_style_and_leave_no_trace_of_it():
 
 def test_loss_curve_has_the_paper_s_axes_whatever_is_drawn(make_run):
     for epochs in (empty_results().epochs, make_run("KLD", losses=(1.7, 0.9)).epochs):
-        ax = figures.loss_curve(epochs, floor=0.3066, published=0.1877).axes[0]
-        assert ax.get_xlim() == (0, 75)
-        assert ax.get_ylim() == (0, 0.4)
-        assert (ax.get_xlabel(), ax.get_ylabel()) == ("Epoch", "Training loss")
+        fig = figures.loss_curves([panel(epochs), panel(epochs), panel(epochs)])
+        for ax in fig.axes[:3]:
+            assert (ax.get_xlim(), ax.get_ylim(), ax.get_title("left")) == ((0, 75), (0, 0.4), "KLD: 1 dead")
+        assert (fig.get_supxlabel(), fig.get_supylabel()) == ("Epoch", "Training loss")
+
+
+def panel(epochs: pd.DataFrame) -> dict:
+    return {"title": "KLD: 1 dead", "epochs": epochs, "floor": 0.3066, "published": 0.1877}
 
 
 def test_loss_curve_draws_each_run_the_floor_and_the_published_end(make_run):
     first = make_run("KLD", losses=(0.31, 0.25, 0.2, 0.19, 0.18))
     second = make_run("KLD", seed=7, losses=(0.33, 0.3))
-    fig = figures.loss_curve(join_results([first, second]).epochs, floor=0.3066, published=0.1877)
-    assert legend(fig) == ["ours, seed 0", "ours, seed 7", "floor: best constant", "published, epoch 75"]
+    fig = figures.loss_curves([panel(join_results([first, second]).epochs)])
+    named = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert named == ["ours, one line a run", "best constant", "published, epoch 75"]
     one, two, floor, end = drawn(fig)
     np.testing.assert_array_equal(one.get_xydata().T, [[1, 2, 3, 4, 5], [0.31, 0.25, 0.2, 0.19, 0.18]])
     np.testing.assert_array_equal(two.get_xydata().T, [[1, 2], [0.33, 0.3]])
@@ -63,37 +70,8 @@ def test_loss_curve_draws_each_run_the_floor_and_the_published_end(make_run):
 
 
 def test_a_run_of_a_single_epoch_can_be_seen(make_run):
-    single = drawn(figures.loss_curve(make_run("KLD", losses=(0.3,)).epochs, floor=0.3066, published=0.1877))[0]
+    single = drawn(figures.loss_curves([panel(make_run("KLD", losses=(0.3,)).epochs)]))[0]
     assert single.get_marker() == "o"
-
-
-# Curves by variant
-
-
-def test_curves_draw_the_metric_asked_for_in_one_colour_a_variant(make_run):
-    runs = [
-        make_run("KLD", loss="kld"),
-        make_run("KLD", loss="kld", seed=1),
-        make_run("DICE", loss="dice", losses=(0.5, 0.4)),
-    ]
-    fig = figures.curves(join_results(runs).epochs, metric="lesion_share", label="Share")
-    first, second, dice = drawn(fig)
-    for kld in (first, second):
-        np.testing.assert_array_equal(kld.get_xydata(), [[1, 0.01], [2, 0.02], [3, 0.03]])
-    np.testing.assert_array_equal(dice.get_xydata(), [[1, 0.01], [2, 0.02]])
-    assert same_color(first.get_color(), second.get_color())
-    assert same_color(first.get_color(), display.PALETTE[0])
-    assert same_color(dice.get_color(), display.PALETTE[1])
-    assert dice.get_linestyle() != first.get_linestyle()
-    assert legend(fig) == ["KLD", "DICE"]
-    assert fig.axes[0].get_ylabel() == "Share"
-    assert fig.axes[0].get_ylim()[0] == 0
-
-
-def test_curves_of_no_run_are_empty_axes():
-    fig = figures.curves(empty_results().epochs, metric="lesion_share", label="Share")
-    assert drawn(fig) == []
-    assert fig.axes[0].get_xlabel() == "Epoch"
 
 
 # Rows against predictors that never look
@@ -123,6 +101,38 @@ def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_heigh
         assert published.get_ydata().tolist() == mask.get_ydata().tolist() == list(range(9))
         assert own.get_xdata()[0] == ours
         assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(0.30, pytest.approx(0.01))] * 9
+    narrow = figures.rows_against_blind(rows, pd.DataFrame(blind), narrow=True)
+    # On a telephone the names stand in the figure, above the marks of their rows.
+    assert [text.get_text() for text in narrow.axes[0].texts] == rows.row.tolist()
+    assert all(text.get_position()[1] < place for place, text in enumerate(narrow.axes[1].texts))
+
+
+# Verdicts
+
+
+def test_differences_are_drawn_below_their_names_with_a_colour_for_each_size():
+    table = pd.DataFrame({"label": ["A − B", "A − C", "A − B"], "size": ["small", "small", "large"]})
+    table = table.assign(difference=[0.1, -0.1, 0.2], low=[0.05, -0.2, 0.1], high=[0.2, 0.0, 0.25])
+    fig = figures.differences(table, margin=0.02, title="A is better")
+    ax = fig.axes[0]
+    assert [text.get_text() for text in ax.texts] == ["A − B", "A − C"]
+    small, large = ax.containers
+    assert (small.get_label(), large.get_label()) == ("small", "large")
+    assert small[0].get_xdata().tolist() == [0.1, -0.1]
+    ends = [segment[:, 0].tolist() for segment in small[2][0].get_segments()]
+    np.testing.assert_allclose(ends, [[0.05, 0.2], [-0.2, 0.0]])
+    assert large[0].get_ydata()[0] > small[0].get_ydata()[0]
+    assert not same_color(small[0].get_color(), large[0].get_color())
+    assert (ax.patches[0].get_x(), ax.patches[0].get_width()) == (-0.02, 0.04)
+
+
+def test_ranks_are_bars_with_the_share_asked_for():
+    table = pd.DataFrame({"metric": ["accuracy", "loss"], "size": "small", "share": [0.9, 0.4]})
+    fig = figures.ranks(table, telling=0.95, title="They do not rank")
+    ax = fig.axes[0]
+    assert [round(bar.get_width(), 3) for bar in ax.containers[0]] == [0.9, 0.4]
+    assert list(ax.lines[-1].get_xdata()) == [0.95, 0.95]
+    assert fig.get_suptitle() == "They do not rank"
 
 
 # Figure 1
@@ -239,6 +249,9 @@ def test_networks_are_points_with_intervals_and_untrained_predictors_lines():
     lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines if not line.get_label().startswith("_")}
     assert lines == {"Background everywhere": 0.0, "Lesion everywhere": 0.16, "Darkest blob": 0.37}
     assert ax.get_xlabel() == "Dice on held-out images (mean, 95 % interval)"
+    assert fig.get_suptitle() == "2 of 2 outline lesions better than without training"
+    worse = figures.dice(held_out().replace({"dice": {0.6: 0.3, 0.7: 0.2}}).assign(dice_low=0.0))
+    assert worse.get_suptitle() == "None of 2 outline lesions better than without training"
 
 
 def test_the_three_untrained_predictors_can_be_told_apart():
@@ -307,3 +320,17 @@ def test_a_training_is_drawn_step_by_step_and_its_dice_epoch_by_epoch():
     assert [text.get_text() for text in left.figure.legends[0].get_texts()] == ["lr 1", "lr 2"]
     # Before the end of the first epoch there is no Dice yet.
     figures.training({"lr 1": steps[:1].astype({"validation_dice": float})})
+
+
+# Networks' answers
+
+
+@pytest.mark.parametrize(("number", "rows"), [(1, 1), (2, 2)])
+def test_the_map_of_a_case_alone_is_beside_its_image_and_of_several_below(number, rows):
+    square = np.zeros((20, 20), bool)
+    square[5:9, 5:9] = True
+    case = SimpleNamespace(pixels=square * 9, truth=square, predicted=~square, probability=square * 0.5)
+    fig = figures.cases(dict(zip("AB"[:number], [case] * number, strict=True)))
+    image, shown_map = fig.axes[0], fig.axes[number]
+    assert image.get_subplotspec().get_gridspec().nrows == rows
+    assert (shown_map.images[0].get_array().max(), shown_map.images[0].get_clim()) == (0.5, (0, 1))

@@ -101,6 +101,7 @@ def test_the_floors_are_told_with_the_published_dice_row():
         "The Dice loss of that predictor is 0.0916 and its AUC 0.9070; the published row DICE has 0.0916 and 0.9070. "
         "The lowest binary cross-entropy that a constant probability of lesion reaches is 0.3066."
     )
+    assert "published" not in findings.describe_floors(FLOORS, comparable=False)
 
 
 # How far the study is
@@ -141,7 +142,7 @@ def test_the_size_names_data_network_and_runs():
     )
     size = findings.describe_size(parameters, images(), "No run.")
     assert size["Images"] == "4, of which 3 with a lesion are trained on"
-    assert size["Data"] == "BUSI"
+    assert size["Data"] == "images (not the BUSI release)"
     assert size["Input and output"] == "300² and 116² pixels"
     assert size["Network"] == "16 to 256 filters (published: 64 to 1024)"
     assert size["Epochs"] == "75 (published: 75), batches of one image"
@@ -150,6 +151,14 @@ def test_the_size_names_data_network_and_runs():
     assert size["Held-out runs"].startswith("64² pixels, aspect ratio kept, 8 to 128 filters, at most 75 epochs in ")
     phantoms = parameters.model_copy(update={"data_dir": "phantom"})
     assert findings.describe_size(phantoms, images(), "")["Data"] == "phantom: synthetic images"
+
+
+def test_only_the_release_is_named_busi():
+    parameters = config.Parameters(data_dir="/data/STU-Hospital")
+    assert findings.name_data(parameters, images()) == "STU-Hospital (not the BUSI release)"
+    released = pd.DataFrame({"image_class": np.repeat(["benign", "malignant", "normal"], [437, 210, 133])})
+    assert findings.name_data(parameters, released) == "BUSI"
+    assert findings.name_data(parameters, released[1:]) == "STU-Hospital (not the BUSI release)"
 
 
 def test_the_making_tells_days_hours_machines_and_software(make_run):
@@ -239,13 +248,7 @@ def test_loss_curve_is_told_by_its_ends(make_run):
     assert findings.describe_loss_curve("KLD", epochs[:0], 0.1489) == (
         "Training loss of KLD: not run yet; published 0.1489 after 75."
     )
-
-
-def test_lesion_shares_are_those_of_the_last_epoch(make_run):
-    results = join_results([make_run("KLD", loss="kld"), make_run("DICE", loss="dice", losses=(0.5, 0.4))])
-    text = findings.describe_lesion_shares(results.epochs)
-    assert text == "Pixels predicted lesion in the last epoch. KLD: 3.00%; DICE: 2.00%"
-    assert findings.describe_lesion_shares(empty_results().epochs).endswith("No network has run yet")
+    assert findings.describe_loss_curve("KLD", epochs[:0], np.nan) == "Training loss of KLD: not run yet."
 
 
 def test_network_is_told_map_by_map():

@@ -56,7 +56,7 @@ def test_only_the_text_between_the_markers_changes(study):
     file = write_readme(study)
     assert readme.update_readme(read_parameters(), file) == file
     once = file.read_text(encoding="utf-8")
-    assert once.startswith("# Title\n\n<!-- findings -->\n6 of the 9")
+    assert once.startswith("# Title\n\n<!-- findings -->\n- **Six of nine** rows.")
     assert once.endswith("\n<!-- /findings -->\n\nLast line.\n")
     assert "old" not in once
     readme.update_readme(read_parameters(), file)
@@ -66,10 +66,8 @@ def test_only_the_text_between_the_markers_changes(study):
 
 def test_the_findings_are_those_that_the_summary_notebook_has_recorded(study):
     assert readme.compose_findings(read_parameters()).split("\n\n") == [
-        "6 of the 9 distinct published rows have the accuracy of **background** (0.9083): DICE & *BCE*.",
-        "The lowest binary cross-entropy of a constant is 0.3066.",
-        "Of the five claims, **none** is upheld. All 45 held-out runs have been trained.",
-        "Profile `laptop`: 9 runs have been trained under this profile, all of them for 75 epochs.",
+        "- **Six of nine** rows.\n- None of five claims.\n- Dice is 0.5.\n- Of the five claims, **none** is upheld.\n"
+        "- Profile `laptop`: 9 runs have been trained under this profile, all of them for 75 epochs.",
         "![6 of the 9 distinct published rows have the accuracy of background (0.9083): DICE & BCE.]"
         "(reports/laptop/figures/rows-against-blind.svg)",
     ]

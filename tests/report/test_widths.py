@@ -6,6 +6,7 @@ import pytest
 from small_report import make_study, read_parameters
 
 from busi import results
+from busi.published import distinct_rows
 from busi.report import tables, widths
 from busi.results import join_results
 
@@ -32,6 +33,12 @@ def write_report(parameters, data="f", **groups):
     (parameters.results_path / "dataset.csv").write_text(head, encoding="utf-8")
 
 
+def compare(parameters, filters=16):
+    """Compare all widths, with the paper's numbers."""
+    placed = distinct_rows().rename(columns=lambda name: f"published_{name}" if name in tables.METRICS else name)
+    return widths.compare_widths(widths.read_runs(parameters), filters, placed)
+
+
 def list_cells(table):
     """List (filters, row, loss, runs) of the rows that have runs."""
     trained = table[table.n_runs > 0]
@@ -53,7 +60,7 @@ def test_rows_are_compared_at_all_widths_of_all_reports_on_the_same_data(laptop,
     write_report(paper, published_upsampling=baseline)
     write_report(read_parameters("laptop", report="other"), "g", published_loss=kld)
 
-    table = widths.compare_widths(widths.read_runs(laptop), 16)
+    table = compare(laptop)
     assert list_cells(table) == [
         (64, "Upsampling2D", 0.1877, 1),
         (32, "Upsampling2D", 0.21, 1),
@@ -64,7 +71,7 @@ def test_rows_are_compared_at_all_widths_of_all_reports_on_the_same_data(laptop,
     assert chosen.verdict.tolist() == [tables.REPRODUCED, tables.NOT_REPRODUCED, tables.NOT_RUN]
     assert chosen.precision.tolist() == ["float32", "mixed_bfloat16", ""]
     # Whichever report asks.
-    assert list_cells(widths.compare_widths(widths.read_runs(paper), 64)) == list_cells(table)
+    assert list_cells(compare(paper, 64)) == list_cells(table)
 
     shown = widths.format_widths(table).set_index("row")
     assert list(shown) == ["published", "64 filters", "32 filters", "16 filters"]
@@ -85,7 +92,7 @@ def test_one_configuration_published_twice_keeps_its_two_rows(laptop, make_run):
         published_loss=[make_run("BCE", {"loss": 0.23}, seed=1000, **size)],
         published_optimization=[make_run("SGD + fixed LR", {"loss": 0.22}, **size)],
     )
-    table = widths.compare_widths(widths.read_runs(laptop), 16)
+    table = compare(laptop)
     assert list_cells(table) == [(16, "Upsampling2D", 0.22, 1), (16, "BCE", 0.23, 1)]
 
 
@@ -95,11 +102,20 @@ def test_runs_that_were_planned_shorter_do_not_mix_with_whole_ones(laptop, make_
         make_run("KLD", {"loss": loss}, loss="kld", epochs=epochs, **size) for loss, epochs in ((0.2, 75), (0.3, 5))
     ]
     write_report(laptop, published_loss=runs)
-    assert list_cells(widths.compare_widths(widths.read_runs(laptop), 16)) == [(16, "KLD", 0.2, 1)]
+    assert list_cells(compare(laptop)) == [(16, "KLD", 0.2, 1)]
 
 
 def test_without_any_run_every_row_is_listed_as_not_run(laptop):
     laptop.report_path.mkdir(parents=True)
-    table = widths.compare_widths(widths.read_runs(laptop), 16)
+    table = compare(laptop)
     assert (table.filters == 16).all() and (table.verdict == tables.NOT_RUN).all() and len(table) == 9
     assert set(widths.format_widths(table)["16 filters"]) == {tables.NOT_RUN}
+
+
+def test_other_images_than_the_paper_s_have_no_published_column(laptop, make_run):
+    write_report(laptop, published_loss=[make_run("KLD", {"loss": 0.2}, loss="kld", base_filters=16, **PLAN)])
+    placed = distinct_rows()[["row"]].assign(published_loss=float("nan"))
+    placed = placed.assign(published_accuracy=float("nan"), published_auc=float("nan"))
+    shown = widths.format_widths(widths.compare_widths(widths.read_runs(laptop), 16, placed))
+    assert list(shown) == ["row", "16 filters"]
+    assert shown.set_index("row")["16 filters"]["KLD"].endswith(f": {tables.NOT_COMPARABLE}")
