@@ -71,9 +71,12 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     counts = verdicts.verdict.value_counts(sort=False)
     claims = ", ".join(f"{count} {agree(count, 'is', 'are')} {verdict}" for verdict, count in counts.items())
     beyond = len(rows) - blind
+    here = f"{reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced here"
+    if not rows.n_runs.sum():
+        here = "none has been trained here yet"
     first = (
         f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'beats', 'beat')} every predictor that "
-        f"never looks at the image; {reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced here."
+        f"never looks at the image; {here}."
     )
     second = f"**Of {len(verdicts)} claims**, {claims}, on images never trained on."
     sentences = [first if is_comparable(rows) else NO_PUBLISHED, second]
