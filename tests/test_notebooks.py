@@ -60,13 +60,13 @@ TABLE_COLUMNS = [
     "auc",
     "auc_low",
     "auc_high",
-    "floor_loss",
-    "floor_accuracy",
-    "floor_auc",
     "n_runs",
     "epochs",
     "fates",
     "verdict",
+    *("floor_loss", "biases_loss_low", "biases_loss_high", "mask_loss"),
+    *("floor_accuracy", "biases_accuracy_low", "biases_accuracy_high", "mask_accuracy"),
+    *("floor_auc", "biases_auc_low", "biases_auc_high", "mask_auc"),
 ]
 STUDY = """
 from busi import config, study
@@ -294,7 +294,7 @@ def test_a_family_s_page_shows_its_runs_and_says_where_each_method_stands(reposi
     assert list(table.method) == METHODS[stem]
     for method, loss in zip(table.method, table["our loss"], strict=True):
         assert loss == f"{repository.published_run(method).training_loss:.4f}"
-        assert f"{method} ends at loss {loss} (published" in text
+        assert f"{method} ends at loss {loss} (floor" in text
     assert len(runs) == len({RUNS[method] for method in METHODS[stem]})
     assert "epochs) ends" not in text  # all of them reached what is planned
 
