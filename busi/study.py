@@ -219,10 +219,7 @@ def load_results(parameters: Parameters, name: str) -> Results:
     group = find_group(parameters, name)
     if not parameters.train_missing:
         return match_results(read_results(parameters, name), group.variants)
-    catalog = load_catalog(parameters)
-    # Too few images for the held-out runs are told before the published ones are trained.
-    splits.find_strata(catalog.table)
-    return gather_results(parameters, group, catalog, train=True)
+    return gather_results(parameters, group, load_catalog(parameters), train=True)
 
 
 def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, train: bool) -> Results:
@@ -304,7 +301,9 @@ def measure_audit(parameters: Parameters) -> tuple[pd.DataFrame, pd.DataFrame, p
 
     As `busi.dataset.audit.describe_files`, `describe_pixels` and `mean_mask`.
     """
-    files = measure(parameters, "files", audit.describe_files).fillna({"files": ""})
+    files = measure(parameters, "files", audit.describe_files)
+    # A column without any name has been read as numbers.
+    files["files"] = files.files.astype(object).fillna("")
     pixels = measure(parameters, "audit", audit.describe_pixels)
     return files, pixels, measure(parameters, "mean_mask", audit.mean_mask, number="%.4f")
 

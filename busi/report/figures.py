@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from busi import display
 from busi.report.tables import is_comparable
@@ -140,6 +140,8 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
         look = {"fmt": marker, "color": colour, "capsize": 3, "linestyle": "none"}
         ax.errorbar(rows.difference, places, xerr=whiskers, label=size, **look)
     ax.set(xlabel="Difference in Dice, 95 % interval", ylim=(max(len(labels), 1) - 0.4, -0.6))
+    # In so narrow a figure more numbers would run into each other.
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     _name_rows(ax, labels)
     ax.grid(axis="x")
     fig.suptitle(textwrap.fill(title, 40), x=0.01, ha="left")
