@@ -1,4 +1,4 @@
-"""Breast ultrasound segmentation on BUSI: a published study rebuilt, explained and asked again.
+"""Breast ultrasound segmentation on BUSI: a published study trained again, explained and asked anew.
 
 Rooms, highest first, of which each imports only from those after it: ``lab``, ``report``, ``mechanisms``, ``study``,
 ``results``, ``scoring``, ``training``, ``runs``, ``model``, ``dataset``, ``config``. Importing ``busi`` imports none of

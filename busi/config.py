@@ -33,6 +33,9 @@ BORDER = 184
 CONSTANT_SPREAD = 1e-6
 """Spread of the probability of lesion, over pixels and images, up to which a network's output counts as constant."""
 
+CONSTANT_EPOCHS = 10
+"""Epochs with a constant output after which a published run ends: its weights get no gradient any more."""
+
 DECAYS = 48.525
 """Times that the published rate decays by 0.96: once every 1,000 of the 48,525 steps of 75 epochs with 647 images."""
 

@@ -181,6 +181,13 @@ def read_results(parameters: Parameters, group: str) -> Results:
     return Results(**{name: _read_rows(parameters, group, name) for name in COLUMNS})
 
 
+def read_fingerprint(parameters: Parameters) -> str:
+    """Return the fingerprint of the data that a report is about; "" where none has been measured for it."""
+    words = _first_line(parameters.results_path / "dataset.csv").split()
+    # "# data FINGERPRINT made by ..."
+    return words[2] if words else ""
+
+
 def read_keys(parameters: Parameters, group: str, fingerprint: str) -> set[str]:
     """Return the keys of the gathered runs of a group that were trained on the data with this fingerprint.
 

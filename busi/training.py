@@ -25,7 +25,7 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 
 from busi import selection
-from busi.config import CONSTANT_SPREAD, RunConfig, StudyError
+from busi.config import CONSTANT_EPOCHS, CONSTANT_SPREAD, RunConfig, StudyError
 from busi.dataset import preprocessing
 from busi.dataset.arrays import Arrays, restore
 from busi.dataset.catalog import Catalog
@@ -52,8 +52,6 @@ if ON_TENSORFLOW:
 FLOAT32_BYTES = 4
 """Size of a number in a weights file: weights and optimizer are kept in single precision whatever the arithmetic."""
 
-CONSTANT_EPOCHS = 10
-"""Epochs with a constant output after which a published run ends: its weights get no gradient any more."""
 
 CONSTANT_SAMPLE = 16
 """Training images that are looked at to find a constant output."""

@@ -60,13 +60,13 @@ TABLE_COLUMNS = [
     "auc",
     "auc_low",
     "auc_high",
-    "floor_loss",
-    "floor_accuracy",
-    "floor_auc",
     "n_runs",
     "epochs",
     "fates",
     "verdict",
+    *("floor_loss", "biases_loss_low", "biases_loss_high", "mask_loss"),
+    *("floor_accuracy", "biases_accuracy_low", "biases_accuracy_high", "mask_accuracy"),
+    *("floor_auc", "biases_auc_low", "biases_auc_high", "mask_auc"),
 ]
 STUDY = """
 from busi import config, study
@@ -295,7 +295,7 @@ def test_a_family_s_page_shows_its_runs_and_says_where_each_method_stands(reposi
     assert list(table.method) == METHODS[stem]
     for method, loss in zip(table.method, table["our loss"], strict=True):
         assert loss == f"{repository.published_run(method).training_loss:.4f}"
-        assert f"{method} ends at loss {loss} (published" in text
+        assert f"{method} ends at loss {loss} (floor" in text
     assert len(runs) == len({RUNS[method] for method in METHODS[stem]})
     assert "epochs) ends" not in text  # all of them reached what is planned
 
@@ -393,6 +393,13 @@ def test_the_summary_draws_the_ten_figures_of_the_paper(repository):
     for method in ("Conv2DTranspose", "SGD + decaying LR", "BCE", "Resize+Norm+Std+Aug."):
         assert f"Training loss of {method}: seed " in curves
     assert network.startswith("U-Net: 296 pixels with 64 filters, 144 pixels with 128 filters")
+
+
+def test_the_summary_compares_the_rows_at_the_width_of_its_runs(repository):
+    table = repository.csv("widths.csv")
+    assert table[["filters", "n_runs"]].values.tolist() == [[2, 1]] * 9
+    for row in table.set_index("row").itertuples():
+        assert row.loss == pytest.approx(repository.published_run(row.Index).training_loss, abs=5.1e-7)
 
 
 def test_the_summary_lists_the_conclusions_of_all_sections(repository):

@@ -46,8 +46,8 @@ def loss_curves(panels: list[dict]) -> Figure:
     """Draw training losses on the axes of Figures 2 to 10, one panel a method, one thin line a run.
 
     Args:
-        panels: Of each method its `title`, `epochs` (may be empty), `floor` (loss of the best constant) and
-            `published` (the paper's loss after the last epoch; NaN where the images are not the paper's).
+        panels: Of each method its `title`, `epochs` (may be empty) and `row`, its row of
+            `busi.report.tables.compare_rows`: the losses of predictors that never look, and the published one.
     """
     n_rows = (len(panels) + 1) // 2
     fig, axes = plt.subplots(n_rows, 2, figsize=(7, 0.7 + 2.3 * n_rows), sharex=True, sharey=True, squeeze=False)
@@ -56,12 +56,17 @@ def loss_curves(panels: list[dict]) -> Figure:
             # A single epoch would be no line at all.
             marker = "o" if len(run) == 1 else None
             ax.plot(run.epoch, run.loss, "-", color=display.OURS, lw=1, marker=marker, label="ours, one line a run")
-        ax.axhline(panel["floor"], label="best constant", **display.FLOOR_LINE)
+        row = panel["row"]
+        ax.axhline(row["floor_loss"], label="best constant", **display.FLOOR_LINE)
+        # The range over orders is narrower than a line, so that its border is drawn too.
+        biases = {"color": display.SKY, "alpha": 0.6, "lw": 3, "zorder": 0}
+        ax.axhspan(row["biases_loss_low"], row["biases_loss_high"], label="two biases, 25 orders", **biases)
+        ax.axhline(row["mask_loss"], label="mean mask", color=display.RED, lw=1.5, ls=":")
         # The star lies on the border of the axes, which would cut it in half.
         look = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
         # Nothing is published of other images than the paper's.
-        if not np.isnan(panel["published"]):
-            ax.plot(EPOCHS, panel["published"], "*", label="published, epoch 75", **look)
+        if not np.isnan(row["published_loss"]):
+            ax.plot(EPOCHS, row["published_loss"], "*", label="published, epoch 75", **look)
         ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS)
         ax.set_title(panel["title"], fontsize=10)
     for ax in axes.flat[len(panels) :]:
@@ -73,28 +78,25 @@ def loss_curves(panels: list[dict]) -> Figure:
 
 
 @display.style()
-def rows_against_blind(rows: pd.DataFrame, blind: pd.DataFrame, *, narrow: bool = False) -> Figure:
+def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
     """Draw the published rows in AUC and loss against what predictors reach that never look, and our runs.
 
     Args:
         rows: As `busi.report.tables.place_rows`.
-        blind: As `busi.study.measure_blind`.
         narrow: Whether for a telephone: panels one below the other, the names of the rows above them.
     """
     places = np.arange(len(rows))
     comparable = is_comparable(rows)
-    scores = blind[blind.order != "by class"].set_index(["predictor", "row"])
-    biases, mask = (scores.loc[predictor].loc[rows.row] for predictor in ("two biases", "mean mask"))
     shape, size = ((2, 1), (4.2, 7)) if narrow else ((1, 2), (9, 4.6))
     fig, axes = plt.subplots(*shape, figsize=size, sharey=not narrow)
     for ax, metric, label in zip(axes, ("auc", "loss"), ("AUC, both channels", "Loss of the row"), strict=True):
-        low, high = biases[f"{metric}_low"], biases[f"{metric}_high"]
+        low, high = rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"]
         # As wide as a line at least: over all orders the biases hardly move.
         width = np.maximum(high - low, 0.002)
         height = 0.3 if narrow else 0.8
         ax.barh(places, width, left=low, height=height, color=display.SKY, label="two biases, 25 orders")
         look = {"color": display.RED, "markersize": 24 * height, "mew": 2}
-        ax.plot(mask[f"{metric}_low"], places, "|", label="mean mask", **look)
+        ax.plot(rows[f"mask_{metric}"], places, "|", label="mean mask", **look)
         # An entry of the legend would have no star.
         label_published = "published" if comparable else "_"
         ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label=label_published)

@@ -10,7 +10,7 @@ import pandas as pd
 from busi.config import BORDER, Parameters, RunConfig
 from busi.dataset.catalog import is_released
 from busi.published import published_row
-from busi.report.tables import NO_PUBLISHED, NOT_COMPARABLE, REPRODUCED, is_comparable
+from busi.report.tables import NO_PUBLISHED, NOT_COMPARABLE, REPRODUCED, is_comparable, tell_end
 from busi.results import is_superseded
 from busi.scoring.predictors import MEAN_MASK
 
@@ -89,12 +89,12 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     return sentences
 
 
-def describe_placement(rows: pd.DataFrame, size: str) -> str:
-    """Return which published rows are reproduced, and which ones predictors that never look at an image reach.
+def describe_placement(rows: pd.DataFrame, widths: pd.DataFrame) -> str:
+    """Return which published rows predictors that never look reach, which are reproduced at which width, and the rest.
 
     Args:
         rows: As `busi.report.tables.place_rows`.
-        size: Of our runs, in words.
+        widths: As `busi.report.widths.compare_widths`.
     """
     if (rows.reached_by == NOT_COMPARABLE).all():
         return NO_PUBLISHED
@@ -106,14 +106,28 @@ def describe_placement(rows: pd.DataFrame, size: str) -> str:
     text = f"Of the {len(rows)} distinct published rows, beyond every predictor that never looks are {learned}."
     if parts:
         text += f" The others are not: {'; '.join(parts)}."
-    trained = rows[rows.n_runs > 0]
+    trained = widths[widths.n_runs > 0]
     if not len(trained):
         return f"{text} None has been trained here yet."
-    reproduced = trained[trained.verdict == REPRODUCED]
-    names = f" ({_join_names(reproduced.row)})" if len(reproduced) else ""
+    again = trained[trained.verdict == REPRODUCED]
+    neither = rows.row[(rows.reached_by == "none") & ~rows.row.isin(again.row)]
+    counts = [_count_reproduced(own) for _, own in trained.groupby("filters", sort=False)]
     return (
-        f"{text} Trained here ({size}), {len(reproduced) or 'none'} of {len(trained)} rows "
-        f"{agree(len(reproduced), 'is', 'are')} reproduced{names}."
+        f"{text} Trained here, every run in a mixed order of its own, are reproduced {'; '.join(counts)}. Neither "
+        f"reproduced nor reached without looking: {_join_names(neither) or 'none'}."
+    )
+
+
+def _count_reproduced(trained: pd.DataFrame) -> str:
+    """Return how many rows of one width are reproduced: "at 16 filters (float32, 1 to 3 runs a row) 1 of 9 (DICE)"."""
+    fewest, most = trained.n_runs.min(), trained.n_runs.max()
+    runs = with_noun(most, "run") if fewest == most else f"{fewest} to {most} runs"
+    again = trained.row[trained.verdict == REPRODUCED]
+    names = f" ({_join_names(again)})" if len(again) else ""
+    precision = ", ".join(sorted(set(trained.precision)))
+    return (
+        f"at {trained.filters.iloc[0]} filters ({precision}, {runs} a row) {len(again) or 'none'} of {len(trained)}"
+        f"{names}"
     )
 
 
@@ -219,9 +233,15 @@ def describe_progress(runs: pd.DataFrame, planned: int) -> str:
     if not len(short):
         everyone = "all of them " if len(runs) > 1 else ""
         return f"{text}, {everyone}for {planned} epochs."
-    names = [f"{run.name} seed {run.seed} after {run.epochs}" for run in short.itertuples()]
+    names = [_tell_short_run(run) for run in short.to_dict("records")]
     stop = agree(len(short), "stops", "stop")
     return f"{text}; {len(short)} of them {stop} short of the {planned} epochs planned: {'; '.join(names)}."
+
+
+def _tell_short_run(run: dict) -> str:
+    name = f"{run['name']} seed {run['seed']}"
+    # A run that was planned shorter has no reason of its own.
+    return f"{name} after {run['epochs']}" if run["end"] == "planned" else f"{name} ({tell_end(run)})"
 
 
 def describe_heldout_progress(finished: int, planned: int) -> str:

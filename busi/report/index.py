@@ -31,7 +31,7 @@ CLAIM_FIGURE = "claim-{}.svg"
 """Figure that a claim is judged by, with a place for its number."""
 
 # The texts below are the same in every report; everything that depends on numbers comes from the findings.
-_TITLE = "Breast ultrasound segmentation: a published study rebuilt"
+_TITLE = "Breast ultrasound segmentation: a published study examined"
 
 _QUESTION = (
     "Do four small tables of a student paper on lesions in breast ultrasound show what they claim, and does a network "

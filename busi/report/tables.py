@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from busi.config import CONSTANT_EPOCHS
 from busi.dataset.catalog import is_released
-from busi.published import distinct_rows, loss_floor, published_tables
+from busi.published import distinct_rows, published_tables
 from busi.results import Results
 from busi.scoring.fates import count_fates
 
@@ -29,37 +30,63 @@ Aumente-Maestro, Díez, Remeseiro, Computer Methods and Programs in Biomedicine,
 """
 
 
-def compare_rows(number: int, results: Results, floors: dict[str, float], *, comparable: bool = True) -> pd.DataFrame:
+def compare_rows(number: int, results: Results, blind: pd.DataFrame, *, comparable: bool = True) -> pd.DataFrame:
     """Return a table of the paper with our numbers.
 
     Args:
         number: Number of the table, 1 to 4.
         results: Results of its family's published runs.
-        floors: As `busi.scoring.floors.constant_floors`.
+        blind: As `busi.study.measure_blind`.
         comparable: As `busi.study.compares_with_paper`. If not, published numbers are missing, and so is the verdict.
 
     Returns:
         One row for each method: `method`; `published_loss`, `published_accuracy`, `published_auc`; ours, of the last
         epoch, averaged while the weights change, as published: `loss`, `accuracy`, `auc` (means over the runs), and
-        their lowest and highest value, e.g. `loss_low` and `loss_high`; `floor_loss`, `floor_accuracy`, `floor_auc`;
-        `n_runs`, `epochs` (fewest), `fates` (of all runs, in words) and `verdict` (as `judge_row`).
+        their lowest and highest value, e.g. `loss_low` and `loss_high`; `n_runs`, `epochs` (fewest), `fates` (of all
+        runs, in words) and `verdict` (as `judge_row`). Then the same metrics of predictors that never look: of a
+        constant (e.g. `floor_loss`), of two biases in mixed orders (`biases_loss_low`, `biases_loss_high`) and of the
+        mean mask (`mask_loss`).
     """
     rows = []
     for method, published in published_tables()[number]["rows"].items():
-        runs = results.of(method).runs.reindex(columns=[*_columns("training"), "epochs", "fate"])
-        row: dict = {"method": method}
-        for metric in METRICS:
-            row[f"published_{metric}"] = published[metric] if comparable else np.nan
-        for metric in METRICS:
-            # The paper reports what Keras printed: means over the last epoch, while the weights changed.
-            ours = runs[f"training_{metric}"].astype(float)
-            row |= {metric: ours.mean(), f"{metric}_low": ours.min(), f"{metric}_high": ours.max()}
-        row["floor_loss"] = loss_floor(method, floors)
-        row["floor_accuracy"] = floors["accuracy"]
-        row["floor_auc"] = floors["auc"]
-        row |= {"n_runs": len(runs), "epochs": runs.epochs.min(), "fates": count_fates(runs.fate)}
-        rows.append(row | {"verdict": judge_row(row)})
+        numbers = {metric: published[metric] if comparable else np.nan for metric in METRICS}
+        row = {"method": method} | summarize_runs(numbers, results.of(method).runs)
+        rows.append(row | _list_blind(published, blind))
     return pd.DataFrame(rows).astype({"epochs": "Int64"})
+
+
+def _list_blind(published: dict[str, float], blind: pd.DataFrame) -> dict[str, float]:
+    """Return what predictors that never look score on a published row, as columns of `compare_rows`."""
+    # A row that stands in several tables is scored once: its numbers are its name.
+    name = distinct_rows().set_index([*METRICS]).row[tuple(published[metric] for metric in METRICS)]
+    own = blind[(blind.row == name) & (blind.order != "by class")].set_index("predictor")
+    scores = {}
+    for metric in METRICS:
+        low, high = own[f"{metric}_low"], own[f"{metric}_high"]
+        scores[f"floor_{metric}"] = low["constant"]
+        scores[f"biases_{metric}_low"], scores[f"biases_{metric}_high"] = low["two biases"], high["two biases"]
+        scores[f"mask_{metric}"] = low["mean mask"]
+    return scores
+
+
+def summarize_runs(published: dict[str, float], runs: pd.DataFrame) -> dict:
+    """Summarize the runs of a row of the paper beside its published ``loss``, ``accuracy`` and ``auc``.
+
+    Args:
+        published: As `busi.published.published_row`; NaN where the images are not the paper's.
+        runs: As `busi.results.Results.runs`.
+
+    Returns:
+        Those columns of `compare_rows` that depend on nothing else.
+    """
+    runs = runs.reindex(columns=[*_columns("training"), "epochs", "fate"])
+    row: dict = {f"published_{metric}": published[metric] for metric in METRICS}
+    for metric in METRICS:
+        # The paper reports what Keras printed: means over the last epoch, while the weights changed.
+        ours = runs[f"training_{metric}"].astype(float)
+        row |= {metric: ours.mean(), f"{metric}_low": ours.min(), f"{metric}_high": ours.max()}
+    row |= {"n_runs": len(runs), "epochs": runs.epochs.min(), "fates": count_fates(runs.fate)}
+    return row | {"verdict": judge_row(row)}
 
 
 def judge_row(row: dict) -> str:
@@ -80,12 +107,11 @@ def judge_row(row: dict) -> str:
     return REPRODUCED
 
 
-def place_rows(tables: dict[int, pd.DataFrame], blind: pd.DataFrame) -> pd.DataFrame:
+def place_rows(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
     """Return the nine distinct published rows between the predictors that never look and our runs.
 
     Args:
         tables: Tables 1 to 4, as `compare_rows`.
-        blind: As `busi.study.measure_blind`.
 
     Returns:
         `row`, the columns of `compare_rows`, and `reached_by`: the least predictor that never looks and explains the
@@ -96,23 +122,21 @@ def place_rows(tables: dict[int, pd.DataFrame], blind: pd.DataFrame) -> pd.DataF
     for number, table in tables.items():
         parts.append(table.assign(family=published_tables()[number]["family"]))
     rows = distinct_rows()[["row", "family", "method"]].merge(pd.concat(parts), on=["family", "method"])
-    reached = [_name_reached(row, blind[blind.row == row["row"]]) for row in rows.to_dict("records")]
-    return rows.assign(reached_by=reached)
+    return rows.assign(reached_by=[_name_reached(row) for row in rows.to_dict("records")])
 
 
-def _name_reached(row: dict, blind: pd.DataFrame) -> str:
+def _name_reached(row: dict) -> str:
     if np.isnan(row["published_loss"]):
         return NOT_COMPARABLE
-    scores = blind[blind.order != "by class"].set_index("predictor").to_dict("index")
-    for predictor, name in (("constant", "a constant"), ("two biases", "two biases")):
-        own = scores[predictor]
+    ends = {"a constant": ("floor_{}", "floor_{}"), "two biases": ("biases_{}_low", "biases_{}_high")}
+    for name, (low, high) in ends.items():
         within = [
-            round(own[f"{metric}_low"], 4) <= row[f"published_{metric}"] <= round(own[f"{metric}_high"], 4)
+            round(row[low.format(metric)], 4) <= row[f"published_{metric}"] <= round(row[high.format(metric)], 4)
             for metric in METRICS
         ]
         if all(within):
             return name
-    return "the mean mask" if row["published_auc"] <= round(scores["mean mask"]["auc_high"], 4) else "none"
+    return "the mean mask" if row["published_auc"] <= round(row["mask_auc"], 4) else "none"
 
 
 def is_comparable(table: pd.DataFrame) -> bool:
@@ -121,14 +145,28 @@ def is_comparable(table: pd.DataFrame) -> bool:
 
 
 def list_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each published run: name, seed, epochs, fate, both readings of its metrics, seconds.
+    """Return one row for each published run: name, seed, epochs, why it ended, fate, both readings of metrics, seconds.
 
     Args:
         runs: As `busi.results.Results.runs`. A run that belongs to several tables is listed once.
     """
     distinct = runs.drop_duplicates("run").reset_index(drop=True)
-    columns = ["name", "seed", "epochs", "fate", *_columns("training"), *_columns("still"), "seconds"]
+    distinct = distinct.assign(end=[tell_end(row) for row in distinct.to_dict("records")])
+    columns = ["name", "seed", "epochs", "end", "fate", *_columns("training"), *_columns("still"), "seconds"]
     return distinct.reindex(columns=columns).rename(columns={"name": "run"})
+
+
+def tell_end(run: dict) -> str:
+    """Return why a published run ended, a row of `busi.results.Results.runs`: "as planned" or e.g. "diverged".
+
+    Example:
+        >>> tell_end({"end": "constant", "epochs": 13})
+        'dead since epoch 4, stopped at 13'
+    """
+    if run["end"] == "constant":
+        # The epochs with one answer for every pixel are the last ones.
+        return f"dead since epoch {run['epochs'] - CONSTANT_EPOCHS + 1}, stopped at {run['epochs']}"
+    return {"planned": "as planned"}.get(run["end"], run["end"])
 
 
 def _columns(reading: str) -> list[str]:
@@ -136,18 +174,24 @@ def _columns(reading: str) -> list[str]:
 
 
 def format_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `compare_rows` for a page: published and ours next to each other, metric by metric.
+    """Return a table of `compare_rows` for a page: published, ours and blind ones next to each other, metric by metric.
 
-    The floors of accuracy and AUC are the same in all rows: `floor_caption` tells them.
+    Accuracy and AUC of a constant and of the mean mask are the same in all rows: `blind_caption` tells them.
     """
     columns = {"method": "method"}
     for metric, word in METRICS.items():
-        columns[f"published_{metric}"] = f"published {word}"
-        columns[metric] = f"our {word}"
+        columns |= {f"published_{metric}": f"published {word}", metric: f"our {word}"}
         if metric == "loss":
-            columns["floor_loss"] = "floor of loss"
+            columns |= {"floor_loss": "a constant's loss", "mask_loss": "the mean mask's loss"}
+        # The biases' accuracy is a constant's: they mark nothing.
+        if metric != "accuracy":
+            columns[f"biases_{metric}"] = f"two biases' {word}"
     columns |= {"fates": "fates", "verdict": "verdict"}
-    return _drop_published(table[list(columns)]).rename(columns=columns)
+    shown = table.copy()
+    for metric in ("loss", "auc"):
+        ends = zip(table[f"biases_{metric}_low"], table[f"biases_{metric}_high"], strict=True)
+        shown[f"biases_{metric}"] = [f"{low:.4f} to {high:.4f}" for low, high in ends]
+    return _drop_published(shown[list(columns)]).rename(columns=columns)
 
 
 def _drop_published(table: pd.DataFrame) -> pd.DataFrame:
@@ -198,15 +242,19 @@ def _count_places(rows: pd.DataFrame) -> dict[str, int]:
     return {"rows": len(rows)} | {name: int(chosen.sum()) for name, chosen in counts.items()}
 
 
-def floor_caption(table: pd.DataFrame) -> str:
-    """Return the floors of accuracy and AUC of a table of `compare_rows`, in words."""
-    text = f"Floor of accuracy {table.floor_accuracy[0]:.4f}, of AUC {table.floor_auc[0]:.4f}"
+def blind_caption(table: pd.DataFrame) -> str:
+    """Return accuracy and AUC of a constant and of the mean mask in a table of `compare_rows`, in words."""
+    row = table.iloc[0]
+    text = (
+        f"Without looking, a constant has accuracy {row.floor_accuracy:.4f} and AUC {row.floor_auc:.4f}, the mean mask "
+        f"{row.mask_accuracy:.4f} and {row.mask_auc:.4f}"
+    )
     return text if is_comparable(table) else f"{text}. {NO_PUBLISHED}"
 
 
 def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table of `list_runs` for a page: both readings of a metric next to each other, minutes, not seconds."""
-    columns = {"run": "run", "seed": "seed", "epochs": "epochs", "fate": "fate"}
+    columns = {"run": "run", "seed": "seed", "epochs": "epochs", "end": "ended", "fate": "fate"}
     for metric, word in METRICS.items():
         columns[f"training_{metric}"] = word
         columns[f"still_{metric}"] = f"{word}, still"

@@ -32,10 +32,18 @@ def make_run():
     """Makes results of one published run: the last epoch's ``training`` metrics, ``still`` ones, loss by epoch."""
 
     def make(
-        variant, training=None, still=None, losses=(0.5, 0.4, 0.3), environment=None, fate="plateau", **settings
+        variant,
+        training=None,
+        still=None,
+        losses=(0.5, 0.4, 0.3),
+        environment=None,
+        fate="plateau",
+        end="planned",
+        **settings,
     ) -> Results:
         config = RunConfig(**{"epochs": len(losses)} | settings)
-        row = {"images": 2, "seconds": 90.0, "epochs": len(losses), "fate": fate} | ENVIRONMENT | (environment or {})
+        row = {"images": 2, "seconds": 90.0, "epochs": len(losses), "fate": fate, "end": end}
+        row |= ENVIRONMENT | (environment or {})
         for reading, values in (("training", training), ("still", still)):
             for metric, value in (METRICS | (values or {})).items():
                 row[f"{reading}_{metric}"] = value

@@ -36,7 +36,7 @@ LOSSES = pd.DataFrame(
     # Sorted as text, 0.3 would come before -2; the two that are shown as 0.1489 differ.
     {"method": ["DICE", "KLD", "BCE", "MSE"], "loss": [0.14892, -2.0, None, 0.14888], "images": [647, 1000, 96, 9]}
 )
-TITLE = "Breast ultrasound segmentation: a published study rebuilt"
+TITLE = "Breast ultrasound segmentation: a published study examined"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 

@@ -53,19 +53,23 @@ def test_loss_curve_has_the_paper_s_axes_whatever_is_drawn(make_run):
 
 
 def panel(epochs: pd.DataFrame) -> dict:
-    return {"title": "KLD: 1 dead", "epochs": epochs, "floor": 0.3066, "published": 0.1877}
+    row = {"floor_loss": 0.3066, "biases_loss_low": 0.3067, "biases_loss_high": 0.3071, "mask_loss": 0.2393}
+    return {"title": "KLD: 1 dead", "epochs": epochs, "row": row | {"published_loss": 0.1877}}
 
 
-def test_loss_curve_draws_each_run_the_floor_and_the_published_end(make_run):
+def test_loss_curve_draws_each_run_and_the_published_end_against_predictors_that_never_look(make_run):
     first = make_run("KLD", losses=(0.31, 0.25, 0.2, 0.19, 0.18))
     second = make_run("KLD", seed=7, losses=(0.33, 0.3))
     fig = figures.loss_curves([panel(join_results([first, second]).epochs)])
-    named = [text.get_text() for text in fig.legends[0].get_texts()]
-    assert named == ["ours, one line a run", "best constant", "published, epoch 75"]
-    one, two, floor, end = drawn(fig)
+    named = {text.get_text() for text in fig.legends[0].get_texts()}
+    blind = {"best constant", "two biases, 25 orders", "mean mask"}
+    assert named == {"ours, one line a run", "published, epoch 75"} | blind
+    one, two, floor, mask, end = drawn(fig)
     np.testing.assert_array_equal(one.get_xydata().T, [[1, 2, 3, 4, 5], [0.31, 0.25, 0.2, 0.19, 0.18]])
     np.testing.assert_array_equal(two.get_xydata().T, [[1, 2], [0.33, 0.3]])
-    assert list(floor.get_ydata()) == [0.3066, 0.3066]
+    assert (list(floor.get_ydata()), list(mask.get_ydata())) == ([0.3066, 0.3066], [0.2393, 0.2393])
+    (band,) = fig.axes[0].patches
+    assert (band.get_y(), band.get_height()) == pytest.approx((0.3067, 0.0004))
     assert end.get_xydata().tolist() == [[75, 0.1877]]
 
 
@@ -84,12 +88,8 @@ def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_heigh
     for metric, value in (("auc", 0.95), ("loss", 0.2)):
         rows[metric] = [value, *[float("nan")] * 8]
         rows[f"{metric}_low"], rows[f"{metric}_high"] = rows[metric] - 0.01, rows[metric] + 0.02
-    blind = []
-    for predictor, low, high in (("two biases", 0.30, 0.31), ("mean mask", 0.24, 0.24)):
-        for row in rows.row:
-            ends = {"loss_low": low, "loss_high": high, "auc_low": low, "auc_high": high}
-            blind.append({"predictor": predictor, "row": row, "order": "mixed"} | ends)
-    fig = figures.rows_against_blind(rows, pd.DataFrame(blind))
+        rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"], rows[f"mask_{metric}"] = 0.30, 0.31, 0.24
+    fig = figures.rows_against_blind(rows)
     left, right = fig.axes
     assert fig.get_suptitle() == "1 of 9 published rows beat every predictor that never looks"
     assert [label.get_text() for label in left.get_yticklabels()] == rows.row.tolist()
@@ -101,7 +101,7 @@ def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_heigh
         assert published.get_ydata().tolist() == mask.get_ydata().tolist() == list(range(9))
         assert own.get_xdata()[0] == ours
         assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(0.30, pytest.approx(0.01))] * 9
-    narrow = figures.rows_against_blind(rows, pd.DataFrame(blind), narrow=True)
+    narrow = figures.rows_against_blind(rows, narrow=True)
     # On a telephone the names stand in the figure, above the marks of their rows.
     assert [text.get_text() for text in narrow.axes[0].texts] == rows.row.tolist()
     assert all(text.get_position()[1] < place for place, text in enumerate(narrow.axes[1].texts))

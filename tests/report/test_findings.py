@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from small_report import make_blind
 
 from busi import config, runs
 from busi.published import distinct_rows
@@ -12,7 +13,7 @@ FLOORS = {"accuracy": 0.908252, "auc": 0.906965, "dice_loss": 0.091565, "bce": 0
 
 
 def describe_loss_table(*parts, planned=3):
-    return findings.describe_rows(tables.compare_rows(3, join_results(parts), FLOORS), planned)
+    return findings.describe_rows(tables.compare_rows(3, join_results(parts), make_blind()), planned)
 
 
 # A table
@@ -44,13 +45,19 @@ def test_a_run_that_stopped_early_is_said_to(make_run):
 # Predictors that never look
 
 
-def place(reached_by, verdicts=None):
-    """Make the nine rows: ``reached_by`` by row, "none" otherwise; ``verdicts`` of those that have been trained."""
+def place(reached_by):
+    """Make the nine rows: ``reached_by`` by row, "none" otherwise."""
     rows = distinct_rows()[["row"]]
-    rows["reached_by"] = [reached_by.get(row, "none") for row in rows.row]
-    rows["n_runs"] = [int(row in (verdicts or {})) for row in rows.row]
-    return rows.assign(verdict=[(verdicts or {}).get(row, tables.NOT_RUN) for row in rows.row])
+    return rows.assign(reached_by=[reached_by.get(row, "none") for row in rows.row])
 
+
+def widen(*parts):
+    """Make rows of widths, each of filters, row, verdict and number of runs."""
+    table = pd.DataFrame(parts, columns=["filters", "row", "verdict", "n_runs"])
+    return table.assign(precision=["float32" if filters == 64 else "mixed_bfloat16" for filters in table.filters])
+
+
+NO_WIDTH = widen((16, "KLD", tables.NOT_RUN, 0))
 
 BLIND = {
     "DICE": "a constant",
@@ -63,7 +70,7 @@ BLIND = {
 
 
 def test_the_rows_that_beat_every_blind_predictor_are_named_and_the_others_with_what_reaches_them():
-    assert findings.describe_placement(place(BLIND), "300 pixels") == (
+    assert findings.describe_placement(place(BLIND), NO_WIDTH) == (
         "Of the 9 distinct published rows, beyond every predictor that never looks are Upsampling2D, Conv2DTranspose, "
         "KLD. The others are not: DICE: reached by a constant; Adam + fixed LR, Resize+Norm+Std+Aug: reached by two "
         "biases; SGD + decaying LR, Adam + decaying LR, BCE: an AUC not above that of the mean mask. None has been "
@@ -71,12 +78,23 @@ def test_the_rows_that_beat_every_blind_predictor_are_named_and_the_others_with_
     )
 
 
-def test_reproduced_rows_are_counted_among_those_trained_with_their_size():
-    verdicts = {"DICE": tables.REPRODUCED, "KLD": tables.NOT_REPRODUCED, "BCE": tables.NOT_REPRODUCED}
-    text = findings.describe_placement(place(BLIND, verdicts), "300 pixels, 16 filters")
-    assert text.endswith(" Trained here (300 pixels, 16 filters), 1 of 3 rows is reproduced (DICE).")
-    text = findings.describe_placement(place({}, {"KLD": tables.NOT_REPRODUCED}), "300 pixels")
-    assert text.endswith(" Trained here (300 pixels), none of 1 rows are reproduced.")
+def test_reproduced_rows_are_counted_width_by_width_and_the_rest_is_named():
+    widths = widen(
+        (64, "Upsampling2D", tables.REPRODUCED, 1),
+        (64, "KLD", tables.NOT_RUN, 0),
+        (16, "Upsampling2D", tables.NOT_REPRODUCED, 3),
+        (16, "DICE", tables.NOT_REPRODUCED, 1),
+    )
+    text = findings.describe_placement(place(BLIND), widths)
+    assert text.endswith(
+        " Trained here, every run in a mixed order of its own, are reproduced at 64 filters (float32, 1 run a row) 1 "
+        "of 1 (Upsampling2D); at 16 filters (mixed_bfloat16, 1 to 3 runs a row) none of 2. Neither reproduced nor "
+        "reached without looking: Conv2DTranspose, KLD."
+    )
+    everything = widen(*((64, row, tables.REPRODUCED, 2) for row in distinct_rows().row))
+    text = findings.describe_placement(place(BLIND), everything)
+    assert "(float32, 2 runs a row) 9 of 9 (Upsampling2D, " in text
+    assert text.endswith("reached without looking: none.")
 
 
 def test_the_floors_are_told_with_the_published_dice_row():
@@ -96,6 +114,13 @@ def test_progress_names_runs_that_stop_short(make_run):
     assert findings.describe_progress(results.runs, 3) == (
         "3 runs have been trained under this profile; 2 of them stop short of the 3 epochs planned: loss-kld seed "
         "0 after 2; loss-dice seed 0 after 1."
+    )
+
+
+def test_progress_tells_why_a_run_ended_before_its_plan(make_run):
+    dead = make_run("KLD", losses=[0.3] * 13, end="constant", loss="kld", seed=2)
+    assert findings.describe_progress(dead.runs, 75).endswith(
+        "1 of them stops short of the 75 epochs planned: loss-kld seed 2 (dead since epoch 4, stopped at 13)."
     )
 
 
@@ -349,7 +374,7 @@ def test_our_groups_stand_beside_the_audits():
 def test_one_is_spoken_of_as_one(make_run):
     short = make_run("KLD", loss="kld", losses=(0.5, 0.4))
     texts = [
-        findings.describe_placement(place({}, {"KLD": tables.REPRODUCED}), "300 pixels"),
+        findings.describe_placement(place({}), widen((16, "KLD", tables.REPRODUCED, 1))),
         findings.describe_progress(short.runs, 3),
         findings.describe_progress(make_run("BCE").runs, 3),
         findings.describe_dataset(images()),

@@ -73,7 +73,7 @@ def test_index_and_readme_read_what_notebooks_wrote_and_compute_nothing(study):
 
 def test_the_index_opens_with_question_and_answer():
     main = read_index().main
-    assert main.h1.string == "Breast ultrasound segmentation: a published study rebuilt"
+    assert main.h1.string == "Breast ultrasound segmentation: a published study examined"
     assert main.select_one("h1 + p").get_text().endswith("look at the image to reach them?")
     assert main.em.string == "Breast Ultrasound Image Segmentation Analysis"
     answer = main.select_one(".finding")

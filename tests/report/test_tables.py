@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from small_report import make_blind
 
 from busi.published import distinct_rows
 from busi.report import findings, tables
 from busi.results import empty_results, join_results
 
-FLOORS = {"accuracy": 0.908252, "auc": 0.906965, "dice_loss": 0.091565, "bce": 0.306562, "kld": 0.308998}
+BLIND = make_blind()
 
 COLUMNS = [
     "method",
@@ -24,13 +25,13 @@ COLUMNS = [
     "auc",
     "auc_low",
     "auc_high",
-    "floor_loss",
-    "floor_accuracy",
-    "floor_auc",
     "n_runs",
     "epochs",
     "fates",
     "verdict",
+    *("floor_loss", "biases_loss_low", "biases_loss_high", "mask_loss"),
+    *("floor_accuracy", "biases_accuracy_low", "biases_accuracy_high", "mask_accuracy"),
+    *("floor_auc", "biases_auc_low", "biases_auc_high", "mask_auc"),
 ]
 
 
@@ -38,26 +39,26 @@ COLUMNS = [
 
 
 def test_table_has_the_columns_its_readers_rely_on():
-    assert list(tables.compare_rows(3, empty_results(), FLOORS).columns) == COLUMNS
+    assert list(tables.compare_rows(3, empty_results(), BLIND).columns) == COLUMNS
 
 
 def test_on_other_images_nothing_is_compared_with_the_paper(make_run):
     results = make_run("KLD", {"loss": 0.1489, "accuracy": 0.9429, "auc": 0.9850}, loss="kld", fate="learned")
-    table = tables.compare_rows(3, results, FLOORS, comparable=False)
+    table = tables.compare_rows(3, results, BLIND, comparable=False)
     verdicts = dict(zip(table.method, table.verdict, strict=True))
     assert verdicts.pop("KLD") == tables.NOT_COMPARABLE
     assert set(verdicts.values()) == {tables.NOT_RUN}
     assert table.set_index("method").auc["KLD"] == 0.985
     assert not [column for column in tables.format_rows(table) if "published" in column]
-    assert tables.floor_caption(table).endswith(f" of AUC 0.9070. {tables.NO_PUBLISHED}")
+    assert tables.blind_caption(table).endswith(f" 0.9083 and 0.9636. {tables.NO_PUBLISHED}")
     text = findings.describe_rows(table, table.epochs.max())
     assert "**KLD** ends at loss 0.1489 (floor 0.3090), accuracy 0.9429, AUC 0.9850; 1 learned." in text
-    families = {k: tables.compare_rows(k, empty_results(), FLOORS, comparable=False) for k in (1, 2, 3, 4)}
-    placed = tables.place_rows(families, make_blind())
+    families = {k: tables.compare_rows(k, empty_results(), BLIND, comparable=False) for k in (1, 2, 3, 4)}
+    placed = tables.place_rows(families)
     # Neither reached by a blind predictor nor beyond all of them.
     assert placed.reached_by.tolist() == [tables.NOT_COMPARABLE] * 9
     assert not [column for column in tables.format_placement(placed) if "published" in column]
-    assert findings.describe_placement(placed, "300 pixels") == tables.NO_PUBLISHED
+    assert findings.describe_placement(placed, placed) == tables.NO_PUBLISHED
 
 
 def test_table_shows_the_mean_and_range_of_a_variant_s_runs_with_the_paper_and_the_floor(make_run):
@@ -68,7 +69,7 @@ def test_table_shows_the_mean_and_range_of_a_variant_s_runs_with_the_paper_and_t
             make_run("DICE", {"loss": 0.0916}, {"loss": 0.5}, loss="dice", fate="dead"),
         ]
     )
-    table = tables.compare_rows(3, results, FLOORS).set_index("method")
+    table = tables.compare_rows(3, results, BLIND).set_index("method")
     kld = table.loc["KLD"]
     assert (kld.loss, kld.accuracy, kld.auc) == pytest.approx((0.2, 0.92, 0.955), rel=1e-12)
     assert (kld.loss_low, kld.loss_high, kld.auc_low, kld.auc_high) == (0.15, 0.25, 0.94, 0.97)
@@ -96,13 +97,13 @@ def test_a_row_is_reproduced_within_the_widened_range_of_all_three_metrics(make_
     parts = []
     for seed, loss in enumerate(losses):
         parts.append(make_run("KLD", {"loss": loss, "accuracy": accuracy, "auc": auc}, loss="kld", seed=seed))
-    table = tables.compare_rows(3, join_results(parts), FLOORS).set_index("method")
+    table = tables.compare_rows(3, join_results(parts), BLIND).set_index("method")
     assert table.verdict["KLD"] == verdict
 
 
 def test_a_row_without_a_run_keeps_its_published_numbers_and_says_nothing_else(make_run):
     for results, waiting in ((make_run("KLD", loss="kld"), ["DICE", "BCE"]), (empty_results(), ["KLD", "DICE", "BCE"])):
-        table = tables.compare_rows(3, results, FLOORS).set_index("method")
+        table = tables.compare_rows(3, results, BLIND).set_index("method")
         assert list(table.index) == ["KLD", "DICE", "BCE"]
         assert table.published_loss.tolist() == [0.1489, 0.0916, 0.2269]
         for method in waiting:
@@ -110,27 +111,8 @@ def test_a_row_without_a_run_keeps_its_published_numbers_and_says_nothing_else(m
             assert table.loc[method, ["n_runs", "fates", "verdict"]].tolist() == [0, "", tables.NOT_RUN]
 
 
-def make_blind(**changes):
-    """Make blind scores of every row: biases from 0.3066 to 0.3071 in loss and 0.9026 to 0.9088 in AUC; mean mask."""
-    rows = []
-    for row in distinct_rows().row:
-        accuracy = {"accuracy_low": 0.9082, "accuracy_high": 0.9083}
-        constant = {"loss_low": 0.0916 if row == "DICE" else 0.3066, "auc_low": 0.9070} | accuracy
-        biases = {"loss_low": 0.3066, "loss_high": 0.30704, "auc_low": 0.9026, "auc_high": 0.9088} | accuracy
-        mask = {"loss_low": 0.2393, "auc_low": 0.96364} | accuracy
-        for predictor, order, scores in (
-            ("constant", "any", constant),
-            ("two biases", "by class", biases | {"loss_high": 1.0, "auc_high": 1.0}),
-            ("two biases", "mixed", biases),
-            ("mean mask", "any", mask),
-        ):
-            highest = {f"{metric}_high": scores[f"{metric}_low"] for metric in ("loss", "auc")}
-            rows.append({"predictor": predictor, "row": row, "order": order} | highest | scores)
-    return pd.DataFrame(rows)
-
-
 def test_each_published_row_is_placed_by_the_least_blind_predictor_that_reaches_it():
-    placed = tables.place_rows({k: tables.compare_rows(k, empty_results(), FLOORS) for k in (1, 2, 3, 4)}, make_blind())
+    placed = tables.place_rows({k: tables.compare_rows(k, empty_results(), BLIND) for k in (1, 2, 3, 4)})
     assert placed.set_index("row").reached_by.to_dict() == {
         "Upsampling2D": "none",
         "Conv2DTranspose": "none",
@@ -152,8 +134,8 @@ def test_the_distinct_rows_take_our_numbers_from_their_own_table(make_run):
         if number in losses:
             method, value = losses[number]
             results = make_run(method, {"loss": value})
-        families[number] = tables.compare_rows(number, results, FLOORS)
-    rows = tables.place_rows(families, make_blind()).set_index("row").loss
+        families[number] = tables.compare_rows(number, results, BLIND)
+    rows = tables.place_rows(families).set_index("row").loss
     assert len(rows) == 9
     assert rows.dropna().to_dict() == {"Upsampling2D": 0.2, "BCE": 0.3}
 
@@ -177,25 +159,44 @@ def test_every_run_is_listed_once_however_many_tables_it_belongs_to(make_run):
     assert set(readings) <= set(runs)
 
 
+def test_a_list_of_runs_says_why_each_of_them_ended(make_run):
+    """Ten epochs with a constant output end a run: dead since the fourth of thirteen."""
+    results = join_results(
+        [
+            make_run("Upsampling2D"),
+            make_run("Adam + fixed LR", losses=[0.3] * 13, fate="dead", end="constant", optimizer="adam", momentum=0.0),
+            make_run("KLD", fate="diverged", end="diverged", loss="kld"),
+        ]
+    )
+    runs = tables.list_runs(results.runs)
+    assert runs.end.tolist() == ["as planned", "dead since epoch 4, stopped at 13", "diverged"]
+    assert tables.format_runs(runs).ended.tolist() == runs.end.tolist()
+
+
 # For pages
 
 
 def test_the_formatted_table_says_whose_numbers_are_whose(make_run):
     results = make_run("DICE", {"loss": 0.1, "accuracy": 0.91, "auc": 0.92}, loss="dice")
-    table = tables.compare_rows(3, results, FLOORS)
+    table = tables.compare_rows(3, results, BLIND)
     assert tables.format_rows(table).iloc[1].to_dict() == {
         "method": "DICE",
         "published loss": 0.0916,
         "our loss": 0.1,
-        "floor of loss": 0.091565,
+        "a constant's loss": 0.091565,
+        "the mean mask's loss": 0.2393,
+        "two biases' loss": "0.3066 to 0.3070",
         "published accuracy": 0.9083,
         "our accuracy": 0.91,
         "published AUC": 0.9070,
         "our AUC": 0.92,
+        "two biases' AUC": "0.9026 to 0.9088",
         "fates": "1 plateau",
         "verdict": "not reproduced",
     }
-    assert tables.floor_caption(table) == "Floor of accuracy 0.9083, of AUC 0.9070"
+    assert tables.blind_caption(table) == (
+        "Without looking, a constant has accuracy 0.9083 and AUC 0.9070, the mean mask 0.9083 and 0.9636"
+    )
 
 
 def test_a_formatted_run_is_timed_in_minutes(make_run):
@@ -212,7 +213,7 @@ def test_rows_of_a_table_are_counted_once_though_they_stand_in_three():
     # The baseline, which Tables 1, 2 and 4 share, is reproduced and needs to look; KLD is neither.
     placed.loc[placed.row == "Upsampling2D", ["verdict", "reached_by"]] = [tables.REPRODUCED, "none"]
     placed.loc[placed.row == "KLD", "reached_by"] = "none"
-    rows = {number: tables.compare_rows(number, empty_results(), FLOORS) for number in range(1, 5)}
+    rows = {number: tables.compare_rows(number, empty_results(), BLIND) for number in range(1, 5)}
     counts = tables.count_places(rows, placed)
     assert counts.drop(columns="table").to_numpy().tolist() == [
         [2, 1, 1, 0],

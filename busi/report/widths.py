@@ -1,0 +1,102 @@
+"""The published rows at every width trained so far, whichever report holds the runs.
+
+The published network has 64 filters in its first convolution. A report trains one width, and one of its sections a few
+runs at another; only together can they say whether the width decides.
+"""
+
+import pandas as pd
+
+from busi.config import Parameters, RunConfig, families, read_family
+from busi.published import distinct_rows
+from busi.report.tables import METRICS, is_comparable, summarize_runs
+from busi.results import empty_results, read_fingerprint, read_results
+
+READINGS = "mechanisms/readings"
+"""Group beside the families that holds published rows at another width."""
+
+FREE = frozenset({"base_filters", "precision", "epochs", "seed"})
+"""Fields in which a run may differ from the row that it stands for."""
+
+
+def read_runs(parameters: Parameters) -> pd.DataFrame:
+    """Read the runs of the published rows from the results of this report and of all others on the same data.
+
+    Nowhere else does a report read another one's results. The others are the folders beside its own.
+
+    Returns:
+        As `busi.results.Results.runs`, with `row` (as `busi.published.distinct_rows`), `filters` and `precision`. Each
+        run of a row is listed once, and of the runs of one row and width only those planned for the most epochs.
+    """
+    rows = {}
+    for row in distinct_rows().itertuples():
+        variants = read_family(row.family, parameters).configs("published")
+        rows[row.method, variants[row.method][0].digest(without=FREE)] = row.row
+    data = read_fingerprint(parameters)
+    parts = []
+    for folder in sorted(parameters.report_path.parent.iterdir()):
+        report = parameters.model_copy(update={"report": folder.name})
+        if read_fingerprint(report) == data:
+            parts += [read_results(report, f"published/{family}").runs for family in families()]
+            parts.append(read_results(report, READINGS).runs)
+    # Tables without rows have columns without a type.
+    runs = pd.concat([part for part in parts if len(part)] or [empty_results().runs], ignore_index=True)
+    configs = [RunConfig.model_validate_json(text) for text in runs.config]
+    # A reading is named after its row: "Upsampling2D, 32 filters".
+    methods = runs.variant.str.split(", ").str[0]
+    named = [rows.get((method, config.digest(without=FREE))) for method, config in zip(methods, configs, strict=True)]
+    runs = runs.assign(
+        row=named,
+        filters=[config.base_filters for config in configs],
+        precision=[config.precision for config in configs],
+    )
+    runs = runs.dropna(subset="row").drop_duplicates(["row", "key"])
+    longest = runs.groupby(["row", "filters"]).planned_epochs.transform("max")
+    return runs[runs.planned_epochs == longest].reset_index(drop=True)
+
+
+def compare_widths(runs: pd.DataFrame, filters: int, placed: pd.DataFrame) -> pd.DataFrame:
+    """Compare each row of the paper with our runs at each width.
+
+    Args:
+        runs: As `read_runs`.
+        filters: A width to list even without runs.
+        placed: As `busi.report.tables.place_rows`: the rows and their published numbers.
+
+    Returns:
+        One row for each width, the widest first, and distinct row of the paper: `filters`, `row`, `precision` (of its
+        runs) and what `busi.report.tables.summarize_runs` returns.
+    """
+    table = []
+    for width in sorted({filters, *runs.filters}, reverse=True):
+        for row in placed.to_dict("records"):
+            own = runs[(runs.filters == width) & (runs.row == row["row"])]
+            named = {"filters": width, "row": row["row"], "precision": ", ".join(sorted(set(own.precision)))}
+            published = {metric: row[f"published_{metric}"] for metric in METRICS}
+            table.append(named | summarize_runs(published, own))
+    return pd.DataFrame(table).astype({"epochs": "Int64"})
+
+
+def format_widths(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `compare_widths` for a page: a row for each published row, a column for each width.
+
+    A cell holds loss, accuracy and AUC, of ours the means over the runs; then their epochs, fates and verdict. Without
+    published numbers there is no column for them.
+    """
+    records = table.to_dict("records")
+    published = [_join_metrics(row, "published_") for row in records]
+    cells = table.assign(published=published, ours=[_tell_runs(row) for row in records])
+    names = ["row", "published"] if is_comparable(table) else ["row"]
+    shown = cells.drop_duplicates("row")[names].reset_index(drop=True)
+    for width, own in cells.groupby("filters", sort=False):
+        shown[f"{width} filters"] = own.ours.to_numpy()
+    return shown
+
+
+def _tell_runs(row: dict) -> str:
+    if not row["n_runs"]:
+        return row["verdict"]
+    return f"{_join_metrics(row, '')} ({row['epochs']} epochs, {row['fates']}): {row['verdict']}"
+
+
+def _join_metrics(row: dict, prefix: str) -> str:
+    return " / ".join(f"{row[f'{prefix}{metric}']:.4f}" for metric in METRICS)
