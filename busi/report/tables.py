@@ -157,16 +157,19 @@ def list_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def tell_end(run: dict) -> str:
-    """Return why a published run ended, a row of `busi.results.Results.runs`: "as planned" or e.g. "diverged".
+    """Return when and why a published run ended, a row of `busi.results.Results.runs`: "as planned at 75".
 
     Example:
         >>> tell_end({"end": "constant", "epochs": 13})
         'dead since epoch 4, stopped at 13'
+        >>> tell_end({"end": "diverged", "epochs": 2})
+        'diverged at 2'
     """
     if run["end"] == "constant":
         # The epochs with one answer for every pixel are the last ones.
         return f"dead since epoch {run['epochs'] - CONSTANT_EPOCHS + 1}, stopped at {run['epochs']}"
-    return {"planned": "as planned"}.get(run["end"], run["end"])
+    reason = "as planned" if run["end"] == "planned" else run["end"]
+    return f"{reason} at {run['epochs']}"
 
 
 def _columns(reading: str) -> list[str]:
@@ -174,23 +177,33 @@ def _columns(reading: str) -> list[str]:
 
 
 def format_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `compare_rows` for a page: published, ours and blind ones next to each other, metric by metric.
-
-    Accuracy and AUC of a constant and of the mean mask are the same in all rows: `blind_caption` tells them.
-    """
+    """Return a table of `compare_rows` for a page: published and our numbers next to each other, metric by metric."""
     columns = {"method": "method"}
     for metric, word in METRICS.items():
         columns |= {f"published_{metric}": f"published {word}", metric: f"our {word}"}
-        if metric == "loss":
-            columns |= {"floor_loss": "a constant's loss", "mask_loss": "the mean mask's loss"}
-        # The biases' accuracy is a constant's: they mark nothing.
-        if metric != "accuracy":
-            columns[f"biases_{metric}"] = f"two biases' {word}"
     columns |= {"fates": "fates", "verdict": "verdict"}
+    return _drop_published(table[list(columns)]).rename(columns=columns)
+
+
+def format_blind(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictors that never look in a table of `compare_rows` for a page, beside the published numbers.
+
+    Accuracy and AUC of a constant and of the mean mask are the same in all rows: `blind_caption` tells them. The
+    biases' accuracy is a constant's: they mark nothing.
+    """
     shown = table.copy()
     for metric in ("loss", "auc"):
         ends = zip(table[f"biases_{metric}_low"], table[f"biases_{metric}_high"], strict=True)
         shown[f"biases_{metric}"] = [f"{low:.4f} to {high:.4f}" for low, high in ends]
+    columns = {
+        "method": "method",
+        "published_loss": "published loss",
+        "floor_loss": "a constant's loss",
+        "mask_loss": "the mean mask's loss",
+        "biases_loss": "two biases' loss",
+        "published_auc": "published AUC",
+        "biases_auc": "two biases' AUC",
+    }
     return _drop_published(shown[list(columns)]).rename(columns=columns)
 
 
@@ -254,7 +267,7 @@ def blind_caption(table: pd.DataFrame) -> str:
 
 def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return a table of `list_runs` for a page: both readings of a metric next to each other, minutes, not seconds."""
-    columns = {"run": "run", "seed": "seed", "epochs": "epochs", "end": "ended", "fate": "fate"}
+    columns = {"run": "run", "seed": "seed", "end": "ended", "fate": "fate"}
     for metric, word in METRICS.items():
         columns[f"training_{metric}"] = word
         columns[f"still_{metric}"] = f"{word}, still"
