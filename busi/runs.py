@@ -26,6 +26,7 @@ from filelock import FileLock
 
 from busi.config import RunConfig
 from busi.dataset.preprocessing import Scaling
+from busi.dataset.splits import split_version
 
 TRAINING_VERSION = 4
 """Version of the training code, raised by hand when a change of it changes numbers: older runs are not found."""
@@ -37,8 +38,11 @@ EPOCHS = frozenset({"epochs"})
 
 
 def run_key(config: RunConfig, fingerprint: str) -> str:
-    """Hash everything that changes a run's numbers: its configuration, the data and the training version."""
-    return config.digest(fingerprint, str(TRAINING_VERSION))
+    """Hash everything that changes a run's numbers: its configuration, the data, their split, the training version."""
+    versions = [fingerprint, str(TRAINING_VERSION)]
+    if config.protocol == "heldout":
+        versions.append(split_version(config.split, fingerprint))
+    return config.digest(*versions)
 
 
 class DamageWarning(UserWarning):
