@@ -668,60 +668,27 @@ def read_notebook(namespace: dict[str, Any]) -> Parameters:
     """
     known = {*Parameters.model_fields}
     given = {name: namespace[name] for name in known if namespace.get(name) is not None}
-    unknown = _parameter_names(namespace.get("In", []), known) - known
-    given |= {name: namespace.get(name) for name in unknown}
+    for name in _injected_names(namespace.get("In", [])) - known:
+        given[name] = namespace[name]
     folder = find_study_folder() / "params"
     names = [given.get("family"), given.get("profile", Parameters().profile)]
     files = [folder / f"{name}.yaml" for name in names if name]
     return read_parameters(*files, **given)
 
 
-def _parameter_names(cells: list[str], known: set[str]) -> set[str]:
-    """Return the names that a notebook's cells of parameters set.
-
-    A cell of parameters only gives names to literal values. Papermill adds one, so that a name mistyped on the command
-    line is found here. Cells further down may do the same for names of their own: the notebook's first cells count, and
-    once a parameter has been set again later, only those from there on.
+def _injected_names(cells: list[str]) -> set[str]:
+    """Return the names that papermill's own cell of parameters sets; none in a notebook that a person runs.
 
     Args:
-        cells: Source of the executed cells, in the order of execution.
-        known: Names of the parameters.
+        cells: Source of the executed cells.
     """
-    names: set[str] = set()
-    in_parameters = True
+    names = set()
     for cell in cells:
-        assigned = _literal_names(cell)
-        if assigned is None:
-            in_parameters = False
-        elif in_parameters:
-            names |= assigned
-        elif assigned & known:
-            names = assigned
-            in_parameters = True
+        # Papermill writes such a cell after the notebook's own, one literal value a line.
+        if cell.startswith("# Parameters\n"):
+            for assignment in ast.parse(cell).body:
+                names.add(assignment.targets[0].id)
     return names
-
-
-def _literal_names(cell: str) -> set[str] | None:
-    """Return the names that a cell gives literal values; None where it does anything else."""
-    try:
-        statements = ast.parse(cell).body
-        return {_literal_assignment(statement) for statement in statements}
-    except (SyntaxError, ValueError):  # a magic command, or something computed
-        return None
-
-
-def _literal_assignment(statement: ast.stmt) -> str:
-    """Return the name that a statement gives a literal value; ValueError where it does anything else."""
-    if isinstance(statement, ast.AnnAssign):
-        target = statement.target
-    elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0]
-    else:
-        raise ValueError("not an assignment to one name")
-    if not isinstance(target, ast.Name) or statement.value is None:
-        raise ValueError("not an assignment of a value to a name")
-    ast.literal_eval(statement.value)
-    return target.id
 
 
 _PARSING = Lock()  # two threads that parse at once confuse Python 3.11 (SystemError, CPython issue 106905)

@@ -598,26 +598,10 @@ def test_a_parameter_mistyped_on_papermills_command_line_is_refused(shell, commi
         run_cells(shell, PARAMETER_CELL, "# Parameters\nepohcs = 3", READ)
 
 
-def test_a_parameter_mistyped_in_the_first_cell_is_refused_until_it_is_corrected(shell, committed):
-    mistyped = PARAMETER_CELL.replace("epochs", "epohcs")
-    with pytest.raises(StudyError, match="unknown parameter 'epohcs'"):
-        run_cells(shell, mistyped, READ)
-    with pytest.raises(StudyError, match="unknown parameter 'epohcs'"):
-        run_cells(shell, READ)
-    assert run_cells(shell, PARAMETER_CELL, READ).epochs == 2
-
-
-def test_names_of_later_cells_are_not_taken_for_parameters_when_a_cell_is_run_again(shell, committed):
+def test_names_of_other_cells_are_not_taken_for_parameters(shell, committed):
     first = run_cells(shell, PARAMETER_CELL, READ)
     later = ("answer = 'computed further down'", "import math\nepohcs = math.pi", "%pwd", "digits: int = 3")
     assert run_cells(shell, *later, READ) == first
-    assert run_cells(shell, PARAMETER_CELL, READ) == first
-
-
-def test_a_parameter_mistyped_late_is_refused_when_the_cells_are_run_again(shell, committed):
-    run_cells(shell, PARAMETER_CELL, READ, "answer = 42")
-    with pytest.raises(StudyError, match="unknown parameter 'epohcs'"):
-        run_cells(shell, PARAMETER_CELL.replace("epochs", "epohcs"), READ)
 
 
 def test_an_unknown_profile_is_named_with_the_files_that_there_are(shell, study):
