@@ -91,7 +91,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def figure(fig: Figure, *, caption: str, alt: str, raster: bool = False) -> HTML:
+def figure(fig: Figure, *, caption: str, alt: str = "", raster: bool = False) -> HTML:
     """Return a matplotlib figure as an image for a page, with caption and alternative text; close ``fig``.
 
     The same figure always gives the same bytes.
@@ -99,13 +99,15 @@ def figure(fig: Figure, *, caption: str, alt: str, raster: bool = False) -> HTML
     Args:
         fig: Drawn under `style`. Shown at its size in inches, but never wider than the page.
         caption: Text under the figure, which says what it is.
-        alt: Text for readers who cannot see the figure, which says what it shows. Emphasis marks are taken out.
+        alt: Text for readers who cannot see the figure, which says what it shows. Emphasis marks are taken out. If
+            empty, the figure's title.
         raster: Whether to embed WebP at two pixels per CSS pixel instead of SVG. For figures made of images, this takes
             a tenth of the bytes of a PNG.
 
     Raises:
-        StudyError: ``caption`` or ``alt`` is empty.
+        StudyError: ``caption`` is empty, or the figure has neither ``alt`` nor a title.
     """
+    alt = alt or title(fig)
     _refuse_empty(caption=caption, alt=alt)
     width, height = (round(inches * _PIXELS_PER_INCH) for inches in fig.get_size_inches())
     data = _render(fig, raster)
@@ -118,6 +120,11 @@ def figure(fig: Figure, *, caption: str, alt: str, raster: bool = False) -> HTML
         height=height,
     )
     return HTML(html)
+
+
+def title(fig: Figure) -> str:
+    """Return the title of a figure, which says what it shows, on one line."""
+    return " ".join(fig.get_suptitle().split())
 
 
 def save_figure(fig: Figure, file: Path) -> None:

@@ -38,7 +38,7 @@ from busi.results import (
     write_results,
 )
 from busi.runs import Run, Store, run_key
-from busi.scoring import blind, floors, metrics, predictors
+from busi.scoring import blind, floors, metrics, outlines, predictors
 from busi.scoring.scores import scoring_version
 
 BLIND_ORDERS = 25
@@ -401,3 +401,40 @@ def measure_untrained(parameters: Parameters, protocol: str = "heldout") -> tupl
     images = measure(parameters, f"{folder}/images", lambda catalog: score(catalog)[0], number="%.6f", **made)
     pixels = measure(parameters, f"{folder}/pixels", lambda catalog: score(catalog)[1], **made)
     return images, pixels
+
+
+def measure_outlines(parameters: Parameters, name: str) -> pd.DataFrame:
+    """Return the outlines of the best, median and worst lesion image that each variant held out.
+
+    Args:
+        parameters: Of the study.
+        name: Of a held-out group, e.g. "heldout/loss".
+
+    Returns:
+        `variant`, `case` ("best", "median", "worst"), `dice`, and the columns of `busi.scoring.outlines.trace_case`.
+        No row where the runs are on another machine, or none has been trained.
+    """
+    gathered = load_results(parameters, name)
+
+    def trace(catalog: Catalog) -> pd.DataFrame:
+        store = open_store(parameters, catalog)
+        tables = []
+        for variant in gathered.variants:
+            own = gathered.of(variant)
+            configs = dict(zip(own.runs.run, own.configs, strict=True))
+            for case, image in outlines.choose_cases(own.images).items():
+                run = find_trained(configs[image.run], store)
+                traced = outlines.trace_case(run, catalog, image["name"])
+                traced.insert(0, "dice", image.dice)
+                traced.insert(0, "case", case)
+                traced.insert(0, "variant", variant)
+                tables.append(traced)
+        if not tables:
+            raise NotMeasured(f"{name}: no run has been trained yet")
+        return pd.concat(tables, ignore_index=True)
+
+    depends = [*gathered.runs.key, scoring_version()]
+    try:
+        return measure(parameters, f"outlines/{name}", trace, depends=depends, code=(outlines, arrays))
+    except NotMeasured:
+        return pd.DataFrame(columns=["variant", "case", "dice", *outlines.COLUMNS])

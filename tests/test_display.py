@@ -70,6 +70,12 @@ def test_a_saved_figure_is_the_one_shown_and_is_closed(tmp_path):
     assert file.read_bytes() == image(display.figure(fig, caption="C.", alt="A."))[1]
 
 
+def test_without_other_words_the_title_says_what_a_figure_shows():
+    fig = drawn()
+    fig.suptitle("Learned upsampling\nis not better")
+    assert image(display.figure(fig, caption="C."))[0]["alt"] == "Learned upsampling is not better"
+
+
 @pytest.mark.parametrize("missing", ["caption", "alt"])
 def test_a_figure_without_words_is_refused(missing):
     fig = drawn()

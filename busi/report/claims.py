@@ -39,11 +39,10 @@ import pandas as pd
 import yaml
 
 from busi.config import Parameters
-from busi.published import distinct_rows, published_tables, table_number
-from busi.report.findings import agree, name_runs, with_noun
+from busi.published import table_number
+from busi.report.findings import agree, with_noun
 from busi.report.heldout import ALIVE, SAME, VARIANTS, Answers, count_runs
 from busi.results import NotMeasured, read_findings, record_finding
-from busi.scoring.predictors import CONSTANT
 from busi.scoring.statistics import Interval, format_interval
 
 ALPHA = 0.05
@@ -62,8 +61,11 @@ UPHELD = "upheld"
 NOT_UPHELD = "not upheld"
 UNDECIDED = "undecided"
 
-METRICS = {"accuracy": ("accuracy", 1), "auc_pooled": ("pooled AUC", 1), "loss": ("loss", -1)}
-"""Columns of the published metrics in ``heldout.csv``: their names, and 1 where more is better."""
+METRICS = {"accuracy": 1, "auc_pooled": 1, "loss": -1}
+"""Columns of the published metrics in ``heldout.csv``, with 1 where more is better and -1 where less is."""
+
+METRIC_NAMES = {"accuracy": "accuracy", "auc_pooled": "pooled AUC", "loss": "loss"}
+"""The same in words."""
 
 
 class Comparison(NamedTuple):
@@ -91,6 +93,9 @@ class Comparison(NamedTuple):
         return f"{self.short}, {significance} after Holm{corrected}; {self.n_images} images"
 
 
+_JUDGED = ["verdict", "evidence", "size", "reason"]
+
+
 @dataclass(frozen=True)
 class Judgement:
     """A claim at one size: its verdict, what decides it in a few words, and all the evidence in sentences."""
@@ -106,10 +111,7 @@ class Verdict:
     """Verdict on one claim at the profile's size and, unless that is None, at its second one; all in words."""
 
     number: int
-    section: str
     claim: str
-    published: str
-    ours: str
     first: Judgement
     second: Judgement | None = None
 
@@ -119,33 +121,29 @@ class Verdict:
         return read_claims()[self.number]["says"][self.first.verdict]
 
     @property
-    def sentence(self) -> str:
-        """Return the verdicts at all sizes, each with its size and what decides it, in one sentence of Markdown."""
-        parts = [f"Claim {self.number} is **{self.first.verdict}** at {self.first.size}: {self.first.reason}"]
-        if self.second:
-            parts.append(f"**{self.second.verdict}** at {self.second.size}: {self.second.reason}")
-        return f"{'; '.join(parts)}."
-
-    @property
     def short(self) -> str:
         """Return the verdict as a card: the verdict on the claim, then its title and what decides it, in Markdown."""
         judged = f"**{self.first.verdict.capitalize()}:** {self.claim}"
         return f"{judged}\n\n{self.title}. At {self.first.size}: {self.first.reason}."
 
     @property
-    def prose(self) -> str:
-        """Return the verdict with its evidence, then both answers, as paragraphs of Markdown."""
-        paragraphs = [f"Claim {self.number} (section {self.section}): *{self.claim}*", self.sentence]
-        paragraphs += [f"At {judged.size}: {judged.evidence}" for judged in (self.first, self.second) if judged]
-        both = f"Published, on training images: {self.published}. Here, on images never trained on: {self.ours}."
-        return "\n\n".join([*paragraphs, both])
+    def evidence(self) -> str:
+        """Return the evidence at all sizes, as paragraphs of Markdown."""
+        paragraphs = [f"At {self.first.size}: {self.first.evidence}"]
+        if self.second:
+            paragraphs.append(f"At {self.second.size}: {self.second.evidence}")
+        return "\n\n".join(paragraphs)
 
     @property
     def row(self) -> dict[str, str | int]:
         """Return the row of ``claims.csv``."""
-        row = asdict(self) | {"title": self.title, "sentence": self.sentence}
-        first, second = row.pop("first"), row.pop("second") or dict.fromkeys(asdict(self.first), "")
-        return row | first | {f"second_{name}": value for name, value in second.items()}
+        row = {"number": self.number, "claim": self.claim, "title": self.title}
+        row |= asdict(self.first)
+        # A study without a second size has empty cells there.
+        second = asdict(self.second) if self.second else dict.fromkeys(_JUDGED, "")
+        for name in _JUDGED:
+            row[f"second_{name}"] = second[name]
+        return row
 
 
 def beats(comparison: Comparison) -> bool | None:
@@ -187,11 +185,6 @@ def read_claims() -> dict[int, dict]:
     return yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 
 
-def same_variants(family: str) -> dict[str, str]:
-    """Return published method -> held-out variant of the same settings, where the two have different names."""
-    return read_claims()[table_number(family)].get("same", {})
-
-
 def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
     """Return the comparison of a with b from rows of `Answers.pairs`, in either order."""
     for row in pairs.itertuples():
@@ -221,8 +214,9 @@ def describe_size(answers: Answers) -> str:
 def judge(sizes: list[Answers]) -> Verdict:
     """Return the verdict on the claim about a family, by Dice, from its answers at each size."""
     number = table_number(sizes[0].family)
-    judged = [_judge_by_dice(read_claims()[number], answers) for answers in sizes]
-    return _compose(number, judged, _describe_rows(sizes[0].family), _describe_dice(sizes[0].table))
+    claim = read_claims()[number]
+    judged = [_judge_by_dice(claim, answers) for answers in sizes]
+    return Verdict(number, claim["claim"], *judged)
 
 
 def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
@@ -258,59 +252,54 @@ def _tabulate_differences(comparisons: dict[str, Comparison], answers: Answers) 
     return pd.DataFrame(rows, columns=Comparison._fields).assign(label=list(comparisons), size=answers.size_words)
 
 
-def judge_metrics(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> Verdict:
+def judge_metrics(families: list[list[Answers]], ranked: pd.DataFrame) -> Verdict:
     """Return the verdict on claim 5: whether the published metrics rank predictors as Dice does.
+
+    Args:
+        families: Of each family its answers at each size.
+        ranked: As `rank_pairs`.
+    """
+    judged = []
+    # The second size of a study is often that of a single family.
+    for place in range(max(map(len, families))):
+        sizes = [answers[place] for answers in families if len(answers) > place]
+        own = ranked[ranked["size"] == sizes[0].size_words]
+        judged.append(_judge_by_ranks(own, describe_size(sizes[0]), _describe_progress(sizes)))
+    return Verdict(5, read_claims()[5]["claim"], *judged)
+
+
+def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs that Dice tells apart, and how each published metric ranks them.
+
+    A pair of settings that belongs to several families counts once at each size. Runs that are dead count.
 
     Args:
         families: Of each family its answers at each size.
         table: As ``heldout.csv``.
         pairs: As ``pairwise.csv``.
-    """
-    judged = []
-    for place in range(max(map(len, families))):
-        sizes = [answers[place] for answers in families if len(answers) > place]
-        size = sizes[0].size
-        ranked = rank_pairs(table[table["size"] == size], pairs[pairs["size"] == size])
-        judged.append(_judge_by_ranks(ranked, describe_size(sizes[0]), _describe_progress(sizes)))
-    first = table[table["size"] == families[0][0].size]
-    return _compose(5, judged, _describe_extremes(), _describe_metrics(first))
-
-
-def rank_pairs(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs that Dice tells apart, and how each published metric ranks them.
-
-    A pair of settings that belongs to several families counts once. Runs that are dead count.
-
-    Args:
-        table: Rows of ``heldout.csv`` of one size.
-        pairs: Rows of ``pairwise.csv`` of the same size.
 
     Returns:
-        `better` and `worse` by Dice, `difference` (positive), and by each of `METRICS` whether it ranks them the same.
+        `size` (in short words), `better` and `worse` by Dice, `difference` (positive), and by each of `METRICS` whether
+        it ranks them the same.
     """
-    by_name = table.set_index(["family", "variant"])
-    rows: dict[frozenset, dict] = {}
+    words = {}
+    for answers in families:
+        words |= {each.size: each.size_words for each in answers}
+    scores = table.set_index(["size", "family", "variant"])
+    rows: dict[tuple, dict] = {}
     for pair in pairs[pairs.kind != ALIVE].itertuples():
-        a, b = by_name.loc[(pair.family, pair.a)], by_name.loc[(pair.family, pair.b)]
-        if pair.low <= 0 <= pair.high or pd.isna(pair.low):
+        is_apart = pair.low > 0 or pair.high < 0
+        if not is_apart:
             continue
-        names = (pair.a, pair.b) if pair.difference > 0 else (pair.b, pair.a)
-        row = {"better": names[0], "worse": names[1], "difference": abs(pair.difference)}
-        for metric, (_, sign) in METRICS.items():
-            row[metric] = sign * (a[metric] - b[metric]) * pair.difference > 0
-        rows.setdefault(frozenset((a.settings, b.settings)), row)
-    return pd.DataFrame(rows.values(), columns=["better", "worse", "difference", *METRICS])
-
-
-def count_ranks(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return `metric`, `size` and `share` (of the pairs that Dice tells apart, ranked alike); as `judge_metrics`."""
-    words = {answers.size: answers.size_words for sizes in families for answers in sizes}
-    rows = []
-    for size, own in pairs.groupby("size", sort=False):
-        ranked = rank_pairs(table[table["size"] == size], own)
-        for metric, (name, _) in METRICS.items():
-            rows.append({"metric": name, "size": words[size], "share": ranked[metric].astype(float).mean()})
-    return pd.DataFrame(rows, columns=["metric", "size", "share"])
+        # From here on the pair is read so that its first predictor is the better one.
+        names = [pair.a, pair.b] if pair.difference > 0 else [pair.b, pair.a]
+        better, worse = (scores.loc[(pair.size, pair.family, name)] for name in names)
+        row = {"size": words[pair.size], "better": names[0], "worse": names[1], "difference": abs(pair.difference)}
+        for metric, sign in METRICS.items():
+            row[metric] = sign * (better[metric] - worse[metric]) > 0
+        settings = frozenset([better.settings, worse.settings])
+        rows.setdefault((pair.size, settings), row)
+    return pd.DataFrame(rows.values(), columns=["size", "better", "worse", "difference", *METRICS])
 
 
 def record_verdict(parameters: Parameters, verdict: Verdict) -> None:
@@ -324,43 +313,33 @@ def read_verdicts(parameters: Parameters) -> pd.DataFrame:
     """Return all five recorded verdicts as ``claims.csv`` has them, all of it text.
 
     Returns:
-        `claim`, `published`, `ours`; `verdict`, `evidence`, `size` and `reason`, and the same as `second_*` at the
-        second size, empty where there is none; `title`, the verdict in words; `sentence`, which has all of it in short.
+        `claim`; `verdict`, `evidence`, `size` and `reason`, and the same as `second_*` at the second size, empty where
+        there is none; `title`, the verdict in words.
 
     Raises:
         NotMeasured: A claim has not been judged yet.
     """
     recorded = read_findings(parameters).get("claims", {})
+    rows = []
     for number in read_claims():
         if str(number) not in recorded:
             raise NotMeasured(f"claim {number}: not judged yet; run the report's notebooks in order, or make study")
-    table = pd.DataFrame([recorded[str(number)] for number in read_claims()])
+        rows.append(recorded[str(number)])
+    table = pd.DataFrame(rows)
     table["claim"] = table.number.astype(str) + ". " + table.claim
-    judged = ["verdict", "evidence", "size", "reason"]
-    second = [f"second_{name}" for name in judged]
-    return table[["claim", "published", "ours", *judged, *second, "title", "sentence"]]
-
-
-def count_verdicts(verdicts: pd.DataFrame) -> str:
-    """Return how many claims are upheld, not upheld and undecided, and which; of a table of `read_verdicts`."""
-    numbers = verdicts.claim.str.partition(".")[0]
-    parts = []
-    for verdict in (UPHELD, NOT_UPHELD, UNDECIDED):
-        chosen = numbers[verdicts.verdict == verdict]
-        if len(chosen):
-            verb = agree(len(chosen), "is", "are")
-            parts.append(f"{len(chosen)} {verb} {verdict} ({', '.join(chosen)})")
-    return f"Of the paper's {len(verdicts)} claims, {'; '.join(parts)}, at {verdicts['size'].iloc[0]}."
+    second = [f"second_{name}" for name in _JUDGED]
+    return table[["claim", *_JUDGED, *second, "title"]]
 
 
 def list_verdicts(verdicts: pd.DataFrame) -> str:
-    """Return the sentence of every verdict of a table of `read_verdicts`, as a Markdown list."""
-    return "\n".join(f"- {sentence}" for sentence in verdicts.sentence)
-
-
-def _compose(number: int, judged: list[Judgement], published: str, ours: str) -> Verdict:
-    claim = read_claims()[number]
-    return Verdict(number, claim["section"], claim["claim"], published, ours, *judged)
+    """Return the verdicts of a table of `read_verdicts` with what decides them, as a Markdown list."""
+    lines = []
+    for row in verdicts.itertuples():
+        line = f"- **{row.title}** (claim {row.claim.partition('.')[0]}, {row.verdict}): {row.reason}."
+        if row.second_verdict:
+            line += f" At {row.second_size}, {row.second_verdict}: {row.second_reason}."
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
@@ -369,25 +348,23 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     replies = [rule(comparison) if comparison else None for comparison in comparisons]
     known = [comparison for comparison in comparisons if comparison]
     sentences = _describe_comparisons(known, claim["test"])
-    if known and len(known) < len(comparisons):
-        missing = len(comparisons) - len(known)
+    missing = len(comparisons) - len(known)
+    if known and missing:
         sentences.append(f"{with_noun(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
-    # Of several pairs the widest decides the most; the evidence has them all.
-    widest = max(known, key=lambda comparison: abs(comparison.difference), default=None)
-    reason = widest.short if widest else "nothing to compare yet"
+    reason = "nothing to compare yet"
+    if known:
+        # Of several pairs the widest decides the most; the evidence has them all.
+        reason = _find_widest(known).short
     if "proof" in claim:
         replies.append(False)
         reason = f"{claim['proof']}; measured beside it: {reason}"
         sentences.insert(0, f"By proof, whatever the size: {claim['proof']}.")
-    remarks = [
-        *sentences,
-        _describe_same(answers),
-        name_runs(answers.dead, "Dead runs, which say the same of every pixel"),
-        name_runs(_count_capped(answers), "Runs that reached the last epoch planned"),
-        _describe_progress([answers]),
-        claim.get("aside", ""),
-    ]
-    return Judgement(describe_size(answers), decide(replies), reason, " ".join(filter(None, remarks)))
+    sentences += _describe_same(answers)
+    sentences += _name_dead(answers)
+    sentences.append(_describe_progress([answers]))
+    sentences.append(claim.get("aside", ""))
+    evidence = " ".join(filter(None, sentences))
+    return Judgement(describe_size(answers), decide(replies), reason, evidence)
 
 
 def _find_comparisons(claim: dict, answers: Answers) -> list[Comparison | None]:
@@ -418,13 +395,16 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
         return [f"{comparison}: {_read(comparison)}." for comparison in comparisons]
     answers = [alike(comparison) for comparison in comparisons]
     within, beyond = answers.count(True), answers.count(False)
-    is_alike, differs = agree(within, "is alike", "are alike"), agree(beyond, "differs", "differ")
     # Of dozens of pairs only the widest is told with its numbers; the table of pairs has them all.
-    widest = max(comparisons, key=lambda comparison: abs(comparison.difference))
     return [
-        f"Of {len(comparisons)} pairs {within} {is_alike} within ±{MARGIN} and {beyond} {differs} by more.",
-        f"The widest: {widest}.",
+        f"{within} of {len(comparisons)} pairs {agree(within, 'is', 'are')} alike within ±{MARGIN}.",
+        f"{beyond or 'None'} of them {agree(beyond, 'differs', 'differ')} by more.",
+        f"The widest: {_find_widest(comparisons)}.",
     ]
+
+
+def _find_widest(comparisons: list[Comparison]) -> Comparison:
+    return max(comparisons, key=lambda comparison: abs(comparison.difference))
 
 
 def _read(comparison: Comparison) -> str:
@@ -440,70 +420,44 @@ def _read(comparison: Comparison) -> str:
     return f"not better by {MARGIN} or more"
 
 
-def _describe_same(answers: Answers) -> str:
-    """Return what pairs of one function measure, the study's A/A test; empty without such a pair."""
+def _describe_same(answers: Answers) -> list[str]:
+    """Return what pairs of one function measure, the study's A/A test."""
     same = answers.pairs[answers.pairs.kind == SAME]
     texts = []
     for row in same.itertuples():
         covers = "covers" if row.low <= 0 <= row.high else "does not cover"
         interval = format_interval(Interval(row.difference, row.low, row.high))
         texts.append(f"A/A: {row.a} − {row.b}, one function by proof, {interval}, which {covers} 0.")
-    return " ".join(texts)
+    return texts
 
 
-def _count_capped(answers: Answers) -> dict[str, tuple[int, int]]:
-    rows = answers.table[answers.table.n_capped > 0].itertuples()
-    return {row.variant: (int(row.n_capped), row.n_runs) for row in rows}
+def _name_dead(answers: Answers) -> list[str]:
+    parts = []
+    for variant, (dead, runs) in answers.dead.items():
+        parts.append(f"{variant} {dead} of {runs}")
+    return [f"Dead runs, which say the same of every pixel: {', '.join(parts)}."] if parts else []
 
 
 def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement:
-    counts, examples, replies = [], [], []
-    for metric, (name, _) in METRICS.items():
-        same = ranked[metric].sum()
+    counts, wrong, replies = [], [], []
+    enough = len(ranked) >= ENOUGH
+    for metric, name in METRIC_NAMES.items():
+        alike_ranked = ranked[metric].astype(bool)
+        same = int(alike_ranked.sum())
         counts.append(f"{name} {same}")
-        replies.append(bool(same >= TELLING * len(ranked)) if len(ranked) >= ENOUGH else None)
-        wrong = ranked[~ranked[metric].astype(bool)]
-        if len(wrong):
-            worst = wrong.loc[wrong.difference.idxmax()]
-            examples.append(f"by {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice)")
-    reason = f"of {with_noun(len(ranked), 'pair')} that Dice tells apart, ranked as Dice does: {', '.join(counts)}"
-    wrongest = f"The widest that they get wrong: {'; '.join(examples)}." if examples else ""
-    evidence = f"{reason[0].upper()}{reason[1:]}; {TELLING:.0%} are asked for. {wrongest} {progress}"
+        is_telling = same >= TELLING * len(ranked)
+        replies.append(is_telling if enough else None)
+        if same < len(ranked):
+            others = ranked[~alike_ranked]
+            worst = others.loc[others.difference.idxmax()]
+            wrong.append(f"By {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice).")
+    pairs = with_noun(len(ranked), "pair")
+    reason = f"of {pairs} that Dice tells apart, ranked as Dice does: {', '.join(counts)}"
+    asked = f"Asked for are {TELLING:.0%} of {pairs}."
+    evidence = " ".join([asked, *wrong, progress])
     return Judgement(size, decide(replies), reason, evidence.strip())
 
 
 def _describe_progress(families: Iterable[Answers]) -> str:
     finished, planned = count_runs(families)
     return f"Provisional: {finished} of {planned} planned runs are there." if finished < planned else ""
-
-
-def _describe_dice(table: pd.DataFrame) -> str:
-    # Untrained predictors are in the table too, without runs.
-    scored = table[table.n_runs > 0].itertuples()
-    means = [f"{row.variant} has Dice {row.dice:.3f} ({row.dice_low:.3f} to {row.dice_high:.3f})" for row in scored]
-    return "; ".join(means) or "nothing has been scored yet"
-
-
-def _describe_metrics(table: pd.DataFrame) -> str:
-    trained, constant = table[table.n_runs > 0], table[table.variant == CONSTANT].iloc[0]
-    spans = [f"Dice {trained.dice.min():.3f} to {trained.dice.max():.3f} (constant {constant.dice:.3f})"]
-    for metric, (name, _) in METRICS.items():
-        column = trained[metric]
-        spans.append(f"{name} {column.min():.3f} to {column.max():.3f} ({constant[metric]:.3f})")
-    return ", ".join(spans)
-
-
-def _describe_rows(family: str) -> str:
-    """Return the numbers of a family's published rows."""
-    rows = published_tables()[table_number(family)]["rows"].items()
-    numbers = [f"{name} has accuracy {row['accuracy']:.4f} and AUC {row['auc']:.4f}" for name, row in rows]
-    return "; ".join(numbers)
-
-
-def _describe_extremes() -> str:
-    """Return the extremes of all published rows."""
-    rows = distinct_rows()
-    spans = []
-    for column, word in (("accuracy", "accuracy"), ("auc", "AUC"), ("loss", "loss")):
-        spans.append(f"{word} {rows[column].min():.4f} to {rows[column].max():.4f}")
-    return f"{', '.join(spans)} in {len(rows)} rows"

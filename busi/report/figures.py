@@ -38,8 +38,6 @@ _UNTRAINED_LOOKS = (
     {"color": display.GREEN, "linestyle": "-", "linewidth": 1},
 )
 
-_BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend to the right of the axes
-
 
 @display.style()
 def loss_curves(panels: list[dict]) -> Figure:
@@ -50,31 +48,38 @@ def loss_curves(panels: list[dict]) -> Figure:
             `busi.report.tables.compare_rows`: the losses of predictors that never look, and the published one.
     """
     n_rows = (len(panels) + 1) // 2
-    fig, axes = plt.subplots(n_rows, 2, figsize=(7, 0.7 + 2.3 * n_rows), sharex=True, sharey=True, squeeze=False)
+    height = 1 + 2.3 * n_rows
+    fig, axes = plt.subplots(n_rows, 2, figsize=(7, height), sharex=True, sharey=True, squeeze=False)
     for ax, panel in zip(axes.flat, panels, strict=False):
-        for _, run in panel["epochs"].groupby("run", sort=False):
-            # A single epoch would be no line at all.
-            marker = "o" if len(run) == 1 else None
-            ax.plot(run.epoch, run.loss, "-", color=display.OURS, lw=1, marker=marker, label="ours, one line a run")
-        row = panel["row"]
-        ax.axhline(row["floor_loss"], label="best constant", **display.FLOOR_LINE)
-        # The range over orders is narrower than a line, so that its border is drawn too.
-        biases = {"color": display.SKY, "alpha": 0.6, "lw": 3, "zorder": 0}
-        ax.axhspan(row["biases_loss_low"], row["biases_loss_high"], label="two biases, 25 orders", **biases)
-        ax.axhline(row["mask_loss"], label="mean mask", color=display.RED, lw=1.5, ls=":")
-        # The star lies on the border of the axes, which would cut it in half.
-        look = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
-        # Nothing is published of other images than the paper's.
-        if not np.isnan(row["published_loss"]):
-            ax.plot(EPOCHS, row["published_loss"], "*", label="published, epoch 75", **look)
-        ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS)
+        _draw_losses(ax, panel["epochs"], panel["row"])
         ax.set_title(panel["title"], fontsize=10)
+        ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS)
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     fig.supxlabel("Epoch", fontsize=12)
     fig.supylabel("Training loss", fontsize=12)
-    _legend_on_top(fig)
+    below = sum(panel["row"]["loss"] < panel["row"]["floor_loss"] for panel in panels)
+    _add_title(fig, f"{below or 'None'} of {len(panels)} rows trained here end below the best constant", 70)
+    _legend_below(fig, axes[0, 0])
     return fig
+
+
+def _draw_losses(ax: Axes, epochs: pd.DataFrame, row: dict) -> None:
+    """Draw one panel of `loss_curves`: the runs, the predictors that never look, and the published loss."""
+    for _, run in epochs.groupby("run", sort=False):
+        # A single epoch would be no line at all.
+        marker = "o" if len(run) == 1 else None
+        ax.plot(run.epoch, run.loss, color=display.OURS, lw=1, marker=marker, label="ours, one line a run")
+    ax.axhline(row["floor_loss"], label="best constant", **display.FLOOR_LINE)
+    # The range over orders is narrower than a line, so that its border is drawn too.
+    biases = {"color": display.SKY, "alpha": 0.6, "lw": 3, "zorder": 0}
+    ax.axhspan(row["biases_loss_low"], row["biases_loss_high"], label="two biases, 25 orders", **biases)
+    ax.axhline(row["mask_loss"], label="mean mask", color=display.RED, lw=1.5, ls=":")
+    # Nothing is published of other images than the paper's.
+    if not np.isnan(row["published_loss"]):
+        # The star lies on the border of the axes, which would cut it in half.
+        star = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
+        ax.plot(EPOCHS, row["published_loss"], "*", label="published, epoch 75", **star)
 
 
 @display.style()
@@ -85,38 +90,44 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
         rows: As `busi.report.tables.place_rows`.
         narrow: Whether for a telephone: panels one below the other, the names of the rows above them.
     """
-    places = np.arange(len(rows))
-    comparable = is_comparable(rows)
-    shape, size = ((2, 1), (4.2, 7)) if narrow else ((1, 2), (9, 4.6))
+    shape = (2, 1) if narrow else (1, 2)
+    size = (4.2, 7) if narrow else (9, 4.6)
     fig, axes = plt.subplots(*shape, figsize=size, sharey=not narrow)
-    for ax, metric, label in zip(axes, ("auc", "loss"), ("AUC, both channels", "Loss of the row"), strict=True):
-        low, high = rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"]
-        # As wide as a line at least: over all orders the biases hardly move.
-        width = np.maximum(high - low, 0.002)
-        height = 0.3 if narrow else 0.8
-        ax.barh(places, width, left=low, height=height, color=display.SKY, label="two biases, 25 orders")
-        look = {"color": display.RED, "markersize": 24 * height, "mew": 2}
-        ax.plot(rows[f"mask_{metric}"], places, "|", label="mean mask", **look)
-        # An entry of the legend would have no star.
-        label_published = "published" if comparable else "_"
-        ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label=label_published)
-        ranges = [rows[metric] - rows[f"{metric}_low"], rows[f"{metric}_high"] - rows[metric]]
-        ours = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2, "capsize": 3, "linestyle": "none"}
-        ax.errorbar(rows[metric], places, xerr=ranges, label="ours, range of seeds", **ours)
-        ax.set(xlabel=f"{label} (training images)", ylim=(len(rows) - 0.4, -0.6))
-        ax.grid(axis="x")
+    comparable = is_comparable(rows)
+    labels = {"auc": "AUC, both channels", "loss": "Loss of the row"}
+    for ax, metric in zip(axes, labels, strict=True):
+        _draw_rows(ax, rows, metric, height=0.3 if narrow else 0.8)
+        ax.set_xlabel(f"{labels[metric]} (training images)")
         if narrow:
             _name_rows(ax, rows.row)
     if not narrow:
-        axes[0].set_yticks(places, rows.row)
+        axes[0].set_yticks(range(len(rows)), rows.row)
     learned = (rows.reached_by == "none").sum()
-    title = f"{learned or 'None'} of {len(rows)} published rows beat every predictor that never looks"
-    if not comparable:
-        title = "Our runs and predictors that never look"
-    fig.suptitle(textwrap.fill(title, 38 if narrow else 90), x=0.01, ha="left")
-    handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=2 if narrow else 4, fontsize=9 if narrow else 11)
+    title = "Our runs and predictors that never look"
+    if comparable:
+        title = f"{learned or 'None'} of {len(rows)} published rows beat every predictor that never looks"
+    _add_title(fig, title, 38 if narrow else 90)
+    _legend_below(fig, axes[0], columns=2 if narrow else 4)
     return fig
+
+
+def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None:
+    """Draw one panel of `rows_against_blind`."""
+    places = np.arange(len(rows))
+    low, high = rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"]
+    # As wide as a line at least: over all orders the biases hardly move.
+    width = np.maximum(high - low, 0.002)
+    ax.barh(places, width, left=low, height=height, color=display.SKY, label="two biases, 25 orders")
+    mark = {"color": display.RED, "markersize": 24 * height, "mew": 2}
+    ax.plot(rows[f"mask_{metric}"], places, "|", label="mean mask", **mark)
+    # An entry of the legend would have no star.
+    published = "published" if is_comparable(rows) else "_"
+    ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label=published)
+    ours = rows[metric]
+    ranges = [ours - rows[f"{metric}_low"], rows[f"{metric}_high"] - ours]
+    ax.errorbar(ours, places, xerr=ranges, label="ours, range of seeds", mfc="none", mew=2, **_points("D"))
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.grid(axis="x")
 
 
 @display.style()
@@ -125,50 +136,81 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
 
     Args:
         table: `label` of each difference, which stands above it; `size` of its runs, told apart by colour;
-            `difference`, `low` and `high`.
+            `difference`, `low` and `high`. At least one row.
         margin: Smallest difference that matters, shaded around zero.
         title: What the differences show.
     """
     labels = list(dict.fromkeys(table.label))
-    fig, ax = plt.subplots(figsize=(4.4, 1.45 + 0.45 * max(len(labels), 1)))
+    fig, ax = plt.subplots(figsize=(4.4, 1.45 + 0.45 * len(labels)))
     ax.axvspan(-margin, margin, color=display.GREY, alpha=0.15, lw=0, label=f"within ±{margin}")
     ax.axvline(0, color=display.GREY, linewidth=1)
-    looks = zip(table.groupby("size", sort=False), "os", (display.OURS, display.RED), strict=False)
-    for number, ((size, rows), marker, colour) in enumerate(looks):
+    looks = [_points("o"), _points("s", display.RED)]
+    sizes = table.groupby("size", sort=False)
+    for number, (size, rows) in enumerate(sizes):
+        # The second size stands below the first one.
         places = [labels.index(label) + 0.1 + 0.22 * number for label in rows.label]
         whiskers = [rows.difference - rows.low, rows.high - rows.difference]
-        look = {"fmt": marker, "color": colour, "capsize": 3, "linestyle": "none"}
-        ax.errorbar(rows.difference, places, xerr=whiskers, label=size, **look)
-    ax.set(xlabel="Difference in Dice, 95 % interval", ylim=(max(len(labels), 1) - 0.4, -0.6))
+        ax.errorbar(rows.difference, places, xerr=whiskers, label=size, **looks[number])
+    ax.set(xlabel="Difference in Dice, 95 % interval", ylim=(len(labels) - 0.4, -0.6))
     # In so narrow a figure more numbers would run into each other.
     ax.xaxis.set_major_locator(MaxNLocator(5))
     _name_rows(ax, labels)
     ax.grid(axis="x")
-    fig.suptitle(textwrap.fill(title, 40), x=0.01, ha="left")
-    fig.legend(loc="outside lower left", ncols=3, fontsize=9)
+    _add_title(fig, title, 40)
+    _legend_below(fig, ax)
     return fig
 
 
 @display.style()
-def ranks(table: pd.DataFrame, *, telling: float, title: str) -> Figure:
+def ranks(ranked: pd.DataFrame, metrics: Mapping[str, str], *, telling: float, title: str) -> Figure:
     """Draw the share of pairs that each published metric ranks as Dice does, and the share asked for.
 
     Args:
-        table: As `busi.report.claims.count_ranks`.
+        ranked: As `busi.report.claims.rank_pairs`.
+        metrics: Its columns of metrics, and their names.
         telling: Share asked for.
         title: What the shares show.
     """
     fig, ax = plt.subplots(figsize=(4.4, 3.1))
-    palette = [display.OURS, display.SKY][: table["size"].nunique()]
-    sns.barplot(table, x="share", y="metric", hue="size", palette=palette, width=0.4, errorbar=None, ax=ax)
+    shares = ranked.melt("size", list(metrics), "metric", "alike")
+    shares["alike"] = shares.alike.astype(float)
+    palette = [display.OURS, display.SKY][: ranked["size"].nunique()]
+    bars = {"hue": "size", "palette": palette, "width": 0.4, "errorbar": None}
+    sns.barplot(shares, x="alike", y="metric", ax=ax, **bars)
     ax.axvline(telling, **display.FLOOR_LINE, label=f"asked for: {telling:.0%}")
-    names = list(dict.fromkeys(table.metric))
-    ax.set(xlim=(0, 1), xlabel="Pairs ranked as Dice ranks them (share)", ylabel="", ylim=(len(names) - 0.6, -0.6))
-    _name_rows(ax, names)
+    ax.set(xlim=(0, 1), xlabel="Pairs ranked as Dice ranks them (share)", ylabel="", ylim=(len(metrics) - 0.6, -0.6))
+    _name_rows(ax, metrics.values())
     ax.grid(axis="x")
-    fig.suptitle(textwrap.fill(title, 40), x=0.01, ha="left")
+    _add_title(fig, title, 40)
     ax.get_legend().remove()  # one below the axes takes its place
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=9)
+    _legend_below(fig, ax)
+    return fig
+
+
+@display.style()
+def outlines(table: pd.DataFrame) -> Figure:
+    """Draw the best, median and worst held-out case of each variant: both outlines, lesions at one place and size.
+
+    Args:
+        table: As `busi.study.measure_outlines`. At least one row.
+    """
+    variants = list(table.variant.unique())
+    fig, axes = plt.subplots(len(variants), 3, figsize=(5.6, 1 + 1.9 * len(variants)), squeeze=False)
+    places = dict(zip(itertools.product(variants, ("best", "median", "worst")), axes.flat, strict=True))
+    looks = {"truth": TRUE_OUTLINE, "prediction": PREDICTED_OUTLINE}
+    for (variant, case), own in table.groupby(["variant", "case"]):
+        ax = places[variant, case]
+        for (line, _), corners in own.groupby(["line", "piece"], sort=False):
+            ax.plot(corners.x, corners.y, **looks[line])
+        name = f"{variant}\n" if case == "best" else ""
+        ax.set_title(f"{name}{case}: Dice {own.dice.iloc[0]:.2f}", fontsize=9)
+        ax.set(xticks=[], yticks=[], aspect="equal", xlim=(-1, 1), ylim=(1, -1))
+    dice = table.groupby(["case", "variant"]).dice.first()
+    median, worst = dice["median"], dice["worst"]
+    span = f"{median.min():.2f} to {median.max():.2f}"
+    missed = (worst == 0).sum()
+    _add_title(fig, f"Median cases have Dice {span}; {missed} of {len(variants)} miss their worst lesion", 50)
+    _outline_legend(fig)
     return fig
 
 
@@ -183,22 +225,27 @@ def architecture(blocks: list[dict], *, title: str) -> Figure:
         # Down on the left, up on the right, the deepest level in the middle.
         x = 2 * deepest - level if block["side"] == "up" else level
         centres[block["side"], level] = (x, -level)
-        # Height grows with the side of the map, width with the logarithm of its filters.
-        height = 0.12 + 0.68 * block["size"] / blocks[0]["size"]
-        width = 0.08 + 0.05 * np.log2(block["filters"])
-        corner = (x - width / 2, -level - height / 2)
-        ax.add_patch(Rectangle(corner, width, height, fc=display.SKY, ec=display.BLUE, zorder=2))
-        text = f"{block['size']}²\n{block['filters']} filters"
-        ax.text(x, corner[1] - 0.06, text, ha="center", va="top", fontsize=9)
+        _draw_block(ax, block, x, largest=blocks[0]["size"])
     for start, end in itertools.pairwise(centres.values()):
         ax.add_patch(_arrow(start, end, color=display.GREY))
     # Skip connections join the two sides at every level but the deepest.
     for level in range(deepest):
         skip = _arrow(centres["down", level], centres["up", level], color=display.RED, linestyle="--")
         ax.add_patch(skip)
-    ax.set(xlim=(-0.8, 2 * deepest + 0.8), ylim=(-deepest - 0.75, 0.55), title=title)
+    ax.set(xlim=(-0.8, 2 * deepest + 0.8), ylim=(-deepest - 0.75, 0.55))
+    _add_title(fig, title, 80)
     ax.axis("off")
     return fig
+
+
+def _draw_block(ax: Axes, block: dict, x: float, largest: int) -> None:
+    """Draw a feature map as a box with its size below; height grows with its side, width with log2 of its filters."""
+    height = 0.12 + 0.68 * block["size"] / largest
+    width = 0.08 + 0.05 * np.log2(block["filters"])
+    bottom = -block["level"] - height / 2
+    ax.add_patch(Rectangle((x - width / 2, bottom), width, height, fc=display.SKY, ec=display.BLUE, zorder=2))
+    text = f"{block['size']}²\n{block['filters']} filters"
+    ax.text(x, bottom - 0.06, text, ha="center", va="top", fontsize=9)
 
 
 @display.style()
@@ -214,6 +261,7 @@ def lesion_sizes(images: pd.DataFrame) -> Figure:
     ax.get_legend().set_title("")
     ax.margins(y=0.25)  # room for the legend
     ax.set(xlabel="Lesion area (share of the image)", ylabel="Images")
+    _add_title(fig, f"Half of the lesions cover less than {lesions.lesion_share.median():.1%} of their image", 60)
     return fig
 
 
@@ -225,6 +273,7 @@ def mean_mask(shares: pd.DataFrame) -> Figure:
     fig.colorbar(drawn, label="Share of lesion images")
     ax.grid(False)
     ax.set(xlabel="Across the image", ylabel="Down the image", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    _add_title(fig, f"One place is lesion in {shares.to_numpy().max():.0%} of the lesion images", 50)
     return fig
 
 
@@ -249,7 +298,9 @@ def hash_distances(counts: pd.DataFrame, bound: int) -> Figure:
     # Half a bit beyond the bound: the bound itself still counts.
     ax.axvline(bound + 0.5, label=f"near-duplicates: up to {bound} bits", **display.FLOOR_LINE)
     ax.set(xlabel="Distance of the perceptual hashes (bits of 64)", ylabel="Pairs of images", yscale="log")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16))
+    near = counts.pairs[counts.distance <= bound].sum()
+    _add_title(fig, f"{near} of {counts.pairs.sum():,} pairs of images are near-duplicates", 60)
+    _legend_below(fig, ax)
     return fig
 
 
@@ -258,34 +309,20 @@ def dice(table: pd.DataFrame) -> Figure:
     """Draw the mean Dice of `Answers.table`: networks as points with 95 % intervals, untrained predictors as lines."""
     trained = table[table.n_runs > 0]
     untrained = table[(table.n_runs == 0) & (table.n_images > 0)]
-    fig, ax = plt.subplots(figsize=(7.2, 1.9 + 0.42 * max(len(trained), 1)))
-    _draw_intervals(ax, trained, untrained)
-    ax.set(xlabel="Dice on held-out images (mean, 95 % interval)")
+    fig, ax = plt.subplots(figsize=(7.2, 2.2 + 0.42 * len(trained)))
+    places = np.arange(len(trained))
+    # Lengths, not ends: matplotlib adds them to the points.
+    whiskers = [trained.dice - trained.dice_low, trained.dice_high - trained.dice]
+    ax.errorbar(trained.dice, places, xerr=whiskers, **_points("o"))
+    for look, row in zip(_UNTRAINED_LOOKS, untrained.itertuples(), strict=False):
+        ax.axvline(row.dice, label=row.variant, **look)
+    ax.set_yticks(places, trained.variant)
+    ax.set(ylim=(len(trained) - 0.4, -0.6), xlabel="Dice on held-out images (mean, 95 % interval)")
+    ax.grid(axis="x")
     best = untrained[untrained.variant != PERFECT].dice.max()
-    better = (trained.dice > best).sum()
-    fig.suptitle(
-        f"{better or 'None'} of {len(trained)} outline lesions better than without training", x=0.01, ha="left"
-    )
-    fig.legend(loc="outside lower left", ncols=2)
-    return fig
-
-
-@display.style()
-def dice_by_part(parts: pd.DataFrame) -> Figure:
-    """Draw the mean Dice of `Answers.parts` as `dice` does, one panel for each class and size of the lesion."""
-    names = parts.part.unique()
-    labels = parts.variant[parts.trained].unique()
-    size = (9.6, 2 + 0.36 * max(len(labels), 1))
-    fig, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True)
-    for ax, name in zip(axes, names, strict=True):
-        part = parts[parts.part == name]
-        # A network that has scored no image of this part keeps its row.
-        trained = part[part.trained].set_index("variant").reindex(labels).reset_index()
-        _draw_intervals(ax, trained, part[~part.trained])
-        ax.set(title=name, xlim=(0, 1), xticks=[0, 0.5, 1])
-    fig.supxlabel("Dice on held-out images (mean, 95 % interval)", fontsize=12)
-    handles, texts = axes[0].get_legend_handles_labels()
-    fig.legend(handles, texts, loc="outside upper left", ncols=2)
+    better = (trained.dice_low > best).sum()
+    _add_title(fig, f"{better or 'None'} of {len(trained)} variants beat every predictor that is not trained", 60)
+    _legend_below(fig, ax, columns=2)
     return fig
 
 
@@ -298,22 +335,14 @@ def dice_by_lesion(lesions: pd.DataFrame) -> Figure:
     """
     fig, ax = plt.subplots(figsize=(7.2, 4.2))
     percent = 100 * lesions.lesion_share
+    is_small = lesions.lesion_share < lesions.lesion_share.median()
+    small, large = lesions.dice[is_small].mean(), lesions.dice[~is_small].mean()
     sns.scatterplot(x=percent, y=lesions.dice, hue=lesions.image_class, style=lesions.image_class, s=20, ax=ax)
     ax.set(xscale="log", ylim=(0, 1), xlabel="Lesion (% of the image's pixels)", ylabel="Dice, mean over variants")
     ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    return fig
-
-
-@display.style()
-def reliability(curves: pd.DataFrame) -> Figure:
-    """Draw the curves of `Answers.reliability`; the diagonal is perfect calibration."""
-    fig, ax = plt.subplots(figsize=(7.2, 4.2))
-    ax.plot([0, 1], [0, 1], "-", color=display.GREY, linewidth=1, label="perfect calibration")
-    _draw_lines(ax, curves, x="predicted", y="observed", by="variant", marker="o", markersize=4)
-    ax.set(xlim=(0, 1), ylim=(0, 1))
-    ax.set(xlabel="Predicted probability of lesion (mean of the bin)", ylabel="Pixels that are lesion (share)")
-    ax.legend(**_BESIDE)
+    _add_title(fig, f"The smaller half of the lesions has Dice {small:.2f}, the larger half {large:.2f}", 60)
+    ax.get_legend().remove()  # one below the axes takes its place
+    _legend_below(fig, ax)
     return fig
 
 
@@ -327,15 +356,15 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
     """
     tallest = max(case.pixels.shape[0] / case.pixels.shape[1] for case in shown.values())
     # All columns get the height of the tallest image, and the colour bar some width.
-    size = (width * len(shown) + 0.9, 2 * width * tallest + 1)
-    if len(shown) == 1:
+    alone = len(shown) == 1
+    if alone:
         # A case alone leaves room for its map beside it.
         fig, axes = plt.subplots(1, 2, figsize=(2 * width + 0.9, width * tallest + 1), squeeze=False)
         axes = axes.T
     else:
+        size = (width * len(shown) + 0.9, 2 * width * tallest + 1)
         fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
-    for column, (title, case) in enumerate(shown.items()):
-        upper, lower = axes[:, column]
+    for (upper, lower), (title, case) in zip(axes.T, shown.items(), strict=True):
         upper.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
         probability = lower.imshow(case.probability, vmin=0, vmax=1)
         for ax in (upper, lower):
@@ -346,11 +375,7 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
         upper.set_title(title, fontsize=9)
     bar = fig.colorbar(probability, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8)
     bar.set_label("Probability of lesion", fontsize=9)
-    handles = [
-        Line2D([], [], label="as marked", **TRUE_OUTLINE),
-        Line2D([], [], label="as predicted", **PREDICTED_OUTLINE),
-    ]
-    fig.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=9)
+    _outline_legend(fig)
     return fig
 
 
@@ -368,9 +393,8 @@ def training(attempts: dict[str, pd.DataFrame]) -> Figure:
     _draw_lines(right, ends, y="validation_dice", by="attempt", marker="o", legend=False)
     left.set(xlabel="Epoch", ylabel="Loss of a step", ylim=(0, None))
     right.set(xlabel="Epoch", ylabel="Dice, validation part", ylim=(0, 1))
-    handles, labels = left.get_legend_handles_labels()
     left.get_legend().remove()  # one below both panels takes its place
-    fig.legend(handles, labels, loc="outside lower left", ncols=2)
+    _legend_below(fig, left, columns=2)
     return fig
 
 
@@ -383,34 +407,36 @@ def _draw_lines(ax: Axes, table: pd.DataFrame, *, y: str, by: str, x: str = "epo
     sns.lineplot(table, x=x, y=y, hue=by, style=by, units=units, estimator=None, errorbar=None, ax=ax, **look)
 
 
-def _draw_intervals(ax: Axes, trained: pd.DataFrame, untrained: pd.DataFrame) -> None:
-    """Draw a point with whiskers for each network, the first on top, and a line for each untrained predictor."""
-    places = np.arange(len(trained))
-    # Lengths, not ends: matplotlib adds them to the points.
-    whiskers = [trained.dice - trained.dice_low, trained.dice_high - trained.dice]
-    ax.errorbar(trained.dice, places, xerr=whiskers, fmt="o", color=display.OURS, capsize=3, linestyle="none")
-    for look, row in zip(_UNTRAINED_LOOKS, untrained.itertuples(), strict=False):
-        ax.axvline(row.dice, label=row.variant, **look)
-    ax.set_yticks(places, trained.variant)
-    ax.set(ylim=(max(len(trained), 1) - 0.4, -0.6))
-    ax.grid(axis="x")
-
-
 def _name_rows(ax: Axes, names: Iterable[str]) -> None:
     """Write the name of each row above it, inside the axes: on a telephone there is no room beside them."""
     ax.set_yticks([])
+    across = ax.get_yaxis_transform()
     for place, name in enumerate(names):
-        at = {"transform": ax.get_yaxis_transform(), "ha": "left", "va": "bottom", "fontsize": 10}
-        ax.text(0.01, place - 0.18, name, **at)
+        ax.text(0.01, place - 0.18, name, transform=across, ha="left", va="bottom", fontsize=10)
 
 
-def _legend_on_top(fig: Figure) -> None:
-    """Draw one legend above all panels, each label once."""
-    entries = {}
-    for ax in fig.axes:
-        handles, labels = ax.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    fig.legend(entries.values(), entries.keys(), loc="outside upper left", ncols=3, fontsize=10)
+def _points(marker: str, color: str = display.OURS) -> dict:
+    """Return the look of points with whiskers, as keyword arguments of `errorbar`."""
+    return {"fmt": marker, "color": color, "capsize": 3, "linestyle": "none"}
+
+
+def _add_title(fig: Figure, title: str, width: int) -> None:
+    """Write what a figure shows above all panels, wrapped after ``width`` letters."""
+    fig.suptitle(textwrap.fill(title, width), x=0.01, ha="left")
+
+
+def _legend_below(fig: Figure, ax: Axes, columns: int = 3) -> None:
+    """Draw the legend of one panel below all of them, each label once."""
+    handles, labels = ax.get_legend_handles_labels()
+    # A dictionary keeps one handle of each label: runs of a variant share theirs.
+    entries = dict(zip(labels, handles, strict=True))
+    fig.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=columns, fontsize=9)
+
+
+def _outline_legend(fig: Figure) -> None:
+    marked = Line2D([], [], label="as marked", **TRUE_OUTLINE)
+    predicted = Line2D([], [], label="as predicted", **PREDICTED_OUTLINE)
+    fig.legend(handles=[marked, predicted], loc="outside lower left", ncols=2, fontsize=9)
 
 
 def _outline(ax: Axes, inside: np.ndarray | None, *, color: str, linestyle: str, linewidth: float) -> None:

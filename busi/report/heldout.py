@@ -37,51 +37,7 @@ dead; at least one that is not trained."""
 POWER_COLUMNS = ["family", "a", "b", "smallest", "limit", "n_runs", "runs_needed", *statistics.COMPONENTS, "size"]
 """Columns of ``tables/power.csv``."""
 
-VARIANCE_COLUMNS = ["family", "variant", *statistics.COMPONENTS, "n_runs", "size"]
-"""Columns of ``tables/variance.csv``."""
-
-_NUMBERS = {"heldout": "%.6f", "pairwise": "%.6g", "variance": "%.6g", "power": "%.6g"}
-
-_NSD = f"NSD at {metrics.NSD_TOLERANCE:g} px"
-
-# Columns of a table on a page, in order, with the words that stand over them.
-SCORE_COLUMNS = {
-    "variant": "variant",
-    "interval": "Dice",
-    "dice_median": "median",
-    "iou": "IoU",
-    "hd95": "HD95",
-    "nsd": _NSD,
-    "precision": "precision",
-    "recall": "recall",
-}
-
-RUN_COLUMNS = {
-    "variant": "variant",
-    "n_runs": "runs",
-    "n_capped": "hit the cap",
-    "n_dead": "dead",
-    "n_images": "images",
-    "parameters": "parameters",
-    "minutes": "minutes a run",
-    "empty": "empty",
-    "detected": "found",
-}
-
-PIXEL_COLUMNS = {
-    "variant": "variant",
-    "accuracy": "pixel accuracy",
-    "loss": "cross-entropy",
-    "auc": "lesion AUC",
-    "auc_pooled": "pooled AUC",
-    "brier": "Brier",
-    "ece": "ECE",
-    "normals_fpr": "normals with a finding",
-    "normals_area": "area marked on normals",
-}
-
-DIGITS = dict.fromkeys(["median", "IoU", _NSD, "precision", "recall"], 3) | {"HD95": 1}
-"""Decimals of a table of `format_scores`."""
+_NUMBERS = {"heldout": "%.6f", "pairwise": "%.6g", "power": "%.6g"}
 
 
 @dataclass(frozen=True)
@@ -104,8 +60,10 @@ class Scored:
         """Return the labels of runs that mark nothing, or everything, on all their held-out lesion images."""
         if not len(self.runs):
             return set()
-        marked = statistics.lesion_images(self.images).groupby("run").predicted_share
-        return set(marked.max()[marked.max() == 0].index) | set(marked.min()[marked.min() == 1].index)
+        lesions = statistics.lesion_images(self.images)
+        marked = lesions.groupby("run").predicted_share.agg(["min", "max"])
+        is_constant = (marked["max"] == 0) | (marked["min"] == 1)
+        return set(marked.index[is_constant])
 
 
 @dataclass(frozen=True)
@@ -180,12 +138,14 @@ class Answers:
         """
         rows = []
         # Planned variants come first, those without a run included, in the order of the parameter file.
-        for label in dict.fromkeys([*self.group.variants, *self.everyone]):
+        labels = dict.fromkeys([*self.group.variants, *self.everyone])
+        for label in labels:
             row = {"family": self.family, "variant": label, "size": self.size, "n_images": 0, "n_runs": 0}
             if label in self.everyone:
                 row |= _summarize(label, self.everyone[label])
             rows.append(row)
-        return pd.DataFrame(rows).reindex(columns=COLUMNS).astype({"parameters": "Int64"})
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        return table.astype({"parameters": "Int64"})
 
     @cached_property
     def compared(self) -> pd.DataFrame:
@@ -198,15 +158,19 @@ class Answers:
         images = {label: scored.images for label, scored in self.everyone.items()}
         ratio = self._test_ratio()
         trained = statistics.compare_pairs(images, combinations(self.variants, 2), ratio=ratio)
-        tables = [trained.assign(kind=[self._kind(row.a, row.b) for row in trained.itertuples()])]
+        trained["kind"] = [self._kind(row.a, row.b) for row in trained.itertuples()]
+        tables = [trained]
         if self.dead:
             alive = {label: own.images[~own.images.run.isin(own.dead)] for label, own in self.variants.items()}
             again = statistics.compare_pairs(alive, combinations(alive, 2), ratio=ratio)
-            tables.append(again[again.a.isin(self.dead) | again.b.isin(self.dead)].assign(kind=ALIVE))
+            # The other pairs would be the same once more.
+            changed = again.a.isin(self.dead) | again.b.isin(self.dead)
+            tables.append(again[changed].assign(kind=ALIVE))
         blind = [label for label in self.untrained if label in PREDICTORS]
         pairs = [*product(self.variants, blind), *combinations(blind, 2)]
         tables.append(statistics.compare_pairs(images, pairs).assign(kind=UNTRAINED))
-        return _stack(tables, [*trained, "kind"]).assign(family=self.family, size=self.size)
+        joined = _stack(tables, list(trained))
+        return joined.assign(family=self.family, size=self.size)
 
     def _kind(self, a: str, b: str) -> str:
         one, other = (self.results.of(label).configs[0] for label in (a, b))
@@ -227,39 +191,6 @@ class Answers:
         """Return what each comparison of two variants could tell: `POWER_COLUMNS`; see `statistics.find_power`."""
         trained = self.compared[self.compared.kind.isin([VARIANTS, SAME])]
         return trained[POWER_COLUMNS]
-
-    @property
-    def variance(self) -> pd.DataFrame:
-        """Return the parts of each variant's variance of Dice: `VARIANCE_COLUMNS`; see `statistics.find_components`."""
-        rows = []
-        for label, scored in self.variants.items():
-            row = {"family": self.family, "variant": label, "n_runs": len(scored.runs), "size": self.size}
-            rows.append(row | statistics.find_components(statistics.lesion_images(scored.images)))
-        return pd.DataFrame(rows, columns=VARIANCE_COLUMNS)
-
-    @cached_property
-    def parts(self) -> pd.DataFrame:
-        """Compute Dice by class and by size of the lesion, in terciles of the images that a predictor has scored.
-
-        Returns:
-            `variant`, `trained` (whether a network), `part` ("benign", "small", ...), and the columns of
-            `busi.scoring.statistics.dice_by`.
-        """
-        tables = []
-        for label, scored in self.everyone.items():
-            for column in ("image_class", "lesion_size"):
-                table = statistics.dice_by(scored.images, column).rename(columns={column: "part"})
-                tables.append(table.assign(variant=label, trained=len(scored.runs) > 0))
-        return pd.concat(tables, ignore_index=True)
-
-    @cached_property
-    def reliability(self) -> pd.DataFrame:
-        """Compute the reliability curve of every variant: `variant` and `busi.scoring.metrics.reliability_curve`."""
-        curves = []
-        for label, scored in self.variants.items():
-            pixels = scored.pixels.groupby("probability")[["lesion", "background"]].sum().reset_index()
-            curves.append(metrics.reliability_curve(pixels).assign(variant=label))
-        return _stack(curves, ["variant", "predicted", "observed"])
 
 
 def load_answers(parameters: Parameters, family: str) -> list[Answers]:
@@ -292,7 +223,7 @@ def join_tables(parameters: Parameters, name: str) -> pd.DataFrame:
 
     Args:
         parameters: Of the study.
-        name: "heldout", "pairwise", "variance" or "power".
+        name: "heldout", "pairwise" or "power".
 
     Raises:
         NotMeasured: A family's notebook has not written its table.
@@ -320,69 +251,19 @@ def count_runs(families: Iterable[Answers]) -> tuple[int, int]:
     return len(finished), len(planned)
 
 
-def format_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `Answers.table` for a page: how well lesions are outlined."""
-    return _rename(table.assign(interval=_intervals(table)), SCORE_COLUMNS)
-
-
-def format_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `Answers.table` for a page: runs, what they cost, and how often nothing is marked or found."""
-    shown = table.assign(minutes=table.seconds / 60, empty=table.n_empty / table.n_predictions)
-    return _rename(shown, RUN_COLUMNS)
-
-
-def format_pixels(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `Answers.table` for a page: pixels and their probabilities, and normal images."""
-    return _rename(table, PIXEL_COLUMNS)
+def add_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `Answers.table` with columns for pages: `interval` in words, `minutes` a run, and the share `empty`."""
+    intervals = _join_intervals(table.dice, table.dice_low, table.dice_high, ".3f")
+    return table.assign(interval=intervals, minutes=table.seconds / 60, empty=table.n_empty / table.n_predictions)
 
 
 def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs of two variants in `Answers.pairs` for a page."""
-    pairs = pairs[pairs.kind != UNTRAINED]
-    columns = {
-        "kind": "kind",
-        "a": "a",
-        "b": "b",
-        "interval": "Dice a − b",
-        "p_shown": "p after Holm",
-        "t_shown": "p of resampled t",
-        "wins": "a wins",
-        "n_images": "images",
-    }
-    intervals = _join_intervals(pairs.difference, pairs.low, pairs.high, "+.3f")
-    shown = pairs.assign(interval=intervals, p_shown=_format_p(pairs.p_holm), t_shown=_format_p(pairs.p_t))
-    return _rename(shown, columns)
-
-
-def combine_answers(published: pd.DataFrame, heldout: pd.DataFrame, same: dict[str, str]) -> pd.DataFrame:
-    """Return both answers to one question row by row: on the training images and on images never trained on.
-
-    Args:
-        published: As `busi.report.tables.compare_rows`.
-        heldout: As `Answers.table`.
-        same: Published method -> held-out variant with its settings, where that has another name.
-
-    Returns:
-        One row for each published method: its accuracy as published, rebuilt, and of the floor; then Dice with its 95 %
-        interval and the accuracy on held-out images, and the name of the held-out variant where any differs.
-    """
-    published_columns = {
-        "method": "method",
-        "published_accuracy": "published accuracy",
-        "accuracy": "rebuilt accuracy",
-        "floor_accuracy": "floor of accuracy",
-    }
-    # Of other images than the paper's, nothing is published.
-    if published.published_accuracy.isna().all():
-        del published_columns["published_accuracy"]
-    heldout_columns = {"interval": "held-out Dice", "accuracy": "held-out accuracy"}
-    # The held-out families have variants that the paper has not; only the published rows are matched.
-    variants = [same.get(method, method) for method in published.method]
-    scores = heldout.assign(interval=_intervals(heldout)).set_index("variant").reindex(variants)
-    right = _rename(scores, heldout_columns).reset_index(drop=True)
-    if same:
-        right.insert(0, "held-out variant", variants)
-    return _rename(published, published_columns).join(right)
+    """Return the pairs of two variants in `Answers.pairs`, with columns for pages: `interval`, `p_shown`, `t_shown`."""
+    shown = pairs[pairs.kind != UNTRAINED].copy()
+    shown["interval"] = _join_intervals(shown.difference, shown.low, shown.high, "+.3f")
+    shown["p_shown"] = [_format_p(p) for p in shown.p_holm]
+    shown["t_shown"] = [_format_p(p) for p in shown.p_t]
+    return shown
 
 
 def _is_one_function(a: RunConfig, b: RunConfig) -> bool:
@@ -414,22 +295,17 @@ def _stack(tables: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=columns)
 
 
-def _format_p(values: pd.Series) -> list[str]:
+def _format_p(p: float) -> str:
+    if pd.isna(p):
+        return ""
     # With four decimals, a p value that is merely small would be shown as zero.
-    return ["< 0.0001" if p < 0.0001 else "" if pd.isna(p) else f"{p:.4f}" for p in values]
-
-
-def _intervals(table: pd.DataFrame) -> list[str | None]:
-    return _join_intervals(table.dice, table.dice_low, table.dice_high, ".3f")
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _join_intervals(means: pd.Series, lows: pd.Series, highs: pd.Series, form: str) -> list[str | None]:
     """Return each mean with its 95 % interval, e.g. "0.656 [0.627, 0.685]"; None where there is none."""
-    cells = []
+    cells: list[str | None] = []
     for mean, low, high in zip(means, lows, highs, strict=True):
-        cells.append(None if pd.isna(low) else f"{mean:{form}} [{low:{form}}, {high:{form}}]")
+        known = not pd.isna(low)
+        cells.append(f"{mean:{form}} [{low:{form}}, {high:{form}}]" if known else None)
     return cells
-
-
-def _rename(table: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    return table.reindex(columns=list(columns)).rename(columns=columns)

@@ -11,7 +11,7 @@ import mistune
 from bs4 import BeautifulSoup
 from markupsafe import Markup
 
-from busi import config, display, results
+from busi import display, results
 from busi.config import Parameters, StudyError
 from busi.report import layout
 from busi.results import NotMeasured
@@ -54,8 +54,7 @@ _LADDER_CAPTION = (
 def write_index(parameters: Parameters) -> Path:
     """Write ``reports/<report>/index.html``, which leads to the report's pages and tables.
 
-    Each page is listed with its title, its question and its finding. A page that has not been drawn is named as
-    missing.
+    A page that has not been drawn is not listed.
 
     Returns:
         The index.
@@ -79,7 +78,6 @@ def write_index(parameters: Parameters) -> Path:
         ladder=_find_ladder(parameters, summary),
         counts=_show_counts(parameters),
         pages=listed,
-        absent=_explain_absent_pages(parameters, listed),
         tables=_list_tables(parameters),
         size=summary["size"],
         made=summary["made"],
@@ -96,9 +94,8 @@ def read_summary(parameters: Parameters) -> dict:
     """Read what the summary notebook has recorded in the report's ``findings.json``.
 
     Returns:
-        Sentences as Markdown: `answer` (three short ones), `rows` (which are reproduced, and which ones a blind
-        predictor reaches), `floors`, `claims`, `heldout` (progress of the held-out runs, what they show, and each
-        verdict), `progress` (of the published ones) and, where the ladder has been measured, `ladder`. Facts by name:
+        `answer` (three short sentences, Markdown), `rows` (which are reproduced, and which ones a blind predictor
+        reaches), `progress` of the published runs and, where the ladder has been measured, `ladder`. Facts by name:
         `size` (data and size of the study) and `made` (when, on what and with what the runs were trained).
 
     Raises:
@@ -115,14 +112,17 @@ def read_summary(parameters: Parameters) -> dict:
 
 
 def _list_cards(parameters: Parameters) -> list[dict]:
-    """Return each claim with its verdict and evidence in words, and its figure."""
+    """Return each claim with its verdict and evidence in words, and its figure if it has one."""
     # A claim without a second size has empty cells there.
     claims = results.read_table(parameters, "claims").astype(object).fillna("")
     cards = []
     for number, claim in enumerate(claims.to_dict("records"), start=1):
         name = CLAIM_FIGURE.format(number)
-        alt = f"{claim['title']}: {claim['reason']}"
-        cards.append(claim | {"figure": _embed_figure(parameters, name, "", alt)})
+        claim["figure"] = None
+        # Empty axes would show nothing: a claim without any run has no figure.
+        if (parameters.report_path / "figures" / name).is_file():
+            claim["figure"] = _embed_figure(parameters, name, "", f"{claim['title']}: {claim['reason']}")
+        cards.append(claim)
     return cards
 
 
@@ -138,8 +138,8 @@ def _show_counts(parameters: Parameters) -> Markup:
     return Markup(display.table(counts, caption="Rows of the paper's tables; a row can be both.").data)
 
 
-def _list_pages(parameters: Parameters) -> dict[str, dict[str, str]]:
-    """Return title, question and finding of each page that has been drawn, by its stem."""
+def _list_pages(parameters: Parameters) -> dict[str, str]:
+    """Return the title of each page that has been drawn, by its stem."""
     recorded = results.read_findings(parameters).get("pages", {})
     listed = {}
     for stem in parameters.pages:
@@ -147,20 +147,6 @@ def _list_pages(parameters: Parameters) -> dict[str, dict[str, str]]:
         if stem in recorded and (parameters.report_path / f"{stem}.html").is_file():
             listed[stem] = recorded[stem]
     return listed
-
-
-def _explain_absent_pages(parameters: Parameters, listed: dict) -> dict[str, str]:
-    """Return the reason why each page that a reader may look for is not in this report."""
-    absent = {}
-    for stem in parameters.pages:
-        if stem not in listed:
-            absent[layout.page_label(stem)] = "it has not been drawn."
-    if not parameters.show_pixels:
-        absent[layout.page_label(config.GALLERY)] = (
-            "it shows images of the data set, which we may not publish. The last section says how to draw it where the "
-            "data and the trained networks are."
-        )
-    return absent
 
 
 def _list_tables(parameters: Parameters) -> list[str]:

@@ -20,15 +20,11 @@ _MISSING_ALT = ("", "No description has been provided for this image")
 
 
 def write_page(notebook: Path, out: Path, *, parameters: Parameters) -> Path:
-    """Write an executed notebook as one HTML page, and record the page's title, question and finding.
+    """Write an executed notebook as one HTML page, and record its title in ``findings.json`` for the index.
 
     The title comes first, whatever cells are above it in the notebook. Progress bars, output to standard error and
     empty outputs are left out, and code is folded away. Folders of this machine are not shown: the home folder becomes
     "~", the study's folder ".", and an absolute path among the parameters is cut to its last part.
-
-    Of a page of the report, ``findings.json`` gets, in the section "pages" under the page's stem, `title`, `question`
-    (the first paragraph after the title) and `finding` (the first paragraph or list item that the cell tagged
-    ``finding`` shows; empty where there is none). The index shows them.
 
     Args:
         notebook: Notebook as papermill has executed it. Its first heading is the title of the page.
@@ -61,14 +57,13 @@ def convert_notebook(notebook: Path, parameters: Parameters) -> BeautifulSoup:
 
 
 def save_page(body: BeautifulSoup, out: Path, parameters: Parameters) -> None:
-    """Write the content of a page inside the frame of the report, and record what the index shows of it."""
-    description = _describe(body)
+    """Write the content of a page inside the frame of the report, and record its title for the index."""
+    title = body.h1.get_text()
     layout.write_html(out, body, profile=parameters.profile, pages=parameters.pages)
-    # Recorded last: the index must not describe a page that was refused. A gallery drawn for oneself, or a page written
+    # Recorded last: the index must not list a page that was refused. A gallery drawn for oneself, or a page written
     # somewhere else, is not part of the report.
     if out.stem in parameters.pages and out.parent.resolve() == parameters.report_path.resolve():
-        facts = {out.stem: description}
-        results.record_finding(parameters, "pages", **facts)
+        results.record_finding(parameters, "pages", **{out.stem: title})
 
 
 def _read_executed(notebook: Path) -> NotebookNode:
@@ -159,16 +154,6 @@ def _move_title_first(body: BeautifulSoup, notebook: Path) -> None:
     if title is None:
         raise StudyError(f"{notebook}: has no title; begin its first text with '# Title'")
     body.insert(0, title.extract())
-
-
-def _describe(body: BeautifulSoup) -> dict[str, str]:
-    """Return title, question and finding as plain text; empty where the notebook has none."""
-    parts = {"title": "h1", "question": "h1 + p", "finding": ".finding :is(p, li)"}
-    description = {}
-    for name, selector in parts.items():
-        element = body.select_one(selector)
-        description[name] = layout.join_lines(element.get_text()) if element else ""
-    return description
 
 
 @functools.cache

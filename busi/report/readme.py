@@ -39,7 +39,7 @@ def update_readme(parameters: Parameters, readme: Path) -> Path:
 
 
 def compose_findings(parameters: Parameters) -> str:
-    """Return the findings as Markdown: three sentences, two lines on claims and runs, and the main figure.
+    """Return the findings as Markdown: three sentences, a line on the runs, and the main figure.
 
     Raises:
         NotMeasured: The report has no findings.
@@ -49,6 +49,6 @@ def compose_findings(parameters: Parameters) -> str:
     figure = f"reports/{parameters.report_path.name}/figures/{index.HEADLINE_FIGURE}"
     # Marks of emphasis would be read aloud from an alternative text.
     alt = layout.plain_text(summary["rows"])
-    lines = [*summary["answer"], summary["claims"], f"Profile `{parameters.profile}`: {summary['progress']}"]
+    lines = [*summary["answer"], f"Profile `{parameters.profile}`: {summary['progress']}"]
     listed = "\n".join(f"- {line}" for line in lines)
     return f"{listed}\n\n![{alt}]({figure})"

@@ -1,8 +1,14 @@
 """Tables of the published protocol: the paper's rows next to ours and to blind predictors, our runs, and the data."""
 
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import yaml
+from IPython.display import HTML
 
+from busi import display
 from busi.config import CONSTANT_EPOCHS
 from busi.dataset.catalog import is_released
 from busi.published import distinct_rows, published_tables
@@ -20,14 +26,39 @@ NOT_COMPARABLE = "not comparable"
 
 NO_PUBLISHED = "The published numbers are about BUSI; these are other images, and no row is compared with the paper."
 
-READINGS = ("training", "still")
-"""Two readings of a run's metrics: means of the last epoch while weights change, and of the final weights."""
-
 AUDIT = {4: 5, 3: 22, 2: 122}
 """Size of a group of duplicates in BUSI -> number of such groups in a published audit, by structural similarity.
 
 Aumente-Maestro, Díez, Remeseiro, Computer Methods and Programs in Biomedicine, doi 10.1016/j.cmpb.2024.108540.
 """
+
+
+def show(name: str, table: pd.DataFrame, **words: str) -> HTML:
+    """Return a table for a page.
+
+    Args:
+        name: Of the table's description in ``tables.yaml``.
+        table: As `choose_columns` takes it.
+        **words: Caption or fold, in place of those of the description.
+    """
+    described = _read_descriptions()[name] | words
+    del described["columns"]
+    return display.table(choose_columns(name, table), **described)
+
+
+def choose_columns(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that ``tables.yaml`` names, under the words for them; published ones where there are any."""
+    columns = _read_descriptions()[name]["columns"]
+    chosen = [column for column in columns if column in table]
+    # Of other images than the paper's, nothing is published.
+    if "published_loss" in chosen and not is_comparable(table):
+        chosen = [column for column in chosen if not column.startswith("published_")]
+    return table[chosen].rename(columns=columns)
+
+
+@cache
+def _read_descriptions() -> dict[str, dict]:
+    return yaml.safe_load(Path(__file__).with_name("tables.yaml").read_text(encoding="utf-8"))
 
 
 def compare_rows(number: int, results: Results, blind: pd.DataFrame, *, comparable: bool = True) -> pd.DataFrame:
@@ -49,22 +80,28 @@ def compare_rows(number: int, results: Results, blind: pd.DataFrame, *, comparab
     """
     rows = []
     for method, published in published_tables()[number]["rows"].items():
+        runs = results.of(method).runs
         numbers = {metric: published[metric] if comparable else np.nan for metric in METRICS}
-        row = {"method": method} | summarize_runs(numbers, results.of(method).runs)
-        rows.append(row | _list_blind(published, blind))
+        row = {"method": method}
+        row |= summarize_runs(numbers, runs)
+        row |= _list_blind(published, blind)
+        rows.append(row)
     return pd.DataFrame(rows).astype({"epochs": "Int64"})
 
 
 def _list_blind(published: dict[str, float], blind: pd.DataFrame) -> dict[str, float]:
     """Return what predictors that never look score on a published row, as columns of `compare_rows`."""
     # A row that stands in several tables is scored once: its numbers are its name.
-    name = distinct_rows().set_index([*METRICS]).row[tuple(published[metric] for metric in METRICS)]
-    own = blind[(blind.row == name) & (blind.order != "by class")].set_index("predictor")
+    distinct = distinct_rows().set_index([*METRICS])
+    name = distinct.row[tuple(published[metric] for metric in METRICS)]
+    is_own = (blind.row == name) & (blind.order != "by class")
+    own = blind[is_own].set_index("predictor")
     scores = {}
     for metric in METRICS:
         low, high = own[f"{metric}_low"], own[f"{metric}_high"]
         scores[f"floor_{metric}"] = low["constant"]
-        scores[f"biases_{metric}_low"], scores[f"biases_{metric}_high"] = low["two biases"], high["two biases"]
+        scores[f"biases_{metric}_low"] = low["two biases"]
+        scores[f"biases_{metric}_high"] = high["two biases"]
         scores[f"mask_{metric}"] = low["mean mask"]
     return scores
 
@@ -79,14 +116,20 @@ def summarize_runs(published: dict[str, float], runs: pd.DataFrame) -> dict:
     Returns:
         Those columns of `compare_rows` that depend on nothing else.
     """
-    runs = runs.reindex(columns=[*_columns("training"), "epochs", "fate"])
     row: dict = {f"published_{metric}": published[metric] for metric in METRICS}
+    # A group without a run has no columns of its protocol.
+    own = runs.reindex(columns=["training_loss", "training_accuracy", "training_auc", "epochs", "fate"])
     for metric in METRICS:
         # The paper reports what Keras printed: means over the last epoch, while the weights changed.
-        ours = runs[f"training_{metric}"].astype(float)
-        row |= {metric: ours.mean(), f"{metric}_low": ours.min(), f"{metric}_high": ours.max()}
-    row |= {"n_runs": len(runs), "epochs": runs.epochs.min(), "fates": count_fates(runs.fate)}
-    return row | {"verdict": judge_row(row)}
+        ours = own[f"training_{metric}"].astype(float)
+        row[metric] = ours.mean()
+        row[f"{metric}_low"] = ours.min()
+        row[f"{metric}_high"] = ours.max()
+    row["n_runs"] = len(runs)
+    row["epochs"] = own.epochs.min()
+    row["fates"] = count_fates(own.fate)
+    row["verdict"] = judge_row(row)
+    return row
 
 
 def judge_row(row: dict) -> str:
@@ -120,23 +163,30 @@ def place_rows(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
     """
     parts = []
     for number, table in tables.items():
-        parts.append(table.assign(family=published_tables()[number]["family"]))
+        family = published_tables()[number]["family"]
+        parts.append(table.assign(family=family))
     rows = distinct_rows()[["row", "family", "method"]].merge(pd.concat(parts), on=["family", "method"])
-    return rows.assign(reached_by=[_name_reached(row) for row in rows.to_dict("records")])
+    rows["reached_by"] = [_name_reached(row) for row in rows.to_dict("records")]
+    return rows
 
 
 def _name_reached(row: dict) -> str:
     if np.isnan(row["published_loss"]):
         return NOT_COMPARABLE
-    ends = {"a constant": ("floor_{}", "floor_{}"), "two biases": ("biases_{}_low", "biases_{}_high")}
-    for name, (low, high) in ends.items():
-        within = [
-            round(row[low.format(metric)], 4) <= row[f"published_{metric}"] <= round(row[high.format(metric)], 4)
-            for metric in METRICS
-        ]
-        if all(within):
-            return name
+    if _is_within(row, "floor_{}", "floor_{}"):
+        return "a constant"
+    if _is_within(row, "biases_{}_low", "biases_{}_high"):
+        return "two biases"
     return "the mean mask" if row["published_auc"] <= round(row["mask_auc"], 4) else "none"
+
+
+def _is_within(row: dict, low: str, high: str) -> bool:
+    """Return whether all published metrics lie in a range, in four digits; columns with a place for the metric."""
+    for metric in METRICS:
+        lowest, highest = row[low.format(metric)], row[high.format(metric)]
+        if not round(lowest, 4) <= row[f"published_{metric}"] <= round(highest, 4):
+            return False
+    return True
 
 
 def is_comparable(table: pd.DataFrame) -> bool:
@@ -151,9 +201,12 @@ def list_runs(runs: pd.DataFrame) -> pd.DataFrame:
         runs: As `busi.results.Results.runs`. A run that belongs to several tables is listed once.
     """
     distinct = runs.drop_duplicates("run").reset_index(drop=True)
-    distinct = distinct.assign(end=[tell_end(row) for row in distinct.to_dict("records")])
-    columns = ["name", "seed", "epochs", "end", "fate", *_columns("training"), *_columns("still"), "seconds"]
-    return distinct.reindex(columns=columns).rename(columns={"name": "run"})
+    distinct["end"] = [tell_end(row) for row in distinct.to_dict("records")]
+    columns = ["name", "seed", "epochs", "end", "fate"]
+    # Means of the last epoch while weights change, and metrics of the final weights.
+    for reading in ("training", "still"):
+        columns += [f"{reading}_accuracy", f"{reading}_auc", f"{reading}_lesion_share", f"{reading}_loss"]
+    return distinct.reindex(columns=[*columns, "seconds"]).rename(columns={"name": "run"})
 
 
 def tell_end(run: dict) -> str:
@@ -172,60 +225,13 @@ def tell_end(run: dict) -> str:
     return f"{reason} at {run['epochs']}"
 
 
-def _columns(reading: str) -> list[str]:
-    return [f"{reading}_{metric}" for metric in ("accuracy", "auc", "lesion_share", "loss")]
-
-
-def format_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `compare_rows` for a page: published and our numbers next to each other, metric by metric."""
-    columns = {"method": "method"}
-    for metric, word in METRICS.items():
-        columns |= {f"published_{metric}": f"published {word}", metric: f"our {word}"}
-    columns |= {"fates": "fates", "verdict": "verdict"}
-    return _drop_published(table[list(columns)]).rename(columns=columns)
-
-
 def format_blind(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictors that never look in a table of `compare_rows` for a page, beside the published numbers.
-
-    Accuracy and AUC of a constant and of the mean mask are the same in all rows: `blind_caption` tells them. The
-    biases' accuracy is a constant's: they mark nothing.
-    """
+    """Return a table of `compare_rows` with columns for pages: the ranges `biases_loss` and `biases_auc` in words."""
     shown = table.copy()
     for metric in ("loss", "auc"):
         ends = zip(table[f"biases_{metric}_low"], table[f"biases_{metric}_high"], strict=True)
         shown[f"biases_{metric}"] = [f"{low:.4f} to {high:.4f}" for low, high in ends]
-    columns = {
-        "method": "method",
-        "published_loss": "published loss",
-        "floor_loss": "a constant's loss",
-        "mask_loss": "the mean mask's loss",
-        "biases_loss": "two biases' loss",
-        "published_auc": "published AUC",
-        "biases_auc": "two biases' AUC",
-    }
-    return _drop_published(shown[list(columns)]).rename(columns=columns)
-
-
-def _drop_published(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table without the published columns that are missing."""
-    if "published_loss" not in table or is_comparable(table):
-        return table
-    return table[[column for column in table if not column.startswith("published")]]
-
-
-def format_placement(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `place_rows` for a page."""
-    columns = {
-        "row": "row",
-        "published_loss": "published loss",
-        "published_auc": "published AUC",
-        "reached_by": "reached by",
-        "n_runs": "runs",
-        "fates": "fates",
-        "verdict": "verdict",
-    }
-    return _drop_published(rows[list(columns)]).rename(columns=columns)
+    return shown
 
 
 def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.DataFrame:
@@ -249,32 +255,20 @@ def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.Da
 
 
 def _count_places(rows: pd.DataFrame) -> dict[str, int]:
-    reproduced, blind = rows.verdict == REPRODUCED, rows.reached_by != "none"
-    blind &= rows.reached_by != NOT_COMPARABLE
-    counts = {"reproduced": reproduced, "no better than blind": blind, "neither": ~(reproduced | blind)}
-    return {"rows": len(rows)} | {name: int(chosen.sum()) for name, chosen in counts.items()}
-
-
-def blind_caption(table: pd.DataFrame) -> str:
-    """Return accuracy and AUC of a constant and of the mean mask in a table of `compare_rows`, in words."""
-    row = table.iloc[0]
-    text = (
-        f"Without looking, a constant has accuracy {row.floor_accuracy:.4f} and AUC {row.floor_auc:.4f}, the mean mask "
-        f"{row.mask_accuracy:.4f} and {row.mask_auc:.4f}"
-    )
-    return text if is_comparable(table) else f"{text}. {NO_PUBLISHED}"
+    reproduced = rows.verdict == REPRODUCED
+    blind = ~rows.reached_by.isin(["none", NOT_COMPARABLE])
+    neither = ~(reproduced | blind)
+    return {
+        "rows": len(rows),
+        "reproduced": int(reproduced.sum()),
+        "no better than blind": int(blind.sum()),
+        "neither": int(neither.sum()),
+    }
 
 
 def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `list_runs` for a page: both readings of a metric next to each other, minutes, not seconds."""
-    columns = {"run": "run", "seed": "seed", "end": "ended", "fate": "fate"}
-    for metric, word in METRICS.items():
-        columns[f"training_{metric}"] = word
-        columns[f"still_{metric}"] = f"{word}, still"
-    columns["minutes"] = "minutes"
-    # A seed is a name: as a number it would get a thousands separator.
-    shown = runs.assign(seed=runs.seed.astype(str), minutes=runs.seconds / 60)
-    return shown[list(columns)].rename(columns=columns)
+    """Return a table of `list_runs` for a page: `minutes`, and the seed as a name, without thousands separators."""
+    return runs.assign(seed=runs.seed.astype(str), minutes=runs.seconds / 60)
 
 
 def summarize_classes(images: pd.DataFrame) -> pd.DataFrame:
@@ -328,15 +322,16 @@ def count_groups(split: pd.DataFrame) -> pd.DataFrame:
         One row for each size, the largest first: `images` in a group, `groups`, `audit` (groups of that size in
         `AUDIT`; for BUSI only), and the groups of each combination of classes, e.g. `benign + malignant`.
     """
-    groups = split.groupby("group").image_class.agg(["size", lambda classes: " + ".join(sorted(set(classes)))])
-    groups.columns = ["images", "classes"]
+    by_group = split.groupby("group").image_class
+    groups = pd.DataFrame({"images": by_group.size(), "classes": by_group.unique().map(sorted).str.join(" + ")})
     # A group of one is an image without near-duplicates.
     groups = groups[groups.images > 1]
     counts = pd.crosstab(groups.images, groups.classes)
     # Of one class first, then of several.
-    counts = counts[sorted(counts, key=lambda classes: (classes.count("+"), classes))]
+    combinations = sorted(counts, key=lambda classes: (classes.count("+"), classes))
     audit = AUDIT if is_released(split) else {}
-    counts = counts.reindex(sorted({*counts.index, *audit}, reverse=True), fill_value=0)
+    sizes = sorted({*counts.index, *audit}, reverse=True)
+    counts = counts.reindex(index=sizes, columns=combinations, fill_value=0)
     # The sum over no column is not a whole number.
     counts.insert(0, "groups", counts.sum(axis=1).astype(int))
     if audit:

@@ -22,12 +22,16 @@ def closed():
 
 
 def drawn(fig) -> list:
-    """The lines of a figure that hold points: seaborn adds empty ones for its legend."""
-    return [line for line in fig.axes[0].lines if len(line.get_xdata())]
+    return drawn_in(fig.axes[0])
+
+
+def drawn_in(ax) -> list:
+    """The lines of a panel that hold points: seaborn adds empty ones for its legend."""
+    return [line for line in ax.lines if len(line.get_xdata())]
 
 
 def legend(fig) -> list[str]:
-    return [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+    return [text.get_text() for text in fig.legends[0].get_texts()]
 
 
 # All figures
@@ -53,7 +57,13 @@ def test_loss_curve_has_the_paper_s_axes_whatever_is_drawn(make_run):
 
 
 def panel(epochs: pd.DataFrame) -> dict:
-    row = {"floor_loss": 0.3066, "biases_loss_low": 0.3067, "biases_loss_high": 0.3071, "mask_loss": 0.2393}
+    row = {
+        "floor_loss": 0.3066,
+        "biases_loss_low": 0.3067,
+        "biases_loss_high": 0.3071,
+        "mask_loss": 0.2393,
+        "loss": 0.3,
+    }
     return {"title": "KLD: 1 dead", "epochs": epochs, "row": row | {"published_loss": 0.1877}}
 
 
@@ -61,7 +71,7 @@ def test_loss_curve_draws_each_run_and_the_published_end_against_predictors_that
     first = make_run("KLD", losses=(0.31, 0.25, 0.2, 0.19, 0.18))
     second = make_run("KLD", seed=7, losses=(0.33, 0.3))
     fig = figures.loss_curves([panel(join_results([first, second]).epochs)])
-    named = {text.get_text() for text in fig.legends[0].get_texts()}
+    named = set(legend(fig))
     blind = {"best constant", "two biases, 25 orders", "mean mask"}
     assert named == {"ours, one line a run", "published, epoch 75"} | blind
     one, two, floor, mask, end = drawn(fig)
@@ -71,6 +81,15 @@ def test_loss_curve_draws_each_run_and_the_published_end_against_predictors_that
     (band,) = fig.axes[0].patches
     assert (band.get_y(), band.get_height()) == pytest.approx((0.3067, 0.0004))
     assert end.get_xydata().tolist() == [[75, 0.1877]]
+
+
+def test_the_title_over_the_curves_counts_those_below_the_best_constant(make_run):
+    epochs = empty_results().epochs
+    panels = [panel(epochs), panel(epochs), panel(epochs)]
+    for each, loss in zip(panels, (0.25, 0.3066, np.nan), strict=True):
+        each["row"]["loss"] = loss
+    assert display.title(figures.loss_curves(panels)) == "1 of 3 rows trained here end below the best constant"
+    assert display.title(figures.loss_curves(panels[1:])).startswith("None of 2 rows")
 
 
 def test_a_run_of_a_single_epoch_can_be_seen(make_run):
@@ -91,7 +110,7 @@ def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_heigh
         rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"], rows[f"mask_{metric}"] = 0.30, 0.31, 0.24
     fig = figures.rows_against_blind(rows)
     left, right = fig.axes
-    assert fig.get_suptitle() == "1 of 9 published rows beat every predictor that never looks"
+    assert display.title(fig) == "1 of 9 published rows beat every predictor that never looks"
     assert [label.get_text() for label in left.get_yticklabels()] == rows.row.tolist()
     assert left.get_ylim()[0] > left.get_ylim()[1]
     for ax, metric, ours in ((left, "auc", 0.95), (right, "loss", 0.2)):
@@ -127,12 +146,42 @@ def test_differences_are_drawn_below_their_names_with_a_colour_for_each_size():
 
 
 def test_ranks_are_bars_with_the_share_asked_for():
-    table = pd.DataFrame({"metric": ["accuracy", "loss"], "size": "small", "share": [0.9, 0.4]})
-    fig = figures.ranks(table, telling=0.95, title="They do not rank")
+    ranked = pd.DataFrame({"size": "small", "accuracy": [True, True, True, False], "loss": [True, False, False, False]})
+    fig = figures.ranks(ranked, {"accuracy": "Accuracy", "loss": "Loss"}, telling=0.95, title="They do not rank")
     ax = fig.axes[0]
-    assert [round(bar.get_width(), 3) for bar in ax.containers[0]] == [0.9, 0.4]
+    assert [round(bar.get_width(), 3) for bar in ax.containers[0]] == [0.75, 0.25]
     assert list(ax.lines[-1].get_xdata()) == [0.95, 0.95]
-    assert fig.get_suptitle() == "They do not rank"
+    assert [text.get_text() for text in ax.texts] == ["Accuracy", "Loss"]
+    assert display.title(fig) == "They do not rank"
+
+
+# Outlines
+
+
+def test_outlines_are_drawn_case_by_case_with_their_dice_and_a_title_that_follows_it():
+    corners = pd.DataFrame({"x": [-0.6, 0.6, 0.6, -0.6], "y": [-0.6, -0.6, 0.6, -0.6], "piece": 0})
+    tables = []
+    for variant, scores in {"KLD": (0.9, 0.7, 0.0), "BCE": (0.8, 0.5, 0.1)}.items():
+        for case, dice in zip(("best", "median", "worst"), scores, strict=True):
+            truth = corners.assign(line="truth", variant=variant, case=case, dice=dice)
+            tables.append(truth)
+            if dice:
+                tables += [truth.assign(line="prediction", x=corners.x / 2), truth.assign(line="prediction", piece=1)]
+    fig = figures.outlines(pd.concat(tables, ignore_index=True))
+    titles = [ax.get_title("left") or ax.get_title() for ax in fig.axes]
+    assert titles == [
+        *("KLD\nbest: Dice 0.90", "median: Dice 0.70", "worst: Dice 0.00"),
+        *("BCE\nbest: Dice 0.80", "median: Dice 0.50", "worst: Dice 0.10"),
+    ]
+    # Of each line all its pieces, on their own; a prediction that marks nothing has none.
+    assert [len(drawn_in(ax)) for ax in fig.axes] == [3, 3, 1, 3, 3, 3]
+    truth, prediction, other = drawn_in(fig.axes[0])
+    np.testing.assert_array_equal(truth.get_xydata(), corners[["x", "y"]])
+    assert same_color(prediction.get_color(), other.get_color())
+    assert not same_color(prediction.get_color(), truth.get_color())
+    # Rows count downwards.
+    assert fig.axes[0].get_ylim() == (1, -1)
+    assert display.title(fig) == "Median cases have Dice 0.50 to 0.70; 1 of 2 miss their worst lesion"
 
 
 # Figure 1
@@ -177,6 +226,7 @@ def test_lesion_sizes_leave_normals_out_and_name_the_medians():
         "malignant: median 15.0% of 2 images",
     ]
     assert ax.get_xscale() == "log"
+    assert display.title(ax.figure) == "Half of the lesions cover less than 9.0% of their image"
     assert sum(bar.get_height() for bar in ax.patches) == 5
 
 
@@ -189,6 +239,7 @@ def test_the_mean_mask_is_drawn_as_the_image_lies():
     assert ax.get_ylim() == (1, 0)
     assert ax.images[0].get_clim() == (0, 0.5)
     assert bar.get_ylabel() == "Share of lesion images"
+    assert display.title(ax.figure) == "One place is lesion in 50% of the lesion images"
 
 
 def test_examples_outline_lesions_and_nothing_on_a_normal_image():
@@ -215,6 +266,7 @@ def test_hash_distances_are_bars_with_the_bound_between_two():
     ]
     assert ax.lines[0].get_xdata()[0] == 8.5
     assert ax.get_yscale() == "log"
+    assert display.title(fig) == "22 of 27 pairs of images are near-duplicates"
 
 
 # Held out
@@ -249,9 +301,10 @@ def test_networks_are_points_with_intervals_and_untrained_predictors_lines():
     lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines if not line.get_label().startswith("_")}
     assert lines == {"Background everywhere": 0.0, "Lesion everywhere": 0.16, "Darkest blob": 0.37}
     assert ax.get_xlabel() == "Dice on held-out images (mean, 95 % interval)"
-    assert fig.get_suptitle() == "2 of 2 outline lesions better than without training"
-    worse = figures.dice(held_out().replace({"dice": {0.6: 0.3, 0.7: 0.2}}).assign(dice_low=0.0))
-    assert worse.get_suptitle() == "None of 2 outline lesions better than without training"
+    assert display.title(fig) == "2 of 2 variants beat every predictor that is not trained"
+    worse = figures.dice(held_out().assign(dice_low=0.36))
+    # An interval that holds the darkest blob's 0.37 is not better than it.
+    assert display.title(worse) == "None of 2 variants beat every predictor that is not trained"
 
 
 def test_the_three_untrained_predictors_can_be_told_apart():
@@ -266,41 +319,14 @@ def test_a_figure_without_any_run_shows_the_untrained_predictors():
     assert len(ax.get_yticks()) == 0
 
 
-def test_each_part_has_a_panel_with_the_variants_in_one_order():
-    parts = pd.DataFrame(
-        {
-            "variant": ["KLD", "KLD", "BCE", "Darkest blob", "Darkest blob"],
-            "part": ["benign", "large", "large", "benign", "large"],
-            "dice": [0.7, 0.8, 0.6, 0.3, 0.5],
-            "trained": [True, True, True, False, False],
-        }
-    )
-    parts = parts.assign(dice_low=parts.dice - 0.1, dice_high=parts.dice + 0.1)
-    benign, large = figures.dice_by_part(parts).axes
-    assert [ax.get_title(loc="left") for ax in (benign, large)] == ["benign", "large"]
-    np.testing.assert_array_equal(large.lines[0].get_xydata(), [[0.8, 0], [0.6, 1]])
-    np.testing.assert_array_equal(benign.lines[0].get_xydata(), [[0.7, 0], [np.nan, 1]])
-    assert (benign.lines[-1].get_xdata()[0], large.lines[-1].get_xdata()[0]) == (0.3, 0.5)
-    assert benign.get_xlim() == (0, 1)
-
-
 def test_dice_by_lesion_draws_each_lesion_at_its_size_in_percent():
     lesions = pd.DataFrame({"image_class": ["benign", "malignant"], "lesion_share": [0.01, 0.2], "dice": [0.5, 0.7]})
     fig = figures.dice_by_lesion(lesions)
     points = fig.axes[0].collections[0].get_offsets()
     np.testing.assert_allclose(points, [[1, 0.5], [20, 0.7]])
     assert legend(fig) == ["benign", "malignant"]
+    assert display.title(fig) == "The smaller half of the lesions has Dice 0.50, the larger half 0.70"
     assert fig.axes[0].get_xscale() == "log"
-
-
-def test_reliability_is_drawn_against_the_diagonal():
-    curves = pd.DataFrame({"variant": "KLD", "predicted": [0.1, 0.9], "observed": [0.05, 0.7]})
-    fig = figures.reliability(curves)
-    diagonal, kld = drawn(fig)
-    np.testing.assert_array_equal(diagonal.get_xydata(), [[0, 0], [1, 1]])
-    np.testing.assert_array_equal(kld.get_xydata(), [[0.1, 0.05], [0.9, 0.7]])
-    assert legend(fig) == ["perfect calibration", "KLD"]
-    assert len(drawn(figures.reliability(curves[:0]))) == 1
 
 
 # The lab

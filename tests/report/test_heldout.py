@@ -54,7 +54,6 @@ def test_untrained_predictors_follow_the_networks(make_heldout, make_answers):
     assert (blob.dice, blob.accuracy) == pytest.approx((0.25, 0.8))
     assert (blob.n_images, blob.n_runs, blob.parameters) == (4, 0, 0)
     assert np.isnan(blob.seconds)
-    assert set(answers.parts.variant[~answers.parts.trained]) == {*UNTRAINED}
     # One network alone has nothing to be compared with but them, and the ceiling is no predictor.
     assert set(answers.pairs.kind) == {"untrained"}
     assert set(answers.pairs.a) | set(answers.pairs.b) == {"KLD", *PREDICTORS}
@@ -64,10 +63,9 @@ def test_a_table_before_any_run_is_there(make_answers):
     answers = make_answers(planned={"KLD": [], "DICE": []})
     assert answers.table.n_images.tolist() == [0, 0, *[4] * 5]
     assert set(answers.pairs.kind) == {"untrained"}
-    assert answers.variance.empty and answers.power.empty
-    intervals = heldout.format_scores(answers.table)["Dice"]
+    assert answers.power.empty
+    intervals = heldout.add_cells(answers.table).interval
     assert intervals.fillna("").tolist() == ["", "", *["0.000 [0.000, 0.000]"] * 5]
-    assert answers.reliability.empty
     assert answers.dead == {}
     assert heldout.format_pairs(answers.pairs).empty
 
@@ -93,7 +91,7 @@ def test_tables_of_both_sizes_and_all_families_are_joined(make_heldout, make_ans
     ]
     heldout.write_tables(parameters, sizes)
     heldout.write_tables(parameters, [make_answers(planned={"C": []}, family="data")])
-    for name in ("heldout", "pairwise", "variance", "power"):
+    for name in ("heldout", "pairwise", "power"):
         assert heldout.join_tables(parameters, name).columns.tolist() == read_table(parameters, name).columns.tolist()
     table = read_table(parameters, "heldout")
     assert table.columns.tolist() == heldout.COLUMNS
@@ -185,64 +183,14 @@ def test_variants_are_compared_on_the_images_that_both_have_scored(make_heldout,
     assert pair.wins == pytest.approx(2.5 / 3)  # two won, one drawn
 
 
-# Parts
-
-
-def test_parts_are_the_classes_and_thirds_by_size(make_heldout, make_answers):
-    # benign and malignant in turn, ever larger
-    answers = make_answers(make_heldout("KLD", [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]))
-    parts = answers.parts[answers.parts.trained].set_index("part")
-    assert parts.dice.to_dict() == pytest.approx(
-        {"benign": 0.4, "malignant": 0.6, "small": 0.1, "medium": 0.5, "large": 0.9}
-    )
-    assert parts.n_images.to_dict() == {"benign": 3, "malignant": 3, "small": 2, "medium": 2, "large": 2}
-
-
-def test_reliability_is_the_networks_alone(make_heldout, make_answers):
-    curves = make_answers(make_heldout("KLD", [0.5] * 4), make_heldout("DICE", [0.5] * 4, settings=DICE)).reliability
-    assert curves.variant.tolist() == ["KLD", "KLD", "DICE", "DICE"]
-    assert curves.observed[:2].tolist() == pytest.approx([0.25, 1.0])
-
-
-# Both answers
-
-
-def test_both_answers_are_in_one_row_under_the_published_name(make_heldout, make_answers):
-    published = pd.DataFrame(
-        {
-            "method": ["Upsampling2D", "Conv2DTranspose"],
-            "published_accuracy": [0.9251, 0.9290],
-            "accuracy": [0.91, 0.92],
-            "floor_accuracy": 0.9083,
-        }
-    )
-    run = make_heldout("Nearest, first step", [0.5, 0.7], accuracy=0.8)
-    table = make_answers(run, planned={"Nearest, first step": [], "Conv2DTranspose": []}).table
-    combined = heldout.combine_answers(published, table, {"Upsampling2D": "Nearest, first step"})
-    first, second = combined.to_dict("records")
-    assert first["method"] == "Upsampling2D"
-    assert first["held-out variant"] == "Nearest, first step"
-    assert (first["published accuracy"], first["rebuilt accuracy"]) == (0.9251, 0.91)
-    assert first["held-out Dice"].startswith("0.600 [0.")
-    assert first["held-out accuracy"] == pytest.approx(0.8)
-    assert second["held-out variant"] == "Conv2DTranspose"
-    assert pd.isna(second["held-out Dice"])
-    alone = heldout.combine_answers(published.iloc[1:].reset_index(drop=True), table, {})
-    assert "held-out variant" not in alone
-
-
 # For pages
 
 
-def test_formatted_scores_and_pixels_have_the_columns_of_their_digits(make_heldout, make_answers):
-    table = make_answers(make_heldout("KLD", [0.5, 0.7], normals=[0.1], seconds=90)).table
-    scores, pixels = heldout.format_scores(table), heldout.format_pixels(table)
-    assert set(heldout.DIGITS) <= set(scores)
-    counts = heldout.format_counts(table)
-    assert (counts["runs"][0], counts["images"][0], scores["HD95"][0]) == (1, 2, 7.0)
-    # The tolerance is told where the score stands.
-    assert scores["NSD at 2 px"][0] == 0.3
-    assert (counts["minutes a run"][0], pixels["normals with a finding"][0]) == (1.5, 1.0)
+def test_tables_on_pages_show_intervals_minutes_and_shares(make_heldout, make_answers):
+    table = make_answers(make_heldout("KLD", [0.5, 0.5, 0.0, 0.5], marked=[0.1, 0.1, 0.0, 0.1], seconds=90)).table
+    cells = heldout.add_cells(table).iloc[0]
+    assert cells.interval.startswith("0.375 [0.")
+    assert (cells.minutes, cells["empty"]) == (1.5, 0.25)
 
 
 def test_pairs_are_formatted_with_signs_and_no_p_of_zero():
@@ -265,6 +213,6 @@ def test_pairs_are_formatted_with_signs_and_no_p_of_zero():
         }
     )
     formatted = heldout.format_pairs(pairs)
-    assert formatted["Dice a − b"].tolist() == ["+0.200 [+0.100, +0.300]", "-0.010 [-0.030, +0.012]"]
-    assert formatted["p after Holm"].tolist() == ["< 0.0001", "0.2000"]
-    assert formatted["p of resampled t"].tolist() == ["0.0100", ""]
+    assert formatted.interval.tolist() == ["+0.200 [+0.100, +0.300]", "-0.010 [-0.030, +0.012]"]
+    assert formatted.p_shown.tolist() == ["< 0.0001", "0.2000"]
+    assert formatted.t_shown.tolist() == ["0.0100", ""]

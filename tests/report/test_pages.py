@@ -110,17 +110,11 @@ def test_profile_and_pages_are_those_of_the_parameters_whatever_the_folder_is_ca
     assert smoke.title.string == "Which loss? · BUSI study, smoke"
 
 
-def test_title_question_and_finding_are_recorded_for_the_index(tmp_path):
+def test_titles_are_recorded_for_the_index(tmp_path):
     draw_page(*family_cells(tmp_path))
-    draw_page(new_markdown_cell("No finding."), out=report() / "0_dataset.html")
-    several = code_cell("Markdown(...)", shown(text_markdown="- **Floors.** One.\n- Two."), tags=["finding"])
-    draw_page(several, out=report() / "6_summary.html")
+    draw_page(out=report() / "0_dataset.html")
     findings = json.loads((report() / "findings.json").read_text(encoding="utf-8"))
-    assert findings["pages"] == {
-        "0_dataset": {"title": "Which loss?", "question": "What Table 3 says.", "finding": ""},
-        "3_loss": {"title": "Which loss?", "question": "What Table 3 says.", "finding": "KLD is BCE here."},
-        "6_summary": {"title": "Which loss?", "question": "What Table 3 says.", "finding": "Floors. One."},
-    }
+    assert findings["pages"] == {"0_dataset": "Which loss?", "3_loss": "Which loss?"}
 
 
 def test_the_report_of_another_name_gets_its_own_findings():

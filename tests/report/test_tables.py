@@ -1,13 +1,17 @@
 """Tables of the published protocol: ours next to the paper and the floor, the runs, the data."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from small_report import make_blind
 
 from busi.published import distinct_rows
-from busi.report import findings, tables
+from busi.report import heldout, tables
 from busi.results import empty_results, join_results
+from busi.scoring import metrics
 
 BLIND = make_blind()
 
@@ -49,16 +53,12 @@ def test_on_other_images_nothing_is_compared_with_the_paper(make_run):
     assert verdicts.pop("KLD") == tables.NOT_COMPARABLE
     assert set(verdicts.values()) == {tables.NOT_RUN}
     assert table.set_index("method").auc["KLD"] == 0.985
-    assert not [column for column in tables.format_rows(table) if "published" in column]
-    assert tables.blind_caption(table).endswith(f" 0.9083 and 0.9636. {tables.NO_PUBLISHED}")
-    text = findings.describe_rows(table, table.epochs.max())
-    assert "**KLD** ends at loss 0.1489 (floor 0.3090), accuracy 0.9429, AUC 0.9850; 1 learned." in text
+    assert not [column for column in tables.choose_columns("published", table) if "published" in column]
     families = {k: tables.compare_rows(k, empty_results(), BLIND, comparable=False) for k in (1, 2, 3, 4)}
     placed = tables.place_rows(families)
     # Neither reached by a blind predictor nor beyond all of them.
     assert placed.reached_by.tolist() == [tables.NOT_COMPARABLE] * 9
-    assert not [column for column in tables.format_placement(placed) if "published" in column]
-    assert findings.describe_placement(placed, placed) == tables.NO_PUBLISHED
+    assert not [column for column in tables.choose_columns("placement", placed) if "published" in column]
 
 
 def test_table_shows_the_mean_and_range_of_a_variant_s_runs_with_the_paper_and_the_floor(make_run):
@@ -170,7 +170,6 @@ def test_a_list_of_runs_says_why_each_of_them_ended(make_run):
     )
     runs = tables.list_runs(results.runs)
     assert runs.end.tolist() == ["as planned at 3", "dead since epoch 4, stopped at 13", "diverged at 3"]
-    assert tables.format_runs(runs).ended.tolist() == runs.end.tolist()
 
 
 # For pages
@@ -179,7 +178,7 @@ def test_a_list_of_runs_says_why_each_of_them_ended(make_run):
 def test_the_formatted_table_says_whose_numbers_are_whose(make_run):
     results = make_run("DICE", {"loss": 0.1, "accuracy": 0.91, "auc": 0.92}, loss="dice")
     table = tables.compare_rows(3, results, BLIND)
-    assert tables.format_rows(table).iloc[1].to_dict() == {
+    assert tables.choose_columns("published", table).iloc[1].to_dict() == {
         "method": "DICE",
         "published loss": 0.0916,
         "our loss": 0.1,
@@ -190,7 +189,7 @@ def test_the_formatted_table_says_whose_numbers_are_whose(make_run):
         "fates": "1 plateau",
         "verdict": "not reproduced",
     }
-    assert tables.format_blind(table).iloc[1].to_dict() == {
+    assert tables.choose_columns("blind", tables.format_blind(table)).iloc[1].to_dict() == {
         "method": "DICE",
         "published loss": 0.0916,
         "a constant's loss": 0.091565,
@@ -199,14 +198,12 @@ def test_the_formatted_table_says_whose_numbers_are_whose(make_run):
         "published AUC": 0.9070,
         "two biases' AUC": "0.9026 to 0.9088",
     }
-    assert tables.blind_caption(table) == (
-        "Without looking, a constant has accuracy 0.9083 and AUC 0.9070, the mean mask 0.9083 and 0.9636"
-    )
 
 
 def test_a_formatted_run_is_timed_in_minutes(make_run):
     results = make_run("KLD", {"auc": 0.91}, {"auc": 0.92}, loss="kld", seed=1000)
-    row = tables.format_runs(tables.list_runs(results.runs)).iloc[0]
+    runs = tables.format_runs(tables.list_runs(results.runs))
+    row = tables.choose_columns("runs", runs).iloc[0]
     assert (row["run"], row["seed"], row["ended"], row["minutes"]) == ("loss-kld", "1000", "as planned at 3", 1.5)
     assert (row["AUC"], row["AUC, still"]) == (0.91, 0.92)
     assert tables.format_runs(tables.list_runs(empty_results().runs)).empty
@@ -289,11 +286,37 @@ def test_groups_of_the_release_stand_beside_the_audit_s():
         "images": [5, 4, 3, 2], "groups": [1, 0, 0, 1], "audit": [0, 5, 22, 122],
         "benign": [1, 0, 0, 0], "normal": [0, 0, 0, 1],
     }  # fmt: skip
-    assert "names 330 images in 149 groups; here there are 7 images in 2." in findings.compare_with_audit(counts)
 
 
 def test_without_near_duplicates_no_group_is_counted():
     counts = tables.count_groups(pd.DataFrame({"group": [0, 1], "image_class": ["benign", "normal"]}))
     assert list(counts) == ["images", "groups"]
     assert counts.empty
-    assert findings.compare_with_audit(counts) == ""
+
+
+# The descriptions
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        ("published", COLUMNS),
+        ("placement", [*COLUMNS, "row", "reached_by"]),
+        ("scores", [*heldout.COLUMNS, "interval"]),
+        ("costs", [*heldout.COLUMNS, "minutes", "empty"]),
+        ("pixels", heldout.COLUMNS),
+        ("pairs", [*heldout.PAIR_COLUMNS, "interval", "p_shown", "t_shown"]),
+    ],
+)
+def test_a_table_on_a_page_shows_columns_that_there_are(name, columns):
+    table = pd.DataFrame([range(len(columns))], columns=columns)
+    shown = tables.choose_columns(name, table)
+    described = yaml.safe_load(Path(tables.__file__).with_name("tables.yaml").read_text(encoding="utf-8"))[name]
+    assert list(shown) == list(described["columns"].values())
+    # The table is refused if it has no column of that name for its decimals.
+    assert described["caption"] in tables.show(name, table).data
+    assert "<caption>Other.</caption>" in tables.show(name, table, caption="Other.").data
+
+
+def test_the_tolerance_is_told_where_the_score_stands():
+    assert f"NSD at {metrics.NSD_TOLERANCE:g} px" in tables.choose_columns("scores", pd.DataFrame(columns=["nsd"]))
