@@ -43,7 +43,6 @@ from busi.published import table_number
 from busi.report.findings import agree, with_noun
 from busi.report.heldout import ALIVE, SAME, VARIANTS, Answers, count_runs
 from busi.results import NotMeasured, read_findings, record_finding
-from busi.scoring.statistics import Interval, format_interval
 
 ALPHA = 0.05
 """Significance level of the corrected tests."""
@@ -197,18 +196,13 @@ def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
 
 
 def describe_size(answers: Answers) -> str:
-    """Return the size of a family's runs in words: pixels, filters, epochs at most, seeds a fold."""
-    configs = answers.group.configs
-    if not configs:
+    """Return the size of a family's runs in words: pixels, filters, seeds a fold."""
+    if not answers.group.configs:
         return "no size, for no run is planned"
-    config = configs[0]
     # Of one variant: another may have seeds of its own.
     runs = next(iter(answers.group.variants.values()))
     seeds = len(runs) // len({run.fold for run in runs})
-    return (
-        f"{config.image_size} pixels, {config.base_filters} filters, at most {config.epochs} epochs and "
-        f"{'one seed' if seeds == 1 else f'{seeds} seeds'} a fold"
-    )
+    return f"{answers.size_words}, {with_noun(seeds, 'seed')} a fold"
 
 
 def judge(sizes: list[Answers]) -> Verdict:
@@ -239,10 +233,14 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
     """Return what differs from a family's first variant in words, and the differences as `list_differences`."""
     baseline, *others = answers.group.variants
     rows = _choose_rows({}, answers)
-    found = {label: find_comparison(rows, label, baseline) for label in others}
-    known = {label: comparison for label, comparison in found.items() if comparison}
-    better = sum(beats(comparison) is True for comparison in known.values())
-    worse = sum(_read(comparison) == "worse" for comparison in known.values())
+    known = {}
+    better = worse = 0
+    for label in others:
+        comparison = find_comparison(rows, label, baseline)
+        if comparison:
+            known[label] = comparison
+            better += _read(comparison) == "better"
+            worse += _read(comparison) == "worse"
     title = f"{better or 'None'} of {with_noun(len(known), 'variant')} better than {baseline}, {worse or 'none'} worse"
     return title, _tabulate_differences(known, answers)
 
@@ -294,9 +292,12 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
         # From here on the pair is read so that its first predictor is the better one.
         names = [pair.a, pair.b] if pair.difference > 0 else [pair.b, pair.a]
         better, worse = (scores.loc[(pair.size, pair.family, name)] for name in names)
-        row = {"size": words[pair.size], "better": names[0], "worse": names[1], "difference": abs(pair.difference)}
+        row = dict(zip(["better", "worse"], names, strict=True))
+        row["size"] = words[pair.size]
+        row["difference"] = abs(pair.difference)
         for metric, sign in METRICS.items():
-            row[metric] = sign * (better[metric] - worse[metric]) > 0
+            gain = better[metric] - worse[metric]
+            row[metric] = sign * gain > 0
         settings = frozenset([better.settings, worse.settings])
         rows.setdefault((pair.size, settings), row)
     return pd.DataFrame(rows.values(), columns=["size", "better", "worse", "difference", *METRICS])
@@ -357,9 +358,7 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
         reason = _find_widest(known).short
     if "proof" in claim:
         replies.append(False)
-        reason = f"{claim['proof']}; measured beside it: {reason}"
-        sentences.insert(0, f"By proof, whatever the size: {claim['proof']}.")
-    sentences += _describe_same(answers)
+        reason = f"{claim['proof']}. Measured beside it: {reason}"
     sentences += _name_dead(answers)
     sentences.append(_describe_progress([answers]))
     sentences.append(claim.get("aside", ""))
@@ -420,17 +419,6 @@ def _read(comparison: Comparison) -> str:
     return f"not better by {MARGIN} or more"
 
 
-def _describe_same(answers: Answers) -> list[str]:
-    """Return what pairs of one function measure, the study's A/A test."""
-    same = answers.pairs[answers.pairs.kind == SAME]
-    texts = []
-    for row in same.itertuples():
-        covers = "covers" if row.low <= 0 <= row.high else "does not cover"
-        interval = format_interval(Interval(row.difference, row.low, row.high))
-        texts.append(f"A/A: {row.a} − {row.b}, one function by proof, {interval}, which {covers} 0.")
-    return texts
-
-
 def _name_dead(answers: Answers) -> list[str]:
     parts = []
     for variant, (dead, runs) in answers.dead.items():
@@ -452,8 +440,8 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
             worst = others.loc[others.difference.idxmax()]
             wrong.append(f"By {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice).")
     pairs = with_noun(len(ranked), "pair")
-    reason = f"of {pairs} that Dice tells apart, ranked as Dice does: {', '.join(counts)}"
-    asked = f"Asked for are {TELLING:.0%} of {pairs}."
+    reason = f"of {pairs}, ranked as Dice does: {', '.join(counts)}"
+    asked = f"Asked for are {TELLING:.0%} of the pairs that Dice tells apart."
     evidence = " ".join([asked, *wrong, progress])
     return Judgement(size, decide(replies), reason, evidence.strip())
 

@@ -18,6 +18,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from busi import display
+from busi.report.findings import agree
 from busi.report.tables import is_comparable
 from busi.scoring.predictors import PERFECT
 
@@ -39,6 +40,9 @@ _UNTRAINED_LOOKS = (
 )
 
 
+_WHISKERS = {"capsize": 3, "linestyle": "none"}
+
+
 @display.style()
 def loss_curves(panels: list[dict]) -> Figure:
     """Draw training losses on the axes of Figures 2 to 10, one panel a method, one thin line a run.
@@ -53,14 +57,15 @@ def loss_curves(panels: list[dict]) -> Figure:
     for ax, panel in zip(axes.flat, panels, strict=False):
         _draw_losses(ax, panel["epochs"], panel["row"])
         ax.set_title(panel["title"], fontsize=10)
-        ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS)
+        ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS, xlabel="Epoch", ylabel="Training loss")
+        ax.label_outer()
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
-    fig.supxlabel("Epoch", fontsize=12)
-    fig.supylabel("Training loss", fontsize=12)
-    below = sum(panel["row"]["loss"] < panel["row"]["floor_loss"] for panel in panels)
-    _add_title(fig, f"{below or 'None'} of {len(panels)} rows trained here end below the best constant", 70)
-    _legend_below(fig, axes[0, 0])
+    rows = pd.DataFrame([panel["row"] for panel in panels]).dropna(subset="loss")
+    below = (rows.loss < rows.floor_loss).sum()
+    title = f"{below or 'None'} of {len(rows)} rows trained here {agree(below, 'ends', 'end')} below the best constant"
+    _add_title(fig, title if len(rows) else "No row has been trained here yet", 70)
+    _legend_below(fig)
     return fig
 
 
@@ -72,14 +77,21 @@ def _draw_losses(ax: Axes, epochs: pd.DataFrame, row: dict) -> None:
         ax.plot(run.epoch, run.loss, color=display.OURS, lw=1, marker=marker, label="ours, one line a run")
     ax.axhline(row["floor_loss"], label="best constant", **display.FLOOR_LINE)
     # The range over orders is narrower than a line, so that its border is drawn too.
-    biases = {"color": display.SKY, "alpha": 0.6, "lw": 3, "zorder": 0}
-    ax.axhspan(row["biases_loss_low"], row["biases_loss_high"], label="two biases, 25 orders", **biases)
+    low, high = row["biases_loss_low"], row["biases_loss_high"]
+    ax.axhspan(low, high, label="two biases, 25 orders", color=display.SKY, alpha=0.6, lw=3, zorder=0)
     ax.axhline(row["mask_loss"], label="mean mask", color=display.RED, lw=1.5, ls=":")
     # Nothing is published of other images than the paper's.
     if not np.isnan(row["published_loss"]):
         # The star lies on the border of the axes, which would cut it in half.
-        star = {"color": display.PUBLISHED, "markersize": 11, "clip_on": False}
-        ax.plot(EPOCHS, row["published_loss"], "*", label="published, epoch 75", **star)
+        ax.plot(
+            EPOCHS,
+            row["published_loss"],
+            "*",
+            label="published, epoch 75",
+            color=display.PUBLISHED,
+            markersize=11,
+            clip_on=False,
+        )
 
 
 @display.style()
@@ -105,24 +117,25 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
     learned = (rows.reached_by == "none").sum()
     title = "Our runs and predictors that never look"
     if comparable:
-        title = f"{learned or 'None'} of {len(rows)} published rows beat every predictor that never looks"
+        beat = agree(learned, "beats", "beat")
+        title = f"{learned or 'None'} of {len(rows)} published rows {beat} every predictor that never looks"
     _add_title(fig, title, 38 if narrow else 90)
-    _legend_below(fig, axes[0], columns=2 if narrow else 4)
+    _legend_below(fig, 2 if narrow else 4)
     return fig
 
 
 def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None:
     """Draw one panel of `rows_against_blind`."""
     places = np.arange(len(rows))
-    low, high = rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"]
+    low = rows[f"biases_{metric}_low"]
     # As wide as a line at least: over all orders the biases hardly move.
-    width = np.maximum(high - low, 0.002)
+    width = np.maximum(rows[f"biases_{metric}_high"] - low, 0.002)
     ax.barh(places, width, left=low, height=height, color=display.SKY, label="two biases, 25 orders")
-    mark = {"color": display.RED, "markersize": 24 * height, "mew": 2}
-    ax.plot(rows[f"mask_{metric}"], places, "|", label="mean mask", **mark)
+    mask = rows[f"mask_{metric}"]
+    ax.plot(mask, places, "|", label="mean mask", color=display.RED, markersize=24 * height, mew=2)
     # An entry of the legend would have no star.
-    published = "published" if is_comparable(rows) else "_"
-    ax.plot(rows[f"published_{metric}"], places, "*", color=display.PUBLISHED, markersize=11, label=published)
+    label = "published" if is_comparable(rows) else "_"
+    ax.plot(rows[f"published_{metric}"], places, "*", label=label, color=display.PUBLISHED, markersize=11)
     ours = rows[metric]
     ranges = [ours - rows[f"{metric}_low"], rows[f"{metric}_high"] - ours]
     ax.errorbar(ours, places, xerr=ranges, label="ours, range of seeds", mfc="none", mew=2, **_points("D"))
@@ -157,7 +170,7 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
     _name_rows(ax, labels)
     ax.grid(axis="x")
     _add_title(fig, title, 40)
-    _legend_below(fig, ax)
+    _legend_below(fig)
     return fig
 
 
@@ -175,15 +188,14 @@ def ranks(ranked: pd.DataFrame, metrics: Mapping[str, str], *, telling: float, t
     shares = ranked.melt("size", list(metrics), "metric", "alike")
     shares["alike"] = shares.alike.astype(float)
     palette = [display.OURS, display.SKY][: ranked["size"].nunique()]
-    bars = {"hue": "size", "palette": palette, "width": 0.4, "errorbar": None}
-    sns.barplot(shares, x="alike", y="metric", ax=ax, **bars)
+    sns.barplot(shares, x="alike", y="metric", hue="size", palette=palette, width=0.4, errorbar=None, ax=ax)
     ax.axvline(telling, **display.FLOOR_LINE, label=f"asked for: {telling:.0%}")
     ax.set(xlim=(0, 1), xlabel="Pairs ranked as Dice ranks them (share)", ylabel="", ylim=(len(metrics) - 0.6, -0.6))
     _name_rows(ax, metrics.values())
     ax.grid(axis="x")
     _add_title(fig, title, 40)
     ax.get_legend().remove()  # one below the axes takes its place
-    _legend_below(fig, ax)
+    _legend_below(fig, 2)
     return fig
 
 
@@ -195,23 +207,30 @@ def outlines(table: pd.DataFrame) -> Figure:
         table: As `busi.study.measure_outlines`. At least one row.
     """
     variants = list(table.variant.unique())
+    cases = ["best", "median", "worst"]
     fig, axes = plt.subplots(len(variants), 3, figsize=(5.6, 1 + 1.9 * len(variants)), squeeze=False)
-    places = dict(zip(itertools.product(variants, ("best", "median", "worst")), axes.flat, strict=True))
-    looks = {"truth": TRUE_OUTLINE, "prediction": PREDICTED_OUTLINE}
-    for (variant, case), own in table.groupby(["variant", "case"]):
-        ax = places[variant, case]
-        for (line, _), corners in own.groupby(["line", "piece"], sort=False):
-            ax.plot(corners.x, corners.y, **looks[line])
-        name = f"{variant}\n" if case == "best" else ""
-        ax.set_title(f"{name}{case}: Dice {own.dice.iloc[0]:.2f}", fontsize=9)
-        ax.set(xticks=[], yticks=[], aspect="equal", xlim=(-1, 1), ylim=(1, -1))
+    for variant, row in zip(variants, axes, strict=True):
+        for case, ax in zip(cases, row, strict=True):
+            own = table[(table.variant == variant) & (table.case == case)]
+            _draw_outlines(ax, own)
+            ax.set_title(f"{case}: Dice {own.dice.max():.2f}", fontsize=9)
+        row[0].set_ylabel(textwrap.fill(variant, 22), fontsize=9)
+    sns.despine(fig, left=True, bottom=True)
     dice = table.groupby(["case", "variant"]).dice.first()
-    median, worst = dice["median"], dice["worst"]
-    span = f"{median.min():.2f} to {median.max():.2f}"
-    missed = (worst == 0).sum()
-    _add_title(fig, f"Median cases have Dice {span}; {missed} of {len(variants)} miss their worst lesion", 50)
+    median = dice["median"]
+    missed = (dice["worst"] == 0).sum()
+    title = f"Median cases have Dice {median.min():.2f} to {median.max():.2f}"
+    _add_title(fig, f"{title}; {missed} of {len(variants)} miss their worst lesion", 50)
     _outline_legend(fig)
     return fig
+
+
+def _draw_outlines(ax: Axes, corners: pd.DataFrame) -> None:
+    """Draw one case of `outlines`: the true outline, and the predicted one where anything is marked."""
+    for line, look in (("truth", TRUE_OUTLINE), ("prediction", PREDICTED_OUTLINE)):
+        for _, piece in corners[corners.line == line].groupby("piece"):
+            ax.plot(piece.x, piece.y, **look)
+    ax.set(xticks=[], yticks=[], aspect="equal", xlim=(-1, 1), ylim=(1, -1))
 
 
 @display.style()
@@ -261,7 +280,8 @@ def lesion_sizes(images: pd.DataFrame) -> Figure:
     ax.get_legend().set_title("")
     ax.margins(y=0.25)  # room for the legend
     ax.set(xlabel="Lesion area (share of the image)", ylabel="Images")
-    _add_title(fig, f"Half of the lesions cover less than {lesions.lesion_share.median():.1%} of their image", 60)
+    half = lesions.lesion_share.median()
+    _add_title(fig, f"Half of the lesions cover less than {half:.1%} of their image", 60)
     return fig
 
 
@@ -300,7 +320,7 @@ def hash_distances(counts: pd.DataFrame, bound: int) -> Figure:
     ax.set(xlabel="Distance of the perceptual hashes (bits of 64)", ylabel="Pairs of images", yscale="log")
     near = counts.pairs[counts.distance <= bound].sum()
     _add_title(fig, f"{near} of {counts.pairs.sum():,} pairs of images are near-duplicates", 60)
-    _legend_below(fig, ax)
+    _legend_below(fig)
     return fig
 
 
@@ -321,8 +341,9 @@ def dice(table: pd.DataFrame) -> Figure:
     ax.grid(axis="x")
     best = untrained[untrained.variant != PERFECT].dice.max()
     better = (trained.dice_low > best).sum()
-    _add_title(fig, f"{better or 'None'} of {len(trained)} variants beat every predictor that is not trained", 60)
-    _legend_below(fig, ax, columns=2)
+    title = f"Better than every predictor without training: {better or 'none'} of {len(trained)} variants"
+    _add_title(fig, title if len(trained) else "No variant has been trained yet", 60)
+    _legend_below(fig, 2)
     return fig
 
 
@@ -342,7 +363,7 @@ def dice_by_lesion(lesions: pd.DataFrame) -> Figure:
     ax.xaxis.set_major_formatter(ScalarFormatter())
     _add_title(fig, f"The smaller half of the lesions has Dice {small:.2f}, the larger half {large:.2f}", 60)
     ax.get_legend().remove()  # one below the axes takes its place
-    _legend_below(fig, ax)
+    _legend_below(fig)
     return fig
 
 
@@ -373,8 +394,9 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
             ax.set_anchor("N")
         _outline(upper, case.predicted, **PREDICTED_OUTLINE)
         upper.set_title(title, fontsize=9)
-    bar = fig.colorbar(probability, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8)
-    bar.set_label("Probability of lesion", fontsize=9)
+        # A title on both keeps an image and its map at one height where they stand side by side.
+        lower.set_title("probability of lesion", fontsize=9)
+    fig.colorbar(probability, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8)
     _outline_legend(fig)
     return fig
 
@@ -394,7 +416,7 @@ def training(attempts: dict[str, pd.DataFrame]) -> Figure:
     left.set(xlabel="Epoch", ylabel="Loss of a step", ylim=(0, None))
     right.set(xlabel="Epoch", ylabel="Dice, validation part", ylim=(0, 1))
     left.get_legend().remove()  # one below both panels takes its place
-    _legend_below(fig, left, columns=2)
+    _legend_below(fig, 2)
     return fig
 
 
@@ -417,7 +439,7 @@ def _name_rows(ax: Axes, names: Iterable[str]) -> None:
 
 def _points(marker: str, color: str = display.OURS) -> dict:
     """Return the look of points with whiskers, as keyword arguments of `errorbar`."""
-    return {"fmt": marker, "color": color, "capsize": 3, "linestyle": "none"}
+    return {"fmt": marker, "color": color} | _WHISKERS
 
 
 def _add_title(fig: Figure, title: str, width: int) -> None:
@@ -425,11 +447,12 @@ def _add_title(fig: Figure, title: str, width: int) -> None:
     fig.suptitle(textwrap.fill(title, width), x=0.01, ha="left")
 
 
-def _legend_below(fig: Figure, ax: Axes, columns: int = 3) -> None:
-    """Draw the legend of one panel below all of them, each label once."""
-    handles, labels = ax.get_legend_handles_labels()
-    # A dictionary keeps one handle of each label: runs of a variant share theirs.
-    entries = dict(zip(labels, handles, strict=True))
+def _legend_below(fig: Figure, columns: int = 3) -> None:
+    """Draw one legend below all panels, each label once."""
+    entries = {}
+    for ax in fig.axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
     fig.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=columns, fontsize=9)
 
 

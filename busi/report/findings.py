@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from busi.config import BORDER, Parameters, RunConfig
+from busi.config import Parameters, RunConfig
 from busi.dataset.catalog import is_released
 from busi.report.tables import NO_PUBLISHED, REPRODUCED, is_comparable, tell_end
 from busi.results import is_superseded
@@ -30,14 +30,16 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     sentences = [_answer_rows(rows) if is_comparable(rows) else NO_PUBLISHED]
     counts = []
     for verdict, count in verdicts.verdict.value_counts(sort=False).items():
-        counts.append(f"{count} {agree(count, 'is', 'are')} {verdict}")
-    sentences.append(f"**Of {len(verdicts)} claims**, {', '.join(counts)}, on images never trained on.")
+        verb = agree(count, "is", "are")
+        counts.append(f"{count} {verb} {verdict}")
+    listed = ", ".join(counts)
+    sentences.append(f"**Of {len(verdicts)} claims**, {listed}, on images never trained on.")
     trained = scores[scores.n_runs > 0].dice.dropna()
     if len(trained):
         mask = scores.dice[scores.variant == MEAN_MASK].iloc[0]
+        worst, best = trained.min(), trained.max()
         sentences.append(
-            f"**Dice there** is {trained.min():.3f} to {trained.max():.3f} for our networks, {mask:.3f} for the mean "
-            "of all masks."
+            f"**Dice there** is {worst:.3f} to {best:.3f} for our networks, {mask:.3f} for the mean of all masks."
         )
     return sentences
 
@@ -102,14 +104,19 @@ def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -
     tied = several["size"].sum()
     is_near = counts.distance <= bound
     near = counts.pairs[is_near].sum()
+    pairs = counts.pairs.sum()
     number = with_noun(len(several), "group")
     if len(several):
-        number += f", the largest of {several['size'].max()}"
-    mixed = int((several["nunique"] > 1).sum())
+        largest = several["size"].max()
+        number += f", the largest of {largest}"
+    is_mixed = several["nunique"] > 1
+    mixed = int(is_mixed.sum())
+    hold = agree(mixed, "holds", "hold")
     return (
-        f"{near} of {counts.pairs.sum():,} pairs of images differ in at most {bound} bits of both hashes. With the "
-        f"crops that the match finds, {tied} of {len(split)} images are tied into {number}. A group is never on both "
-        f"sides of a split. {with_noun(mixed, 'group')} {agree(mixed, 'holds', 'hold')} images of several classes."
+        f"{near} of {pairs:,} pairs of images differ in at most {bound} bits of both hashes. With the crops that the "
+        f"match finds, {tied} of {len(split)} images are tied into {number}. "
+        "A group is never on both sides of a split. "
+        f"{with_noun(mixed, 'group')} {hold} images of several classes."
     )
 
 
@@ -155,22 +162,22 @@ def describe_power(power: pd.DataFrame) -> str:
 def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:
     """Return data and size of a study, and the ``progress`` of its runs, by name of the fact."""
     lesions = (images.image_class != "normal").sum()
-    filters = parameters.base_filters
     # The protocol's baseline, of which every other held-out run is a change.
     heldout = RunConfig(**parameters.heldout_fields())
-    size = {"Images": f"{len(images)}, of which {lesions} with a lesion are trained on"}
-    size["Data"] = name_data(parameters, images)
-    size["Input and output"] = f"{parameters.image_size}² and {parameters.image_size - BORDER}² pixels"
-    size["Network"] = f"{filters} to {16 * filters} filters (published: 64 to 1024)"
-    size["Epochs"] = f"{parameters.epochs} (published: 75), batches of one image"
-    size["Arithmetic"] = parameters.precision
-    size["Runs"] = progress
-    size["Held-out runs"] = (
-        f"{heldout.image_size}² pixels, aspect ratio kept, {heldout.base_filters} to {16 * heldout.base_filters} "
-        f"filters, at most {heldout.epochs} epochs in batches of {heldout.batch_size}; scored at each image's own "
-        f"size; {with_noun(len(parameters.heldout_seeds), 'seed')} a fold"
-    )
-    return size
+    seeds = with_noun(len(parameters.heldout_seeds), "seed")
+    return {
+        "Images": f"{len(images)}, of which {lesions} with a lesion are trained on",
+        "Data": name_data(parameters, images),
+        "Published runs": f"{_describe_network(parameters)} in {parameters.precision}, batches of one image",
+        "Published in the paper": "300² pixels, 64 to 1024 filters, 75 epochs",
+        "Trained": progress,
+        "Held-out runs": f"{_describe_network(heldout)} at most, batches of {heldout.batch_size}, {seeds} a fold",
+    }
+
+
+def _describe_network(settings: Parameters | RunConfig) -> str:
+    filters = settings.base_filters
+    return f"{settings.image_size}² pixels, {filters} to {16 * filters} filters, {settings.epochs} epochs"
 
 
 def name_data(parameters: Parameters, images: pd.DataFrame) -> str:

@@ -161,14 +161,17 @@ class Answers:
         trained["kind"] = [self._kind(row.a, row.b) for row in trained.itertuples()]
         tables = [trained]
         if self.dead:
-            alive = {label: own.images[~own.images.run.isin(own.dead)] for label, own in self.variants.items()}
+            alive = {}
+            for label, own in self.variants.items():
+                alive[label] = own.images[~own.images.run.isin(own.dead)]
             again = statistics.compare_pairs(alive, combinations(alive, 2), ratio=ratio)
             # The other pairs would be the same once more.
             changed = again.a.isin(self.dead) | again.b.isin(self.dead)
             tables.append(again[changed].assign(kind=ALIVE))
         blind = [label for label in self.untrained if label in PREDICTORS]
         pairs = [*product(self.variants, blind), *combinations(blind, 2)]
-        tables.append(statistics.compare_pairs(images, pairs).assign(kind=UNTRAINED))
+        untrained = statistics.compare_pairs(images, pairs)
+        tables.append(untrained.assign(kind=UNTRAINED))
         joined = _stack(tables, list(trained))
         return joined.assign(family=self.family, size=self.size)
 
@@ -274,18 +277,20 @@ def _is_one_function(a: RunConfig, b: RunConfig) -> bool:
 def _summarize(label: str, scored: Scored) -> dict[str, float]:
     row = statistics.summarize(scored.images, scored.pixels)
     runs = scored.runs
-    if not len(runs):
-        return row | {"settings": label, "n_runs": 0, "parameters": 0}
-    return row | {
-        "settings": runs.name.iloc[0],
-        "n_runs": len(runs),
-        "n_seeds": runs.groupby("fold").size().max(),
-        "n_capped": int((runs.epochs >= runs.planned_epochs).sum()),
-        "n_dead": len(scored.dead),
+    row["settings"] = label
+    row["n_runs"] = len(runs)
+    row["parameters"] = 0
+    # What follows is about training.
+    if len(runs):
+        row["settings"] = runs.name.iloc[0]
+        row["n_seeds"] = runs.groupby("fold").size().max()
+        capped = runs.epochs >= runs.planned_epochs
+        row["n_capped"] = int(capped.sum())
+        row["n_dead"] = len(scored.dead)
         # All runs of a variant have the same network.
-        "parameters": int(runs.parameters.iloc[0]),
-        "seconds": runs.seconds.mean(),
-    }
+        row["parameters"] = int(runs.parameters.iloc[0])
+        row["seconds"] = runs.seconds.mean()
+    return row
 
 
 def _stack(tables: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
@@ -305,7 +310,7 @@ def _format_p(p: float) -> str:
 def _join_intervals(means: pd.Series, lows: pd.Series, highs: pd.Series, form: str) -> list[str | None]:
     """Return each mean with its 95 % interval, e.g. "0.656 [0.627, 0.685]"; None where there is none."""
     cells: list[str | None] = []
-    for mean, low, high in zip(means, lows, highs, strict=True):
-        known = not pd.isna(low)
-        cells.append(f"{mean:{form}} [{low:{form}}, {high:{form}}]" if known else None)
+    for numbers in zip(means, lows, highs, strict=True):
+        mean, low, high = (format(number, form) for number in numbers)
+        cells.append(None if pd.isna(numbers[1]) else f"{mean} [{low}, {high}]")
     return cells

@@ -34,8 +34,8 @@ CLAIM_FIGURE = "claim-{}.svg"
 _TITLE = "Breast ultrasound segmentation: a published study examined"
 
 _QUESTION = (
-    "Do four small tables of a student paper on lesions in breast ultrasound show what they claim, and does a network "
-    "need to look at the image to reach them?"
+    "Do four small tables of a student paper on breast ultrasound show what they claim? Does a network need to look at "
+    "the image to reach them?"
 )
 
 _ABOUT = (

@@ -30,28 +30,37 @@ def read_runs(parameters: Parameters) -> pd.DataFrame:
     rows = {}
     for row in distinct_rows().itertuples():
         variants = read_family(row.family, parameters).configs("published")
-        rows[row.method, variants[row.method][0].digest(without=FREE)] = row.row
-    data = read_fingerprint(parameters)
-    parts = []
-    for folder in sorted(parameters.report_path.parent.iterdir()):
-        report = parameters.model_copy(update={"report": folder.name})
-        if read_fingerprint(report) == data:
-            parts += [read_results(report, f"published/{family}").runs for family in families()]
-            parts.append(read_results(report, READINGS).runs)
-    # Tables without rows have columns without a type.
-    runs = pd.concat([part for part in parts if len(part)] or [empty_results().runs], ignore_index=True)
-    configs = [RunConfig.model_validate_json(text) for text in runs.config]
-    # A reading is named after its row: "Upsampling2D, 32 filters".
-    methods = runs.variant.str.split(", ").str[0]
-    named = [rows.get((method, config.digest(without=FREE))) for method, config in zip(methods, configs, strict=True)]
-    runs = runs.assign(
-        row=named,
-        filters=[config.base_filters for config in configs],
-        precision=[config.precision for config in configs],
-    )
-    runs = runs.dropna(subset="row").drop_duplicates(["row", "key"])
+        first = variants[row.method][0]
+        rows[row.method, first.digest(without=FREE)] = row.row
+    found = []
+    for run in _gather_runs(parameters).to_dict("records"):
+        config = RunConfig.model_validate_json(run["config"])
+        # A reading is named after its row: "Upsampling2D, 32 filters".
+        method = run["variant"].partition(", ")[0]
+        name = rows.get((method, config.digest(without=FREE)))
+        if name:
+            found.append(run | {"row": name, "filters": config.base_filters, "precision": config.precision})
+    columns = [*empty_results().runs, "row", "filters", "precision"]
+    runs = pd.DataFrame(found) if found else pd.DataFrame(columns=columns)
+    runs = runs.drop_duplicates(["row", "key"])
     longest = runs.groupby(["row", "filters"]).planned_epochs.transform("max")
     return runs[runs.planned_epochs == longest].reset_index(drop=True)
+
+
+def _gather_runs(parameters: Parameters) -> pd.DataFrame:
+    """Return the published runs and readings of all reports on the same data."""
+    data = read_fingerprint(parameters)
+    tables = [empty_results().runs]
+    for folder in sorted(parameters.report_path.parent.iterdir()):
+        report = parameters.model_copy(update={"report": folder.name})
+        if read_fingerprint(report) != data:
+            continue
+        for group in (*(f"published/{family}" for family in families()), READINGS):
+            runs = read_results(report, group).runs
+            # Tables without rows have columns without a type.
+            if len(runs):
+                tables.append(runs)
+    return pd.concat(tables, ignore_index=True)
 
 
 def compare_widths(runs: pd.DataFrame, filters: int, placed: pd.DataFrame) -> pd.DataFrame:
@@ -63,16 +72,18 @@ def compare_widths(runs: pd.DataFrame, filters: int, placed: pd.DataFrame) -> pd
         placed: As `busi.report.tables.place_rows`: the rows and their published numbers.
 
     Returns:
-        One row for each width, the widest first, and distinct row of the paper: `filters`, `row`, `precision` (of its
-        runs) and what `busi.report.tables.summarize_runs` returns.
+        One row for each width, the widest first, and distinct row of the paper: `filters`, `precision` (of its
+        runs), `row`, `reached_by` and what `busi.report.tables.summarize_runs` returns.
     """
     table = []
     for width in sorted({filters, *runs.filters}, reverse=True):
         for row in placed.to_dict("records"):
             own = runs[(runs.filters == width) & (runs.row == row["row"])]
-            named = {"filters": width, "row": row["row"], "precision": ", ".join(sorted(set(own.precision)))}
+            precisions = sorted(set(own.precision))
             published = {metric: row[f"published_{metric}"] for metric in METRICS}
-            table.append(named | summarize_runs(published, own))
+            described = {"filters": width, "precision": ", ".join(precisions)}
+            described |= {name: row[name] for name in ("row", "reached_by")}
+            table.append(described | summarize_runs(published, own))
     return pd.DataFrame(table).astype({"epochs": "Int64"})
 
 
@@ -84,8 +95,11 @@ def format_widths(table: pd.DataFrame) -> pd.DataFrame:
     """
     records = table.to_dict("records")
     published = [_join_metrics(row, "published_") for row in records]
-    cells = table.assign(published=published, ours=[_tell_runs(row) for row in records])
-    names = ["row", "published"] if is_comparable(table) else ["row"]
+    ours = [_tell_runs(row) for row in records]
+    cells = table.rename(columns={"reached_by": "reached by"}).assign(published=published, ours=ours)
+    names = ["row"]
+    if is_comparable(table):
+        names = ["row", "published", "reached by"]
     shown = cells.drop_duplicates("row")[names].reset_index(drop=True)
     for width, own in cells.groupby("filters", sort=False):
         shown[f"{width} filters"] = own.ours.to_numpy()

@@ -164,13 +164,11 @@ def test_kld_is_not_the_best_whatever_was_measured(verdict):
     for scores in ({"KLD": base + 0.1}, {"KLD": base - 0.1}, {"KLD": None}):
         judged = verdict(3, others=base, **scores).first
         assert judged.verdict == NOT_UPHELD
-        assert judged.evidence.startswith("By proof, whatever the size: on these targets KLD and BCE are one function")
+        assert judged.reason.startswith(
+            "KLD and BCE are one function on these targets, so neither is better. Measured beside"
+        )
     measured = verdict(3, others=base, KLD=base + 0.1).first
     assert "KLD − DICE of the lesion +0.100 Dice" in measured.evidence
-    # The A/A test is told, and whether its interval covers 0: here it does not.
-    assert "A/A: KLD − BCE, one function by proof, +0.100 (+0.100 to +0.100), which does not cover 0." in (
-        measured.evidence
-    )
 
 
 def test_kld_against_dice_is_told_without_dead_runs(make_heldout, make_answers):
@@ -258,10 +256,7 @@ def ranked(number, **kinds):
 def test_metrics_tell_if_they_rank_nineteen_of_twenty_pairs_as_dice_does(number, wrong, ties, verdict):
     judged = claims._judge_by_ranks(ranked(number, wrong=wrong, ties=ties), "64 pixels", "")
     assert judged.verdict == verdict
-    assert (
-        f"of {number} pairs that Dice tells apart, ranked as Dice does: accuracy {number - wrong - ties},"
-        in judged.reason
-    )
+    assert f"of {number} pairs, ranked as Dice does: accuracy {number - wrong - ties}," in judged.reason
 
 
 def test_the_widest_pair_that_a_metric_gets_wrong_is_named():
@@ -297,7 +292,7 @@ def test_claim_5_is_judged_at_each_size_from_the_tables(make_heldout, make_answe
     table = pd.concat([each.table for each in sizes])
     ranks = claims.rank_pairs([sizes], table, pd.concat([each.pairs for each in sizes]))
     judged = claims.judge_metrics([sizes], ranks)
-    assert judged.first.size.startswith("32 pixels, 64 filters, at most 75 epochs and one seed a fold")
+    assert judged.first.size.startswith("32 pixels, 64 filters, 1 seed a fold")
     assert judged.second.size.startswith("64 pixels")
     # KLD stands against each of four blind predictors, and these against each other, at either size.
     assert ranks.groupby("size").better.value_counts()["64 pixels, 64 filters"].to_dict() == {"KLD": 4}
@@ -322,7 +317,7 @@ def test_a_verdict_is_reached_and_told_at_each_size(make_heldout, make_answers):
     judged = claims.judge(sizes)
     assert judged.short.startswith("**Upheld:** Learned upsampling (Conv2DTranspose) beats")
     assert judged.short.endswith(
-        "Learned upsampling is better. At 32 pixels, 64 filters, at most 9 epochs and 2 seeds a fold: Conv2DTranspose "
+        "Learned upsampling is better. At 32 pixels, 64 filters, 2 seeds a fold: Conv2DTranspose "
         "− Nearest, first step +0.100 Dice (+0.100 to +0.100)."
     )
     assert [text.split(", ")[0] for text in judged.evidence.split("\n\n")] == ["At 32 pixels", "At 64 pixels"]
@@ -463,4 +458,4 @@ def test_seeds_a_fold_are_counted_within_a_variant(make_answers):
         ]
         planned[variant] = runs
     size = claims.describe_size(make_answers(planned=planned))
-    assert size.endswith("and 2 seeds a fold")
+    assert size.endswith(", 2 seeds a fold")

@@ -53,7 +53,8 @@ def test_loss_curve_has_the_paper_s_axes_whatever_is_drawn(make_run):
         fig = figures.loss_curves([panel(epochs), panel(epochs), panel(epochs)])
         for ax in fig.axes[:3]:
             assert (ax.get_xlim(), ax.get_ylim(), ax.get_title("left")) == ((0, 75), (0, 0.4), "KLD: 1 dead")
-        assert (fig.get_supxlabel(), fig.get_supylabel()) == ("Epoch", "Training loss")
+        lower = fig.axes[2]
+        assert (lower.get_xlabel(), lower.get_ylabel()) == ("Epoch", "Training loss")
 
 
 def panel(epochs: pd.DataFrame) -> dict:
@@ -88,8 +89,10 @@ def test_the_title_over_the_curves_counts_those_below_the_best_constant(make_run
     panels = [panel(epochs), panel(epochs), panel(epochs)]
     for each, loss in zip(panels, (0.25, 0.3066, np.nan), strict=True):
         each["row"]["loss"] = loss
-    assert display.title(figures.loss_curves(panels)) == "1 of 3 rows trained here end below the best constant"
-    assert display.title(figures.loss_curves(panels[1:])).startswith("None of 2 rows")
+    assert display.title(figures.loss_curves(panels)) == "1 of 2 rows trained here ends below the best constant"
+    title = display.title(figures.loss_curves(panels[1:]))
+    assert title == "None of 1 rows trained here end below the best constant"
+    assert display.title(figures.loss_curves(panels[2:])) == "No row has been trained here yet"
 
 
 def test_a_run_of_a_single_epoch_can_be_seen(make_run):
@@ -110,7 +113,7 @@ def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_heigh
         rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"], rows[f"mask_{metric}"] = 0.30, 0.31, 0.24
     fig = figures.rows_against_blind(rows)
     left, right = fig.axes
-    assert display.title(fig) == "1 of 9 published rows beat every predictor that never looks"
+    assert display.title(fig) == "1 of 9 published rows beats every predictor that never looks"
     assert [label.get_text() for label in left.get_yticklabels()] == rows.row.tolist()
     assert left.get_ylim()[0] > left.get_ylim()[1]
     for ax, metric, ours in ((left, "auc", 0.95), (right, "loss", 0.2)):
@@ -168,11 +171,11 @@ def test_outlines_are_drawn_case_by_case_with_their_dice_and_a_title_that_follow
             if dice:
                 tables += [truth.assign(line="prediction", x=corners.x / 2), truth.assign(line="prediction", piece=1)]
     fig = figures.outlines(pd.concat(tables, ignore_index=True))
-    titles = [ax.get_title("left") or ax.get_title() for ax in fig.axes]
-    assert titles == [
-        *("KLD\nbest: Dice 0.90", "median: Dice 0.70", "worst: Dice 0.00"),
-        *("BCE\nbest: Dice 0.80", "median: Dice 0.50", "worst: Dice 0.10"),
+    assert [ax.get_title("left") for ax in fig.axes] == [
+        *("best: Dice 0.90", "median: Dice 0.70", "worst: Dice 0.00"),
+        *("best: Dice 0.80", "median: Dice 0.50", "worst: Dice 0.10"),
     ]
+    assert [ax.get_ylabel() for ax in fig.axes] == ["KLD", "", "", "BCE", "", ""]
     # Of each line all its pieces, on their own; a prediction that marks nothing has none.
     assert [len(drawn_in(ax)) for ax in fig.axes] == [3, 3, 1, 3, 3, 3]
     truth, prediction, other = drawn_in(fig.axes[0])
@@ -301,10 +304,10 @@ def test_networks_are_points_with_intervals_and_untrained_predictors_lines():
     lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines if not line.get_label().startswith("_")}
     assert lines == {"Background everywhere": 0.0, "Lesion everywhere": 0.16, "Darkest blob": 0.37}
     assert ax.get_xlabel() == "Dice on held-out images (mean, 95 % interval)"
-    assert display.title(fig) == "2 of 2 variants beat every predictor that is not trained"
+    assert display.title(fig) == "Better than every predictor without training: 2 of 2 variants"
     worse = figures.dice(held_out().assign(dice_low=0.36))
     # An interval that holds the darkest blob's 0.37 is not better than it.
-    assert display.title(worse) == "None of 2 variants beat every predictor that is not trained"
+    assert display.title(worse) == "Better than every predictor without training: none of 2 variants"
 
 
 def test_the_three_untrained_predictors_can_be_told_apart():

@@ -75,12 +75,9 @@ def test_the_size_names_data_network_and_runs():
     size = findings.describe_size(parameters, images(), "No run.")
     assert size["Images"] == "4, of which 3 with a lesion are trained on"
     assert size["Data"] == "images (not the BUSI release)"
-    assert size["Input and output"] == "300² and 116² pixels"
-    assert size["Network"] == "16 to 256 filters (published: 64 to 1024)"
-    assert size["Epochs"] == "75 (published: 75), batches of one image"
-    assert size["Arithmetic"] == "mixed_bfloat16"
-    assert size["Runs"] == "No run."
-    assert size["Held-out runs"].startswith("64² pixels, aspect ratio kept, 8 to 128 filters, at most 75 epochs in ")
+    assert size["Published runs"] == "300² pixels, 16 to 256 filters, 75 epochs in mixed_bfloat16, batches of one image"
+    assert size["Trained"] == "No run."
+    assert size["Held-out runs"].startswith("64² pixels, 8 to 128 filters, 75 epochs at most, batches of 8, ")
     phantoms = parameters.model_copy(update={"data_dir": "phantom"})
     assert findings.describe_size(phantoms, images(), "")["Data"] == "phantom: synthetic images"
 

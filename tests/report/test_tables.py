@@ -58,7 +58,6 @@ def test_on_other_images_nothing_is_compared_with_the_paper(make_run):
     placed = tables.place_rows(families)
     # Neither reached by a blind predictor nor beyond all of them.
     assert placed.reached_by.tolist() == [tables.NOT_COMPARABLE] * 9
-    assert not [column for column in tables.choose_columns("placement", placed) if "published" in column]
 
 
 def test_table_shows_the_mean_and_range_of_a_variant_s_runs_with_the_paper_and_the_floor(make_run):
@@ -301,7 +300,6 @@ def test_without_near_duplicates_no_group_is_counted():
     ("name", "columns"),
     [
         ("published", COLUMNS),
-        ("placement", [*COLUMNS, "row", "reached_by"]),
         ("scores", [*heldout.COLUMNS, "interval"]),
         ("costs", [*heldout.COLUMNS, "minutes", "empty"]),
         ("pixels", heldout.COLUMNS),

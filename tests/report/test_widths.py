@@ -36,6 +36,7 @@ def write_report(parameters, data="f", **groups):
 def compare(parameters, filters=16):
     """Compare all widths, with the paper's numbers."""
     placed = distinct_rows().rename(columns=lambda name: f"published_{name}" if name in tables.METRICS else name)
+    placed["reached_by"] = "none"
     return widths.compare_widths(widths.read_runs(parameters), filters, placed)
 
 
@@ -74,9 +75,10 @@ def test_rows_are_compared_at_all_widths_of_all_reports_on_the_same_data(laptop,
     assert list_cells(compare(paper, 64)) == list_cells(table)
 
     shown = widths.format_widths(table).set_index("row")
-    assert list(shown) == ["published", "64 filters", "32 filters", "16 filters"]
+    assert list(shown) == ["published", "reached by", "64 filters", "32 filters", "16 filters"]
     assert shown.loc["Upsampling2D"].tolist() == [
         "0.1877 / 0.9251 / 0.9728",
+        "none",
         "0.1877 / 0.9251 / 0.9728 (3 epochs, 1 plateau): reproduced",
         "0.2100 / 0.9000 / 0.9500 (3 epochs, 1 plateau): not reproduced",
         "not run at this width",
@@ -115,7 +117,7 @@ def test_without_any_run_every_row_is_listed_as_not_run(laptop):
 def test_other_images_than_the_paper_s_have_no_published_column(laptop, make_run):
     write_report(laptop, published_loss=[make_run("KLD", {"loss": 0.2}, loss="kld", base_filters=16, **PLAN)])
     placed = distinct_rows()[["row"]].assign(published_loss=float("nan"))
-    placed = placed.assign(published_accuracy=float("nan"), published_auc=float("nan"))
+    placed = placed.assign(published_accuracy=float("nan"), published_auc=float("nan"), reached_by="none")
     shown = widths.format_widths(widths.compare_widths(widths.read_runs(laptop), 16, placed))
     assert list(shown) == ["row", "16 filters"]
     assert shown.set_index("row")["16 filters"]["KLD"].endswith(f": {tables.NOT_COMPARABLE}")
