@@ -146,8 +146,12 @@ class RunConfig(Size):
         optimizer: "sgd" or "adam", the latter with Keras' default betas.
         learning_rate: Initial rate, per step of one batch.
         momentum: Momentum of SGD; must be 0 for Adam, which has none.
-        schedule: "constant", or "exponential": a continuous decay that ends at 0.96 ** 48.525 = 0.138 of the rate
-            after the planned epochs; for the published 75 epochs this is rate * 0.96 ** (step / 1000).
+        schedule: "constant"; "exponential": a continuous decay that ends at 0.96 ** 48.525 = 0.138 of the rate after
+            the planned epochs; for the published 75 epochs this is rate * 0.96 ** (step / 1000); or "cosine": a warm-up
+            over a twentieth of the planned steps, then half a cosine down to 0.
+        weight_decay: Share of each weight, times the rate, that a step takes away (AdamW).
+        average: Momentum of the exponential average of the weights that validates and predicts in their place; 0 for
+            none.
         loss: "bce" and "kld" average over the pixels of both channels. "dice" is computed over both channels of a
             whole batch (published), "lesion-dice" over the lesion channel alone; "lesion-dice+bce" adds "bce" to it.
         bce: Input of "bce". "logits": each logit of the softmax goes through a sigmoid of its own, which is what Keras
@@ -161,7 +165,8 @@ class RunConfig(Size):
             use the training part's mean and deviation; "augment": standardize, then flip, contrast and brightness,
             with the mask flipped along; "augment-image": the same without flipping the mask. "text": standardize each
             image, then flip image and target together, contrast, brightness; "code": divide the scaled image by 255
-            again, then flip, contrast and brighten the image alone (the public notebook).
+            again, then flip, contrast and brighten the image alone (the public notebook). "augment-strong": as
+            "augment", then rotate, scale and shift image and mask together, and add speckle to the image.
         masks: "first" reads `*_mask.png` only (published); "all" takes the union of an image's masks.
         second_channel: "mirror" is (m + 1) mod 2 (published), which is 1 + m where 0 < m < 1; "complement" is 1 - m.
         target: "squeezed" resizes the whole mask to the output (published); "aligned" takes the part of the mask that
@@ -169,6 +174,11 @@ class RunConfig(Size):
         resize: "squash" to a square (published), or "letterbox": keep the aspect ratio and fill the rest with black.
         padding: Padding of the convolutions: "valid" (published), where the output covers the middle of the image, or
             "same", where it covers all of it.
+        normalization: "none" (published), or "instance": each feature map of an image after each 3x3 convolution.
+        residual: Whether the input of each pair of convolutions is added to its output.
+        normals: Whether images without a lesion are trained on, too (published: no).
+        flip_test: Whether a prediction is the mean of two: of the image, and of its mirror image.
+        largest_component: Whether only the largest connected region of a predicted mask is kept.
         shuffle: Whether the images are drawn in a new order every epoch (published: no, always in the same order).
         batch_size: Images in a step; published: 1.
         split: "none": trained and scored on all lesion images (published); "grouped": five folds that keep
@@ -186,17 +196,26 @@ class RunConfig(Size):
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    schedule: Literal["constant", "exponential"] = "constant"
+    schedule: Literal["constant", "exponential", "cosine"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     loss: Literal["bce", "kld", "dice", "lesion-dice", "lesion-dice+bce"] = "bce"
     bce: Literal["logits", "probabilities"] = "logits"
     clipped: bool = True
     order: Literal["mixed", "by-class"] = "mixed"
-    preprocessing: Literal["none", "normalize", "standardize", "augment", "augment-image", "text", "code"] = "none"
+    preprocessing: Literal[
+        "none", "normalize", "standardize", "augment", "augment-image", "augment-strong", "text", "code"
+    ] = "none"
     masks: Literal["first", "all"] = "first"
     second_channel: Literal["mirror", "complement"] = "mirror"
     target: Literal["squeezed", "aligned"] = "squeezed"
     resize: Literal["squash", "letterbox"] = "squash"
     padding: Literal["valid", "same"] = "valid"
+    normalization: Literal["none", "instance"] = "none"
+    residual: bool = False
+    normals: bool = False
+    flip_test: bool = False
+    largest_component: bool = False
     shuffle: bool = False
     batch_size: Annotated[int, Field(ge=1)] = 1
     split: Literal["none", "grouped", "random", "blocked"] = "none"
@@ -219,6 +238,15 @@ class RunConfig(Size):
     @model_validator(mode="after")
     def _check_image_size(self):
         check_image_size(self.image_size, self.padding)
+        return self
+
+    @model_validator(mode="after")
+    def _check_residual(self):
+        if self.residual and self.padding == "valid":
+            raise ValueError(
+                "residual: got true with padding 'valid', under which outputs are smaller than what is added to them: "
+                "set padding to same"
+            )
         return self
 
     @model_validator(mode="after")
