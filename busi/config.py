@@ -666,13 +666,21 @@ def families() -> list[str]:
 
 
 def read_sections(parameters: Parameters) -> Sections:
-    """Read ``params/mechanisms.yaml`` as it stands under a profile: with its quick replacements and held-out size.
+    """Read the sections as they stand under a profile: with its quick replacements and held-out size.
+
+    They are those of ``params/mechanisms.yaml``, and the recipe, which has a file of its own, ``params/recipe.yaml``.
 
     Raises:
-        StudyError: The file is missing, or a parameter in it is unknown or impossible.
+        StudyError: The first file is missing, or a parameter in one of them is unknown or impossible.
     """
-    file = find_study_folder() / "params" / "mechanisms.yaml"
+    folder = find_study_folder() / "params"
+    file, recipe = folder / "mechanisms.yaml", folder / "recipe.yaml"
     sections = validate(Sections, str(file), read_yaml(file))
+    if recipe.is_file():
+        section = validate(Section, str(recipe), read_yaml(recipe))
+        sections = validate(
+            Sections, str(recipe), dict(sections) | {"sections": sections.sections | {"recipe": section}}
+        )
     quick = sections.quick.get(parameters.profile)
     sizes = quick.sizes if quick else sections.sizes
     published = {field: getattr(parameters, field) for field in Size.model_fields}
