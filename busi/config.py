@@ -273,6 +273,7 @@ class RunConfig(Size):
         if self.optimizer == "adam":
             not_named.add("momentum")  # Adam has none, so that it says nothing new
         parts = []
+        # In the order of the fields, so that equal settings give equal names.
         for field, info in RunConfig.model_fields.items():
             value = getattr(self, field)
             if field not in not_named and value != baseline.get(field, info.default):
@@ -358,6 +359,7 @@ class Parameters(Size):
     @property
     def data_path(self) -> Path:
         """Return the data folder; a relative one starts at the study's folder."""
+        # Phantoms are drawn where the study is, and only once for all its profiles.
         if self.data_dir == "phantom":
             return find_study_folder() / "data" / "phantom"
         return find_study_folder() / Path(self.data_dir).expanduser()
@@ -450,8 +452,10 @@ def expand_variants(
     for label, fields in variants.items():
         place = f"{where}variant {label!r}"
         offset = fields.get("seed_offset", 0)
+        # Not `isinstance`: true and false are whole numbers to Python.
         if type(offset) is not int or offset < 0:
             raise StudyError(f"{place}: seed_offset: got {offset!r}; expected a whole number from 0")
+        # Variants are compared run by run: one with seeds of its own choice would have no counterparts.
         drawn_elsewhere = {"seed", "fold"} & fields.keys()
         if drawn_elsewhere:
             name = min(drawn_elsewhere)
@@ -597,6 +601,7 @@ def read_parameters(*files: Path | str, **overrides: Any) -> Parameters:
         content = read_yaml(file)
         values |= content
         origins |= dict.fromkeys(content, str(file))
+    # A faulty override is not the fault of a file that gives the same parameter.
     for name in overrides:
         origins.pop(name, None)
     return validate(Parameters, "parameters", values | overrides, origins)
@@ -608,6 +613,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         StudyError: The file is missing, not YAML or not a mapping of names.
     """
+    # The likeliest cause is a mistyped profile, so that the message lists those that there are.
     if not file.is_file():
         present = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml"))) or "none"
         raise StudyError(f"{file}: no such parameter file; in this folder there are: {present}")
@@ -645,6 +651,7 @@ def read_family(family: str, parameters: Parameters) -> Parameters:
     Raises:
         StudyError: As `read_parameters`.
     """
+    # Size, seeds and folders are the study's; what is compared is the family's.
     shared = parameters.model_dump(exclude={"family", "variants", "heldout_variants", "second_variants"})
     return read_parameters(find_study_folder() / "params" / f"{family}.yaml", **shared)
 
@@ -702,6 +709,7 @@ def read_notebook(namespace: dict[str, Any]) -> Parameters:
     Raises:
         StudyError: A parameter is faulty or unknown (papermill only warns of one that is unknown).
     """
+    # A notebook's other names, its imports among them, are not parameters.
     known = {*Parameters.model_fields}
     given = {name: namespace[name] for name in known if namespace.get(name) is not None}
     for name in _injected_names(namespace.get("In", [])) - known:

@@ -155,6 +155,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     _set_threads(threads)
     keras.utils.clear_session()  # the graphs of the run before would stay in memory
     parts = load_parts(config, catalog)
+    # A batch of more images than there are would never be whole.
     batch_size = min(config.batch_size, len(parts.training))
     steps = len(parts.training) // batch_size
     # An epoch is one execution: returning to Python after every step takes time that counts where steps are short.
@@ -168,6 +169,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     )
     work = store.work(config)
     work.mkdir(parents=True, exist_ok=True)
+    # Weights, optimizer and history of the last whole epoch; a fresh run has none.
     history = _resume(model, work, store.shorter(config))
     after_epoch = _AfterEpoch(config, parts, history, work)
     for last_epoch, epoch_steps in _plan_epochs(config, steps):
@@ -247,6 +249,7 @@ def _conclude(
         outcome["still"] = still
         _write_predictions(folder, _predict_parts(model, {"training": training}, config))
         return outcome
+    # The last epoch's weights go on training; the best epoch's answer.
     model.load_weights(folder / BEST)
     predictions = _predict_parts(model, {"validation": parts.validation, "test": parts.test}, config)
     _write_predictions(folder, predictions)
@@ -299,6 +302,7 @@ def stream_batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epo
         generator = np.random.default_rng([config.seed, epoch])
         seed = int(generator.integers(2**31 - 1))
         images, targets = preprocessing.augment(*whole, config.preprocessing, seed)
+        # Drawn after the augmentation, which therefore is the same with and without shuffling.
         order = generator.permutation(len(images)) if config.shuffle else slice(None)
         return images[order], targets[order]
 
