@@ -29,6 +29,8 @@ OTHER = {
     "learning_rate": 0.02,
     "momentum": 0.0,
     "schedule": "exponential",
+    "weight_decay": 0.01,
+    "average": 0.99,
     "loss": "kld",
     "bce": "probabilities",
     "clipped": False,
@@ -41,6 +43,11 @@ OTHER = {
     "upsampling_steps": "all",
     "resize": "letterbox",
     "padding": "same",
+    "normalization": "instance",
+    "residual": True,
+    "normals": True,
+    "flip_test": True,
+    "largest_component": True,
     "batch_size": 8,
     "shuffle": True,
     "seed": 1,
@@ -119,9 +126,12 @@ def refusal(read, *arguments, **keywords):
          "image_size: got 300; with 'same' padding the network takes 16 + 16 k pixels: use 304"),
         ({"optimizer": "adam"}, "momentum: got 0.9 with optimizer adam, which has none: set momentum to 0"),
         ({"lerning_rate": 0.1}, "unknown parameter 'lerning_rate'; known are image_size, base_filters, epochs,"
-         " precision, protocol, upsampling, upsampling_steps, optimizer, learning_rate, momentum, schedule, loss, bce,"
-         " clipped, order, preprocessing, masks, second_channel, target, resize, padding, shuffle, batch_size, split,"
-         " fold, patience, last_steps, seed"),
+         " precision, protocol, upsampling, upsampling_steps, optimizer, learning_rate, momentum, schedule,"
+         " weight_decay, average, loss, bce, clipped, order, preprocessing, masks, second_channel, target, resize,"
+         " padding, normalization, residual, normals, flip_test, largest_component, shuffle, batch_size, split, fold,"
+         " patience, last_steps, seed"),
+        ({"residual": True}, "residual: got true with padding 'valid', under which outputs are smaller than what is"
+         " added to them: set padding to same"),
     ],
 )  # fmt: skip
 def test_a_faulty_parameter_is_named_with_its_value_and_what_is_expected(values, message):
@@ -653,6 +663,8 @@ def change(field):
     base = RunConfig(**ADAM if field == "optimizer" else {})
     if field == "padding":
         base = base.model_copy(update={"image_size": 304})
+    if field == "residual":
+        base = base.model_copy(update={"image_size": 304, "padding": "same"})
     if field == "optimizer":
         base = base.model_copy(update={"optimizer": "sgd"})
     return base, RunConfig(**base.model_dump() | {field: OTHER[field]})
