@@ -8,7 +8,7 @@ from IPython.display import HTML
 from busi import display
 from busi.lab.networks import Case, Variant
 from busi.report import figures
-from busi.scoring import statistics
+from busi.scoring import outlines, statistics
 
 
 def drop_repeated(variants: dict[str, Variant]) -> dict[str, Variant]:
@@ -23,13 +23,9 @@ def drop_repeated(variants: dict[str, Variant]) -> dict[str, Variant]:
 
 
 def choose_cases(variant: Variant) -> dict[str, Case]:
-    """Return the "best", "median" (the lower of two) and "worst" held-out lesion image of a variant by Dice."""
-    lesions = variant.scores.dropna(subset="dice")
-    # By name too, so that equal scores always give the same cases.
-    names = lesions.sort_values(["dice", "name"]).name.tolist()
-    # Of an even number of images none is in the middle; the lower of two exists, a mean of two would not.
-    chosen = {"best": names[-1], "median": names[(len(names) - 1) // 2], "worst": names[0]}
-    return {rank: variant.case(name) for rank, name in chosen.items()}
+    """Return the "best", "median" and "worst" held-out lesion image of a variant, as `outlines.choose_cases`."""
+    chosen = outlines.choose_cases(variant.scores)
+    return {rank: variant.case(row["name"]) for rank, row in chosen.items()}
 
 
 def show_cases(variants: dict[str, Variant]) -> HTML:

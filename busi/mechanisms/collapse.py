@@ -130,6 +130,8 @@ def draw(table: pd.DataFrame) -> Figure:
     # Gradients differ by orders of magnitude.
     axes[1].set_yscale("log")
     fig.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", fontsize=10)
+    learned = (swept.fate == "learned").sum()
+    fig.suptitle(f"{learned} of {len(swept)} runs at other learning rates learned", x=0.01, ha="left")
     return fig
 
 

@@ -88,6 +88,8 @@ def draw(table: pd.DataFrame) -> Figure:
         # Level, the numbers of neighbouring panels would run into each other.
         ax.tick_params(axis="x", labelrotation=30)
     axes[0].set_yticks(places, rows.row)
+    above = (rows.accuracy > round(floors["accuracy"], 4)).sum()
+    fig.suptitle(f"{above} of {len(rows)} published rows exceed the floor of accuracy", x=0.01, ha="left")
     return fig
 
 

@@ -219,6 +219,9 @@ def draw(rows: pd.DataFrame) -> Figure:
     ax.set_xticks(steps, steps)
     ax.minorticks_off()
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    ends = rows[rows.step == rows.step.max()]
+    together = (ends.distance < TOGETHER).sum()
+    fig.suptitle(f"{together} of {len(ends)} trajectories stay with that of BCE", x=0.01, ha="left")
     return fig
 
 

@@ -176,6 +176,9 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.vlines(places, value - change + low, value - change + high, color=display.BLACK)
         ax.set(title=title)
     axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=40, ha="right")
+    fig.suptitle(
+        f"{len(table)} rungs lead to Dice {table.dice.dropna().iloc[-1]:.3f} on images never seen", x=0.01, ha="left"
+    )
     return fig
 
 

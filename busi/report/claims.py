@@ -231,6 +231,7 @@ def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
 
 def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
     """Return what differs from a family's first variant in words, and the differences as `list_differences`."""
+    # The first variant is the baseline, of which each other one is a change.
     baseline, *others = answers.group.variants
     rows = _choose_rows({}, answers)
     known = {}
@@ -393,12 +394,16 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     if test != "alike":
         return [f"{comparison}: {_read(comparison)}." for comparison in comparisons]
     answers = [alike(comparison) for comparison in comparisons]
-    within, beyond = answers.count(True), answers.count(False)
+    within = answers.count(True)
+    beyond = answers.count(False)
+    is_alike = agree(within, "is", "are")
+    differ = agree(beyond, "differs", "differ")
     # Of dozens of pairs only the widest is told with its numbers; the table of pairs has them all.
+    widest = _find_widest(comparisons)
     return [
-        f"{within} of {len(comparisons)} pairs {agree(within, 'is', 'are')} alike within ±{MARGIN}.",
-        f"{beyond or 'None'} of them {agree(beyond, 'differs', 'differ')} by more.",
-        f"The widest: {_find_widest(comparisons)}.",
+        f"{within} of {len(comparisons)} pairs {is_alike} alike within ±{MARGIN}.",
+        f"{beyond or 'None'} of them {differ} by more.",
+        f"The widest: {widest}.",
     ]
 
 

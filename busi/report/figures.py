@@ -216,6 +216,7 @@ def outlines(table: pd.DataFrame) -> Figure:
             ax.set_title(f"{case}: Dice {own.dice.max():.2f}", fontsize=9)
         row[0].set_ylabel(textwrap.fill(variant, 22), fontsize=9)
     sns.despine(fig, left=True, bottom=True)
+    # Each corner of an outline carries the Dice of its case.
     dice = table.groupby(["case", "variant"]).dice.first()
     median = dice["median"]
     missed = (dice["worst"] == 0).sum()
@@ -410,23 +411,16 @@ def training(attempts: dict[str, pd.DataFrame]) -> Figure:
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
     steps = pd.concat([rows.assign(attempt=label) for label, rows in attempts.items()], ignore_index=True)
-    _draw_lines(left, steps, y="loss", by="attempt")
+    look = {"x": "epoch", "hue": "attempt", "style": "attempt", "errorbar": None}
+    sns.lineplot(steps, y="loss", estimator=None, ax=left, **look)
+    # A marker, because a single epoch would be no line at all.
     ends = steps.dropna(subset="validation_dice")
-    _draw_lines(right, ends, y="validation_dice", by="attempt", marker="o", legend=False)
+    sns.lineplot(ends, y="validation_dice", marker="o", legend=False, ax=right, **look)
     left.set(xlabel="Epoch", ylabel="Loss of a step", ylim=(0, None))
     right.set(xlabel="Epoch", ylabel="Dice, validation part", ylim=(0, 1))
     left.get_legend().remove()  # one below both panels takes its place
     _legend_below(fig, 2)
     return fig
-
-
-def _draw_lines(ax: Axes, table: pd.DataFrame, *, y: str, by: str, x: str = "epoch", **look) -> None:
-    """Draw a line for each run or variant, in colours and dashes by the column ``by``."""
-    if "marker" not in look and table[x].nunique() < 5:
-        look["marker"] = "o"  # a single epoch would be no line at all
-    # Without units, seaborn would join the runs of one variant to a single line.
-    units = "run" if "run" in table else None
-    sns.lineplot(table, x=x, y=y, hue=by, style=by, units=units, estimator=None, errorbar=None, ax=ax, **look)
 
 
 def _name_rows(ax: Axes, names: Iterable[str]) -> None:

@@ -61,12 +61,14 @@ def describe_dataset(images: pd.DataFrame) -> str:
     # Normal images would lower the share, and have no lesion to miss.
     lesions = images[images.image_class != "normal"]
     share = lesions.lesion_share
+    half = share.median()
+    background = 1 - share.mean()
     several = (lesions.masks > 1).sum()
+    have = agree(several, "image has", "images have")
     return (
-        f"{len(images)} images, {len(lesions)} with a lesion. Half of the lesions cover less than {share.median():.1%} "
-        f"of their image. So a predictor that never finds one is still right on {1 - share.mean():.1%} of the pixels. "
-        f"{several} {agree(several, 'image has', 'images have')} more than one mask; the published code reads only the "
-        "first."
+        f"{len(images)} images, {len(lesions)} with a lesion. Half of the lesions cover less than {half:.1%} of their "
+        f"image. So a predictor that never finds one is still right on {background:.1%} of the pixels. {several} "
+        f"{have} more than one mask; the published code reads only the first."
     )
 
 
@@ -78,15 +80,17 @@ def describe_positions(images: pd.DataFrame, shares: pd.DataFrame) -> str:
         shares: As `busi.dataset.audit.mean_mask`.
     """
     lesions = images.dropna(subset=["row"])
+    # Positions are shares of the image's height and width.
     is_middle = lesions.row.between(0.25, 0.75) & lesions.column.between(0.25, 0.75)
     is_brighter = lesions.inside > lesions.ring
     brighter = is_brighter.sum()
+    verb = agree(brighter, "is", "are")
     often = shares.to_numpy().max()
     return (
         f"The centre of {is_middle.mean():.0%} of the lesions lies in the middle quarter of the image. The place "
         f"covered most often is lesion in {often:.0%} of the lesion images: so much is known without looking. "
-        f"{brighter or 'None'} of {len(lesions)} lesions {agree(brighter, 'is', 'are')} brighter than the band around "
-        "them; darkness is the plainest sign of the others."
+        f"{brighter or 'None'} of {len(lesions)} lesions {verb} brighter than the band around them; darkness is the "
+        "plainest sign of the others."
     )
 
 
@@ -128,8 +132,11 @@ def describe_progress(runs: pd.DataFrame, planned: int) -> str:
     short = runs[runs.epochs < planned]
     if not len(short):
         return f"{text}, for {planned} epochs."
-    names = [f"{run['name']} seed {run['seed']} ({tell_end(run)})" for run in short.to_dict("records")]
-    return f"{text}; {len(short)} short of the {planned} epochs planned: {'; '.join(names)}."
+    names = []
+    for run in short.to_dict("records"):
+        names.append(f"{run['name']} seed {run['seed']} ({tell_end(run)})")
+    listed = "; ".join(names)
+    return f"{text}; {len(short)} short of the {planned} epochs planned: {listed}."
 
 
 def describe_heldout_progress(finished: int, planned: int) -> str:

@@ -206,6 +206,7 @@ def load_answers(parameters: Parameters, family: str) -> list[Answers]:
     answers = []
     for protocol in ("heldout", "second"):
         name = f"{protocol}/{family}"
+        # Not every profile has a second size.
         if name in groups:
             untrained = study.measure_untrained(parameters, protocol)
             answers.append(Answers(groups[name], study.load_results(parameters, name), untrained))

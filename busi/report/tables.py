@@ -15,8 +15,8 @@ from busi.published import distinct_rows, published_tables
 from busi.results import Results
 from busi.scoring.fates import count_fates
 
-METRICS = {"loss": "loss", "accuracy": "accuracy", "auc": "AUC"}
-"""Published metrics and their names on pages."""
+METRICS = ("loss", "accuracy", "auc")
+"""Published metrics."""
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run at this width"
 """Verdicts on a row of the paper."""
@@ -184,6 +184,7 @@ def _is_within(row: dict, low: str, high: str) -> bool:
     """Return whether all published metrics lie in a range, in four digits; columns with a place for the metric."""
     for metric in METRICS:
         lowest, highest = row[low.format(metric)], row[high.format(metric)]
+        # The paper prints four digits: what is equal in them is reached.
         if not round(lowest, 4) <= row[f"published_{metric}"] <= round(highest, 4):
             return False
     return True
@@ -302,10 +303,11 @@ def count_folds(split: pd.DataFrame) -> pd.DataFrame:
     lesions = split[split.image_class != "normal"]
     rows = []
     for fold in split.filter(regex=r"^fold\d$"):
-        tested = split[split[fold] == "test"].image_class.value_counts()
+        parts = lesions[fold].value_counts()
+        tested = split.image_class[split[fold] == "test"].value_counts()
         row = {"fold": fold.removeprefix("fold")}
         for part in ("training", "validation"):
-            row[part] = int((lesions[fold] == part).sum())
+            row[part] = int(parts.get(part, 0))
         for image_class in split.image_class.unique():
             row[f"test, {image_class}"] = int(tested.get(image_class, 0))
         rows.append(row)

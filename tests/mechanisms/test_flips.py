@@ -90,7 +90,9 @@ def test_the_section_writes_both_tables(nothing_measured, write_measured, monkey
 
 def test_both_shares_are_drawn_by_position():
     table = flips.tabulate(rows())
-    missed, wrong = flips.draw(table).axes[0].lines[:2]
+    fig = flips.draw(table)
+    missed, wrong = fig.axes[0].lines[:2]
+    assert fig.get_suptitle() == f"A flip labels up to {max(table.missed):.0%} of a lesion as background"
     assert missed.get_xydata().tolist() == table[["offset", "missed"]][:5].to_numpy().tolist()
     assert wrong.get_ydata().tolist() == table.wrong[:5].tolist()
 

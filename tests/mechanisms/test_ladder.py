@@ -151,7 +151,10 @@ def test_each_bar_of_the_waterfall_begins_at_the_rung_before():
         change = np.array([np.nan, values[1] - values[0], np.nan])
         table[score], table[f"floor_{score}"] = values, 0.9
         table[f"{score}_change"], table[f"{score}_low"], table[f"{score}_high"] = change, change - 0.01, change + 0.02
-    accuracy, _, dice = ladder.draw(table).axes
+    fig = ladder.draw(table)
+    accuracy, _, dice = fig.axes
+    # The last rung has not been trained.
+    assert fig.get_suptitle() == "3 rungs lead to Dice 0.500 on images never seen"
     bars = [(bar.get_y(), bar.get_height()) for bar in dice.patches]
     assert bars[1] == (0.0, 0.5)
     assert accuracy.lines[0].get_xydata().tolist() == [[0, 0.9251]]

@@ -122,7 +122,9 @@ def test_without_a_run_under_every_split_there_are_no_scores(make_results):
 def test_only_scored_rows_are_drawn_with_the_ends_of_their_intervals():
     table = pd.DataFrame({"split": ["grouped", "random"], "images": ["all", "all"], "n_scored": [0, 129]})
     table = table.assign(dice=[None, 0.6], low=[None, 0.55], high=[None, 0.7]).astype({"dice": float})
-    ax = leakage.draw(table.astype({"low": float, "high": float})).axes[0]
+    fig = leakage.draw(table.astype({"low": float, "high": float}))
+    ax = fig.axes[0]
+    assert fig.get_suptitle() == "With and without a twin in training, Dice is 0.600 to 0.600"
     assert [label.get_text() for label in ax.get_yticklabels()] == ["random: all (129)"]
     ends = ax.containers[0].lines[2][0].get_segments()[0][:, 0]
     assert ends.tolist() == pytest.approx([0.55, 0.7])

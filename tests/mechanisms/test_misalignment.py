@@ -133,6 +133,8 @@ def test_the_section_writes_both_tables(nothing_measured, write_measured, runs_o
 
 def test_bars_show_the_segmenter_and_the_background():
     table = pd.DataFrame({"images": ["all", "benign"], "accuracy": [0.8, 0.86], "background": [0.907, 0.93]})
-    segmenter, background = misalignment.draw(table).axes[0].containers
+    fig = misalignment.draw(table)
+    segmenter, background = fig.axes[0].containers
+    assert fig.get_suptitle() == "A perfect segmenter has accuracy 0.800 to 0.860 under the squeezed target"
     assert [bar.get_height() for bar in segmenter] == [0.8, 0.86]
     assert [bar.get_height() for bar in background] == [0.907, 0.93]
