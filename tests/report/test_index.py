@@ -120,6 +120,8 @@ def test_a_claim_without_any_run_has_no_figure_on_its_card():
     (read_parameters().report_path / "figures" / "claim-3.svg").unlink()
     cards = read_index().select(".card")
     assert [len(card.find_all("figure")) for card in cards] == [1, 1, 0, 1, 1]
+    # Its verdict in words, which the figure has as its title, stands there all the same.
+    assert "KLD is not the best loss." in cards[2].get_text()
 
 
 def test_the_index_names_its_sections():
