@@ -58,12 +58,13 @@ for name in ("epochs", "images", "pixels"):
     results.write_table(parameters, f"heldout_{name}", heldout.tables[name])
 
 # The rest is what the index cannot do without.
-results.write_table(parameters, "claims", pd.DataFrame({"claim": ["none"]}))
-sentences = dict.fromkeys(("rows", "claims", "heldout"), "None.")
-results.record_finding(parameters, "summary", **sentences, size={}, made={})
-figure = parameters.report_path / "figures" / index.HEADLINE_FIGURE
-figure.parent.mkdir(exist_ok=True)
-figure.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+results.write_table(parameters, "claims", pd.DataFrame(columns=["claim", "title", "reason"]))
+results.write_table(parameters, "counts", pd.DataFrame({"table": ["none"]}))
+results.record_finding(parameters, "summary", answer=["None."], rows="None.", size={}, made={})
+for name in (index.HEADLINE_FIGURE, index.NARROW_FIGURE):
+    figure = parameters.report_path / "figures" / name
+    figure.parent.mkdir(exist_ok=True)
+    figure.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
 """
 """Only page of the study of few runs, after its cells of parameters."""
 

@@ -62,7 +62,7 @@ def test_a_report_is_drawn_from_its_results_alone_and_again_to_the_same_bytes(st
     for backend in ("keras", "tensorflow", "jax"):
         (tmp_path / "bare" / backend).mkdir(parents=True)
         (tmp_path / "bare" / backend / "__init__.py").write_text(f"raise ImportError('no {backend} here')\n")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "bare")}
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path / 'bare'}{os.pathsep}{REPOSITORY}"}
     process = subprocess.run([sys.executable, "-c", TWICE], env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     report = read_files(study / "reports" / "laptop")
@@ -70,7 +70,7 @@ def test_a_report_is_drawn_from_its_results_alone_and_again_to_the_same_bytes(st
     page = BeautifulSoup(report["3_loss.html"], "html.parser")
     assert [row.th.string for row in page.tbody.find_all("tr")] == ["KLD", "DICE", "BCE"]
     index = BeautifulSoup(report["index.html"], "html.parser")
-    assert len(index.select(".pages > li")) == 7
+    assert len(index.select(".pages > li")) == 8
     assert index.main.find("a", href="3_loss.html")
     assert not [name for name, content in report.items() if str(tmp_path).encode() in content]
 
