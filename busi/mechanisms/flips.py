@@ -88,7 +88,7 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     every, middle, side = rows.loc["all"], rows.loc[BANDS[0]], rows.loc[BANDS[-1]]
     along = section.tested_lesions(trained, "image and mask")
     alone = section.tested_lesions(trained, "image alone")
-    change = difference_interval(along, alone, "dice")
+    change = difference_interval(along, alone)
     text = f"Where an image is flipped without its mask {every.wrong:.1%} of its pixels "
     text += f"and {every.missed:.0%} of its lesion carry the wrong label ({middle.missed:.0%} of a lesion in the "
     text += f"middle, {side.missed:.0%} of one at the side; {every.n_images:.0f} images), "

@@ -20,7 +20,7 @@ from busi.published import published_row
 from busi.results import Results
 from busi.runs import Run
 from busi.scoring.metrics import dice
-from busi.scoring.statistics import difference_interval
+from busi.scoring.statistics import Interval, difference_interval
 from busi.study import find_group
 
 GROUP = "mechanisms/ladder"
@@ -143,18 +143,14 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def compare_rungs(before: pd.DataFrame, after: pd.DataFrame, score: str) -> tuple[float, float, float]:
-    """Compute the change of a score from one rung to the next, and its interval.
+def compare_rungs(before: pd.DataFrame, after: pd.DataFrame, score: str) -> Interval:
+    """Compute the change of a score from one rung to the next, and its 95 % interval over images and runs.
 
-    Returns:
-        The mean change; the ends of its 95 % interval over images, widened to hold the change of every seed. All are
-        missing where the targets of a rung are all empty, which have no Dice.
+    All is missing where the targets of a rung are all empty, which have no Dice.
     """
     if before[score].isna().all() or after[score].isna().all():
-        return np.nan, np.nan, np.nan
-    change = difference_interval(section.average_runs(before, score), section.average_runs(after, score), score)
-    by_seed = after.groupby("seed")[score].mean() - before.groupby("seed")[score].mean()
-    return change.mean, np.minimum(change.low, by_seed.min()), np.maximum(change.high, by_seed.max())
+        return Interval(np.nan, np.nan, np.nan)
+    return difference_interval(before, after, score)
 
 
 @display.style()
@@ -213,7 +209,7 @@ def show(parameters: Parameters) -> section.Section:
         table[columns],
         conclude(table, size),
         caption="From the published number (star) to the held-out one: scores of the rungs, and bars for the change "
-        "from the rung before with its 95 % interval, widened to hold every seed; dashed: background everywhere on the "
-        f"same images. {size}.",
+        "from the rung before with its 95 % interval over images and seeds; dashed: background everywhere on the same "
+        f"images. {size}.",
         table_caption="Each rung on the images that it scores: means over images and seeds.",
     )

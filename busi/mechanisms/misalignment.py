@@ -149,12 +149,10 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     text += f"a segmenter without fault would reach accuracy {row.accuracy:.4f} under the published target, "
     text += f"{verdict} than {row.background:.4f} for background everywhere; "
     text += f"{row.outside:.0%} of an average lesion lies where the output does not reach; scored on what they see"
-    means = []
     for trained in tabulate_trained(scores).itertuples():
         text += f", networks trained on the {trained.variant} target mark {trained.marked:.0%} of the pixels "
         text += f"and have a Dice of {trained.dice:.3f}"
-        means.append(section.average_runs(scores[scores.variant == trained.variant], "dice"))
-    change = difference_interval(*means, "dice")
+    change = difference_interval(scores[scores.variant == "squeezed"], scores[scores.variant == "aligned"])
     everywhere = scores.everywhere.mean()
     return f"{text}, {format_interval(change)}, where lesion everywhere has {everywhere:.3f} ({size})."
 

@@ -21,7 +21,7 @@ from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
 from busi.results import NotMeasured, Results, read_findings, record_finding
 from busi.runs import Run
-from busi.scoring.statistics import mean_interval
+from busi.scoring.statistics import lesion_images, score_interval
 from busi.study import find_group, find_trained, load_results, open_store
 
 NOT_RUN = "Not run yet."
@@ -209,40 +209,26 @@ def tested_lesions(trained: Results, variant: str) -> pd.DataFrame:
     images = trained.of(variant).images
     if images.empty:
         raise NotMeasured(f"{variant}: not trained yet; run the study with its data and train_missing: true")
-    # Normal images have no Dice.
-    return images[images.image_class != "normal"]
+    return lesion_images(images)
 
 
 def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> pd.DataFrame:
-    """Return the Dice of each variant.
+    """Return the Dice of each variant, with the ends of its interval over images and training.
 
     Args:
-        images: Scores of lesion images: ``by``, `name`, `group`, `dice` and ``others``; one row for each run and image.
-        others: Columns that are averaged besides.
+        images: Scores of lesion images: ``by``, `name`, `group`, `dice` and ``others``, and `fold` and `seed` of the
+            run if there is one. Images without a Dice, of which the output sees no lesion, have only ``others``.
         by: Column that names the variant.
+        others: Columns that are averaged besides.
 
     Returns:
         ``by``, `n_images`, `dice` with `low` and `high`, ``others``.
     """
     rows = []
     for variant, part in images.groupby(by, sort=False):
-        row = {by: variant, "n_images": part.name.nunique()} | average_dice(part)
+        row = {by: variant, "n_images": part.name.nunique()}
+        scored = part.dropna(subset="dice")
+        if len(scored):
+            row |= dict(zip(("dice", "low", "high"), score_interval(scored), strict=True))
         rows.append(row | part[list(others)].mean().to_dict())
     return pd.DataFrame(rows)
-
-
-def average_dice(images: pd.DataFrame) -> dict[str, float]:
-    """Compute the mean Dice of images and its interval, resampling near-duplicates together: `dice`, `low`, `high`.
-
-    Images without a Dice are left out: those whose target the network's output does not see.
-    """
-    scored = images[images.dice.notna()]
-    if scored.empty:
-        return {}
-    mean, low, high = mean_interval(scored.dice, scored.group)
-    return {"dice": mean, "low": low, "high": high}
-
-
-def average_runs(images: pd.DataFrame, score: str) -> pd.DataFrame:
-    """Return one row for each image: `name`, `group` and the mean of ``score`` over the runs that scored it."""
-    return images.groupby(["name", "group"], as_index=False, sort=False)[score].mean()

@@ -121,8 +121,7 @@ def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataF
         for score in SCORES:
             mean, low, high = mean_interval(lesions[score], lesions.group)
             row |= {score: mean, f"{score}_low": low, f"{score}_high": high}
-        row["n_normals"] = len(normals)
-        row["normals_fpr"] = (normals.predicted_share > 0).mean()
+        row |= {"n_normals": len(normals), "normals_fpr": (normals.predicted_share > 0).mean()}
         rows.append(row)
     per_image = pd.concat(tables, ignore_index=True)
     per_image.insert(0, "predictor", per_image.pop("predictor"))

@@ -86,7 +86,7 @@ def rows() -> pd.DataFrame:
         base.assign(rung=SECOND, dice=base.dice + 0.2, accuracy=0.92),
         other.assign(rung=THIRD, dice=other.dice + 0.1),
     ]
-    return pd.concat([rung.assign(seed=seed) for rung in rungs for seed in (0, 1)])
+    return pd.concat([rung.assign(fold=0, seed=seed) for rung in rungs for seed in (0, 1)])
 
 
 def test_the_table_has_the_change_of_each_step():
@@ -108,7 +108,10 @@ def test_a_step_whose_seeds_disagree_is_not_beyond_chance():
     # The step of the first seed is 0.5, that of the second -0.1: 0.2 in the mean, on every image.
     images.loc[images.rung == SECOND, "dice"] += np.where(images.seed[images.rung == SECOND] == 0, 0.3, -0.3)
     table = ladder.tabulate(images)
-    assert table.loc[1, ["dice_change", "dice_low", "dice_high"]].tolist() == pytest.approx([0.2, -0.1, 0.5])
+    step = table.loc[1]
+    assert step.dice_change == pytest.approx(0.2)
+    # Two seeds are one degree of freedom: their mean is hardly known.
+    assert step.dice_low <= -0.1 and step.dice_high >= 0.5
     assert f"{SECOND} +0.2" not in ladder.conclude(table, "2 seeds")
 
 

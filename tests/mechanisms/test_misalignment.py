@@ -103,8 +103,8 @@ def scores() -> pd.DataFrame:
     for variant, marked, dice in (("squeezed", 0.9, [0.1, 0.3]), ("aligned", 0.3, [0.5, 0.7])):
         for seed in (0, 1):
             for group, name in enumerate("ab"):
-                rows.append((variant, seed, name, group, dice[group], marked, 0.4))
-    return pd.DataFrame(rows, columns=["variant", "seed", "name", "group", "dice", "marked", "everywhere"])
+                rows.append((variant, 0, seed, name, group, dice[group], marked, 0.4))
+    return pd.DataFrame(rows, columns=["variant", "fold", "seed", "name", "group", "dice", "marked", "everywhere"])
 
 
 def test_the_conclusion_says_which_of_the_two_is_worse_and_what_training_makes_of_it():
