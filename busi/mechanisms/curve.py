@@ -78,16 +78,12 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
         return f"No run has left the plateau in {table.epochs.max()} epochs."
     names = list(published_losses().index)
     passed = table[[f"passed_{name}" for name in (names[0], names[-1])]].dropna()
-    text = (
-        f"{len(left)} of {section.count(len(table), 'run')} have left the plateau, at epoch {left.min()} to "
-        f"{left.max()}"
-    )
+    runs = section.count(len(table), "run")
+    text = f"{len(left)} of {runs} have left the plateau, at epoch {left.min()} to {left.max()}"
     if len(passed):
         apart = passed.iloc[:, 1] - passed.iloc[:, 0]
-        text += (
-            f"; the loss of the row {names[0]} and that of {names[-1]}, the widest apart of those below 0.3, are "
-            f"{apart.min()} to {apart.max()} epochs of one training apart"
-        )
+        text += f"; the loss of the row {names[0]} and that of {names[-1]}, the widest apart of those below 0.3, are "
+        text += f"{apart.min()} to {apart.max()} epochs of one training apart"
     return f"{text} ({section.describe_runs(trained)})."
 
 

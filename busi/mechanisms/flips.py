@@ -43,11 +43,9 @@ def measure_noise(inside: np.ndarray) -> dict[str, float]:
     columns = np.nonzero(inside)[1]
     # A pixel's centre is half a pixel from its left side.
     centre = (columns.mean() + 0.5) / inside.shape[1]
-    return {
-        "wrong": float((inside != flipped).mean()),
-        "missed": float((flipped & ~inside).sum() / inside.sum()),
-        "offset": float(abs(2 * centre - 1)),
-    }
+    wrong = (inside != flipped).mean()
+    missed = (flipped & ~inside).sum() / inside.sum()
+    return {"wrong": float(wrong), "missed": float(missed), "offset": float(abs(2 * centre - 1))}
 
 
 def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,16 @@ from busi.study import measure_floors
 
 ENTROPY = "−s ln s − (1 − s) ln(1 − s)"
 
+METRICS = [
+    ("accuracy", "accuracy", "1 − s"),
+    ("AUC, both channels", "auc", "1 − s"),
+    ("AUC, lesion channel", "lesion_auc", "1/2"),
+    ("Dice loss", "dice_loss", "s"),
+    ("BCE", "bce", ENTROPY),
+    ("KLD", "kld", ENTROPY),
+]
+"""Metrics, their names in `busi.scoring.floors.constant_floors`, and formulas for a share s of hard lesion pixels."""
+
 
 def tabulate(floors: dict[str, float]) -> pd.DataFrame:
     """Return each floor twice: by formula, and exactly.
@@ -26,16 +36,13 @@ def tabulate(floors: dict[str, float]) -> pd.DataFrame:
     """
     s = 1 - floors["accuracy"]
     entropy = -s * np.log(s) - (1 - s) * np.log(1 - s)
-    rows = [
-        ("accuracy", "1 − s", 1 - s, floors["accuracy"]),
-        ("AUC, both channels", "1 − s", 1 - s, floors["auc"]),
-        # In one channel a constant ranks nothing, whatever the targets.
-        ("AUC, lesion channel", "1/2", 0.5, 0.5),
-        ("Dice loss", "s", s, floors["dice_loss"]),
-        ("BCE", ENTROPY, entropy, floors["bce"]),
-        ("KLD", ENTROPY, entropy, floors["kld"]),
-    ]
-    return pd.DataFrame(rows, columns=["metric", "formula", "from_share", "exact"])
+    values = {"1 − s": 1 - s, "s": s, "1/2": 0.5, ENTROPY: entropy}
+    # In one channel a constant ranks nothing, whatever the targets.
+    exact = floors | {"lesion_auc": 0.5}
+    table = pd.DataFrame(METRICS, columns=["metric", "floor", "formula"])
+    table["from_share"] = table.formula.map(values)
+    table["exact"] = table.floor.map(exact)
+    return table.drop(columns="floor")
 
 
 @display.style()
@@ -68,11 +75,10 @@ def conclude(floors: dict[str, float]) -> str:
     rows = distinct_rows()
     count = int(on_floor(rows.accuracy, floors["accuracy"]).sum())
     verb = "have" if count > 1 else "has"
-    return (
-        f"A predictor that calls everything background is right on {floors['accuracy']:.4f} of the pixels, and "
-        f"{count or 'none'} of the {len(rows)} published rows {verb} that accuracy; its AUC is {floors['auc']:.4f} "
-        "only because every pixel is counted once more as background: on the lesion channel alone it is 0.5."
-    )
+    text = f"A predictor that calls everything background is right on {floors['accuracy']:.4f} of the pixels, and "
+    text += f"{count or 'none'} of the {len(rows)} published rows {verb} that accuracy; its AUC is "
+    text += f"{floors['auc']:.4f} only because every pixel is counted once more as background: "
+    return f"{text}on the lesion channel alone it is 0.5."
 
 
 @section.presents("floors")

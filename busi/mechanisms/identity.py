@@ -203,13 +203,11 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     rows = table.set_index("loss")
     exact, published, logits = rows.loc[KLD], rows.loc[CLIPPED], rows.loc[LOGITS]
     gap = abs(published_row("loss", "BCE")["loss"] - published_row("loss", "KLD")["loss"])
-    return (
-        f"On one-hot targets KLD and BCE of the probabilities stay together for {exact.together} of {exact.steps} "
-        f"steps (distance after the first {exact['first']:.1g} of the step; {size}), so they are one loss; clipped and "
-        f"on soft, mirrored targets, as published, for {published.together}. The published BCE, of logits, is another: "
-        f"its first step differs by {logits['first']:.0%}. So what Table 3 sets {gap:.4f} apart is a softmax and a "
-        "sigmoid of each logit, not divergence and cross-entropy."
-    )
+    text = f"On one-hot targets KLD and BCE of the probabilities stay together for {exact.together} of {exact.steps} "
+    text += f"steps (distance after the first {exact['first']:.1g} of the step; {size}), so they are one loss; clipped "
+    text += f"and on soft, mirrored targets, as published, for {published.together}. The published BCE, of logits, is "
+    text += f"another: its first step differs by {logits['first']:.0%}. So what Table 3 sets {gap:.4f} apart is a "
+    return f"{text}softmax and a sigmoid of each logit, not divergence and cross-entropy."
 
 
 @section.presents("identity")

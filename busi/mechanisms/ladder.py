@@ -28,6 +28,9 @@ GROUP = "mechanisms/ladder"
 SCORES = {"accuracy": "Accuracy", "auc": "AUC, both channels", "dice": "Dice"}
 """Scores of a rung, with their titles in the figure."""
 
+FLOORS = [f"floor_{score}" for score in SCORES]
+"""Columns of the same scores of "background everywhere"."""
+
 
 class Rung(NamedTuple):
     """A network, and how it is scored.
@@ -87,9 +90,10 @@ def score_rung(rung: Rung, run: Run, catalog: Catalog) -> pd.DataFrame:
     threshold = run.threshold if rung.chosen else 0.5
     rows = []
     for name, target, probability in section.pair_answers(run, rung.part, catalog, rung.target):
-        row = {"name": name} | score_image(target, probability, threshold)
+        scores = score_image(target, probability, threshold)
         floors = score_image(target, np.zeros_like(probability), threshold)
-        rows.append(row | {f"floor_{score}": value for score, value in floors.items()})
+        named = dict(zip(FLOORS, [floors[score] for score in SCORES], strict=True))
+        rows.append({"name": name} | scores | named)
     return pd.DataFrame(rows)
 
 
@@ -103,8 +107,7 @@ def score_image(target: np.ndarray, probability: np.ndarray, threshold: float) -
 
     Returns:
         `accuracy`: share of pixels predicted right, as Keras counts it over both channels. `auc`: pixels of both
-        channels pooled, as published. `lesion_auc`: of the lesion channel; missing if all its pixels are equal. `dice`:
-        missing if the target is empty.
+        channels pooled, as published. `dice`: missing if the target is empty.
     """
     # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.metrics import roc_auc_score
@@ -115,31 +118,27 @@ def score_image(target: np.ndarray, probability: np.ndarray, threshold: float) -
     # Keras' AUC counts every target above 0 as positive: a soft pixel in both channels.
     positive = target > 0
     both = np.stack([probability, 1 - probability], axis=-1)
-    scores = {"accuracy": float((truth == predicted).mean()), "dice": dice(truth, predicted), "lesion_auc": np.nan}
-    scores["auc"] = float(roc_auc_score(positive.ravel(), both.ravel()))
-    lesion = positive[..., 0].ravel()
-    # Where all pixels are equal there is nothing to rank.
-    if lesion.any() and not lesion.all():
-        scores["lesion_auc"] = float(roc_auc_score(lesion, probability.ravel()))
-    return scores
+    auc = roc_auc_score(positive.ravel(), both.ravel())
+    return {"accuracy": float((truth == predicted).mean()), "auc": float(auc), "dice": dice(truth, predicted)}
 
 
 def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each rung, from the images of `measure`.
 
     Returns:
-        `rung`, `n_runs`, `n_images`; for each of `SCORES` its mean; `lesion_auc`; the floors' means as `floor_*`; for
-        each of `SCORES` the change from the rung before as `*_change` with `*_low` and `*_high`, as `compare_rungs`,
-        missing for the first rung.
+        `rung`, `n_runs`, `n_images`; for each of `SCORES` its mean, and that of "background everywhere" as `floor_*`;
+        for each the change from the rung before as `*_change` with `*_low` and `*_high`, as `compare_rungs`, missing
+        for the first rung.
     """
     rungs = per_image.groupby("rung", sort=False)
     table = rungs[["seed", "name"]].nunique().set_axis(["n_runs", "n_images"], axis=1)
-    table = table.join(rungs[[*SCORES, "lesion_auc", *(f"floor_{score}" for score in SCORES)]].mean())
+    table = table.join(rungs[[*SCORES, *FLOORS]].mean())
     for score in SCORES:
         columns = [f"{score}_change", f"{score}_low", f"{score}_high"]
         table[columns] = np.nan
         for before, after in pairwise(table.index):
-            table.loc[after, columns] = compare_rungs(rungs.get_group(before), rungs.get_group(after), score)
+            change = compare_rungs(rungs.get_group(before), rungs.get_group(after), score)
+            table.loc[after, columns] = list(change)
     return table.reset_index()
 
 
@@ -202,11 +201,10 @@ def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_ladder.csv``."""
     trained, per_image = measure(parameters)
     table = results.write_table(parameters, "mechanisms_ladder", tabulate(per_image))
-    columns = ["rung", "n_images", *SCORES, *(f"floor_{score}" for score in SCORES), "lesion_auc"]
     size = section.describe_runs(trained)
     return section.compose(
         draw(table),
-        table[columns],
+        table[["rung", "n_images", *SCORES, *FLOORS]],
         conclude(table, size),
         caption="From the published number (star) to the held-out one: scores of the rungs, and bars for the change "
         "from the rung before with its 95 % interval over images and seeds; dashed: background everywhere on the same "

@@ -158,12 +158,13 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame) -> str:
         changes["with a near-duplicate in training"] = ("random", "twin in training")
         changes["without"] = ("random", "no twin")
     changes["blocked"] = ("blocked", "all")
-    told = [f"{label} {_describe_change(compare_with_grouped(scores, *which))}" for label, which in changes.items()]
-    return (
-        f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under the "
-        f"grouped one {share['grouped']:.0%}, under the blocked one {share['blocked']:.0%}. Change of the same images' "
-        f"Dice from the grouped split: {'; '.join(told)}."
-    )
+    told = []
+    for label, which in changes.items():
+        change = compare_with_grouped(scores, *which)
+        told.append(f"{label} {_describe_change(change)}")
+    text = f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under "
+    text += f"the grouped one {share['grouped']:.0%}, under the blocked one {share['blocked']:.0%}. "
+    return f"{text}Change of the same images' Dice from the grouped split: {'; '.join(told)}."
 
 
 def _describe_change(change: Interval | None) -> str:

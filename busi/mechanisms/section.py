@@ -112,14 +112,10 @@ def list_sections(sections: Mapping[str, Section]) -> str:
     return "\n".join(lines)
 
 
-def require(trained: Results) -> Results:
-    """Return the results of a group.
-
-    Raises:
-        NotMeasured: It has no run yet.
-    """
+def require(trained: Results, what: str = "its runs") -> Results:
+    """Return results; NotMeasured where they are of no run yet."""
     if trained.runs.empty:
-        raise NotMeasured("not trained yet; run the study with its data and train_missing: true")
+        raise NotMeasured(f"{what}: not trained yet; run the study with its data and train_missing: true")
     return trained
 
 
@@ -201,15 +197,8 @@ def count(number: int, noun: str) -> str:
 
 
 def tested_lesions(trained: Results, variant: str) -> pd.DataFrame:
-    """Return the scores of the lesion images that a variant's held-out runs were tested on.
-
-    Raises:
-        NotMeasured: The variant has no run yet.
-    """
-    images = trained.of(variant).images
-    if images.empty:
-        raise NotMeasured(f"{variant}: not trained yet; run the study with its data and train_missing: true")
-    return lesion_images(images)
+    """Return the scores of the lesion images that a variant's held-out runs were tested on, as `require`."""
+    return lesion_images(require(trained.of(variant), variant).images)
 
 
 def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> pd.DataFrame:

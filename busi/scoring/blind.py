@@ -149,10 +149,10 @@ def _pool_auc(both: np.ndarray, positive: np.ndarray, total: int) -> float:
 
 
 def score_mean_mask(targets: np.ndarray, loss: str = "bce") -> dict[str, float]:
-    """Score the mean of all lesion targets, pixel by pixel, as the prediction for every image.
+    """Score the mean of all lesion targets (n, h, w, 2), pixel by pixel, as the prediction for every image.
 
     Args:
-        targets: float (n, h, w, 2), lesion and background.
+        targets: As for `train_biases`.
         loss: "bce" (of the probabilities: a map has no logits), "kld" or "dice".
 
     Returns:

@@ -73,11 +73,7 @@ def ask_blindly(catalog: Catalog, predict: Callable[[np.ndarray], np.ndarray]) -
 
 
 def score_answers(catalog: Catalog, answers: Iterable[Answer]) -> pd.DataFrame:
-    """Score answers at the images' own sizes against the union of each image's masks.
-
-    Returns:
-        One row for each answer: `name`, and the scores of `busi.scoring.metrics.score_image`.
-    """
+    """Score each answer at its image's own size against all of its masks: `name`, and as `metrics.score_image`."""
     masks = dict(zip(catalog.table.name, catalog.table.masks, strict=True))
     rows = []
     for name, probability, threshold in answers:

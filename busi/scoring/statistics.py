@@ -3,7 +3,7 @@
 Two things vary when a score is measured again. The images: near-duplicates are not independent, so they are resampled
 together. The training: each fold is trained from several seeds, or, where it is trained once, training varies from fold
 to fold. An interval includes both, unless there is one run alone, which says nothing about training. No library that
-was looked at (SciPy, statsmodels, arch, rliable) resamples images and, crossed with them, runs within folds.
+was looked at (SciPy, statsmodels, arch, rliable) varies images and, crossed with them, runs within folds.
 
 A table of scores has one row for each image and run: `name`, `group` (near-duplicates), `image_class`, the scores of
 `busi.scoring.metrics.score_image`, and the run's `fold` and `seed`. A predictor that is not trained has neither of
@@ -66,6 +66,9 @@ class _Deviations(NamedTuple):
     values: np.ndarray
     freedom: float
 
+    def __neg__(self) -> "_Deviations":
+        return _Deviations(-self.values, self.freedom)
+
 
 class _Resampled(NamedTuple):
     """A mean, and what images and runs together add to it."""
@@ -75,29 +78,24 @@ class _Resampled(NamedTuple):
 
     @property
     def interval(self) -> Interval:
-        # A percentile of few runs is too near the middle: the quantile of Student's t takes the place of the normal one
-        # (Hesterberg, The American Statistician 69, 2015). Of many it is the percentile itself.
-        tail = norm.cdf(student.ppf(0.025, self.deviations.freedom))
-        low, high = np.quantile(self.mean + self.deviations.values, [tail, 1 - tail])
-        return Interval(self.mean, float(low), float(high))
+        # Of few runs Student's t is wider than the normal distribution; of hundreds of images this is 1.
+        widening = student.ppf(0.975, self.deviations.freedom) / norm.ppf(0.975)
+        low, high = widening * np.quantile(self.deviations.values, [0.025, 0.975])
+        return Interval(self.mean, float(self.mean + low), float(self.mean + high))
 
     @property
     def p(self) -> float:
-        error = self.deviations.values.std()
-        # The deviations of a single group are unknown.
-        if self.mean == 0 or np.isnan(error):
-            return 1.0
-        return float(2 * student.sf(abs(self.mean) / error, self.deviations.freedom)) if error else 0.0
+        return _find_p(self.mean, self.deviations.values.std(), self.deviations.freedom)
 
 
 def score_interval(scores: pd.DataFrame, score: str = "dice", *, seed: int = 0) -> Interval:
     """Compute the mean over images of a score, the mean over seeds of each, and its 95 % interval from both levels.
 
-    A resample adds two deviations to the mean: of the images, drawn with replacement in groups of near-duplicates, and
-    of the runs. Of the n runs of a fold, n - 1 are drawn, which makes the variance of their mean unbiased (Rao, Wu,
-    JASA 83, 1988). Runs also differ because each sees few images; that part is in the first deviation already, and so
-    the second is shrunk to the variance that `find_components` finds between seeds. Where every fold has one run, the
-    folds are drawn in the same way: they are separate trainings. One run in all leaves the images alone.
+    A resample adds two deviations to the mean. Of the images: drawn with replacement in groups of near-duplicates. Of
+    the runs: drawn from a normal distribution, because a handful cannot be resampled, with the variance between the
+    seeds of a fold that `find_components` finds beyond what their few images explain, which is in the first deviation
+    already. Where every fold has one run, that between folds takes its place: they are separate trainings. One run in
+    all leaves the images alone. The interval is widened as Student's t is by the degrees of freedom of the runs.
 
     The percentile interval is used instead of BCa: over hundreds of groups the two agree, and BCa is undefined if all
     values are equal.
@@ -110,7 +108,7 @@ def score_interval(scores: pd.DataFrame, score: str = "dice", *, seed: int = 0) 
     Raises:
         StudyError: There is no row, or a value is missing.
     """
-    return _resample(_split_folds(scores, score), seed, trained="fold" in scores).interval
+    return _resample(_split_folds(scores, score), seed).interval
 
 
 def mean_interval(values: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Interval:
@@ -150,21 +148,18 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice", *
     both = _match(b, a, score)
     if len(both) == len(a) == len(b):
         return score_interval(both.dropna(subset="difference"), "difference", seed=seed)
-    tables = [table.dropna(subset=score) for table in (a, b)]
-    splits = [_split_folds(table, score) for table in tables]
-    means = [table.groupby(["name", "group"], as_index=False)[score].mean() for table in tables]
-    both = _match(means[1], means[0], score)
-    is_same = len(both) == len(means[0]) == len(means[1])
-    parts = [_resample_images(_split_folds(both, "difference"), seed)] if is_same else []
-    for place, split in enumerate(splits):
-        own = [] if is_same else [_resample_images(split, seed + place)]
-        if "fold" in tables[place]:
-            own.append(_resample_runs(split, seed + 100 * place))
-        # A mean of a that is too high makes the difference too low.
-        sign = (-1, 1)[place]
-        parts += [_Deviations(sign * part.values, part.freedom) for part in own]
-    difference = both.difference.mean() if is_same else means[1][score].mean() - means[0][score].mean()
-    return _Resampled(float(difference), _add_deviations(parts)).interval
+    a, b = a.dropna(subset=score), b.dropna(subset=score)
+    runs = [-_vary_runs(_split_folds(a, score), seed), _vary_runs(_split_folds(b, score), seed + 100)]
+    before, after = (table.groupby(["name", "group"], as_index=False)[score].mean() for table in (a, b))
+    both = _match(after, before, score)
+    if len(both) == len(before) == len(after):
+        change = _resample_images(_split_folds(both, "difference"), seed)
+        return _Resampled(float(both.difference.mean()), _add_deviations([change, *runs])).interval
+    difference = after[score].mean() - before[score].mean()
+    # A mean of a that is too high makes the difference too low.
+    images = [-_resample_images(_split_folds(before, score), seed)]
+    images.append(_resample_images(_split_folds(after, score), seed + 1))
+    return _Resampled(float(difference), _add_deviations([*images, *runs])).interval
 
 
 def format_interval(interval: Interval, digits: int = 3) -> str:
@@ -358,21 +353,23 @@ def _average_runs(split: list[_Fold]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(values), np.concatenate([fold.groups for fold in split])
 
 
-def _resample(split: list[_Fold], seed: int, *, trained: bool) -> _Resampled:
+def _resample(split: list[_Fold], seed: int = 0) -> _Resampled:
     values, _ = _average_runs(split)
-    parts = [_resample_images(split, seed)]
-    if trained:
-        parts.append(_resample_runs(split, seed))
+    parts = [_resample_images(split, seed), _vary_runs(split, seed)]
     return _Resampled(float(values.mean()), _add_deviations(parts))
 
 
 def _add_deviations(parts: list[_Deviations]) -> _Deviations:
     """Add independent deviations; the degrees of freedom of their sum are Satterthwaite's."""
-    variances = np.array([part.values.var() for part in parts])
-    # Of hundreds of images there are enough: theirs are infinite, and add nothing.
-    squares = sum(variance**2 / part.freedom for variance, part in zip(variances, parts, strict=True))
-    freedom = variances.sum() ** 2 / squares if squares > 0 else np.inf
-    return _Deviations(np.sum([part.values for part in parts], axis=0), freedom)
+    total = np.zeros(RESAMPLES)
+    variances, squares = 0.0, 0.0
+    for part in parts:
+        variance = part.values.var()
+        total += part.values
+        variances += variance
+        # Of hundreds of images there are enough: theirs are infinite, and add nothing.
+        squares += variance**2 / part.freedom
+    return _Deviations(total, variances**2 / squares if squares > 0 else np.inf)
 
 
 def _resample_images(split: list[_Fold], seed: int) -> _Deviations:
@@ -381,40 +378,33 @@ def _resample_images(split: list[_Fold], seed: int) -> _Deviations:
     names, groups = np.unique(groups, return_inverse=True)
     if len(names) == 1:
         return _Deviations(np.full(RESAMPLES, np.nan), np.inf)
-    counts = _draw_counts(len(names), len(names), seed)
+    counts = _draw_counts(len(names), seed)
     means = counts @ np.bincount(groups, values) / (counts @ np.bincount(groups))
     return _Deviations(means - values.mean(), np.inf)
 
 
-def _resample_runs(split: list[_Fold], seed: int) -> _Deviations:
-    """Return what drawn runs add to the mean; nothing where a run stands alone."""
-    means = [fold.values.mean(axis=0) for fold in split]
+def _vary_runs(split: list[_Fold], seed: int) -> _Deviations:
+    """Return what other runs would add to the mean; nothing where a run stands alone."""
     images = np.array([len(fold.values) for fold in split])
+    runs = np.array([fold.values.shape[1] for fold in split])
     components = _find_components(split)
-    if max(map(len, means)) > 1:
-        weights, variance = images / images.sum(), components["seed"]
-    else:
+    variance, freedom = components["seed"], (runs - 1).sum()
+    if not freedom:
         # Where no fold is trained twice, all folds together show how training varies.
-        means, weights, variance = [np.concatenate(means)], [1.0], components["fold"]
-    change = np.zeros(RESAMPLES)
+        variance, freedom = components["fold"], len(runs) - 1
     if not variance > 0:
-        return _Deviations(change, np.inf)
-    effects = [fold - fold.mean() for fold in means]
-    freedom = sum(len(fold) - 1 for fold in effects)
-    observed = sum((fold**2).sum() for fold in effects) / freedom
-    for place, effect in enumerate(effects):
-        drawn = len(effect) - 1
-        if drawn:
-            counts = _draw_counts(len(effect), drawn, seed + 1 + place)
-            change += weights[place] / drawn * (counts @ effect)
-    return _Deviations(change * np.sqrt(min(1, variance / observed)), freedom)
+        return _Deviations(np.zeros(RESAMPLES), np.inf)
+    weights = images / images.sum()
+    error = np.sqrt((weights**2 * variance / runs).sum())
+    draws = np.random.default_rng([seed, 1]).normal(0, error, RESAMPLES)
+    return _Deviations(draws, freedom)
 
 
 @lru_cache(maxsize=8)
-def _draw_counts(number: int, drawn: int, seed: int) -> np.ndarray:
-    """Return how often each of ``number`` things comes up in ``drawn`` draws, float (`RESAMPLES`, number)."""
+def _draw_counts(number: int, seed: int) -> np.ndarray:
+    """Return how often each of ``number`` things comes up in as many draws, float (`RESAMPLES`, number)."""
     # The same draws serve every predictor on the same images.
-    draws = np.random.default_rng(seed).integers(number, size=(RESAMPLES, drawn))
+    draws = np.random.default_rng(seed).integers(number, size=(RESAMPLES, number))
     draws += number * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(draws.ravel(), minlength=RESAMPLES * number)
     return counts.reshape(RESAMPLES, number).astype(float)
@@ -427,9 +417,12 @@ def _find_components(split: list[_Fold]) -> dict[str, float]:
     known = within.image / folds.groups
     known += (within.seed / folds.runs).fillna(0)
     known += (within.residual / folds.groups / folds.runs).fillna(0)
-    fold = np.maximum(0, folds["mean"].var() - known.mean())
-    counts = {"groups": folds.groups.sum(), "images": folds.groups.mean(), "runs": folds.runs.sum()}
-    return within.to_dict() | {"fold": fold} | counts
+    components = within.to_dict()
+    components["fold"] = np.maximum(0, folds["mean"].var() - known.mean())
+    components["groups"] = folds.groups.sum()
+    components["images"] = folds.groups.mean()
+    components["runs"] = folds.runs.sum()
+    return components
 
 
 def _analyse_fold(fold: _Fold) -> dict[str, float]:
@@ -469,15 +462,14 @@ def _match(a: pd.DataFrame, b: pd.DataFrame, score: str) -> pd.DataFrame:
 
 def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     split = _split_folds(both, "difference")
-    trained = "fold" in both
-    resampled = _resample(split, 0, trained=trained)
+    resampled = _resample(split)
     mean, low, high = resampled.interval
     images, _ = _average_runs(split)
     # An equal score counts as half a win for either side.
     wins = (images > 0) + (images == 0) / 2
     row = {"n_images": len(images), "n_runs": 0, "difference": mean, "low": low, "high": high}
     row |= {"p": resampled.p, "wins": wins.mean()}
-    if not trained:
+    if "fold" not in both:
         return row
     runs = np.concatenate([fold.values.mean(axis=0) for fold in split])
     components = _find_components(split)
@@ -486,14 +478,21 @@ def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
 
 
 def _corrected_t(differences: np.ndarray, ratio: float) -> float:
-    """Return the p value of the corrected resampled t test; nan for fewer than two runs."""
+    """Return the p value of the corrected resampled t test; nan for fewer than two runs, or an unknown ratio."""
     runs = len(differences)
-    if runs < 2:
+    if runs < 2 or np.isnan(ratio):
         return np.nan
-    if not differences.any():
-        return 1.0
     error = np.sqrt((1 / runs + ratio) * differences.var(ddof=1))
-    return float(2 * student.sf(abs(differences.mean()) / error, runs - 1)) if error else 0.0
+    return _find_p(differences.mean(), error, runs - 1)
+
+
+def _find_p(mean: float, error: float, freedom: float) -> float:
+    """Return the two-sided p value of a mean; 1 where its error is unknown."""
+    if mean == 0 or np.isnan(error):
+        return 1.0
+    if error == 0:
+        return 0.0
+    return float(2 * student.sf(abs(mean) / error, freedom))
 
 
 def _average(scores: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pytest
 from busi import results, study
 from busi.config import RunConfig, StudyError
 from busi.dataset.catalog import read_catalog
+from busi.dataset.phantom import draw_phantoms
 from busi.lab import external
 from busi.lab.networks import Network, read_picture
 from busi.results import NotMeasured, Results, empty_results
@@ -74,16 +75,15 @@ def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, labo
     assert external.show(reader).conclusion == shown.conclusion
 
 
-def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, laboratory, draw_quarters, tmp_path):
-    own = parameters.model_copy(update={"external": str(laboratory.root / "data" / "phantom")})
+def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, laboratory, tmp_path):
+    chosen = external.load_chosen(parameters)
+    own = {"external": str(laboratory.root / "data" / "phantom"), "report": "own"}
     with pytest.raises(StudyError, match="holds the study's own images"):
-        external.show(own.model_copy(update={"report": "own"}))
-    external.show(parameters)
-    another = draw_quarters(tmp_path / "another")
-    (another / "benign" / "benign (1).png").unlink()
-    (another / "benign" / "benign (1)_mask.png").unlink()
+        external.measure(parameters.model_copy(update=own), chosen)
+    external.measure(parameters, chosen)
+    another = draw_phantoms(tmp_path / "another", benign=2, malignant=1, normal=1, seed=5)
     with pytest.raises(StudyError, match="holds results of external data"):
-        external.show(parameters.model_copy(update={"external": str(another)}))
+        external.measure(parameters.model_copy(update={"external": str(another)}), chosen)
 
 
 def test_without_external_data_the_section_says_so_and_writes_nothing(laboratory):
