@@ -46,7 +46,8 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
     model.load_weights(run.weights)
     row = probe(model, *probed)
     model.set_weights(initial)
-    row |= {f"untrained_{name}": value for name, value in probe(model, *probed).items()}
+    untrained = probe(model, *probed)
+    row |= {f"untrained_{name}": value for name, value in untrained.items()}
     return pd.DataFrame([row])
 
 
@@ -87,16 +88,19 @@ def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
         probes: As `measure` returns them.
 
     Returns:
-        `setting`, `seed`; `steps` trained; `fate` and `dice` (as `busi.scoring.fates.measure_fate`), `still_loss`,
-        `still_auc` and `still_lesion_share` (pixels marked), all of the final weights held still; the columns of
-        ``probes``; `optimizer` ("Adam", "SGD", "SGD + momentum") and `learning_rate`, missing for a changed baseline.
+        `setting`, `seed`; `steps` trained; `fate`, `dice` (as `busi.scoring.fates.measure_fate`) and `still_loss` of
+        the final weights held still; the columns of ``probes``; `optimizer` ("Adam", "SGD", "SGD + momentum") and
+        `learning_rate`, missing for a changed baseline.
     """
     keys = ["variant", "fold", "seed"]
     runs = trained.runs
     batches = [config.batch_size for config in trained.configs]
     runs = runs.assign(steps=runs.images // batches * runs.epochs)
-    measured = ["steps", "fate", "dice", "still_loss", "still_auc", "still_lesion_share"]
-    table = runs[keys + measured].merge(probes, on=keys).rename(columns={"variant": "setting"})
+    table = (
+        runs[[*keys, "steps", "fate", "dice", "still_loss"]]
+        .merge(probes, on=keys)
+        .rename(columns={"variant": "setting"})
+    )
     # Settings of the sweep are named after optimizer and rate, changed baselines after the change.
     sweep = table.setting.str.extract(r"^(?P<optimizer>.+), (?P<learning_rate>[\d.]+)$")
     return table.join(sweep.astype({"learning_rate": float}))

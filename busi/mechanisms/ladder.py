@@ -162,13 +162,15 @@ def draw(table: pd.DataFrame) -> Figure:
         # The paper gives no Dice.
         if score in published:
             ax.plot(0, published[score], "*", color=display.PUBLISHED, markersize=12)
-        value, change = table[score], table[f"{score}_change"].fillna(0)
+        value = table[score]
+        change = table[f"{score}_change"].fillna(0)
+        before = value - change
         ax.step(places, table[f"floor_{score}"], where="mid", **display.FLOOR_LINE)
         colours = np.where(change >= 0, display.OURS, display.PINK)
-        ax.bar(places, change, 0.5, bottom=value - change, color=colours, alpha=0.7)
+        ax.bar(places, change, 0.5, bottom=before, color=colours, alpha=0.7)
         ax.plot(places, value, "o", color=display.BLACK)
         low, high = table[f"{score}_low"], table[f"{score}_high"]
-        ax.vlines(places, value - change + low, value - change + high, color=display.BLACK)
+        ax.vlines(places, before + low, before + high, color=display.BLACK)
         ax.set(title=title)
     axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=40, ha="right")
     return fig

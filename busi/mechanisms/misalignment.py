@@ -104,12 +104,10 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
     """Return means over all images, and over each class, of what `measure` returns.
 
     Returns:
-        `images`, `n_images`, `dice` with `low` and `high`, `accuracy`, `background`, `outside`, and `unseen`: the share
-        of images whose lesion lies completely outside the output.
+        `images`, `n_images`, `dice` with `low` and `high`, `accuracy`, `background` and `outside`.
     """
-    every = per_image.assign(images="all", unseen=per_image.outside == 1)
-    both = pd.concat([every, every.assign(images=every.image_class)])
-    return section.score_variants(both, "accuracy", "background", "outside", "unseen", by="images")
+    both = pd.concat([per_image.assign(images="all"), per_image.assign(images=per_image.image_class)])
+    return section.score_variants(both, "accuracy", "background", "outside", by="images")
 
 
 @display.style()

@@ -68,9 +68,11 @@ def _background_dice_loss(lesion: np.ndarray, background: np.ndarray) -> np.ndar
 
 def _background_auc(lesion: np.ndarray, background: np.ndarray) -> float:
     # Keras' AUC takes every target above 0 as positive, so a soft pixel is positive in both channels.
-    positive = np.array([(lesion > 0).sum(), (background > 0).sum()])
+    positive = (lesion > 0).sum()
+    positive_background = (background > 0).sum()
     negative = lesion.size - positive
+    negative_background = lesion.size - positive_background
     # A constant has only two scores, p for lesion and the higher 1 - p for background, so its ROC curve has one corner.
-    corner_x = negative[1] / negative.sum()
-    corner_y = positive[1] / positive.sum()
-    return float(np.trapezoid([0, corner_y, 1], [0, corner_x, 1]))
+    false_alarms = negative_background / (negative + negative_background)
+    hits = positive_background / (positive + positive_background)
+    return float(np.trapezoid([0, hits, 1], [0, false_alarms, 1]))
