@@ -65,6 +65,7 @@ def probe(model, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """
     import keras
 
+    # A filter that gives 0 for every pixel passes no gradient on: its own weights move no more.
     active = [layer.output for layer in model.layers if getattr(layer, "activation", None) is keras.activations.relu]
     dead = []
     for output in keras.tree.flatten(keras.Model(model.input, active)(images)):
@@ -82,10 +83,6 @@ def probe(model, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
 def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each run.
-
-    Args:
-        trained: Results of the runs.
-        probes: As `measure` returns them.
 
     Returns:
         `setting`, `seed`; `steps` trained; `fate`, `dice` (as `busi.scoring.fates.measure_fate`) and `still_loss` of
@@ -138,16 +135,12 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return what becomes of the runs, which settings learn, and whether the rate decides for Adam.
-
-    Args:
-        table: As `tabulate` returns it.
-        size: Of the runs, in words.
-    """
+    """Return what becomes of the runs, which settings learn, and whether the rate decides for Adam."""
     text = f"Of {len(table)} runs ({size}) {count_fates(table.fate)}"
     dead = table[table.fate == "dead"]
     if len(dead):
         text += f" (with {dead.dead_relus.mean():.0%} of their ReLUs dead)"
+    # The baseline comes first.
     usual = table.steps.iloc[0]
     settings = []
     for setting, runs in table.groupby("setting", sort=False):
@@ -161,6 +154,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
 
 
 def _conclude_adam(runs: pd.DataFrame) -> str:
+    # The share of the seeds that learn: one that does now and then decides nothing.
     learned = (runs.fate == "learned").groupby(runs.learning_rate).mean()
     fewest, most = learned.min(), learned.max()
     if fewest == 1:

@@ -24,16 +24,13 @@ PUBLISHED_EPOCHS = 75
 
 def published_losses() -> pd.Series:
     """Return the published losses below 0.3 by row, highest first; that of the Dice row has another scale."""
+    # A loss of 0.3 and more is that of a constant, which is no point of a fall.
     rows = distinct_rows().set_index("row").loss
     return rows[(rows < 0.3) & (rows.index != "DICE")].sort_values(ascending=False)
 
 
 def tabulate(trained: Results, floors: dict[str, float]) -> pd.DataFrame:
     """Return one row for each run.
-
-    Args:
-        trained: Results of the runs.
-        floors: As `busi.scoring.floors.constant_floors`.
 
     Returns:
         `run` (its variant), `seed`, `epochs`; `left_plateau`: first epoch whose loss is below `FALLEN` of the lowest of
@@ -49,6 +46,7 @@ def tabulate(trained: Results, floors: dict[str, float]) -> pd.DataFrame:
             row[f"passed_{name}"] = _first(loss <= value)
         rows.append(row)
     table = pd.DataFrame(rows)
+    # Whole numbers that may be missing.
     return table.astype(dict.fromkeys(table.columns[3:], "Int64"))
 
 
@@ -76,6 +74,7 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     left = table.left_plateau.dropna()
     if left.empty:
         return f"No run has left the plateau in {table.epochs.max()} epochs."
+    # From the highest loss to the lowest: the two ends of the curve.
     names = list(published_losses().index)
     passed = table[[f"passed_{name}" for name in (names[0], names[-1])]].dropna()
     runs = section.count(len(table), "run")

@@ -27,9 +27,6 @@ METRICS = [
 def tabulate(floors: dict[str, float]) -> pd.DataFrame:
     """Return each floor twice: by formula, and exactly.
 
-    Args:
-        floors: As `busi.scoring.floors.constant_floors`.
-
     Returns:
         `metric`, `formula`, `from_share` (the formula with s, the share of lesion pixels) and `exact` (including soft
         and mirrored pixels).

@@ -112,7 +112,7 @@ def compare_losses(config: RunConfig, losses: Sequence[str], arrays: Arrays, ste
         batch = arrays[batches[(step - 1) % len(batches)]]
         for model in models.values():
             model.train_on_batch(batch.images.astype(PRECISION), batch.targets.astype(PRECISION))
-        # Powers of two are enough for a logarithmic axis.
+        # Comparing weights costs as much as a step, and powers of two are enough for a logarithmic axis.
         if step.bit_count() == 1 or step == steps:
             weights = _flatten_weights(models[BCE])
             travelled = np.linalg.norm(weights - start)
@@ -140,10 +140,12 @@ def compile_network(config: RunConfig, loss: str, steps: int):
         keras.config.set_dtype_policy(PRECISION)
         body = build(config.image_size, config.base_filters, config.upsampling, PRECISION, padding=config.padding)
         # The network's own last layer is float32, whatever the precision of the rest.
+        # Made under the policy, and so in double precision.
         head = keras.layers.Conv2D(2, 1, name="head")
         model = keras.Model(body.input, head(body.get_layer("logits").input))
         eager = steps <= EAGER and keras.backend.backend() == "tensorflow"
         model.compile(make_optimizer(config), make_loss(config), run_eagerly=eager, jit_compile=False)
+        # Otherwise made at the first step, when the policy is float32 again.
         model.optimizer.build(model.trainable_variables)
     finally:
         keras.config.set_floatx(before[0])
@@ -194,12 +196,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return whether the losses are one.
-
-    Args:
-        table: As `tabulate` returns it.
-        size: Of the trajectories, in words.
-    """
+    """Return whether the losses are one."""
     rows = table.set_index("loss")
     exact, published, logits = rows.loc[KLD], rows.loc[CLIPPED], rows.loc[LOGITS]
     gap = abs(published_row("loss", "BCE")["loss"] - published_row("loss", "KLD")["loss"])

@@ -87,6 +87,7 @@ def score_rung(rung: Rung, run: Run, catalog: Catalog) -> pd.DataFrame:
         One row for each lesion image: `name`, scores as `score_image`, and those of "background everywhere" as
         `floor_*`.
     """
+    # Published metrics have no threshold of their own: the class is the larger channel.
     threshold = run.threshold if rung.chosen else 0.5
     rows = []
     for name, target, probability in section.pair_answers(run, rung.part, catalog, rung.target):
@@ -177,21 +178,18 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return where the published number comes from, step by step.
-
-    Args:
-        table: As `tabulate` returns it.
-        size: Of the runs, in words.
-    """
+    """Return where the published number comes from, step by step."""
     published = published_row("upsampling", "Upsampling2D")
     first, last = table.iloc[0], table.iloc[-1]
     text = f"From accuracy {published['accuracy']:.4f} and AUC {published['auc']:.4f} as published"
     text += f", and {first.accuracy:.4f}, {first.auc:.4f} and Dice {first.dice:.3f} rebuilt ({size})"
     text += f", the ladder ends at {last.accuracy:.4f}, {last.auc:.4f} and {last.dice:.3f} ({last.rung})"
     text += f", where background everywhere has {last.floor_accuracy:.4f}, {last.floor_auc:.4f} and 0"
+    # Accuracy and AUC move with the share of lesion pixels; Dice is what says whether a lesion is found.
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
     steps = beyond_chance.rung + beyond_chance.dice_change.map(" {:+.3f}".format)
     text += f"; the steps that change Dice beyond images and seeds: {', '.join(steps) or 'none'}"
+    # Rungs are trained in order.
     waiting = list(RUNGS)[len(table) :]
     if waiting:
         text += f"; not run yet: {'; '.join(waiting)}"

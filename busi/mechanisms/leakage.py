@@ -45,11 +45,7 @@ def measure(parameters: Parameters) -> pd.DataFrame:
 
 
 def find_twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """Find the test images of a fold that have a near-duplicate among the images trained on.
-
-    Args:
-        split: As `busi.dataset.splits.make_split`.
-        fold: Fold of the cross-validation.
+    """Find the test images of a fold of a split that have a near-duplicate among the images trained on.
 
     Returns:
         `name` and `twin` (bool) of each test image with a lesion.
@@ -96,15 +92,12 @@ def compare_with_grouped(scores: pd.DataFrame, split: str, images: str = "all") 
     chosen = chosen[chosen.name.isin(reference.name)]
     if chosen.empty:
         return None
+    # The two splits test an image in different folds: its means are subtracted, and the runs of both vary.
     return difference_interval(reference[reference.name.isin(chosen.name)], chosen)
 
 
 def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Return Dice by split and by whether a near-duplicate was trained on.
-
-    Args:
-        twins: As `measure` returns them.
-        scores: As `join_scores` returns them.
 
     Returns:
         `split`, `images` (one of `SHOWN`); `n_images` and `share` of the split's lesion images in all folds; `dice`
@@ -145,12 +138,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(twins: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """Return how many test images leak under each split, and how much that changes the score of the same images.
-
-    Args:
-        twins: As `measure` returns them.
-        scores: As `join_scores` returns them.
-    """
+    """Return how many test images leak under each split, and how much that changes the score of the same images."""
     share = twins.groupby("split").twin.mean()
     changes = {"random": ("random", "all")}
     # A small data set may have images of one kind only.

@@ -49,6 +49,7 @@ def draw(table: pd.DataFrame, trained: Results) -> Figure:
         sns.lineplot(trained.epochs, x="epoch", y=metric, ax=ax, **look)
         ax.plot(table.epoch, table[f"published_{metric}"], "*", color=display.PUBLISHED, markersize=11)
         ax.set(xlabel="Epoch", ylabel={"auc": "AUC"}.get(metric, metric.capitalize()), xticks=table.epoch)
+    # The first epoch is a thousand times higher than the others.
     axes[0].set_yscale("log")
     fig.suptitle("The printed log (stars) and the same training here (lines, one a seed)")
     return fig
@@ -56,6 +57,7 @@ def draw(table: pd.DataFrame, trained: Results) -> Figure:
 
 def conclude(table: pd.DataFrame, trained: Results) -> str:
     """Return whether the first epoch explodes here as printed, and whether the second and third read the same."""
+    # The fourth epoch was interrupted, and so is not comparable.
     first, later = table.iloc[0], table.iloc[1:3]
     exploded = (trained.epochs[trained.epochs.epoch == 1].loss > CLIPPED).sum()
     within = 0

@@ -90,6 +90,7 @@ def score_crop(run: Run, catalog: Catalog) -> pd.DataFrame:
         predicted lesion; `everywhere`, the Dice of "lesion everywhere".
     """
     _, truths, answers = zip(*section.pair_answers(run, "validation", catalog, "aligned"), strict=True)
+    # The run's own was chosen against the target it was trained on.
     threshold = choose_threshold([truth[..., 0] for truth in truths], answers)
     rows = []
     for name, target, probability in section.pair_answers(run, "test", catalog, "aligned"):
@@ -132,13 +133,7 @@ def tabulate_trained(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
-    """Return what the misalignment costs a perfect segmenter, and networks trained on either target.
-
-    Args:
-        table: As `tabulate` returns it.
-        scores: As `measure_trained` returns them.
-        size: Of the networks, in words.
-    """
+    """Return what the misalignment costs a perfect segmenter, and networks trained on either target."""
     # The first row is that of all images.
     row = table.iloc[0]
     verdict = "worse" if row.accuracy < row.background else "better"
@@ -150,6 +145,7 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     for trained in tabulate_trained(scores).itertuples():
         text += f", networks trained on the {trained.variant} target mark {trained.marked:.0%} of the pixels "
         text += f"and have a Dice of {trained.dice:.3f}"
+    # Run by run: both targets have the same folds and seeds.
     change = difference_interval(scores[scores.variant == "squeezed"], scores[scores.variant == "aligned"])
     everywhere = scores.everywhere.mean()
     return f"{text}, {format_interval(change)}, where lesion everywhere has {everywhere:.3f} ({size})."

@@ -1,7 +1,8 @@
 """Common parts of the sections, each of which explains a published number by an experiment.
 
-A section is one module. Its `tabulate` makes a table of the results of its runs, or of what its `measure` returns;
-`draw` makes a figure and `conclude` a sentence from that table, and `show` presents all three to a notebook.
+A section is one module. Its `tabulate` makes a table of the results of its runs (``trained``), or of what its `measure`
+returns; `draw` makes a figure and `conclude` a sentence from that table and the size of the runs in words, and `show`
+presents all three to a notebook.
 """
 
 import sys

@@ -34,12 +34,14 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
         One row for each order: `loss`, `accuracy` and `auc` (both channels pooled), averaged over the epoch as Keras
         does.
     """
+    # Every pixel has the same answer, so that its share of background is all that an image's accuracy needs.
     background = (targets[..., 0] < targets[..., 1]).mean(axis=(1, 2))
     orders = np.asarray(orders)
     biases = np.zeros((len(orders), 2))
     optimizer = _Optimizer(config, planned_steps=config.epochs * len(targets))
     differentiate = _LOSSES[config.loss](targets)
     for _ in range(config.epochs):
+        # Only the last epoch's are kept.
         losses, accuracies, probabilities = [], [], []
         for images in orders.T:
             loss, gradient = differentiate(biases, images)

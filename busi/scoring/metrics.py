@@ -155,6 +155,7 @@ def count_pixels(truth: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     exact = probability.astype(np.float64)
     lesion, _ = np.histogram(exact[truth], BINS, (0, 1))
     background, _ = np.histogram(exact[~truth], BINS, (0, 1))
+    # Rounded, so that tables of several images have the same keys.
     middles = (np.arange(BINS) + 0.5) / BINS
     return pd.DataFrame({"probability": middles.round(6), "lesion": lesion, "background": background})
 
@@ -197,6 +198,7 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
     squares = (probability - truth) ** 2
     losses = -np.log(np.where(truth, probability, 1 - probability))
     curve = reliability_curve(bins)
+    # Weighted by pixels, because most of them are in the first bin.
     gaps = (curve.predicted - curve.observed).abs()
     auc = roc_auc_score(truth, probability, sample_weight=pixels)
     pooled = roc_auc_score(both_truths, both_probabilities, sample_weight=np.tile(pixels, 2))

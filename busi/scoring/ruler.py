@@ -51,6 +51,7 @@ def read_masks(catalog: Catalog, folder: Path) -> Iterator[Answer]:
     # By exact name: pairing by order, or by a part of the name, gives an image the mask of another one.
     files: dict[str, Path] = {}
     names = set(catalog.table.name)
+    # In any folder below, because nnU-Net and others write one for each fold.
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() not in SUFFIXES or file.stem not in names:
             continue

@@ -145,6 +145,7 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice", *
     Raises:
         StudyError: No image has a value.
     """
+    # Under two splits an image is in different folds, and finds no match.
     both = _match(b, a, score)
     if len(both) == len(a) == len(b):
         return score_interval(both.dropna(subset="difference"), "difference", seed=seed)
@@ -211,6 +212,7 @@ def find_power(components: dict[str, float]) -> dict[str, float]:
         run = components["fold"]
     else:
         run = components["seed"] + components["residual"] / components["images"]
+    # What the images leave of the variance that a difference of `TARGET` allows.
     room = (TARGET / errors) ** 2 - images
     return {
         "smallest": errors * np.sqrt(images + run / components["runs"]),
@@ -388,6 +390,7 @@ def _vary_runs(split: list[_Fold], seed: int) -> _Deviations:
     images = np.array([len(fold.values) for fold in split])
     runs = np.array([fold.values.shape[1] for fold in split])
     components = _find_components(split)
+    # A fold trained once has no seeds to compare, but varies as the others do.
     variance, freedom = components["seed"], (runs - 1).sum()
     if not freedom:
         # Where no fold is trained twice, all folds together show how training varies.
@@ -434,6 +437,7 @@ def _analyse_fold(fold: _Fold) -> dict[str, float]:
     if groups == 1 or runs == 1:
         image = by_group.var(ddof=1) if groups > 1 else np.nan
         return row | {"image": image, "seed": np.nan, "residual": np.nan}
+    # Two-way analysis of variance without replication: what neither the group nor the run explains.
     rest = cells - by_group[:, None] - (by_run - by_run.mean())
     residual = (rest**2).sum() / ((groups - 1) * (runs - 1))
     row["image"] = by_group.var(ddof=1) - residual / runs
