@@ -106,7 +106,7 @@ def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each setting: `setting`, `fates` of its runs in words, and means over them."""
     settings = table.groupby("setting", sort=False)
-    means = settings[["steps", "dice", "still_loss", "still_auc", "gradient_norm", "dead_relus"]].mean()
+    means = settings[["steps", "dice", "still_loss", "gradient_norm", "dead_relus"]].mean()
     means.insert(0, "fates", settings.fate.agg(count_fates))
     return means.reset_index()
 
