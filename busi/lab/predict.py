@@ -124,20 +124,30 @@ def _write_answer(network: Network, file: Path, pixels: np.ndarray, output: np.n
     # As the scores compare, in double precision.
     inside = probability >= np.float64(network.threshold)
     mask = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
+    box = mask.getbbox()
     # The default level of compression takes four times as long.
     mask.save(out / "masks" / f"{file.stem}.png", compress_level=1)
     grey = Image.fromarray(np.round(probability * 255).astype(np.uint8))
     grey.save(out / "probability" / f"{file.stem}.png", compress_level=1)
-    overlay = np.repeat(pixels[..., np.newaxis], 3, axis=2)
-    overlay[binary_dilation(inside, iterations=2) & ~inside] = OUTLINE
+    overlay = np.array(Image.fromarray(pixels).convert("RGB"))
+    if box:
+        _draw_outline(overlay, inside, box)
     Image.fromarray(overlay).save(out / "overlay" / f"{file.stem}.jpg", quality=90)
-    box = mask.getbbox() or ("", "", "", "")
     height, width = pixels.shape
     return {
         "image": str(file),
         "height": height,
         "width": width,
         "lesion_share": round(float(inside.mean()), 6),
-        **dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
-        "mean_probability": round(float(probability[inside].mean()), 4) if inside.any() else "",
+        **dict(zip(("left", "top", "right", "bottom"), box or [""] * 4, strict=True)),
+        "mean_probability": round(float(probability[inside].mean()), 4) if box else "",
     }
+
+
+def _draw_outline(overlay: np.ndarray, inside: np.ndarray, box: tuple[int, int, int, int]) -> None:
+    """Draw a line of two pixels around the mask into ``overlay``, uint8 (h, w, 3)."""
+    left, top, right, bottom = box
+    # Lesions are small: to widen the mask of a whole image takes several times as long.
+    near = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
+    line = binary_dilation(inside[near], iterations=2) & ~inside[near]
+    overlay[near][line] = OUTLINE
