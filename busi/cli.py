@@ -13,6 +13,7 @@ import yaml
 
 from busi.config import SECOND, Parameters, RunConfig, StudyError, find_study_folder, read_parameters, read_profile
 
+# Commands import what they need inside: `busi --help` and those that read must not wait seconds for Keras.
 app = typer.Typer(help="Breast ultrasound segmentation on BUSI.", no_args_is_help=True, add_completion=False)
 
 Files = Annotated[
@@ -255,6 +256,7 @@ def evaluate(
     layout: Layout = "",
 ) -> None:
     """Score networks, or masks made by any software, on a data set with masks."""
+    # Typer has no arguments after a list, so that the last word is taken off here.
     *names, folder = runs_and_data
     from busi.dataset.catalog import read_catalog
     from busi.lab.evaluate import evaluate_predictors
@@ -338,6 +340,7 @@ def readme(profile: str = "laptop") -> None:
 
 def main() -> None:
     """Run the command; tell an error that the user can fix in one message, without a traceback."""
+    # To the error stream: what a command prints can be piped on.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     warnings.formatwarning = lambda message, *_: f"busi: warning: {message}\n"  # no line of source
     try:
@@ -389,6 +392,7 @@ def _read(files: list[Path], pairs: list[str] | None) -> Parameters:
         name, equals, text = pair.partition("=")
         if not equals:
             raise StudyError(f"-p {name}: expected NAME=VALUE, e.g. -p epochs=5")
+        # As in a parameter file: numbers, lists and true are written the same way.
         try:
             overrides[name] = yaml.safe_load(text)
         except yaml.YAMLError as error:

@@ -146,8 +146,12 @@ class RunConfig(Size):
         optimizer: "sgd" or "adam", the latter with Keras' default betas.
         learning_rate: Initial rate, per step of one batch.
         momentum: Momentum of SGD; must be 0 for Adam, which has none.
-        schedule: "constant", or "exponential": a continuous decay that ends at 0.96 ** 48.525 = 0.138 of the rate
-            after the planned epochs; for the published 75 epochs this is rate * 0.96 ** (step / 1000).
+        schedule: "constant"; "exponential": a continuous decay that ends at 0.96 ** 48.525 = 0.138 of the rate after
+            the planned epochs; for the published 75 epochs this is rate * 0.96 ** (step / 1000); or "cosine": a warm-up
+            over a twentieth of the planned steps, then half a cosine down to 0.
+        weight_decay: Share of each weight, times the rate, that a step takes away (AdamW).
+        average: Momentum of the exponential average of the weights that validates and predicts in their place; 0 for
+            none.
         loss: "bce" and "kld" average over the pixels of both channels. "dice" is computed over both channels of a
             whole batch (published), "lesion-dice" over the lesion channel alone; "lesion-dice+bce" adds "bce" to it.
         bce: Input of "bce". "logits": each logit of the softmax goes through a sigmoid of its own, which is what Keras
@@ -161,7 +165,8 @@ class RunConfig(Size):
             use the training part's mean and deviation; "augment": standardize, then flip, contrast and brightness,
             with the mask flipped along; "augment-image": the same without flipping the mask. "text": standardize each
             image, then flip image and target together, contrast, brightness; "code": divide the scaled image by 255
-            again, then flip, contrast and brighten the image alone (the public notebook).
+            again, then flip, contrast and brighten the image alone (the public notebook). "augment-strong": as
+            "augment", then rotate, scale and shift image and mask together, and add speckle to the image.
         masks: "first" reads `*_mask.png` only (published); "all" takes the union of an image's masks.
         second_channel: "mirror" is (m + 1) mod 2 (published), which is 1 + m where 0 < m < 1; "complement" is 1 - m.
         target: "squeezed" resizes the whole mask to the output (published); "aligned" takes the part of the mask that
@@ -169,6 +174,11 @@ class RunConfig(Size):
         resize: "squash" to a square (published), or "letterbox": keep the aspect ratio and fill the rest with black.
         padding: Padding of the convolutions: "valid" (published), where the output covers the middle of the image, or
             "same", where it covers all of it.
+        normalization: "none" (published), or "instance": each feature map of an image after each 3x3 convolution.
+        residual: Whether the input of each pair of convolutions is added to its output.
+        normals: Whether images without a lesion are trained on, too (published: no).
+        flip_test: Whether a prediction is the mean of two: of the image, and of its mirror image.
+        largest_component: Whether only the largest connected region of a predicted mask is kept.
         shuffle: Whether the images are drawn in a new order every epoch (published: no, always in the same order).
         batch_size: Images in a step; published: 1.
         split: "none": trained and scored on all lesion images (published); "grouped": five folds that keep
@@ -186,17 +196,26 @@ class RunConfig(Size):
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    schedule: Literal["constant", "exponential"] = "constant"
+    schedule: Literal["constant", "exponential", "cosine"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     loss: Literal["bce", "kld", "dice", "lesion-dice", "lesion-dice+bce"] = "bce"
     bce: Literal["logits", "probabilities"] = "logits"
     clipped: bool = True
     order: Literal["mixed", "by-class"] = "mixed"
-    preprocessing: Literal["none", "normalize", "standardize", "augment", "augment-image", "text", "code"] = "none"
+    preprocessing: Literal[
+        "none", "normalize", "standardize", "augment", "augment-image", "augment-strong", "text", "code"
+    ] = "none"
     masks: Literal["first", "all"] = "first"
     second_channel: Literal["mirror", "complement"] = "mirror"
     target: Literal["squeezed", "aligned"] = "squeezed"
     resize: Literal["squash", "letterbox"] = "squash"
     padding: Literal["valid", "same"] = "valid"
+    normalization: Literal["none", "instance"] = "none"
+    residual: bool = False
+    normals: bool = False
+    flip_test: bool = False
+    largest_component: bool = False
     shuffle: bool = False
     batch_size: Annotated[int, Field(ge=1)] = 1
     split: Literal["none", "grouped", "random", "blocked"] = "none"
@@ -219,6 +238,15 @@ class RunConfig(Size):
     @model_validator(mode="after")
     def _check_image_size(self):
         check_image_size(self.image_size, self.padding)
+        return self
+
+    @model_validator(mode="after")
+    def _check_residual(self):
+        if self.residual and self.padding == "valid":
+            raise ValueError(
+                "residual: got true with padding 'valid', under which outputs are smaller than what is added to them: "
+                "set padding to same"
+            )
         return self
 
     @model_validator(mode="after")
@@ -245,6 +273,7 @@ class RunConfig(Size):
         if self.optimizer == "adam":
             not_named.add("momentum")  # Adam has none, so that it says nothing new
         parts = []
+        # In the order of the fields, so that equal settings give equal names.
         for field, info in RunConfig.model_fields.items():
             value = getattr(self, field)
             if field not in not_named and value != baseline.get(field, info.default):
@@ -330,6 +359,7 @@ class Parameters(Size):
     @property
     def data_path(self) -> Path:
         """Return the data folder; a relative one starts at the study's folder."""
+        # Phantoms are drawn where the study is, and only once for all its profiles.
         if self.data_dir == "phantom":
             return find_study_folder() / "data" / "phantom"
         return find_study_folder() / Path(self.data_dir).expanduser()
@@ -422,8 +452,10 @@ def expand_variants(
     for label, fields in variants.items():
         place = f"{where}variant {label!r}"
         offset = fields.get("seed_offset", 0)
+        # Not `isinstance`: true and false are whole numbers to Python.
         if type(offset) is not int or offset < 0:
             raise StudyError(f"{place}: seed_offset: got {offset!r}; expected a whole number from 0")
+        # Variants are compared run by run: one with seeds of its own choice would have no counterparts.
         drawn_elsewhere = {"seed", "fold"} & fields.keys()
         if drawn_elsewhere:
             name = min(drawn_elsewhere)
@@ -569,6 +601,7 @@ def read_parameters(*files: Path | str, **overrides: Any) -> Parameters:
         content = read_yaml(file)
         values |= content
         origins |= dict.fromkeys(content, str(file))
+    # A faulty override is not the fault of a file that gives the same parameter.
     for name in overrides:
         origins.pop(name, None)
     return validate(Parameters, "parameters", values | overrides, origins)
@@ -580,6 +613,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         StudyError: The file is missing, not YAML or not a mapping of names.
     """
+    # The likeliest cause is a mistyped profile, so that the message lists those that there are.
     if not file.is_file():
         present = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml"))) or "none"
         raise StudyError(f"{file}: no such parameter file; in this folder there are: {present}")
@@ -617,6 +651,7 @@ def read_family(family: str, parameters: Parameters) -> Parameters:
     Raises:
         StudyError: As `read_parameters`.
     """
+    # Size, seeds and folders are the study's; what is compared is the family's.
     shared = parameters.model_dump(exclude={"family", "variants", "heldout_variants", "second_variants"})
     return read_parameters(find_study_folder() / "params" / f"{family}.yaml", **shared)
 
@@ -638,13 +673,21 @@ def families() -> list[str]:
 
 
 def read_sections(parameters: Parameters) -> Sections:
-    """Read ``params/mechanisms.yaml`` as it stands under a profile: with its quick replacements and held-out size.
+    """Read the sections as they stand under a profile: with its quick replacements and held-out size.
+
+    They are those of ``params/mechanisms.yaml``, and the recipe, which has a file of its own, ``params/recipe.yaml``.
 
     Raises:
-        StudyError: The file is missing, or a parameter in it is unknown or impossible.
+        StudyError: The first file is missing, or a parameter in one of them is unknown or impossible.
     """
-    file = find_study_folder() / "params" / "mechanisms.yaml"
+    folder = find_study_folder() / "params"
+    file, recipe = folder / "mechanisms.yaml", folder / "recipe.yaml"
     sections = validate(Sections, str(file), read_yaml(file))
+    if recipe.is_file():
+        section = validate(Section, str(recipe), read_yaml(recipe))
+        sections = validate(
+            Sections, str(recipe), dict(sections) | {"sections": sections.sections | {"recipe": section}}
+        )
     quick = sections.quick.get(parameters.profile)
     sizes = quick.sizes if quick else sections.sizes
     published = {field: getattr(parameters, field) for field in Size.model_fields}
@@ -666,62 +709,30 @@ def read_notebook(namespace: dict[str, Any]) -> Parameters:
     Raises:
         StudyError: A parameter is faulty or unknown (papermill only warns of one that is unknown).
     """
+    # A notebook's other names, its imports among them, are not parameters.
     known = {*Parameters.model_fields}
     given = {name: namespace[name] for name in known if namespace.get(name) is not None}
-    unknown = _parameter_names(namespace.get("In", []), known) - known
-    given |= {name: namespace.get(name) for name in unknown}
+    for name in _injected_names(namespace.get("In", [])) - known:
+        given[name] = namespace[name]
     folder = find_study_folder() / "params"
     names = [given.get("family"), given.get("profile", Parameters().profile)]
     files = [folder / f"{name}.yaml" for name in names if name]
     return read_parameters(*files, **given)
 
 
-def _parameter_names(cells: list[str], known: set[str]) -> set[str]:
-    """Return the names that a notebook's cells of parameters set.
-
-    A cell of parameters only gives names to literal values. Papermill adds one, so that a name mistyped on the command
-    line is found here. Cells further down may do the same for names of their own: the notebook's first cells count, and
-    once a parameter has been set again later, only those from there on.
+def _injected_names(cells: list[str]) -> set[str]:
+    """Return the names that papermill's own cell of parameters sets; none in a notebook that a person runs.
 
     Args:
-        cells: Source of the executed cells, in the order of execution.
-        known: Names of the parameters.
+        cells: Source of the executed cells.
     """
-    names: set[str] = set()
-    in_parameters = True
+    names = set()
     for cell in cells:
-        assigned = _literal_names(cell)
-        if assigned is None:
-            in_parameters = False
-        elif in_parameters:
-            names |= assigned
-        elif assigned & known:
-            names = assigned
-            in_parameters = True
+        # Papermill writes such a cell after the notebook's own, one literal value a line.
+        if cell.startswith("# Parameters\n"):
+            for assignment in ast.parse(cell).body:
+                names.add(assignment.targets[0].id)
     return names
-
-
-def _literal_names(cell: str) -> set[str] | None:
-    """Return the names that a cell gives literal values; None where it does anything else."""
-    try:
-        statements = ast.parse(cell).body
-        return {_literal_assignment(statement) for statement in statements}
-    except (SyntaxError, ValueError):  # a magic command, or something computed
-        return None
-
-
-def _literal_assignment(statement: ast.stmt) -> str:
-    """Return the name that a statement gives a literal value; ValueError where it does anything else."""
-    if isinstance(statement, ast.AnnAssign):
-        target = statement.target
-    elif isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0]
-    else:
-        raise ValueError("not an assignment to one name")
-    if not isinstance(target, ast.Name) or statement.value is None:
-        raise ValueError("not an assignment of a value to a name")
-    ast.literal_eval(statement.value)
-    return target.id
 
 
 _PARSING = Lock()  # two threads that parse at once confuse Python 3.11 (SystemError, CPython issue 106905)

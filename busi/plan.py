@@ -48,6 +48,7 @@ def plan_runs(parameters: Parameters) -> pd.DataFrame:
         rows.append({"run": label, "state": state, "epoch": len(history), "epochs": config.epochs} | size)
         epochs.append(history.assign(**size))
     planned = pd.DataFrame(rows)
+    # The median forgives the first epoch, which compiles, and those that other work has slowed down.
     epoch_seconds = pd.concat(epochs).groupby(SIZE).seconds.median().rename("epoch_seconds")
     planned = planned.join(epoch_seconds, on=SIZE)
     epochs_left = (planned.epochs - planned.epoch).mask(planned.state == "finished", 0)
@@ -74,6 +75,7 @@ def _look_up(config: RunConfig, store: Store) -> tuple[str, pd.DataFrame]:
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
     """Return when the last of some jobs is done, started in this order, each on the worker that is free first."""
+    # A heap of the times at which the workers are free: the smallest is first.
     free = [0.0] * workers
     for duration in seconds:
         heapq.heapreplace(free, free[0] + duration)
@@ -160,6 +162,7 @@ def _in_training(planned: pd.DataFrame) -> list[str]:
 def _seconds_left(parameters: Parameters, planned: pd.DataFrame, workers: int) -> tuple[float, float]:
     """Return the seconds until the last run is trained, and the seconds of training in all, of runs of known speed."""
     known = planned[planned.seconds.notna()]
+    # Runs of one job follow each other on one worker.
     jobs = known.groupby(known.index // parameters.runs_per_job).seconds.sum()
     return makespan(jobs, workers), jobs.sum()
 

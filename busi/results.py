@@ -135,6 +135,7 @@ def collect_results(variant: str, run: Run, catalog: Catalog) -> Results:
     config = run.config
     head = {"variant": variant, "run": config.label, "fold": config.fold, "seed": config.seed}
     described = head | _describe_run(run)
+    # Published runs are scored on the images they were trained on: there is nothing to keep image by image.
     images, pixels = pd.DataFrame(columns=COLUMNS["images"]), pd.DataFrame(columns=COLUMNS["pixels"])
     if config.protocol == "heldout":
         scores = find_or_score(run, catalog)
@@ -153,6 +154,7 @@ def _under(head: dict, table: pd.DataFrame) -> pd.DataFrame:
 
 def _describe_run(run: Run) -> dict:
     outcome = dict(run.outcome)
+    # Only prediction needs it, from the run's folder.
     outcome.pop("scaling")
     # Both readings of the published metrics become columns of their own: training_loss, still_loss, ...
     for reading in ("training", "still"):
@@ -183,6 +185,7 @@ def read_results(parameters: Parameters, group: str) -> Results:
 
 def read_fingerprint(parameters: Parameters) -> str:
     """Return the fingerprint of the data that a report is about; "" where none has been measured for it."""
+    # Every report begins with this table, and it is small enough to be in every clone.
     words = _first_line(parameters.results_path / "dataset.csv").split()
     # "# data FINGERPRINT made by ..."
     return words[2] if words else ""
@@ -203,6 +206,7 @@ def read_keys(parameters: Parameters, group: str, fingerprint: str) -> set[str]:
 def _read_rows(parameters: Parameters, group: str, name: str) -> pd.DataFrame:
     file = parameters.results_path / group / f"{name}{SUFFIXES[name]}"
     advice = f"restore it (git checkout) or delete {file.parent}"
+    # Keys are hexadecimal: pandas would read 00123456 and 12e45678 as numbers.
     try:
         table = pd.read_csv(file, dtype={"key": str, "fingerprint": str, "scoring_version": str})
     except (OSError, ValueError, EOFError) as error:
@@ -219,6 +223,7 @@ def write_results(parameters: Parameters, group: str, gathered: Results) -> None
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in gathered.tables.items():
         suffix = SUFFIXES[name]
+        # The suffix stays last: pandas compresses by it.
         partial = folder / f"{name}.part{suffix}"
         table.to_csv(partial, index=False)
         partial.replace(folder / f"{name}{suffix}")
@@ -234,6 +239,7 @@ def match_results(gathered: Results, variants: dict[str, list[RunConfig]]) -> Re
         variants: Label -> the configurations of its runs.
     """
     rows = {}
+    # Without the epochs: a run of fewer stands in for one that is longer and missing.
     for position, config in enumerate(gathered.configs):
         rows[gathered.runs.variant[position], config.digest(without=EPOCHS)] = position
     positions = []
@@ -416,6 +422,7 @@ def read_findings(parameters: Parameters) -> dict[str, dict]:
 
 def _replace_text(file: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    # A rename: whoever reads at the same time sees the file before or after, never half of it.
     partial = file.with_name(f"{file.name}.part")
     partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(file)

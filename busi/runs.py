@@ -26,6 +26,7 @@ from filelock import FileLock
 
 from busi.config import RunConfig
 from busi.dataset.preprocessing import Scaling
+from busi.dataset.splits import split_version
 
 TRAINING_VERSION = 4
 """Version of the training code, raised by hand when a change of it changes numbers: older runs are not found."""
@@ -37,8 +38,11 @@ EPOCHS = frozenset({"epochs"})
 
 
 def run_key(config: RunConfig, fingerprint: str) -> str:
-    """Hash everything that changes a run's numbers: its configuration, the data and the training version."""
-    return config.digest(fingerprint, str(TRAINING_VERSION))
+    """Hash everything that changes a run's numbers: its configuration, the data, their split, the training version."""
+    versions = [fingerprint, str(TRAINING_VERSION)]
+    if config.protocol == "heldout":
+        versions.append(split_version(config.split, fingerprint))
+    return config.digest(*versions)
 
 
 class DamageWarning(UserWarning):
@@ -92,6 +96,7 @@ class Run:
     @property
     def predictions(self) -> dict[str, Predictions]:
         """Read the predictions by part: "training" of a published run, "validation" and "test" of a held-out one."""
+        # Not cached like the rest: the predictions of many runs would fill the memory.
         with np.load(self.folder / "predictions.npz") as arrays:
             parts = sorted({name.partition("_")[0] for name in arrays.files})
             return {part: Predictions(arrays[f"{part}_names"], arrays[f"{part}_probability"]) for part in parts}
@@ -128,6 +133,7 @@ def find_damage(folder: Path, *, weights: Literal["read", "there"]) -> str:
     checksums = _read_stored(folder).get("sha256")
     if not checksums:
         return "config.json is missing or broken"
+    # Sorted, so that equal damage is always named alike.
     for name, checksum in sorted(checksums.items()):
         if not (folder / name).is_file():
             return f"{name} is missing"
@@ -163,6 +169,7 @@ class Store:
 
     def lock(self, config: RunConfig) -> FileLock:
         """Return the lock held while the run is trained: a second process waits, then finds it finished."""
+        # Beside the run's folder, which appears in one rename when the run is finished.
         path = self.folder(config).with_suffix(".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path)
@@ -193,6 +200,7 @@ class Store:
         decaying rate does depend on it, and so does a last epoch that is cut short.
         """
         longest = None
+        # Any size folder: its name contains the number of epochs, which is what may differ.
         for folder in self.root.glob(f"{config.protocol}/*/{config.name}/fold{config.fold}-seed{config.seed}-????????"):
             stored = _read_stored(folder)
             if stored.get("fingerprint") != self.fingerprint:
@@ -202,6 +210,7 @@ class Store:
                 continue
             if longest and longest.config.epochs > run.config.epochs:
                 continue
+            # Checked last: reading the weights takes longest.
             if not find_damage(folder, weights="read"):
                 longest = run
         return longest
@@ -211,6 +220,7 @@ class Store:
         folder = self.folder(config)
         _write_json(checkpoint / "outcome.json", outcome)
         _write_json(checkpoint / "environment.json", environment)
+        # Everything but the file that will hold the checksums.
         files = sorted(file for file in checkpoint.iterdir() if file.name != "config.json")
         stored = {
             "key": self.key(config),
@@ -234,6 +244,7 @@ def _continues(longer: RunConfig, shorter: RunConfig) -> bool:
 
 
 def _read_stored(folder: Path) -> dict:
+    # A folder without this file, or with half of it, is no finished run: its training is repeated, and nothing is lost.
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

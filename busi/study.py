@@ -145,6 +145,7 @@ def list_runs(parameters: Parameters) -> dict[str, RunConfig]:
     groups = find_groups(parameters)
     runs = {}
     for protocol in (*PROTOCOLS, SECOND, "mechanisms"):
+        # Groups share runs, such as the baseline: each is listed once, where it is needed first.
         variants = []
         for group in groups.values():
             if group.name.startswith(f"{protocol}/"):
@@ -246,6 +247,7 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
             if position is not None and _is_current(gathered, position, store.folder(config).is_dir()):
                 kept.append(position)
             elif train or store.find(config):
+                # Scored on the way, if this version of the scoring code has not seen it.
                 run = find_or_train(config, catalog, store)
                 parts.append(collect_results(variant, run, catalog))
             else:
@@ -253,6 +255,7 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
     earlier = match_results(gathered, missing)
     asked = match_results(join_results([gathered.in_order(kept), *parts, earlier]), group.variants)
     everything = join_results([asked, keep_others(gathered, group.variants)])
+    # Equal results are not written again: files that do not change leave no trace in git, and no job to repeat.
     if len(everything.runs) and not everything.runs.equals(gathered.runs):
         write_results(parameters, group.name, everything)
     return asked
@@ -260,6 +263,7 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
 
 def _is_current(gathered: Results, position: int, at_hand: bool) -> bool:
     """Return whether a gathered run needs no new look at its folder: scored by the present code, or not at hand."""
+    # Scores of another version are better than none where the predictions are on another machine.
     version = gathered.runs.scoring_version[position]
     return version == scoring_version() or not at_hand
 
@@ -352,6 +356,7 @@ def measure_blind(parameters: Parameters) -> pd.DataFrame:
         targets = arrays.published_arrays(catalog, config).targets
         constants = floors.constant_floors(targets)
         by_class = np.arange(len(targets))[None]
+        # By class is how the first rebuild read the protocol; mixed orders are the published one.
         orders = {"by class": by_class, "mixed": blind.draw_orders(len(targets), range(BLIND_ORDERS))}
         table = []
         for row, run in rows.items():

@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import count
@@ -95,28 +96,44 @@ def compile_network(
             the next epoch would begin in the middle of an execution.
     """
     keras.utils.set_random_seed(config.seed)
-    model = unet.build(
-        config.image_size,
-        config.base_filters,
-        config.upsampling,
-        config.precision,
-        upsampling_steps=config.upsampling_steps,
-        padding=config.padding,
-    )
+    model = unet.build_for(config)
     optimizer = make_optimizer(config, planned_steps)
     model.compile(optimizer, make_loss(config), metrics=metrics, steps_per_execution=steps_per_execution)
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def predict_lesion(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Predict the probability of lesion, float32 (n, o, o), for scaled images (n, s, s, 1)."""
+def predict_lesion(model: keras.Model, images: np.ndarray, batch_size: int, *, flip_too: bool = False) -> np.ndarray:
+    """Predict the probability of lesion, float32 (n, o, o), for scaled images (n, s, s, 1).
+
+    Args:
+        model: The network.
+        images: As the network takes them.
+        batch_size: Images that are predicted together.
+        flip_too: Whether to take the mean of two answers: about the image, and about its mirror image, flipped back.
+    """
+    if flip_too:
+        mirrored = predict_lesion(model, images[:, :, ::-1], batch_size)[:, :, ::-1]
+        return (predict_lesion(model, images, batch_size) + mirrored) / 2
     # Not `predict`, which unrolls as many steps into its graph as `fit` takes in one execution.
     starts = range(0, len(images), batch_size)
     batches = [model.predict_on_batch(images[start : start + batch_size]) for start in starts]
     logits = np.concatenate(batches)
     # The softmax of two channels is the sigmoid of their difference.
     return expit(logits[..., 0] - logits[..., 1])
+
+
+@contextmanager
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Put the optimizer's moving averages in place of the weights, where it keeps them, for as long as the context."""
+    if not model.optimizer.use_ema:
+        yield
+        return
+    current = [keras.ops.copy(variable) for variable in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    yield
+    for variable, value in zip(model.trainable_variables, current, strict=True):
+        variable.assign(value)
 
 
 def measure_validation(model: keras.Model, validation: Arrays, batch_size: int) -> dict[str, float]:
@@ -138,6 +155,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     _set_threads(threads)
     keras.utils.clear_session()  # the graphs of the run before would stay in memory
     parts = load_parts(config, catalog)
+    # A batch of more images than there are would never be whole.
     batch_size = min(config.batch_size, len(parts.training))
     steps = len(parts.training) // batch_size
     # An epoch is one execution: returning to Python after every step takes time that counts where steps are short.
@@ -151,6 +169,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     )
     work = store.work(config)
     work.mkdir(parents=True, exist_ok=True)
+    # Weights, optimizer and history of the last whole epoch; a fresh run has none.
     history = _resume(model, work, store.shorter(config))
     after_epoch = _AfterEpoch(config, parts, history, work)
     for last_epoch, epoch_steps in _plan_epochs(config, steps):
@@ -230,6 +249,7 @@ def _conclude(
         outcome["still"] = still
         _write_predictions(folder, _predict_parts(model, {"training": training}, config))
         return outcome
+    # The last epoch's weights go on training; the best epoch's answer.
     model.load_weights(folder / BEST)
     predictions = _predict_parts(model, {"validation": parts.validation, "test": parts.test}, config)
     _write_predictions(folder, predictions)
@@ -244,7 +264,7 @@ def _conclude(
 def _predict_parts(model: keras.Model, parts: dict[str, Arrays], config: RunConfig) -> dict[str, Predictions]:
     predictions = {}
     for name, arrays in parts.items():
-        probability = predict_lesion(model, arrays.images, config.batch_size)
+        probability = predict_lesion(model, arrays.images, config.batch_size, flip_too=config.flip_test)
         predictions[name] = Predictions(np.asarray(arrays.names, dtype=str), probability)
     return predictions
 
@@ -282,6 +302,7 @@ def stream_batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epo
         generator = np.random.default_rng([config.seed, epoch])
         seed = int(generator.integers(2**31 - 1))
         images, targets = preprocessing.augment(*whole, config.preprocessing, seed)
+        # Drawn after the augmentation, which therefore is the same with and without shuffling.
         order = generator.permutation(len(images)) if config.shuffle else slice(None)
         return images[order], targets[order]
 
@@ -344,7 +365,8 @@ class _AfterEpoch(keras.callbacks.Callback):
         if self.parts.validation is None:
             values |= measure_spread(self.model, self.parts.training)
         else:
-            values |= measure_validation(self.model, self.parts.validation, self.config.batch_size)
+            with averaged_weights(self.model):
+                values |= measure_validation(self.model, self.parts.validation, self.config.batch_size)
         seconds = round(time.perf_counter() - self.start, 3)
         self.history.append({"epoch": epoch + 1, **values, "seconds": seconds})
         selects = self.parts.validation is not None
@@ -381,7 +403,10 @@ def _save_checkpoint(model: keras.Model, history: list[dict], work: Path, *, bes
     fresh.mkdir()
     model.save_weights(fresh / STATE)
     pd.DataFrame(history).to_csv(fresh / "history.csv", index=False)
-    if best:
+    if best and model.optimizer.use_ema:
+        with averaged_weights(model):
+            model.save_weights(fresh / BEST)
+    elif best:
         shutil.copyfile(fresh / STATE, fresh / BEST)
     elif best_before:
         shutil.copyfile(best_before, fresh / BEST)

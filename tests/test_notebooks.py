@@ -20,8 +20,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 REPORTED = [path for path in NOTEBOOKS if path.stem != "explore"]
 """Notebooks that have a page in the report; `explore` is for the lab."""
-EXECUTED = [path.stem for path in REPORTED if path.stem != "5_mechanisms"]
-"""Notebooks that are executed here; `5_mechanisms` has runs of its own."""
+EXECUTED = [path.stem for path in REPORTED if path.stem not in ("5_mechanisms", "7_recipe")]
+"""Notebooks that are executed here; the others have runs of their own."""
 
 FAMILY = {"1_upsampling": "upsampling", "2_optimization": "optimization", "3_loss": "loss", "4_data": "data"}
 NUMBER = {"1_upsampling": 1, "2_optimization": 2, "3_loss": 3, "4_data": 4}

@@ -80,6 +80,22 @@ def test_key_changes_with_everything_that_changes_the_numbers(store, monkeypatch
     assert len(set(keys)) == len(keys)
 
 
+def test_key_of_a_heldout_run_changes_with_the_file_of_the_split_of_its_data(store, tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    file = tmp_path / "params" / "splits-grouped.csv"
+    file.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
+    without = store.key(HELDOUT), store.key(RunConfig())
+    keys = [without]
+    for text in (f"# data {DATA}\nfold 3\n", f"# data {DATA}\nfold 4\n", f"# data {DATA[::-1]}\nfold 4\n"):
+        file.write_text(text, encoding="utf-8")
+        keys.append((store.key(HELDOUT), store.key(RunConfig())))
+    assert len({heldout for heldout, _ in keys[:3]}) == 3
+    # The split of other data is not used, and the published protocol has none.
+    assert keys[3] == without
+    assert len({published for _, published in keys}) == 1
+
+
 def test_key_does_not_depend_on_the_place_of_the_store(store, tmp_path):
     assert Store(tmp_path / "elsewhere", DATA).key(RunConfig()) == store.key(RunConfig())
 

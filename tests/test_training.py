@@ -434,6 +434,48 @@ def test_a_backend_that_training_is_not_made_for_is_refused_with_the_runs_name(p
     assert str(caught.value) == message
 
 
+# Averaged weights, and answers about mirror images
+
+
+def averaged(epochs):
+    return tiny(average=0.9, flip_test=True, epochs=epochs, patience=0)
+
+
+@pytest.fixture(scope="module")
+def average_run(quarters, tmp_path_factory):
+    return train(averaged(3), quarters, store_in(tmp_path_factory.mktemp("averaged"), quarters))
+
+
+def test_the_best_weights_are_the_optimizers_averages(average_run):
+    best = read_weights(average_run, BEST)
+    kept = [tensor for place, tensor in best.items() if "optimizer" in place]
+    for place, tensor in best.items():
+        if "optimizer" not in place:
+            assert any(tensor.shape == other.shape and np.array_equal(tensor, other) for other in kept), place
+    # Training goes on from the weights themselves.
+    state = read_weights(average_run, STATE)
+    layers = [place for place in state if "optimizer" not in place]
+    assert not any(np.array_equal(state[place], best[place]) for place in layers if state[place].any())
+
+
+def test_a_run_with_averaged_weights_continues_to_the_same_bits(average_run, quarters, tmp_path):
+    store = store_in(tmp_path, quarters)
+    train(averaged(1), quarters, store)
+    longer = train(averaged(3), quarters, store)
+    assert longer.history.seconds[0] == store.find(averaged(1)).history.seconds[0]
+    assert_same(longer, average_run)
+
+
+def test_kept_answers_are_the_mean_over_an_image_and_its_mirror_image(average_run, quarters):
+    model = compile_network(average_run.config)
+    model.load_weights(average_run.weights)
+    test = load_parts(average_run.config, quarters).test
+    expected = predict_lesion(model, test.images, 5)
+    mirrored = predict_lesion(model, np.flip(test.images, axis=2), 5)
+    expected = (expected + np.flip(mirrored, axis=2)) / 2
+    np.testing.assert_allclose(average_run.predictions["test"].probability, expected, atol=1e-6)
+
+
 # Batches
 
 

@@ -18,7 +18,7 @@ class Parts:
 
     Attributes:
         training: Images to train on: all lesion images under the published protocol, the lesion images of the fold's
-            training part under the held-out one.
+            training part under the held-out one, with its normal images where the configuration asks for them.
         validation: Lesion images of the fold's validation part; None under the published protocol.
         test: Lesion and normal images of the fold's test part, in the catalog's order; None under the published
             protocol.
@@ -46,9 +46,9 @@ def load_parts(config: RunConfig, catalog: Catalog) -> Parts:
         return Parts(_scale(arrays, config, scaling), None, None, scaling)
     split = load_split(catalog, config.split)
     part = split[f"fold{config.fold}"]
-    # Normals are tested, but never trained on, and decide neither epoch nor threshold.
+    # Normals are tested, but trained on only where asked, and decide neither epoch nor threshold.
     has_lesion = split.image_class != "normal"
-    training = np.flatnonzero((part == "training") & has_lesion)
+    training = np.flatnonzero((part == "training") & (has_lesion | config.normals))
     validation = np.flatnonzero((part == "validation") & has_lesion)
     test = np.flatnonzero(part == "test")
     arrays = all_arrays(catalog, config)

@@ -15,10 +15,22 @@ CONTRAST = 0.2
 BRIGHTNESS = 0.1
 """Largest change of brightness: -0.1 to 0.1 is added to an image, in units of the scaled image."""
 
-FLIPS = {"text": "both", "code": "image", "augment": "both", "augment-image": "image"}
+ROTATION = 15
+"""Largest rotation of the strong reading, in degrees either way: a probe is held upright, but not exactly."""
+
+ZOOM = 1.25
+"""Largest enlargement of the strong reading, and the inverse of its largest reduction."""
+
+SHIFT = 0.1
+"""Largest shift of the strong reading along either axis, as a share of the image's side."""
+
+SPECKLE = 0.1
+"""Deviation of the strong reading's speckle, as a share of a pixel's grey above the image's darkest one."""
+
+FLIPS = {"text": "both", "code": "image", "augment": "both", "augment-image": "image", "augment-strong": "both"}
 """Readings with random flips: of image and target, or of the image alone (the fault of the public notebook)."""
 
-STANDARDIZED = ("standardize", "augment", "augment-image")
+STANDARDIZED = ("standardize", "augment", "augment-image", "augment-strong")
 """Readings that need the mean and the deviation of the training images."""
 
 # Images without contrast are divided by this instead of by 0.
@@ -59,7 +71,7 @@ def scale(images: np.ndarray, reading: str, scaling: Scaling) -> np.ndarray:
     Args:
         images: float32 (n, h, w, 1) in [0, 1].
         reading: "none" changes nothing. "normalize" takes each image to [0, 1] by its own extremes. "standardize",
-            "augment" and "augment-image" do the same, then subtract the training images' mean and divide by their
+            "augment" and its variants do the same, then subtract the training images' mean and divide by their
             deviation. "text" gives each image mean 0 and deviation 1. "code" divides by 255 once more, to [0, 1/255]:
             the public notebook computes standardized images and does not use them.
         scaling: Constants of the training images, from `fit_scaling` with the same reading.
@@ -82,7 +94,7 @@ def scale(images: np.ndarray, reading: str, scaling: Scaling) -> np.ndarray:
 
 
 def augment(images: np.ndarray, targets: np.ndarray, reading: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Apply one epoch's random flips, contrast and brightness.
+    """Apply one epoch's random flips, contrast and brightness, and what the strong reading adds.
 
     Args:
         images: float32 (n, h, w, 1), as `scale` returns them.
@@ -106,8 +118,35 @@ def augment(images: np.ndarray, targets: np.ndarray, reading: str, seed: int) ->
     contrast = generator.uniform(1 - CONTRAST, 1 + CONTRAST, (count, 1, 1, 1))
     brightness = generator.uniform(-BRIGHTNESS, BRIGHTNESS, (count, 1, 1, 1))
     mean = images.mean(axis=_EACH_IMAGE, keepdims=True)
-    changed = (images - mean) * contrast + mean + brightness
-    return changed.astype(np.float32), targets
+    changed = ((images - mean) * contrast + mean + brightness).astype(np.float32)
+    if reading != "augment-strong":
+        return changed, targets
+    moved, targets = _move(changed, targets, generator)
+    above_darkest = moved - moved.min(axis=_EACH_IMAGE, keepdims=True)
+    # Multiplied, as speckle is: black stays black.
+    noise = generator.normal(0, SPECKLE, moved.shape)
+    return (moved + above_darkest * noise).astype(np.float32), targets
+
+
+def _move(images: np.ndarray, targets: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rotate, scale and shift each image and its target together, around the centre of the image."""
+    from skimage.transform import AffineTransform, warp
+
+    count = len(images)
+    angles = np.deg2rad(generator.uniform(-ROTATION, ROTATION, count))
+    # Drawn as logarithms: halving is as likely as doubling.
+    zooms = np.exp(generator.uniform(-np.log(ZOOM), np.log(ZOOM), count))
+    shifts = generator.uniform(-SHIFT, SHIFT, (count, 2))
+    moved = np.empty_like(images), np.empty_like(targets)
+    for row in range(count):
+        # The target is interpolated to the nearest pixel: it stays a mask.
+        for before, after, order in zip((images, targets), moved, (1, 0), strict=True):
+            side = before.shape[1]
+            to_centre = AffineTransform(translation=(-(side - 1) / 2, -(side - 1) / 2))
+            turn = AffineTransform(scale=zooms[row], rotation=angles[row], translation=side * shifts[row])
+            whole = to_centre + turn + to_centre.inverse
+            after[row] = warp(before[row], whole.inverse, order=order, mode="edge", preserve_range=True)
+    return moved
 
 
 def _normalize(images: np.ndarray) -> np.ndarray:

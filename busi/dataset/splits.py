@@ -10,6 +10,7 @@ lesion size. A group of near-duplicates counts where its first image stands, so 
 number far away follows its original, and is missing from the run around its own number.
 """
 
+import hashlib
 import io
 import warnings
 from pathlib import Path
@@ -61,6 +62,17 @@ def load_split(catalog: Catalog, kind: str) -> pd.DataFrame:
 def split_file(kind: str) -> Path:
     """Return the file of BUSI's split."""
     return find_study_folder() / "params" / f"splits-{kind}.csv"
+
+
+def split_version(kind: str, fingerprint: str) -> str:
+    """Return the SHA-256 of the file that the split of a data set is read from; "" where the split is made.
+
+    Runs are kept by it: under another split, their test images may be ones that they were trained on.
+    """
+    path = split_file(kind)
+    content = path.read_bytes() if path.is_file() else b""
+    is_of_these_data = content.startswith(f"{_HEAD}{fingerprint}\n".encode())
+    return hashlib.sha256(content).hexdigest() if is_of_these_data else ""
 
 
 def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:

@@ -135,12 +135,16 @@ class Network:
         answers = []
         for run in self.runs:
             scaled = preprocessing.scale(batch, run.config.preprocessing, run.scaling)
-            answers.append(predict_lesion(load_model(run), scaled, config.batch_size))
+            model, flip_too = load_model(run), run.config.flip_test
+            answers.append(predict_lesion(model, scaled, config.batch_size, flip_too=flip_too))
         return np.mean(answers, axis=0)
 
     def restore(self, output: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Resize one answer of `predict` to the height and width of its image, float32 (h, w)."""
-        return arrays.restore(output, *shape, self.runs[0].config)
+        probability = arrays.restore(output, *shape, self.runs[0].config)
+        if all(run.config.largest_component for run in self.runs):
+            probability = metrics.keep_largest_component(probability, self.threshold)
+        return probability
 
 
 class Variant:
@@ -303,23 +307,17 @@ def _read_probability(run: Run, name: str, shape: tuple[int, int]) -> np.ndarray
     """Read the prediction that a run has stored of an image that it held out, at the image's size."""
     predictions = run.predictions["test"]
     row = predictions.names.tolist().index(name)
-    height, width = shape
-    return arrays.restore(predictions.probability[row], height, width, run.config)
+    return Network(run).restore(predictions.probability[row], shape)
 
 
 # One entry: networks of one architecture share a model, so that loading another run changes the model returned before.
 @lru_cache(maxsize=1)
 def load_model(run: Run):
     """Return the network of a run as a Keras model, with the run's weights until the next call for another run."""
-    config = run.config
-    model = _build_model(
-        config.image_size,
-        config.base_filters,
-        config.upsampling,
-        config.precision,
-        config.upsampling_steps,
-        config.padding,
-    )
+    # The module imports Keras, which those who only read stored answers do not need.
+    from busi.model.unet import ARCHITECTURE
+
+    model = _build_model(*(getattr(run.config, field) for field in ARCHITECTURE))
     try:
         model.load_weights(run.weights)
     except (OSError, ValueError) as error:
@@ -333,8 +331,7 @@ def load_model(run: Run):
 
 # Building a network anew for every run is slow, and TensorFlow keeps some megabytes of each one.
 @lru_cache(maxsize=2)
-def _build_model(image_size: int, base_filters: int, upsampling: str, precision: str, steps: str, padding: str):
-    # Imports Keras: not needed by those who only read stored answers.
+def _build_model(*architecture):
     from busi.model import unet
 
-    return unet.build(image_size, base_filters, upsampling, precision, upsampling_steps=steps, padding=padding)
+    return unet.build(**dict(zip(unet.ARCHITECTURE, architecture, strict=True)))

@@ -38,6 +38,7 @@ TITLES = {
     "checkerboards": "Checkerboards",
     "leakage": "Leakage",
     "ladder": "The ladder",
+    "recipe": "The recipe",
 }
 """Titles of all sections by module, in the order in which their conclusions are listed."""
 

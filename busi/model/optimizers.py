@@ -4,16 +4,18 @@ import keras
 
 from busi.config import DECAYS, RunConfig
 
+WARM_UP = 0.05
+"""Share of the planned steps over which the cosine schedule rises to its rate."""
+
 
 def make_optimizer(config: RunConfig, planned_steps: int = 0) -> keras.optimizers.Optimizer:
     """Return the optimizer that a run is trained with.
 
     Args:
-        config: The run. `optimizer` is SGD with `momentum`, or Adam with Keras' defaults. `learning_rate` is constant,
-            or under `schedule` "exponential" decays continuously, to 0.96 ** 48.525 = 0.138 of itself when
-            ``planned_steps`` have been taken. For the published training this is rate * 0.96 ** (step / 1000), as in
-            the public notebook; a training of other batches or epochs goes through the same decay.
-        planned_steps: Number of batches in the whole training; needed by the exponential schedule alone.
+        config: The run. `optimizer` is SGD with `momentum`, or Adam with Keras' defaults; `weight_decay` is taken off
+            the weights, not added to the gradient (AdamW: Loshchilov, Hutter 2019); under `average`, the optimizer
+            keeps an exponential average of the weights.
+        planned_steps: Number of batches in the whole training, which all schedules but the constant one need.
 
     Example:
         >>> optimizer = make_optimizer(RunConfig(schedule="exponential", momentum=0.0), planned_steps=48_525)
@@ -21,9 +23,27 @@ def make_optimizer(config: RunConfig, planned_steps: int = 0) -> keras.optimizer
         >>> round(float(optimizer.learning_rate), 6)
         0.0096
     """
+    options: dict = {"weight_decay": config.weight_decay or None}
+    if config.average:
+        options |= {"use_ema": True, "ema_momentum": config.average}
+    rate = make_schedule(config, planned_steps)
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(rate, **options)
+    return keras.optimizers.SGD(rate, momentum=config.momentum, **options)
+
+
+def make_schedule(config: RunConfig, planned_steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Return the learning rate of a run, constant or by step.
+
+    "exponential" decays continuously to 0.96 ** 48.525 = 0.138 of the rate when ``planned_steps`` have been taken. For
+    the published training this is rate * 0.96 ** (step / 1000), as in the public notebook; a training of other batches
+    or epochs goes through the same decay. "cosine" rises linearly from 0 over the first `WARM_UP`, then falls to 0.
+    """
+    schedules = keras.optimizers.schedules
     rate = config.learning_rate
     if config.schedule == "exponential":
-        rate = keras.optimizers.schedules.ExponentialDecay(rate, planned_steps / DECAYS, decay_rate=0.96)
-    if config.optimizer == "adam":
-        return keras.optimizers.Adam(rate)
-    return keras.optimizers.SGD(rate, momentum=config.momentum)
+        return schedules.ExponentialDecay(rate, planned_steps / DECAYS, decay_rate=0.96)
+    if config.schedule == "cosine":
+        rise = round(WARM_UP * planned_steps)
+        return schedules.CosineDecay(0.0, planned_steps - rise, warmup_target=rate, warmup_steps=rise)
+    return rate

@@ -6,11 +6,33 @@ upsampling steps. The published network is unpadded, so its output covers only t
 protocol uses the same network with padding.
 """
 
+from typing import NamedTuple
+
 import keras
 from keras import layers, ops
 
+from busi.config import RunConfig
+
 DEPTH = 4
 """Number of poolings, and of upsampling steps."""
+
+
+ARCHITECTURE = (
+    "image_size",
+    "base_filters",
+    "upsampling",
+    "precision",
+    "upsampling_steps",
+    "padding",
+    "normalization",
+    "residual",
+)
+"""Fields of `busi.config.RunConfig` that `build` takes."""
+
+
+def build_for(config: RunConfig) -> keras.Model:
+    """Build the network of a run, as `build`."""
+    return build(**{field: getattr(config, field) for field in ARCHITECTURE})
 
 
 def build(
@@ -21,6 +43,8 @@ def build(
     *,
     upsampling_steps: str = "first",
     padding: str = "valid",
+    normalization: str = "none",
+    residual: bool = False,
 ) -> keras.Model:
     """Build the network and initialise it (Glorot uniform, zero biases) from Keras' global seed.
 
@@ -32,6 +56,11 @@ def build(
         upsampling_steps: "first" (published): ``upsampling`` is used in the first of the four steps, and the other
             three are Conv2DTranspose. "all": it is used in all four.
         padding: Padding of the 3x3 convolutions, "valid" (published) or "same".
+        normalization: "none" (published), or "instance": after each of these convolutions every feature map of an image
+            gets mean 0 and deviation 1, then a learned scale and offset (Ulyanov, Vedaldi, Lempitsky 2016, as nnU-Net
+            does).
+        residual: Whether the input of each pair of convolutions is added to its result, through a convolution of one
+            pixel (He, Zhang, Ren, Sun 2016); needs padding.
 
     Returns:
         A model from float (n, image_size, image_size, 1) to float32 (n, o, o, 2), the logits of lesion and background;
@@ -48,14 +77,15 @@ def build(
     # 64, 128, 256 and 512 in the published network.
     filters = [base_filters * 2**level for level in range(DEPTH)]
     policy = keras.DTypePolicy(precision)
+    pair = _Pair(padding, normalization, residual, policy)
     inputs = keras.Input((image_size, image_size, 1), name="image")
     x = inputs
     skips = []
     for level in range(DEPTH):
-        x = _convolve_twice(x, filters[level], filters[level], f"down{level}", padding, policy)
+        x = pair(x, filters[level], filters[level], f"down{level}")
         skips.append(x)
         x = layers.MaxPooling2D(name=f"down{level}_pool", dtype=policy)(x)
-    x = _convolve_twice(x, 2 * filters[-1], filters[-1], "bottleneck", padding, policy)
+    x = pair(x, 2 * filters[-1], filters[-1], "bottleneck")
     for level in reversed(range(DEPTH)):
         name = f"up{level}"
         # Levels count from full resolution, so the first upsampling step is the deepest level.
@@ -67,16 +97,40 @@ def build(
         x = layers.Concatenate(name=f"{name}_concat", dtype=policy)([skip, x])
         # The second convolution halves the filters in advance of the next step, as in the public notebook.
         last = filters[level] // 2 if level > 0 else filters[level]
-        x = _convolve_twice(x, filters[level], last, name, padding, policy)
+        x = pair(x, filters[level], last, name)
     # float32 under every policy: in bfloat16 the two probabilities would not add up to 1. Logits, because what the
     # published loss does to them depends on the Keras backend once they have gone through a softmax.
     outputs = layers.Conv2D(2, 1, name="logits", dtype="float32")(x)
     return keras.Model(inputs, outputs, name="unet")
 
 
-def _convolve_twice(x, first: int, second: int, name: str, padding: str, policy):
-    x = Conv2D(first, 3, padding=padding, activation="relu", name=f"{name}_conv1", dtype=policy)(x)
-    return Conv2D(second, 3, padding=padding, activation="relu", name=f"{name}_conv2", dtype=policy)(x)
+class _Pair(NamedTuple):
+    """The two 3x3 convolutions that every level of the network has on either side, with what comes with them."""
+
+    padding: str
+    normalization: str
+    residual: bool
+    policy: keras.DTypePolicy
+
+    def __call__(self, x, first: int, second: int, name: str):
+        """Return the feature maps of ``x`` after convolutions with ``first`` and ``second`` filters."""
+        whole = x
+        x = self._convolve(x, first, f"{name}_conv1", "relu")
+        x = self._convolve(x, second, f"{name}_conv2", None if self.residual else "relu")
+        if not self.residual:
+            return x
+        # The input has another number of maps than the result.
+        whole = Conv2D(second, 1, name=f"{name}_residual", dtype=self.policy)(whole)
+        x = layers.Add(name=f"{name}_add", dtype=self.policy)([x, whole])
+        return layers.Activation("relu", name=f"{name}_relu", dtype=self.policy)(x)
+
+    def _convolve(self, x, filters: int, name: str, activation: str | None):
+        if self.normalization == "none":
+            return Conv2D(filters, 3, padding=self.padding, activation=activation, name=name, dtype=self.policy)(x)
+        x = Conv2D(filters, 3, padding=self.padding, name=name, dtype=self.policy)(x)
+        # Groups of one map each: the statistics of an image do not depend on the others of its batch.
+        x = layers.GroupNormalization(groups=-1, name=f"{name}_norm", dtype=self.policy)(x)
+        return layers.Activation(activation, name=f"{name}_activation", dtype=self.policy)(x) if activation else x
 
 
 def _double_size(x, filters: int, method: str, name: str, policy):

@@ -75,6 +75,20 @@ def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
     return 2 * both / int(truth.sum() + predicted.sum())
 
 
+def keep_largest_component(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Return probabilities (h, w) that are 0 in all regions predicted lesion (8-connected) but the largest.
+
+    Example:
+        >>> keep_largest_component(np.array([[0.9, 0.2, 0.6, 0.7]]), 0.5)
+        array([[0. , 0.2, 0.6, 0.7]])
+    """
+    regions = label(probability >= threshold, connectivity=2)
+    sizes = np.bincount(regions.ravel())
+    sizes[0] = 0  # not a region: the pixels below the threshold, which keep their probability
+    is_kept = (regions == 0) | (regions == sizes.argmax())
+    return np.where(is_kept, probability, 0)
+
+
 def score_image(truth: np.ndarray, probability: np.ndarray, threshold: float) -> dict[str, float]:
     """Compute all scores of one image. To add a metric, add it here.
 

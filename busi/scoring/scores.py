@@ -118,6 +118,8 @@ def score_run(run: Run, catalog: Catalog) -> Scores:
         image = table.loc[name]
         truth = read_union(image.masks)
         probability = arrays.restore(output, image.height, image.width, run.config)
+        if run.config.largest_component:
+            probability = metrics.keep_largest_component(probability, run.threshold)
         scores.append({"name": name} | metrics.score_image(truth, probability, run.threshold))
         if image.image_class != "normal":
             counts.append(metrics.count_pixels(truth, probability))

@@ -71,6 +71,16 @@ def test_parts_are_those_of_the_split(images):
     assert set(classes) == {"benign", "malignant", "normal"}
 
 
+def test_normals_are_trained_on_where_asked_and_never_validated_with(images):
+    config = heldout(preprocessing="none", fold=2)
+    asked = parts.load_parts(heldout(preprocessing="none", fold=2, normals=True), images)
+    plain = parts.load_parts(config, images)
+    assert asked.training.names.tolist() == images.table.name[rows(images, "training", config, normals=True)].tolist()
+    assert len(asked.training) > len(plain.training)
+    assert asked.validation.names.tolist() == plain.validation.names.tolist()
+    assert asked.test.names.tolist() == plain.test.names.tolist()
+
+
 def test_every_image_is_tested_in_one_fold(images):
     tested = []
     for fold in range(5):

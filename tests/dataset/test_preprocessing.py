@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from busi.dataset import preprocessing
 from busi.dataset.preprocessing import Scaling, augment, fit_scaling, scale
 
 IMAGES = 120
@@ -256,3 +257,54 @@ def test_inputs_are_not_changed(marked):
     augment(marked[0][:9], marked[1][:9], "text", seed=1)
     for array, copy in zip((array[:9] for array in marked), before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+# The strong reading
+
+
+def draw_discs(count=40, side=64, radius=12):
+    """Make equal images with a bright disc in the middle, which is the lesion of their targets."""
+    rows, columns = np.mgrid[:side, :side] - (side - 1) / 2
+    disc = (np.hypot(rows, columns) < radius).astype("float32")
+    images = np.repeat(0.2 + 0.6 * disc[None, ..., None], count, axis=0)
+    return images, np.repeat(np.stack([disc, 1 - disc], axis=-1)[None], count, axis=0)
+
+
+def test_without_motion_and_speckle_the_strong_reading_is_the_other(monkeypatch, marked):
+    for name, value in {"ROTATION": 0, "ZOOM": 1, "SHIFT": 0, "SPECKLE": 0}.items():
+        monkeypatch.setattr(preprocessing, name, value)
+    strong, other = augment(*marked, "augment-strong", seed=5), augment(*marked, "augment", seed=5)
+    np.testing.assert_allclose(strong[0], other[0], atol=1e-5)
+    np.testing.assert_array_equal(strong[1], other[1])
+
+
+def test_image_and_target_are_moved_together():
+    images, targets = augment(*draw_discs(), "augment-strong", seed=0)
+    lesion = targets[..., 0] == 1
+    assert set(np.unique(targets)) == {0, 1} and (targets.sum(axis=-1) == 1).all()
+    for image, inside in zip(images[..., 0], lesion, strict=True):
+        bright = image > (image[inside].mean() + image[~inside].mean()) / 2
+        assert 2 * (bright & inside).sum() / (bright.sum() + inside.sum()) > 0.9
+
+
+def test_strong_scales_and_shifts_stay_within_their_bounds():
+    images, targets = draw_discs()
+    _, moved = augment(images, targets, "augment-strong", seed=0)
+    lesion = moved[..., 0] == 1
+    scales = np.sqrt(lesion.sum(axis=(1, 2)) / targets[0, ..., 0].sum())
+    # A pixel of the disc's rim may go either way.
+    assert 0.78 < scales.min() < 0.85 and 1.18 < scales.max() < 1.28
+    centres = np.array([np.argwhere(inside).mean(axis=0) for inside in lesion]) - 31.5
+    assert 5 < np.abs(centres).max() < 0.1 * 64 + 0.5
+
+
+def test_speckle_is_stronger_where_an_image_is_brighter(monkeypatch):
+    for name, value in {"ROTATION": 0, "ZOOM": 1, "SHIFT": 0, "CONTRAST": 0, "BRIGHTNESS": 0}.items():
+        monkeypatch.setattr(preprocessing, name, value)
+    images, targets = draw_discs()
+    speckled, _ = augment(images, targets, "augment-strong", seed=0)
+    lesion = targets[0, ..., 0] == 1
+    noise = (speckled - images)[..., 0]
+    # The background is the darkest there is; the disc is 0.6 above it.
+    assert np.abs(noise[:, ~lesion]).max() < 1e-6
+    assert noise[:, lesion].std() == pytest.approx(0.1 * 0.6, rel=0.03)

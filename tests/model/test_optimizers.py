@@ -93,3 +93,27 @@ def test_the_rows_of_table_2_are_the_public_notebooks():
 def test_adam_has_keras_defaults():
     adam = optimizers.make_optimizer(RunConfig(**ADAM))
     assert (adam.beta_1, adam.beta_2, adam.epsilon, adam.amsgrad) == (0.9, 0.999, 1e-7, False)
+
+
+def test_the_cosine_rate_rises_over_a_twentieth_of_the_steps_and_falls_to_zero():
+    run = RunConfig(schedule="cosine", **ADAM)
+    rise = round(0.05 * PLANNED)
+    middle = rise + (PLANNED - rise) // 2
+    rates = [rate(run, step) for step in (0, rise // 2, rise, middle, PLANNED)]
+    assert rates == pytest.approx([0, 0.005, 0.01, 0.005, 0], abs=5e-6)
+
+
+@pytest.mark.parametrize("settings", [{"momentum": 0.0}, ADAM])
+def test_weight_decay_takes_a_share_of_the_weight_and_not_of_the_gradient(settings):
+    """Where the gradient is 0, a step takes rate * decay * weight: 0.01 * 0.1 * 2."""
+    assert path(RunConfig(weight_decay=0.1, **settings), [0.0], start=2.0) == pytest.approx([1.998], abs=1e-7)
+
+
+def test_the_average_of_the_weights_is_exponential():
+    optimizer = optimizers.make_optimizer(RunConfig(average=0.75, momentum=0.0, learning_rate=1.0))
+    weight = keras.Variable(1.0)
+    for gradient in (-2.0, -4.0):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
+    # Weights 1, 3, 7; the average starts at the first step's: 3, then 0.75 * 3 + 0.25 * 7.
+    optimizer.finalize_variable_values([weight])
+    assert float(weight) == pytest.approx(4.0, abs=1e-6)

@@ -161,6 +161,39 @@ def test_padded_layers_keep_their_size(upsampling, steps):
     }
 
 
+def test_normalized_maps_of_an_image_have_mean_0_and_deviation_1():
+    model = unet.build(32, 2, padding="same", normalization="instance")
+    maps = keras.Model(model.input, model.get_layer("down0_conv1_norm").output)
+    images = np.random.default_rng(0).uniform(0, 1, (3, 32, 32, 1)).astype("float32")
+    answers = np.asarray(maps(images))
+    np.testing.assert_allclose(answers.mean(axis=(1, 2)), 0, atol=1e-5)
+    # Keras adds 0.001 to the variance.
+    variance = np.asarray(keras.Model(model.input, model.get_layer("down0_conv1").output)(images)).var(axis=(1, 2))
+    np.testing.assert_allclose(answers.std(axis=(1, 2)), np.sqrt(variance / (variance + 1e-3)), rtol=1e-4)
+
+
+def test_instance_normalization_adds_a_scale_and_an_offset_to_every_map():
+    """With 2 filters: two maps in each of both convolutions at every level, as `PADDED` lists them."""
+    plain, normalized = (unet.build(32, 2, padding="same", normalization=kind) for kind in ("none", "instance"))
+    maps = sum(channels for name, (_, channels) in PADDED.items() if "conv" in name)
+    assert normalized.count_params() - plain.count_params() == 2 * maps
+
+
+@pytest.mark.parametrize("normalization", ["none", "instance"])
+def test_a_residual_pair_without_kernels_passes_its_input_on(normalization):
+    model = unet.build(32, 2, padding="same", normalization=normalization, residual=True)
+    for name in ("down0_conv1", "down0_conv2"):
+        layer = model.get_layer(name)
+        layer.kernel.assign(np.zeros(layer.kernel.shape))
+    kernel, bias = model.get_layer("down0_residual").weights
+    kernel.assign([[[[0.5, -1.0]]]])
+    bias.assign([0.25, 0.0])
+    images = np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 1)).astype("float32")
+    answers = keras.Model(model.input, model.get_layer("down0_relu").output)(images)
+    expected = np.concatenate([0.5 * images + 0.25, np.zeros_like(images)], axis=-1)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+
+
 def test_kernels_are_glorot_uniform_and_biases_zero(full):
     for layer in full.layers:
         if not layer.weights:

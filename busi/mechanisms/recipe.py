@@ -1,0 +1,111 @@
+"""Recipe: what moves held-out Dice, one change a rung, on the ruler of all other variants."""
+
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from busi import display, results
+from busi.config import Parameters
+from busi.mechanisms import section
+from busi.results import Results
+from busi.scoring.statistics import Interval, compare_pairs, format_interval, summarize
+from busi.study import load_results
+
+GROUP = "mechanisms/recipe"
+
+CHANGE = {"difference": "change", "low": "change_low", "high": "change_high"}
+"""Columns of `busi.scoring.statistics.compare_pairs` that a rung takes over, with their names in its table."""
+
+
+def tabulate(trained: Results) -> pd.DataFrame:
+    """Return one row for each rung that has been trained.
+
+    Returns:
+        `rung`; `n_runs`, `n_images`; `dice` with `dice_low` and `dice_high`; the change from the rung before as
+        `change`, `change_low` and `change_high`, missing for the first; `validation_dice`, the mean over the runs of
+        what the validation part chose by; `detected` (share of the lesions that are found) and `normals_fpr` (share of
+        the normal images with a finding); `parameters` of the network; `milliseconds` of training per image.
+    """
+    scores = {rung: trained.of(rung).images for rung in trained.variants}
+    compared = compare_pairs(scores, [(after, before) for before, after in pairwise(scores)])
+    changes = compared.set_index("a")[[*CHANGE]].rename(columns=CHANGE)
+    rows = []
+    for rung in scores:
+        own = trained.of(rung)
+        runs = own.runs
+        trained_images = runs.epochs * runs.images
+        row = {"rung": rung, "n_runs": len(runs)} | summarize(own.images, own.pixels)
+        row |= {"validation_dice": runs.validation_dice.mean(), "parameters": runs.parameters.iloc[0]}
+        rows.append(row | {"milliseconds": 1000 * runs.seconds.sum() / trained_images.sum()})
+    table = pd.DataFrame(rows).join(changes, on="rung")
+    columns = ["rung", "n_runs", "n_images", "dice", "dice_low", "dice_high", *CHANGE.values()]
+    return table[[*columns, "validation_dice", "detected", "normals_fpr", "parameters", "milliseconds"]]
+
+
+@display.style()
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw each rung's Dice, the change that leads to it with its interval, and the normal images with a finding."""
+    # From the top down, in the order of the table.
+    places = np.arange(len(table))[::-1]
+    fig, (dice, normals) = plt.subplots(1, 2, figsize=(8.2, 1.2 + 0.36 * len(table)), sharey=True, width_ratios=[2, 1])
+    change = table.change.fillna(0)
+    before = table.dice - change
+    colours = np.where(change >= 0, display.OURS, display.PINK)
+    dice.barh(places, change, 0.5, left=before, color=colours, alpha=0.7)
+    dice.hlines(places, before + table.change_low, before + table.change_high, color=display.BLACK)
+    dice.plot(table.dice, places, "o", color=display.BLACK)
+    dice.set(title=title(table), xlabel="Dice of held-out images")
+    dice.set_yticks(places, table.rung)
+    normals.plot(table.normals_fpr, places, "o", color=display.PUBLISHED)
+    normals.set(xlim=(0, 1), xlabel="normal images with a finding")
+    return fig
+
+
+def title(table: pd.DataFrame) -> str:
+    """Return what the figure shows: how far the rungs lead, and how many of them are told from chance."""
+    return f"{len(find_effects(table))} of {len(table) - 1} changes move Dice beyond chance"
+
+
+def find_effects(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `tabulate` whose change is told from zero, the largest change first."""
+    is_told = (table.change_low > 0) | (table.change_high < 0)
+    effects = table[is_told]
+    return effects.reindex(effects.change.abs().sort_values(ascending=False).index)
+
+
+def conclude(table: pd.DataFrame) -> str:
+    """Return in a sentence what matters: the changes that are told from chance, and where all of them lead."""
+    first, last = table.iloc[0], table.iloc[-1]
+    effects = find_effects(table)
+    told = []
+    for row in effects.itertuples():
+        told.append(f"{row.rung} {format_interval(Interval(row.change, row.change_low, row.change_high))}")
+    found = f"what moves Dice is {'; '.join(told)}" if told else "no single change is told from chance"
+    others = len(table) - 1 - len(effects)
+    rest = f"; {section.count(others, 'other change')} cannot be told from chance" if told and others else ""
+    return (
+        f"Of {section.count(len(table) - 1, 'change')}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
+        f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}), and from {first.normals_fpr:.0%} to "
+        f"{last.normals_fpr:.0%} of the normal images with a finding."
+    )
+
+
+@section.presents("recipe")
+def show(parameters: Parameters) -> section.Section:
+    """Return figure, table and conclusion; write ``tables/recipe.csv``."""
+    trained = load_results(parameters, GROUP)
+    if not len(trained.runs):
+        raise results.NotMeasured(f"{GROUP}: no run has been trained yet; run the study with its data")
+    table = results.write_table(parameters, "recipe", tabulate(trained))
+    return section.compose(
+        draw(table),
+        table,
+        conclude(table),
+        caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
+        f"Right: share of normal images in which anything is marked. {section.describe_runs(trained)}.",
+        table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs.",
+        digits={"parameters": 0, "milliseconds": 1},
+    )

@@ -1,0 +1,87 @@
+"""The recipe's table, title and sentence, from predictions of a few pixels whose scores are worked out by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from busi.mechanisms import recipe
+from busi.results import empty_results
+from busi.scoring import metrics
+
+TRUTH = np.zeros((10, 10), dtype=bool)
+TRUTH[:2] = True
+
+
+def mark(pixels):
+    """Return probabilities that mark the first pixels, of which the first 20 are the lesion."""
+    return np.where(np.arange(100) < pixels, 0.9, 0.1).reshape(10, 10)
+
+
+def predict(rungs):
+    """Make results of two folds, each with two lesion images and two normal ones.
+
+    Args:
+        rungs: Name -> pixels marked in each lesion image, and in the second of the normal ones.
+    """
+    runs, images, pixels = [], [], []
+    for rung, (lesion, normal) in rungs.items():
+        for fold in (0, 1):
+            head = {"variant": rung, "run": f"{rung} {fold}", "fold": fold, "seed": fold}
+            runs.append(head | {"validation_dice": 0.5 + fold / 10, "parameters": 1234})
+            runs[-1] |= {"epochs": 10, "images": 4, "seconds": 2.0 + fold}
+            for number in (1, 2):
+                for image_class, truth, marked in (("benign", TRUTH, lesion), ("normal", TRUTH & False, normal)):
+                    probability = mark(marked if image_class == "benign" or number == 2 else 0)
+                    name = f"{image_class} ({2 * fold + number})"
+                    row = {"image_class": image_class, "name": name, "group": hash(name), "lesion_share": truth.mean()}
+                    images.append(head | row | metrics.score_image(truth, probability, 0.5))
+            counts = metrics.count_pixels(TRUTH, mark(lesion))
+            pixels.append(counts.assign(**head))
+    tables = {"runs": pd.DataFrame(runs), "images": pd.DataFrame(images), "pixels": pd.concat(pixels)}
+    return replace(empty_results(), **tables)
+
+
+@pytest.fixture
+def table():
+    return recipe.tabulate(predict({"baseline": (10, 3), "loss": (15, 3), "normals": (15, 0)}))
+
+
+def test_each_rung_is_compared_with_the_one_before_on_the_same_images(table):
+    """Of 20 lesion pixels 10 are marked, then 15: Dice 20 / 30, then 30 / 35."""
+    assert table.dice.tolist() == pytest.approx([20 / 30, 30 / 35, 30 / 35])
+    assert table.change.tolist() == pytest.approx([np.nan, 30 / 35 - 20 / 30, 0], nan_ok=True)
+    # All images change by the same, so that the intervals have no width.
+    assert table.change_low.tolist() == pytest.approx(table.change.tolist(), nan_ok=True)
+    assert table.change_high.tolist() == pytest.approx(table.change.tolist(), nan_ok=True)
+    assert (table.n_runs.tolist(), table.n_images.tolist()) == ([2, 2, 2], [4, 4, 4])
+
+
+def test_normals_validation_and_training_time_are_told_beside_dice(table):
+    assert table.normals_fpr.tolist() == [0.5, 0.5, 0]
+    assert table.validation_dice.tolist() == pytest.approx([0.55] * 3)
+    # Five seconds for two runs of ten epochs with four images each.
+    assert table.milliseconds.tolist() == pytest.approx([62.5] * 3)
+
+
+def test_title_and_sentence_follow_the_numbers(table):
+    assert recipe.title(table) == "1 of 2 changes move Dice beyond chance"
+    assert recipe.conclude(table) == (
+        "Of 2 changes, what moves Dice is loss +0.190 (+0.190 to +0.190); 1 other change cannot be told from chance. "
+        "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857), and from 50% to 0% of the normal images with a "
+        "finding."
+    )
+    flat = recipe.tabulate(predict({"baseline": (10, 3), "loss": (10, 3)}))
+    assert recipe.title(flat) == "0 of 1 changes move Dice beyond chance"
+    assert recipe.conclude(flat).startswith("Of 1 change, no single change is told from chance. All together lead")
+
+
+def test_the_figure_shows_the_title_and_a_bar_for_each_rung(table):
+    dice, normals = recipe.draw(table).axes
+    assert dice.get_title(loc="left") == recipe.title(table)
+    assert [bar.get_width() for bar in dice.patches] == pytest.approx([0, 30 / 35 - 20 / 30, 0])
+    assert normals.lines[0].get_xdata().tolist() == [0.5, 0.5, 0]
+    # The first rung is on top.
+    assert [label.get_text() for label in dice.get_yticklabels()] == ["baseline", "loss", "normals"]
+    assert dice.get_yticks().tolist() == [2, 1, 0]
