@@ -7,7 +7,6 @@ its decoded pixels, so that a re-encoded copy is recognised. That of the BUSI re
 import hashlib
 import os
 import stat
-import sys
 import tempfile
 import time
 import zipfile
@@ -22,7 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import requests
 from PIL import Image
+from tqdm import tqdm
 
 from busi.config import StudyError, find_study_folder
 from busi.dataset.catalog import read_catalog
@@ -47,6 +48,12 @@ ADVICE = {
 
 STALL_SECONDS = 60
 """How long nothing may arrive before a download is given up."""
+
+RETRIES = 5
+"""How often a connection that breaks off is taken up again."""
+
+PAUSE_SECONDS = 2
+"""Pause before that."""
 
 MAX_FILES = 10_000
 MAX_BYTES = 2 * 2**30
@@ -224,27 +231,54 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
 
 def _fetch(scratch: Path, url: str | None, archive: Path | None, sha256: str | None) -> Path:
     """Fetch a data set into ``scratch`` and return the folder that it was unpacked into."""
-    # Here, because no other command needs these packages.
-    import pooch
-
-    unpacked = scratch / "unpacked"
     if not url and not archive:
+        # Here, because no other command needs it.
         import kagglehub
 
-        return _watch(partial(kagglehub.dataset_download, HANDLE, output_dir=str(unpacked)), scratch, PAGE, TOKEN)
+        # Not its `output_dir`: a download that breaks off could not continue there.
+        os.environ["KAGGLEHUB_CACHE"] = str(scratch)
+        return _watch(partial(kagglehub.dataset_download, HANDLE), scratch, PAGE, TOKEN)
     if url:
-        # Its messages recommend arguments of its own.
-        pooch.get_logger().setLevel("WARNING")
-        bar = sys.stderr.isatty()
-        fetch = partial(pooch.retrieve, url, None, fname="archive.zip", path=scratch, progressbar=bar)
-        archive = _watch(fetch, scratch, url)
-    if sha256 and pooch.file_hash(str(archive)) != sha256.lower():
-        raise StudyError(f"{url or archive}: another file than the one of SHA-256 {sha256}: fetch it anew\n{MANUAL}")
-    unpack(archive, unpacked)
-    return unpacked
+        archive = _watch(partial(_download_rest, url, scratch / "archive.zip"), scratch, url)
+    if sha256:
+        with archive.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if found != sha256.lower():
+            raise StudyError(
+                f"{url or archive}: another file than the one of SHA-256 {sha256}: fetch it anew\n{MANUAL}"
+            )
+    unpack(archive, scratch / "unpacked")
+    return scratch / "unpacked"
 
 
-def _watch(fetch: Callable[[], str], folder: Path, source: str, hint: str = "") -> Path:
+def _download_rest(url: str, file: Path) -> Path:
+    """Download what a file lacks at its end; all of it if the server cannot begin in the middle."""
+    have = file.stat().st_size if file.exists() else 0
+    # Compressed on the way, the bytes of the file could not be counted.
+    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
+    # Without a timeout: `_watch` gives up when nothing arrives.
+    with requests.get(url, headers=headers, stream=True, timeout=None) as response:
+        response.raise_for_status()
+        mode = "ab" if response.status_code == requests.codes.partial_content else "wb"
+        length = int(response.headers.get("Content-Length", 0)) or None
+        # A bar on a terminal only.
+        with file.open(mode) as part, tqdm(total=length, unit="B", unit_scale=True, disable=None) as bar:
+            for piece in response.iter_content(2**16):
+                part.write(piece)
+                bar.update(len(piece))
+    return file
+
+
+def _persist(fetch: Callable[[], str | Path]) -> Path:
+    """Call ``fetch``, and call it again when the connection breaks off: it continues what it has begun."""
+    for _ in range(RETRIES):
+        with suppress(requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            return Path(fetch())
+        time.sleep(PAUSE_SECONDS)
+    return Path(fetch())
+
+
+def _watch(fetch: Callable[[], str | Path], folder: Path, source: str, hint: str = "") -> Path:
     """Call ``fetch``, which writes into ``folder``, and give up when nothing arrives, or too much.
 
     The libraries that fetch bound nothing, and kagglehub waits forever.
@@ -256,7 +290,7 @@ def _watch(fetch: Callable[[], str], folder: Path, source: str, hint: str = "") 
 
     def work() -> None:
         try:
-            future.set_result(fetch())
+            future.set_result(_persist(fetch))
         # Of any kind: the libraries raise many. The main thread tells it.
         except Exception as error:
             future.set_exception(error)
@@ -278,13 +312,11 @@ def _watch(fetch: Callable[[], str], folder: Path, source: str, hint: str = "") 
     failure = failure or future.exception()
     if failure:
         raise StudyError(f"{source}: {_explain(failure)}\n{hint}{MANUAL}") from failure
-    return Path(future.result())
+    return future.result()
 
 
 def _explain(error: Exception) -> str:
     """Say in words why a download failed."""
-    import requests
-
     response = getattr(error, "response", None)
     if response is not None:
         advice = ADVICE.get(response.status_code, "its server is in trouble: try again later")

@@ -1,5 +1,6 @@
 """Evaluation on any data set with masks: networks and masks of other software, as tables and as a page."""
 
+import warnings
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -10,12 +11,13 @@ from markupsafe import escape
 
 from busi import display
 from busi.config import StudyError
-from busi.dataset.catalog import Catalog, read_grey
+from busi.dataset.catalog import Catalog, DataWarning, read_grey
 from busi.lab.networks import Network
 from busi.lab.predict import CHUNK
 from busi.report import layout
 from busi.runs import Run
 from busi.scoring import ruler
+from busi.scoring.predictors import MEAN_MASK
 
 
 def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], out: Path) -> pd.DataFrame:
@@ -47,6 +49,10 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
         scored[str(folder)] = ruler.score_answers(catalog, ruler.read_masks(catalog, folder))
     for name, predict in ruler.BLIND.items():
         scored[name] = ruler.score_answers(catalog, ruler.ask_blindly(catalog, predict))
+    try:
+        scored[MEAN_MASK] = ruler.score_answers(catalog, ruler.ask_mean_mask(catalog))
+    except StudyError as error:  # a few images can be scored, but not be split
+        warnings.warn(f"no row {MEAN_MASK!r}: {error}", DataWarning, stacklevel=2)
     table, images = ruler.compare(catalog, scored)
     tables = []
     for name, answers in scored.items():
