@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import joblib
@@ -23,9 +23,6 @@ RELEASED = {"benign": 437, "malignant": 210, "normal": 133}
 
 SHOWN_PROBLEMS = 20
 """Number of problems that an error message lists."""
-
-_TOLD: dict = {}
-"""Warnings that have been shown, as `warnings` keeps them, so that a notebook shows each once."""
 
 
 class CountWarning(UserWarning):
@@ -116,7 +113,7 @@ def read_catalog(folder: Path, layout: str = "", *, expected: dict[str, int] | N
     with FileLock(_cache_folder().with_suffix(".lock")):
         catalog = remember(_read, ignore=["manifest"])(str(folder), manifest, state)
     for note, files in catalog.notes.groupby("note", sort=False).file:
-        _warn(f"{note}: {len(files)}, e.g. {files.iloc[0]}", DataWarning, folder)
+        _warn_once(f"{note}: {len(files)}, e.g. {files.iloc[0]}", DataWarning, folder)
     if catalog.layout.startswith("busi"):
         _warn_of_counts(catalog, folder, expected or {})
     return catalog
@@ -137,12 +134,14 @@ def _warn_of_counts(catalog: Catalog, folder: Path, expected: dict[str, int]) ->
     for image_class, released in expected.items():
         count = int((catalog.table.image_class == image_class).sum())
         if count != released:
-            _warn(f"{folder / image_class}: {count} images, the release has {released}", CountWarning, folder)
+            _warn_once(f"{folder / image_class}: {count} images, the release has {released}", CountWarning, folder)
 
 
-def _warn(message: str, category: type[UserWarning], folder: Path) -> None:
+# Cached, because a notebook reads its data in many cells, and Python forgets which warnings it has shown.
+@cache
+def _warn_once(message: str, category: type[UserWarning], folder: Path) -> None:
     # It is about the folder: Python would show a line of the code that reads it.
-    warnings.warn_explicit(message, category, folder.name, 1, registry=_TOLD)
+    warnings.warn_explicit(message, category, folder.name, 1)
 
 
 def remember(function: Callable, ignore: list[str] | None = None) -> Callable:
