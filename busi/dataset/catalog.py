@@ -226,8 +226,10 @@ def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
         raise DataError(f"{folder}: {len(problems)} problem(s), fix these files:\n  {shown}{more}")
     table = pd.DataFrame(rows)
     # Colours of masks may have told classes that names do not.
-    position = table.image_class.map({name: k for k, name in enumerate(CLASSES)}).fillna(len(CLASSES))
-    table = table.iloc[np.argsort(position, kind="stable")].reset_index(drop=True)
+    rank = {name: k for k, name in enumerate(CLASSES)}
+    position = table.image_class.map(rank).fillna(len(CLASSES))
+    order = np.argsort(position, kind="stable")
+    table = table.iloc[order].reset_index(drop=True)
     noted = pd.DataFrame(notes, columns=["note", "file"])
     return Catalog(table, digest.hexdigest()[:16], manifest.layout, dict(encodings.most_common()), noted)
 
@@ -247,7 +249,8 @@ def _verify_row(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMas
     digest.update(f"{image_class}/{row['name']} {pixels.shape}".encode())
     digest.update(pixels.tobytes())
     # A normal image without a file is one whose mask is empty.
-    for inside in [mask.inside for _, mask in masks] or [union]:
+    insides = [mask.inside for _, mask in masks]
+    for inside in insides or [union]:
         # Packed to one bit a pixel, so that the fingerprint does not depend on how masks are stored.
         digest.update(np.packbits(inside).tobytes())
     height, width = pixels.shape
@@ -276,9 +279,10 @@ def _find_class(union: np.ndarray, masks: list[tuple[str, DecodedMask]]) -> str:
 def _find_oddities(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMask]]) -> list[str]:
     """Return what is unusual about an image."""
     notes = []
+    marked = [mask.inside.any() for _, mask in masks]
     if not masks:
         notes.append("normal images without a mask: read as empty")
-    elif not row["image_class"] and not any(mask.inside.any() for _, mask in masks):
+    elif not row["image_class"] and not any(marked):
         notes.append("empty masks in a data set without classes: read as normal images")
     if pixels.max() < 16:
         notes.append("images that are nearly black: perhaps of fewer bits than their file has room for")

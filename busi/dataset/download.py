@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from busi.config import StudyError, find_study_folder
 from busi.dataset.catalog import read_catalog
-from busi.dataset.decode import read_grey, read_mask
+from busi.dataset.decode import SUFFIXES, read_grey, read_mask
 from busi.dataset.phantom import CLASSES
 
 HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
@@ -58,8 +58,6 @@ PAUSE_SECONDS = 2
 MAX_FILES = 10_000
 MAX_BYTES = 2 * 2**30
 """Bounds of a data set, and while it is fetched of its archive and files together. BUSI: 1,578 files, 0.3 GB."""
-
-SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 SHOWN_DIFFERENCES = 20
 """Number of files that an error message lists."""
@@ -134,7 +132,8 @@ def describe_pixels(folder: Path) -> Manifest:
     manifest = {}
     for file in sorted(folder.rglob("*")):
         path = file.relative_to(folder)
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not any(map(_is_clutter, path.parts)):
+        is_image = file.suffix.lower() in SUFFIXES and file.is_file()
+        if is_image and not any(map(_is_clutter, path.parts)):
             manifest[path.as_posix()] = _hash_pixels(file)
     return manifest
 
@@ -164,8 +163,9 @@ def list_differences(found: Manifest, expected: Manifest) -> list[str]:
         elif not found[file].width:
             differences.append(f"{file}: not a readable image")
         elif found[file] != expected[file]:
-            sizes = [f"{pixels.width} x {pixels.height}" for pixels in (found[file], expected[file])]
-            differences.append(f"{file}: other pixels ({sizes[0]}, in the release {sizes[1]})")
+            here, there = found[file], expected[file]
+            sizes = f"{here.width} x {here.height}, in the release {there.width} x {there.height}"
+            differences.append(f"{file}: other pixels ({sizes})")
     return differences
 
 
@@ -182,8 +182,9 @@ def describe_part(found: Manifest, release: Manifest) -> str:
         return f"not BUSI: it holds none of the {len(images)} images of the release by name"
     counts = []
     for image_class in CLASSES:
-        here, all_of_class = (sum(image.parent.name == image_class for image in some) for some in (present, images))
-        counts.append(f"{image_class} {here} of {all_of_class}")
+        here = sum(image.parent.name == image_class for image in present)
+        released = sum(image.parent.name == image_class for image in images)
+        counts.append(f"{image_class} {here} of {released}")
     return f"a partial copy of the BUSI release: {len(present)} of {len(images)} images ({', '.join(counts)})"
 
 
@@ -191,9 +192,13 @@ def find_root(folder: Path) -> Path:
     """Return the folder that holds the data set: the first one below ``folder`` that does not only hold another."""
     while True:
         entries = [entry for entry in folder.iterdir() if not _is_clutter(entry.name)]
-        if len(entries) != 1 or not entries[0].is_dir() or entries[0].name in CLASSES:
+        if len(entries) != 1:
             return folder
-        folder = entries[0]
+        # A data set of one class is not the folder of that class.
+        inner = entries[0]
+        if not inner.is_dir() or inner.name in CLASSES:
+            return folder
+        folder = inner
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -56,7 +56,8 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
     table, images = ruler.compare(catalog, scored)
     tables = []
     for name, answers in scored.items():
-        names = catalog.table.name[~catalog.table.name.isin(answers.name)]
+        is_answered = catalog.table.name.isin(answers.name)
+        names = catalog.table.name[~is_answered]
         tables.append(pd.DataFrame({"predictor": name, "name": names}))
     missing = pd.concat(tables)
     out.mkdir(parents=True)
@@ -114,10 +115,11 @@ def _name_network(runs: list[Run]) -> str:
 def _draw_page(catalog: Catalog, table: pd.DataFrame, missing: pd.DataFrame) -> str:
     shown = pd.DataFrame({"predictor": table.predictor, "images": table.n_images})
     for score in ruler.SCORES:
-        columns = table[[score, f"{score}_low", f"{score}_high"]]
-        shown[score] = ["{:.3f} ({:.3f}–{:.3f})".format(*row) for row in columns.to_numpy()]
+        intervals = table[[score, f"{score}_low", f"{score}_high"]].to_numpy()
+        shown[score] = [f"{mean:.3f} ({low:.3f}–{high:.3f})" for mean, low, high in intervals]
     shown["normals"] = table.n_normals
     shown["normals marked"] = table.normals_fpr
+    # The network, or the first folder of masks.
     first = table.iloc[0]
     caption = "Mean over images with its 95 % interval; hd95 in pixels."
     parts = [

@@ -96,9 +96,13 @@ def predict_files(network: Network, files: list[Path], out: Path) -> Iterator[di
 
 def _predict_chunk(network: Network, files: list[Path], out: Path, pool: ThreadPoolExecutor) -> list[dict]:
     start = time.perf_counter()
-    answers = list(pool.map(_try_to_read, files))
-    rows = [{"error": str(answer)} for answer in answers if isinstance(answer, StudyError)]
-    images = {file: answer for file, answer in zip(files, answers, strict=True) if isinstance(answer, np.ndarray)}
+    rows = []
+    images = {}
+    for file, answer in zip(files, pool.map(_try_to_read, files), strict=True):
+        if isinstance(answer, StudyError):
+            rows.append({"error": str(answer)})
+        else:
+            images[file] = answer
     if not images:
         return rows
     outputs = network.predict(list(images.values()))
@@ -124,6 +128,7 @@ def _write_answer(network: Network, file: Path, pixels: np.ndarray, output: np.n
     # As the scores compare, in double precision.
     inside = probability >= np.float64(network.threshold)
     mask = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
+    # None where nothing is predicted.
     box = mask.getbbox()
     # The default level of compression takes four times as long.
     mask.save(out / "masks" / f"{file.stem}.png", compress_level=1)
@@ -133,15 +138,10 @@ def _write_answer(network: Network, file: Path, pixels: np.ndarray, output: np.n
     if box:
         _draw_outline(overlay, inside, box)
     Image.fromarray(overlay).save(out / "overlay" / f"{file.stem}.jpg", quality=90)
-    height, width = pixels.shape
-    return {
-        "image": str(file),
-        "height": height,
-        "width": width,
-        "lesion_share": round(float(inside.mean()), 6),
-        **dict(zip(("left", "top", "right", "bottom"), box or [""] * 4, strict=True)),
-        "mean_probability": round(float(probability[inside].mean()), 4) if box else "",
-    }
+    share = round(float(inside.mean()), 6)
+    mean_probability = round(float(probability[inside].mean()), 4) if box else ""
+    values = (str(file), *pixels.shape, share, *(box or [""] * 4), mean_probability)
+    return dict(zip(COLUMNS[:-1], values, strict=True))
 
 
 def _draw_outline(overlay: np.ndarray, inside: np.ndarray, box: tuple[int, int, int, int]) -> None:

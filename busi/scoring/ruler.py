@@ -14,7 +14,7 @@ from PIL import Image
 from busi.config import RunConfig, StudyError
 from busi.dataset import arrays, duplicates
 from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.dataset.convert import SUFFIXES
+from busi.dataset.decode import SUFFIXES
 from busi.dataset.splits import load_split
 from busi.scoring import metrics, predictors
 from busi.scoring.statistics import mean_interval
