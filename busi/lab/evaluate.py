@@ -53,6 +53,7 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
         scored[MEAN_MASK] = ruler.score_answers(catalog, ruler.ask_mean_mask(catalog))
     except StudyError as error:  # a few images can be scored, but not be split
         warnings.warn(f"no row {MEAN_MASK!r}: {error}", DataWarning, stacklevel=2)
+    # Before anything is written: it refuses predictors that share no image.
     table, images = ruler.compare(catalog, scored)
     tables = []
     for name, answers in scored.items():

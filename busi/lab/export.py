@@ -42,6 +42,7 @@ def export_network(run: Run, out: Path) -> Path:
         if file.exists():
             raise StudyError(f"{file}: exists; nothing is overwritten: give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed when it is whole: a file that exists is finished.
     unfinished = out.with_name(f"unfinished-{out.name}")
     build_plain_model(run).save(unfinished)
     unfinished.rename(out)
