@@ -47,18 +47,12 @@ class Arrays:
 
 
 def published_arrays(catalog: Catalog, config: RunConfig) -> Arrays:
-    """Return the lesion images with their targets, in the order of ``catalog.lesions``.
-
-    Normals are left out, as in the paper.
-    """
+    """Return the lesion images with their targets, in the order of ``catalog.lesions``; none of the normals."""
     return _load(catalog.lesions, catalog.fingerprint, config)
 
 
 def all_arrays(catalog: Catalog, config: RunConfig) -> Arrays:
-    """Return all images with their targets, normals included, in the order of ``catalog.table``.
-
-    The lesion channel of a normal image is 0.
-    """
+    """Return all images with their targets, in the order of ``catalog.table``; normals have a lesion channel of 0."""
     return _load(catalog.table, catalog.fingerprint, config)
 
 

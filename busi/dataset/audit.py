@@ -122,7 +122,7 @@ def mean_mask(catalog: Catalog) -> pd.DataFrame:
 
 
 def summarize_intensity(images: pd.DataFrame) -> pd.DataFrame:
-    """Return medians by class of `describe_pixels`: grey levels of image, lesion and ring, and their contrast."""
+    """Return the medians of each class: grey levels of image, lesion and ring of `describe_pixels`, and contrast."""
     measured = images.assign(contrast=images.inside - images.ring)
     return measured.groupby("image_class", sort=False)[["mean", "inside", "ring", "contrast"]].median()
 

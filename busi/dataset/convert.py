@@ -11,17 +11,10 @@ from PIL import Image
 
 from busi.config import FOLDS, StudyError
 from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.dataset.decode import SUFFIXES
 from busi.dataset.splits import PARTS
 
 SPLIT_FILES = {"csv": "splits.csv", "json": "splits.json", "nnunet": "splits_final.json"}
 """Usual name of the file of folds in each form."""
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files in a folder by name, without hidden ones."""
-    files = sorted(folder.iterdir())
-    return [file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
 
 
 def format_split(split: pd.DataFrame, form: Literal["csv", "json", "nnunet"]) -> str:
@@ -60,16 +53,13 @@ def write_split(split: pd.DataFrame, form: str, file: Path) -> Path:
 
 
 def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks", "nnunet"]) -> Path:
-    """Write a data set into the new folder ``out``: grey PNG images, and for each one mask of its size.
+    """Write a data set into the new folder ``out``, and return it: grey PNG images, and for each one mask of its size.
 
     Args:
         catalog: The images; several masks of one image are merged.
         out: The folder.
         layout: "images-masks" writes ``images/<name>.png`` and ``masks/<name>.png`` (255 inside). "nnunet" writes a raw
             data set of nnU-Net 2: ``imagesTr/<name>_0000.png``, ``labelsTr/<name>.png`` (1 inside), ``dataset.json``.
-
-    Returns:
-        ``out``.
 
     Raises:
         StudyError: ``out`` exists.

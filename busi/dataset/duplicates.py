@@ -168,8 +168,8 @@ def count_distances(catalog: Catalog) -> pd.DataFrame:
         One row for each `distance` from 0 to 64 (bits, the larger of both hashes) with its number of `pairs`.
     """
     distances = hash_distances(catalog)
-    # The matrix is symmetric: every pair is above the diagonal once.
-    pairs = distances[np.triu_indices_from(distances, k=1)]
+    above = np.triu_indices_from(distances, k=1)
+    pairs = distances[above]
     counts = np.bincount(pairs, minlength=BITS + 1)
     return pd.DataFrame({"distance": range(len(counts)), "pairs": counts})
 

@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation
 
 from busi.config import StudyError
 from busi.dataset.catalog import read_grey
-from busi.dataset.convert import list_images
+from busi.dataset.decode import SUFFIXES
 from busi.lab.networks import THREADS, Network
 
 CHUNK = 16
@@ -30,20 +30,21 @@ COLUMNS = (
 OUTLINE = (86, 180, 233)
 """Colour of the outline: the one that the study's figures give to predictions."""
 
-_MASK = re.compile(r"_mask(_\d+)?$")
+_PASSED_OVER = re.compile(r"\..*|.*_mask(_\d+)?")
 
 
 def find_images(where: str) -> list[Path]:
     """Return the image files that ``where`` names: a file, a folder or a pattern such as "scans/*.png".
 
-    Masks named as in the BUSI release, ``*_mask.png``, are left out of a folder.
+    Masks named as in the BUSI release, ``*_mask.png``, and hidden files are left out of a folder.
 
     Raises:
         StudyError: There is no such image, or two have the same name, which their masks would share.
     """
     path = Path(where)
     if path.is_dir():
-        files = [file for file in list_images(path) if not _MASK.search(file.stem)]
+        images = (file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES)
+        files = [file for file in images if not _PASSED_OVER.fullmatch(file.stem)]
     elif path.is_file():
         files = [path]
     else:
@@ -110,7 +111,7 @@ def _predict_chunk(network: Network, files: list[Path], out: Path, pool: ThreadP
     def write(file: Path, output: np.ndarray) -> dict:
         return _write_answer(network, file, images[file], output, out)
 
-    # Compressing takes as long as the network does.
+    # Two at a time: Pillow compresses outside of Python's lock.
     written = list(pool.map(write, images, outputs))
     seconds = (time.perf_counter() - start) / len(images)
     return rows + [row | {"seconds": round(seconds, 4)} for row in written]
