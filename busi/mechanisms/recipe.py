@@ -97,8 +97,8 @@ def conclude(table: pd.DataFrame) -> str:
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/recipe.csv``."""
     trained = load_results(parameters, GROUP)
-    if not len(trained.runs):
-        raise results.NotMeasured(f"{GROUP}: no run has been trained yet; run the study with its data")
+    if len(trained.variants) < 2:
+        raise results.NotMeasured(f"{GROUP}: there is no change to show yet; run the study with its data")
     table = results.write_table(parameters, "recipe", tabulate(trained))
     return section.compose(
         draw(table),
