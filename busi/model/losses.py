@@ -190,17 +190,31 @@ class LesionDicePlusCrossentropy(keras.losses.Loss):
 def limit_probability(logits):
     """Return the softmax's probability of lesion, (n, h, w, 1), for logits whose difference is limited to `LIMIT`.
 
-    The gradient passes through the limit as if it were not there (a straight-through estimator): a pixel that is
-    certain and wrong is still pulled with p (1 - p) at the limit, where the true softmax would have rounded to 0.
-
     Example:
         >>> round(float(limit_probability(ops.array([[[[60.0, -60.0]]]]))[0, 0, 0, 0]), 6)
         0.999955
     """
     # The softmax of two channels is the sigmoid of their difference.
-    difference = logits[..., :1] - logits[..., 1:]
-    excess = ops.stop_gradient(difference - ops.clip(difference, -LIMIT, LIMIT))
-    return ops.sigmoid(difference - excess)
+    return ops.sigmoid(_limit_difference(logits[..., :1] - logits[..., 1:]))
+
+
+@ops.custom_gradient
+def _limit_difference(difference):
+    """Limit a difference of logits to `LIMIT` either way; beyond it, only a gradient that leads back is passed on.
+
+    A pixel that is certain and wrong is pulled with p (1 - p) at the limit, where the softmax's own gradient has
+    vanished. One that is certain and right is left alone: pulled further, its logits would grow without end.
+    """
+
+    def gradient(*inputs, upstream=None):
+        # Some Keras backends pass the upstream gradient by position, others by name.
+        if upstream is None:
+            upstream = inputs[0]
+        # A step goes against the gradient.
+        leads_away = ((difference > LIMIT) & (upstream < 0)) | ((difference < -LIMIT) & (upstream > 0))
+        return ops.where(leads_away, 0.0, upstream)
+
+    return ops.clip(difference, -LIMIT, LIMIT), gradient
 
 
 LOSSES = {

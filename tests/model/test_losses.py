@@ -256,6 +256,16 @@ def test_clipping_takes_the_gradient_of_the_published_kld_away():
     assert np.abs(gradient).max() < 1e-12
 
 
+@pytest.mark.parametrize("name", ["dice", "lesion-dice"])
+def test_a_pixel_that_is_certain_and_right_is_left_alone_by_a_stable_dice(name):
+    """Beyond the limit of 10: pulled on and on, its logits would grow until they are no numbers."""
+    targets = [[[[1, 0], [0, 1], [1, 0]]]]
+    _, gradient = differentiate(losses.make_loss(CONFIGS[name]), targets, [[[[6, -6], [-6, 6], [-1, 1]]]])
+    assert gradient[0, 0, :2].tolist() == [[0, 0], [0, 0]]
+    # The third is wrong, and not certain.
+    assert gradient[0, 0, 2, 0] < -0.01
+
+
 def test_a_limited_probability_is_the_softmax_up_to_the_limit(logits):
     _, z = logits
     p = softmax(z, axis=-1)[..., :1]
