@@ -101,7 +101,7 @@ def score_untrained(catalog: Catalog, config: RunConfig) -> Scores:
     split = load_split(catalog, config.split)
     described = identify_images(catalog, split.group.to_numpy())
     targets = arrays.all_arrays(catalog, config).targets[..., 0]
-    mean_masks, thresholds = _average_masks(catalog, split, targets, config)
+    mean_masks, thresholds = average_masks(catalog, split, targets, config)
 
     def score_image(position: int) -> dict[str, tuple[dict, pd.DataFrame]]:
         image = catalog.table.iloc[position]
@@ -129,12 +129,18 @@ def score_untrained(catalog: Catalog, config: RunConfig) -> Scores:
     return Scores(_name_rows(images), _name_rows(pixels))
 
 
-def _average_masks(
+def average_masks(
     catalog: Catalog, split: pd.DataFrame, targets: np.ndarray, config: RunConfig
 ) -> tuple[list[np.ndarray], list[float]]:
     """Return for each image the mean mask of the fold that tests it, at network size, and that fold's threshold.
 
     The threshold is chosen as a network's: by Dice over the validation part, at the images' original sizes.
+
+    Args:
+        catalog: The images.
+        split: As `busi.dataset.splits.make_split`.
+        targets: Lesion channel of every image, float32 (n, o, o), 0 to 1.
+        config: Of the targets.
     """
     has_lesion = split.image_class != "normal"
     masks: list = [None] * len(split)

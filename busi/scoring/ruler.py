@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from busi.config import StudyError
-from busi.dataset import duplicates
+from busi.config import RunConfig, StudyError
+from busi.dataset import arrays, duplicates
 from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.dataset.convert import SUFFIXES
+from busi.dataset.decode import SUFFIXES
+from busi.dataset.splits import load_split
 from busi.scoring import metrics, predictors
 from busi.scoring.statistics import mean_interval
 
@@ -22,7 +23,10 @@ SCORES = (*metrics.LESION_SCORES, "accuracy")
 """Scores that a table holds, each with its interval."""
 
 BLIND = {predictors.EVERYTHING: predictors.lesion, predictors.BLOB: predictors.darkest_blob}
-"""Predictors that every table holds."""
+"""Predictors of one image alone that every table holds."""
+
+SIZE = RunConfig(protocol="heldout", image_size=128)
+"""Size at which masks are averaged."""
 
 
 class Answer(NamedTuple):
@@ -71,6 +75,19 @@ def ask_blindly(catalog: Catalog, predict: Callable[[np.ndarray], np.ndarray]) -
     """Ask a predictor of `busi.scoring.predictors` about every image."""
     for row in catalog.table.itertuples():
         yield Answer(row.name, predict(read_grey(row.image)).astype(np.float32))
+
+
+def ask_mean_mask(catalog: Catalog) -> Iterator[Answer]:
+    """Answer every image by the mean of other images' masks: those of the data set's own folds that do not test it.
+
+    Raises:
+        StudyError: The images are too few to be split into folds.
+    """
+    split = load_split(catalog, "grouped")
+    targets = arrays.all_arrays(catalog, SIZE).targets[..., 0]
+    masks, thresholds = predictors.average_masks(catalog, split, targets, SIZE)
+    for row, mask, threshold in zip(catalog.table.itertuples(), masks, thresholds, strict=True):
+        yield Answer(row.name, arrays.restore(mask, row.height, row.width, SIZE), threshold)
 
 
 def score_answers(catalog: Catalog, answers: Iterable[Answer]) -> pd.DataFrame:
