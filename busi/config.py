@@ -309,6 +309,7 @@ class Parameters(Size):
             where nothing is trained.
         layout: How the files of `data_dir` are named and paired: a layout of `busi.dataset.layouts`, a CSV file in the
             folder, or a pattern, e.g. "scans/{key} | outlines/{key}_lesion". Empty: found from the files.
+        external: Folder of images of another data set that networks are tested on; empty for no such test.
         runs_dir: Folder of finished and unfinished runs.
         seeds: One run of each variant for each seed.
         settings: `RunConfig` fields set for every variant, e.g. ``{masks: all}``.
@@ -328,13 +329,14 @@ class Parameters(Size):
             longer than training.
         train_missing: Whether missing runs are trained. If not, the report's results are read as far as they go, and
             no data are needed.
-        show_pixels: Whether pages may show images of the data set; true only for phantoms in committed pages.
+        show_pixels: Whether pages may show images of the data set; those of phantoms alone if it is not given.
     """
 
     profile: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")] = "smoke"
     report: Annotated[str, Field(pattern=r"^[a-z0-9_-]*$")] = ""
     data_dir: str = ""
     layout: str = ""
+    external: str = ""
     runs_dir: str = "runs"
     seeds: Seeds = [0]
     settings: dict[str, Any] = {}
@@ -350,6 +352,12 @@ class Parameters(Size):
     runs_per_job: Annotated[int, Field(ge=1)] = 1
     train_missing: bool = True
     show_pixels: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _show_phantoms(cls, values: dict[str, Any]):
+        # Nobody's data set is shown because a profile was meant for phantoms.
+        return {"show_pixels": values.get("data_dir") == "phantom"} | values
 
     @model_validator(mode="after")
     def _check_image_size(self):

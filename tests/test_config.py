@@ -815,6 +815,8 @@ def test_only_phantoms_may_be_shown(committed):
         "laptop": (False, ""),
         "paper": (False, ""),
     }
+    assert not config.read_profile("smoke", data_dir="my-data").show_pixels
+    assert config.read_profile("smoke", data_dir="my-data", show_pixels=True).show_pixels
 
 
 def test_importing_the_configuration_imports_no_backend():

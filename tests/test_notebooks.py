@@ -425,7 +425,7 @@ def test_the_summary_records_what_the_index_tells(repository):
 
 
 def test_the_data_s_page_counts_the_images_and_lists_the_floors(repository):
-    files, classes, intensity, faults, groups, members, folds, floors, blind = repository.tables("0_dataset")
+    files, classes, intensity, faults, groups, folds, floors, blind = repository.tables("0_dataset")
     assert files.found.tolist()[0] == "busi"
     assert faults.set_index("finding").images["several masks"] == "2"
     assert intensity["image class"].tolist() == ["benign", "malignant", "normal"]
@@ -434,9 +434,9 @@ def test_the_data_s_page_counts_the_images_and_lists_the_floors(repository):
         ["malignant", "8", "0"],
         ["normal", "4", "0"],
     ]
-    # No phantom is a copy of another one.
+    # No phantom is a copy of another one, so that no group is listed.
     assert groups.columns[:2].tolist() == ["images", "groups"]  # the published audit's are BUSI's alone
-    assert len(groups) == len(members) == 0
+    assert len(groups) == 0
     tested = folds[["test, benign", "test, malignant", "test, normal"]].astype(int)
     assert tested.sum().tolist() == [16, 8, 4]
     assert folds.fold.tolist() == ["0", "1", "2", "3", "4"]

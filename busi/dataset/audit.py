@@ -36,8 +36,9 @@ def describe_files(catalog: Catalog) -> pd.DataFrame:
     """
     table = catalog.table
     rows: list[tuple] = [("layout", catalog.layout, len(table), "")]
-    if table.group.notna().any():
-        rows.append(("groups", "patients that the data set names", table.group.nunique(), ""))
+    patients = table.group.nunique()
+    if patients:
+        rows.append(("groups", "patients that the data set names", patients, ""))
     else:
         rows.append(("groups", "near-duplicates, because no patients are named", None, ""))
     rows += [("masks", encoding, count, "") for encoding, count in catalog.encodings.items()]
@@ -58,11 +59,15 @@ def describe_pixels(catalog: Catalog) -> pd.DataFrame:
     rows = []
     for image in catalog.table.itertuples():
         pixels = read_grey(image.image)
-        row = {"image_class": image.image_class, "name": image.name, "masks": len(image.masks)}
-        row |= {"lesion_share": image.lesion_share, "mean": pixels.mean()}
-        row |= {"coloured": _share_colour(image.image), "marked": _share_strokes(pixels)}
         inside = read_union(image.masks)
-        rows.append(row | _measure_lesion(pixels, inside) if inside.any() else row)
+        row = {"image_class": image.image_class, "name": image.name, "masks": len(image.masks)}
+        row["lesion_share"] = image.lesion_share
+        row["mean"] = pixels.mean()
+        row["coloured"] = _share_colour(image.image)
+        row["marked"] = _share_strokes(pixels)
+        if inside.any():
+            row |= _measure_lesion(pixels, inside)
+        rows.append(row)
     columns = ["row", "column", "at_border", "inside", "ring"]
     table = pd.DataFrame(rows)
     # A set of normal images alone has the same columns.
@@ -70,17 +75,19 @@ def describe_pixels(catalog: Catalog) -> pd.DataFrame:
 
 
 def _measure_lesion(pixels: np.ndarray, inside: np.ndarray) -> dict:
+    height, width = inside.shape
     rows, columns = np.nonzero(inside)
     # Of a disc of the same area.
     radius = np.sqrt(len(rows) / np.pi)
     distance = distance_transform_edt(~inside)
-    ring = pixels[(distance > 0) & (distance <= max(1, radius / 2))]
-    last_row, last_column = inside.shape[0] - 1, inside.shape[1] - 1
-    at_border = rows.min() == 0 or columns.min() == 0 or rows.max() == last_row or columns.max() == last_column
+    # Far behind a lesion its shadow or enhancement begins.
+    near = distance <= max(1, radius / 2)
+    ring = pixels[near & ~inside]
+    borders = inside[0], inside[-1], inside[:, 0], inside[:, -1]
     return {
-        "row": (rows.mean() + 0.5) / inside.shape[0],
-        "column": (columns.mean() + 0.5) / inside.shape[1],
-        "at_border": at_border,
+        "row": (rows.mean() + 0.5) / height,
+        "column": (columns.mean() + 0.5) / width,
+        "at_border": any(border.any() for border in borders),
         "inside": pixels[inside].mean(),
         "ring": ring.mean(),
     }
@@ -108,13 +115,14 @@ def mean_mask(catalog: Catalog) -> pd.DataFrame:
     """Return the share of lesion images whose mask covers each place, `SIDE` x `SIDE` numbers from 0 to 1."""
     masks = []
     for files in catalog.lesions.masks:
-        levels = Image.fromarray(read_union(files).astype(np.uint8) * np.uint8(255))
-        masks.append(np.asarray(levels.resize((SIDE, SIDE), Image.Resampling.BOX)) / 255)
+        mask = Image.fromarray(read_union(files)).convert("L")
+        small = mask.resize((SIDE, SIDE), Image.Resampling.BOX)
+        masks.append(np.asarray(small) / 255)
     return pd.DataFrame(np.mean(masks, axis=0) if masks else np.zeros((SIDE, SIDE)))
 
 
 def summarize_intensity(images: pd.DataFrame) -> pd.DataFrame:
-    """Return medians by class of `describe_pixels`: grey levels of image, lesion and ring, and their contrast."""
+    """Return the medians of each class: grey levels of image, lesion and ring of `describe_pixels`, and contrast."""
     measured = images.assign(contrast=images.inside - images.ring)
     return measured.groupby("image_class", sort=False)[["mean", "inside", "ring", "contrast"]].median()
 
@@ -126,19 +134,24 @@ def find_faults(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
         images: As `describe_pixels`.
         split: `group` of each image in the same order, as `busi.dataset.splits.make_split`.
     """
-    size = split.groupby("group").name.transform("size")
-    classes = split.groupby("group").image_class.transform("nunique")
+    groups = split.groupby("group")
+    size = groups.name.transform("size")
+    classes = groups.image_class.transform("nunique")
+    is_small = images.lesion_share.between(0, SMALL, inclusive="right")
     findings = {
         "in a group with other images": size > 1,
         "in a group of several classes": classes > 1,
         "several masks": images.masks > 1,
-        f"lesion under {SMALL:.1%} of the image": images.lesion_share.between(0, SMALL, inclusive="right"),
+        f"lesion under {SMALL:.1%} of the image": is_small,
         "lesion touches the border": images.at_border.eq(True),
         "lesion brighter than the band around it": images.inside > images.ring,
         "colour": images.coloured >= COLOURED,
         "burned-in text or calipers": images.marked >= MARKED,
     }
-    rows = [(finding, int(found.sum()), "; ".join(images.name[found])) for finding, found in findings.items()]
+    rows = []
+    for finding, found in findings.items():
+        names = images.name[found]
+        rows.append((finding, len(names), "; ".join(names)))
     return pd.DataFrame(rows, columns=["finding", "images", "names"])
 
 

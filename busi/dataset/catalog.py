@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import joblib
@@ -23,9 +23,6 @@ RELEASED = {"benign": 437, "malignant": 210, "normal": 133}
 
 SHOWN_PROBLEMS = 20
 """Number of problems that an error message lists."""
-
-_TOLD: dict = {}
-"""Warnings that have been shown, as `warnings` keeps them, so that a notebook shows each once."""
 
 
 class CountWarning(UserWarning):
@@ -116,7 +113,7 @@ def read_catalog(folder: Path, layout: str = "", *, expected: dict[str, int] | N
     with FileLock(_cache_folder().with_suffix(".lock")):
         catalog = remember(_read, ignore=["manifest"])(str(folder), manifest, state)
     for note, files in catalog.notes.groupby("note", sort=False).file:
-        _warn(f"{note}: {len(files)}, e.g. {files.iloc[0]}", DataWarning, folder)
+        _warn_once(f"{note}: {len(files)}, e.g. {files.iloc[0]}", DataWarning, folder)
     if catalog.layout.startswith("busi"):
         _warn_of_counts(catalog, folder, expected or {})
     return catalog
@@ -137,12 +134,14 @@ def _warn_of_counts(catalog: Catalog, folder: Path, expected: dict[str, int]) ->
     for image_class, released in expected.items():
         count = int((catalog.table.image_class == image_class).sum())
         if count != released:
-            _warn(f"{folder / image_class}: {count} images, the release has {released}", CountWarning, folder)
+            _warn_once(f"{folder / image_class}: {count} images, the release has {released}", CountWarning, folder)
 
 
-def _warn(message: str, category: type[UserWarning], folder: Path) -> None:
+# Cached, because a notebook reads its data in many cells, and Python forgets which warnings it has shown.
+@cache
+def _warn_once(message: str, category: type[UserWarning], folder: Path) -> None:
     # It is about the folder: Python would show a line of the code that reads it.
-    warnings.warn_explicit(message, category, folder.name, 1, registry=_TOLD)
+    warnings.warn_explicit(message, category, folder.name, 1)
 
 
 def remember(function: Callable, ignore: list[str] | None = None) -> Callable:
@@ -227,8 +226,10 @@ def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
         raise DataError(f"{folder}: {len(problems)} problem(s), fix these files:\n  {shown}{more}")
     table = pd.DataFrame(rows)
     # Colours of masks may have told classes that names do not.
-    position = table.image_class.map({name: k for k, name in enumerate(CLASSES)}).fillna(len(CLASSES))
-    table = table.iloc[np.argsort(position, kind="stable")].reset_index(drop=True)
+    rank = {name: k for k, name in enumerate(CLASSES)}
+    position = table.image_class.map(rank).fillna(len(CLASSES))
+    order = np.argsort(position, kind="stable")
+    table = table.iloc[order].reset_index(drop=True)
     noted = pd.DataFrame(notes, columns=["note", "file"])
     return Catalog(table, digest.hexdigest()[:16], manifest.layout, dict(encodings.most_common()), noted)
 
@@ -248,7 +249,8 @@ def _verify_row(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMas
     digest.update(f"{image_class}/{row['name']} {pixels.shape}".encode())
     digest.update(pixels.tobytes())
     # A normal image without a file is one whose mask is empty.
-    for inside in [mask.inside for _, mask in masks] or [union]:
+    insides = [mask.inside for _, mask in masks]
+    for inside in insides or [union]:
         # Packed to one bit a pixel, so that the fingerprint does not depend on how masks are stored.
         digest.update(np.packbits(inside).tobytes())
     height, width = pixels.shape
@@ -277,9 +279,10 @@ def _find_class(union: np.ndarray, masks: list[tuple[str, DecodedMask]]) -> str:
 def _find_oddities(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMask]]) -> list[str]:
     """Return what is unusual about an image."""
     notes = []
+    marked = [mask.inside.any() for _, mask in masks]
     if not masks:
         notes.append("normal images without a mask: read as empty")
-    elif not row["image_class"] and not any(mask.inside.any() for _, mask in masks):
+    elif not row["image_class"] and not any(marked):
         notes.append("empty masks in a data set without classes: read as normal images")
     if pixels.max() < 16:
         notes.append("images that are nearly black: perhaps of fewer bits than their file has room for")

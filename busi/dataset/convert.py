@@ -13,17 +13,8 @@ from busi.config import FOLDS, StudyError
 from busi.dataset.catalog import Catalog, read_grey, read_union
 from busi.dataset.splits import PARTS
 
-SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
-"""Endings of image files."""
-
 SPLIT_FILES = {"csv": "splits.csv", "json": "splits.json", "nnunet": "splits_final.json"}
 """Usual name of the file of folds in each form."""
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files in a folder by name, without hidden ones."""
-    files = sorted(folder.iterdir())
-    return [file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
 
 
 def format_split(split: pd.DataFrame, form: Literal["csv", "json", "nnunet"]) -> str:
@@ -33,17 +24,19 @@ def format_split(split: pd.DataFrame, form: Literal["csv", "json", "nnunet"]) ->
         split: As `busi.dataset.splits.make_split`.
         form: "csv" has one row for each image: its class, name, near-duplicate group and part in each fold. "json" is a
             list with the names of the images in each of `PARTS` for each fold. "nnunet" is nnU-Net's
-            ``splits_final.json``: `val` is the test part, `train` all the rest, because nnU-Net chooses nothing by
-            validation.
+            ``splits_final.json``: `val` is the test part, `train` all the rest.
     """
     if form == "csv":
         return split.drop(columns="stratum").to_csv(index=False)
     folds = []
     for fold in range(FOLDS):
         names = split.name.groupby(split[f"fold{fold}"]).apply(list)
-        folds.append({part: names.get(part, []) for part in PARTS})
-    if form == "nnunet":
-        folds = [{"train": sorted(fold["training"] + fold["validation"]), "val": fold["test"]} for fold in folds]
+        parts = {part: names.get(part, []) for part in PARTS}
+        if form == "nnunet":
+            # nnU-Net chooses nothing by validation.
+            training = sorted(parts["training"] + parts["validation"])
+            parts = {"train": training, "val": parts["test"]}
+        folds.append(parts)
     return json.dumps(folds, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -60,16 +53,13 @@ def write_split(split: pd.DataFrame, form: str, file: Path) -> Path:
 
 
 def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks", "nnunet"]) -> Path:
-    """Write a data set into the new folder ``out``: grey PNG images, and for each one mask of its size.
+    """Write a data set into the new folder ``out``, and return it: grey PNG images, and for each one mask of its size.
 
     Args:
         catalog: The images; several masks of one image are merged.
         out: The folder.
         layout: "images-masks" writes ``images/<name>.png`` and ``masks/<name>.png`` (255 inside). "nnunet" writes a raw
             data set of nnU-Net 2: ``imagesTr/<name>_0000.png``, ``labelsTr/<name>.png`` (1 inside), ``dataset.json``.
-
-    Returns:
-        ``out``.
 
     Raises:
         StudyError: ``out`` exists.
@@ -85,8 +75,9 @@ def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks",
     for folder in (images, masks):
         (unfinished / folder).mkdir(parents=True)
     for row in catalog.table.itertuples():
+        image = Image.fromarray(read_grey(row.image))
         mask = read_union(row.masks).astype(np.uint8) * np.uint8(inside)
-        Image.fromarray(read_grey(row.image)).save(unfinished / images / f"{row.name}{channel}.png")
+        image.save(unfinished / images / f"{row.name}{channel}.png")
         Image.fromarray(mask).save(unfinished / masks / f"{row.name}.png")
     if is_nnunet:
         (unfinished / "dataset.json").write_text(_describe_for_nnunet(len(catalog.table)), encoding="utf-8")

@@ -18,6 +18,9 @@ from busi.config import StudyError
 FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
 """File formats that are read, as Pillow names them."""
 
+SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+"""Endings of their files, in lower case."""
+
 GREYS = 0.2
 """Share of grey pixels from which on a mask is taken for an image."""
 
@@ -116,13 +119,15 @@ def decode_mask(file: Path | str, shape: tuple[int, int] | None = None) -> Decod
             levels, white = _deep_levels(image, file), 65535
         else:
             # A palette is a colour image in few bytes.
-            colour = np.asarray(image.convert("RGB" if image.mode in ("P", "RGB", "RGBA") else "L"))
+            has_colour = image.mode in ("P", "RGB", "RGBA")
+            colour = np.asarray(image.convert("RGB" if has_colour else "L"))
             levels, white = colour, 255
             if colour.ndim == 3:
                 finding = _read_finding(colour)
                 levels = colour.max(axis=-1)
     inside, encoding = _threshold(levels, white, file)
     corners = inside[[0, 0, -1, -1], [0, -1, 0, -1]]
+    # A lesion may reach one corner, but not all four.
     if corners.all():
         raise DataError(
             f"{file}: all four corners and {inside.mean():.0%} of the pixels are lesion; expected a dark background "
@@ -170,8 +175,9 @@ def _deep_levels(image: Image.Image, file: Path | str) -> np.ndarray:
 def _read_finding(colour: np.ndarray) -> str:
     """Return the class that a mask's colour stands for; red wins, because one cancer makes an image malignant."""
     for finding in ("malignant", "benign"):
-        off = np.abs(colour - np.array(COLOURS[finding], np.int16)).max(axis=-1)
-        if (off < 64).any():
+        pure = np.array(COLOURS[finding], np.int16)
+        distance = np.abs(colour - pure).max(axis=-1)
+        if (distance < 64).any():
             return finding
     return ""
 
@@ -185,7 +191,9 @@ def _threshold(levels: np.ndarray, white: int, file: Path | str) -> tuple[np.nda
     if top == used[0] and top <= white / 2:
         return np.zeros(levels.shape, bool), "empty"
     if top > white / 2:
-        grey = counts[white // 10 : white - white // 10].sum() / levels.size
+        tenth = white // 10
+        grey = counts[tenth : white - tenth].sum() / levels.size
+        # The edges of a mask that was resized or drawn with a soft pen.
         if grey < GREYS:
             encoding = "black and white" if set(used) <= {0, white} else "grey edges"
             return levels > white / 2, encoding

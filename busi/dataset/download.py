@@ -7,7 +7,6 @@ its decoded pixels, so that a re-encoded copy is recognised. That of the BUSI re
 import hashlib
 import os
 import stat
-import sys
 import tempfile
 import time
 import zipfile
@@ -22,11 +21,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import requests
 from PIL import Image
+from tqdm import tqdm
 
 from busi.config import StudyError, find_study_folder
 from busi.dataset.catalog import read_catalog
-from busi.dataset.decode import read_grey, read_mask
+from busi.dataset.decode import SUFFIXES, read_grey, read_mask
 from busi.dataset.phantom import CLASSES
 
 HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
@@ -48,11 +49,15 @@ ADVICE = {
 STALL_SECONDS = 60
 """How long nothing may arrive before a download is given up."""
 
+RETRIES = 5
+"""How often a connection that breaks off is taken up again."""
+
+PAUSE_SECONDS = 2
+"""Pause before that."""
+
 MAX_FILES = 10_000
 MAX_BYTES = 2 * 2**30
 """Bounds of a data set, and while it is fetched of its archive and files together. BUSI: 1,578 files, 0.3 GB."""
-
-SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 SHOWN_DIFFERENCES = 20
 """Number of files that an error message lists."""
@@ -127,7 +132,8 @@ def describe_pixels(folder: Path) -> Manifest:
     manifest = {}
     for file in sorted(folder.rglob("*")):
         path = file.relative_to(folder)
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not any(map(_is_clutter, path.parts)):
+        is_image = file.suffix.lower() in SUFFIXES and file.is_file()
+        if is_image and not any(map(_is_clutter, path.parts)):
             manifest[path.as_posix()] = _hash_pixels(file)
     return manifest
 
@@ -157,8 +163,9 @@ def list_differences(found: Manifest, expected: Manifest) -> list[str]:
         elif not found[file].width:
             differences.append(f"{file}: not a readable image")
         elif found[file] != expected[file]:
-            sizes = [f"{pixels.width} x {pixels.height}" for pixels in (found[file], expected[file])]
-            differences.append(f"{file}: other pixels ({sizes[0]}, in the release {sizes[1]})")
+            here, there = found[file], expected[file]
+            sizes = f"{here.width} x {here.height}, in the release {there.width} x {there.height}"
+            differences.append(f"{file}: other pixels ({sizes})")
     return differences
 
 
@@ -175,8 +182,9 @@ def describe_part(found: Manifest, release: Manifest) -> str:
         return f"not BUSI: it holds none of the {len(images)} images of the release by name"
     counts = []
     for image_class in CLASSES:
-        here, all_of_class = (sum(image.parent.name == image_class for image in some) for some in (present, images))
-        counts.append(f"{image_class} {here} of {all_of_class}")
+        here = sum(image.parent.name == image_class for image in present)
+        released = sum(image.parent.name == image_class for image in images)
+        counts.append(f"{image_class} {here} of {released}")
     return f"a partial copy of the BUSI release: {len(present)} of {len(images)} images ({', '.join(counts)})"
 
 
@@ -184,9 +192,13 @@ def find_root(folder: Path) -> Path:
     """Return the folder that holds the data set: the first one below ``folder`` that does not only hold another."""
     while True:
         entries = [entry for entry in folder.iterdir() if not _is_clutter(entry.name)]
-        if len(entries) != 1 or not entries[0].is_dir() or entries[0].name in CLASSES:
+        if len(entries) != 1:
             return folder
-        folder = entries[0]
+        # A data set of one class is not the folder of that class.
+        inner = entries[0]
+        if not inner.is_dir() or inner.name in CLASSES:
+            return folder
+        folder = inner
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -224,27 +236,54 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
 
 def _fetch(scratch: Path, url: str | None, archive: Path | None, sha256: str | None) -> Path:
     """Fetch a data set into ``scratch`` and return the folder that it was unpacked into."""
-    # Here, because no other command needs these packages.
-    import pooch
-
-    unpacked = scratch / "unpacked"
     if not url and not archive:
+        # Here, because no other command needs it.
         import kagglehub
 
-        return _watch(partial(kagglehub.dataset_download, HANDLE, output_dir=str(unpacked)), scratch, PAGE, TOKEN)
+        # Not its `output_dir`: a download that breaks off could not continue there.
+        os.environ["KAGGLEHUB_CACHE"] = str(scratch)
+        return _watch(partial(kagglehub.dataset_download, HANDLE), scratch, PAGE, TOKEN)
     if url:
-        # Its messages recommend arguments of its own.
-        pooch.get_logger().setLevel("WARNING")
-        bar = sys.stderr.isatty()
-        fetch = partial(pooch.retrieve, url, None, fname="archive.zip", path=scratch, progressbar=bar)
-        archive = _watch(fetch, scratch, url)
-    if sha256 and pooch.file_hash(str(archive)) != sha256.lower():
-        raise StudyError(f"{url or archive}: another file than the one of SHA-256 {sha256}: fetch it anew\n{MANUAL}")
-    unpack(archive, unpacked)
-    return unpacked
+        archive = _watch(partial(_download_rest, url, scratch / "archive.zip"), scratch, url)
+    if sha256:
+        with archive.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if found != sha256.lower():
+            raise StudyError(
+                f"{url or archive}: another file than the one of SHA-256 {sha256}: fetch it anew\n{MANUAL}"
+            )
+    unpack(archive, scratch / "unpacked")
+    return scratch / "unpacked"
 
 
-def _watch(fetch: Callable[[], str], folder: Path, source: str, hint: str = "") -> Path:
+def _download_rest(url: str, file: Path) -> Path:
+    """Download what a file lacks at its end; all of it if the server cannot begin in the middle."""
+    have = file.stat().st_size if file.exists() else 0
+    # Compressed on the way, the bytes of the file could not be counted.
+    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
+    # Without a timeout: `_watch` gives up when nothing arrives.
+    with requests.get(url, headers=headers, stream=True, timeout=None) as response:
+        response.raise_for_status()
+        mode = "ab" if response.status_code == requests.codes.partial_content else "wb"
+        length = int(response.headers.get("Content-Length", 0)) or None
+        # A bar on a terminal only.
+        with file.open(mode) as part, tqdm(total=length, unit="B", unit_scale=True, disable=None) as bar:
+            for piece in response.iter_content(2**16):
+                part.write(piece)
+                bar.update(len(piece))
+    return file
+
+
+def _persist(fetch: Callable[[], str | Path]) -> Path:
+    """Call ``fetch``, and call it again when the connection breaks off: it continues what it has begun."""
+    for _ in range(RETRIES):
+        with suppress(requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            return Path(fetch())
+        time.sleep(PAUSE_SECONDS)
+    return Path(fetch())
+
+
+def _watch(fetch: Callable[[], str | Path], folder: Path, source: str, hint: str = "") -> Path:
     """Call ``fetch``, which writes into ``folder``, and give up when nothing arrives, or too much.
 
     The libraries that fetch bound nothing, and kagglehub waits forever.
@@ -256,7 +295,7 @@ def _watch(fetch: Callable[[], str], folder: Path, source: str, hint: str = "") 
 
     def work() -> None:
         try:
-            future.set_result(fetch())
+            future.set_result(_persist(fetch))
         # Of any kind: the libraries raise many. The main thread tells it.
         except Exception as error:
             future.set_exception(error)
@@ -278,13 +317,11 @@ def _watch(fetch: Callable[[], str], folder: Path, source: str, hint: str = "") 
     failure = failure or future.exception()
     if failure:
         raise StudyError(f"{source}: {_explain(failure)}\n{hint}{MANUAL}") from failure
-    return Path(future.result())
+    return future.result()
 
 
 def _explain(error: Exception) -> str:
     """Say in words why a download failed."""
-    import requests
-
     response = getattr(error, "response", None)
     if response is not None:
         advice = ADVICE.get(response.status_code, "its server is in trouble: try again later")

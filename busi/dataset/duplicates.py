@@ -76,9 +76,10 @@ def find_groups(catalog: Catalog) -> np.ndarray:
         return pd.factorize(patients.fillna(catalog.table.name))[0]
     listed = read_pairs(catalog)
     pairs = find_pairs(catalog) if listed is None else listed[listed.verdict != "different"]
-    row = {name: number for number, name in enumerate(catalog.table.name)}
-    links = (np.ones(len(pairs)), (pairs.image_a.map(row), pairs.image_b.map(row)))
-    _, groups = connected_components(coo_array(links, shape=(len(row), len(row))), directed=False)
+    names = pd.Index(catalog.table.name)
+    ends = names.get_indexer(pairs.image_a), names.get_indexer(pairs.image_b)
+    links = coo_array((np.ones(len(pairs)), ends), shape=(len(names), len(names)))
+    _, groups = connected_components(links, directed=False)
     return groups
 
 
@@ -91,7 +92,9 @@ def find_pairs(catalog: Catalog) -> pd.DataFrame:
     """
     by_hash = hash_distances(catalog) <= DISTANCE
     scores = match_scores(catalog)
-    first, second = np.nonzero(np.triu(by_hash | (scores >= MATCH), k=1))
+    is_pair = by_hash | (scores >= MATCH)
+    # Both matrices are symmetric: every pair is above the diagonal once.
+    first, second = np.nonzero(np.triu(is_pair, k=1))
     names = catalog.table.name.to_numpy()
     return pd.DataFrame(
         {
@@ -122,7 +125,9 @@ def read_pairs(catalog: Catalog) -> pd.DataFrame | None:
         return None
     pairs = pd.read_csv(io.StringIO(table))
     named = pd.concat([pairs.image_a, pairs.image_b])
-    unknown = [*named[~named.isin(catalog.table.name)], *pairs.verdict[~pairs.verdict.isin(VERDICTS)]]
+    is_image = named.isin(catalog.table.name)
+    is_verdict = pairs.verdict.isin(VERDICTS)
+    unknown = [*named[~is_image], *pairs.verdict[~is_verdict]]
     if unknown:
         raise StudyError(
             f"{path}: got {unknown[0]!r}; expected names of the data's images and the verdicts {', '.join(VERDICTS)}: "
@@ -163,8 +168,8 @@ def count_distances(catalog: Catalog) -> pd.DataFrame:
         One row for each `distance` from 0 to 64 (bits, the larger of both hashes) with its number of `pairs`.
     """
     distances = hash_distances(catalog)
-    # The matrix is symmetric: every pair is above the diagonal once.
-    pairs = distances[np.triu_indices_from(distances, k=1)]
+    above = np.triu_indices_from(distances, k=1)
+    pairs = distances[above]
     counts = np.bincount(pairs, minlength=BITS + 1)
     return pd.DataFrame({"distance": range(len(counts)), "pairs": counts})
 
@@ -175,7 +180,8 @@ def _hash_distances(files: list[str], fingerprint: str) -> np.ndarray:
     distances = []
     for make_hash in (imagehash.dhash, imagehash.average_hash):
         hashes = _bits(make_hash, images)
-        distances.append([_bits_apart(hashes, hashes), _bits_apart(hashes, _bits(make_hash, mirrored))])
+        others = _bits(make_hash, mirrored)
+        distances.append([_bits_apart(hashes, hashes), _bits_apart(hashes, others)])
     straight, flipped = np.max(distances, axis=0)
     # A mirrored hash is not always the hash of the mirrored image: the two directions may differ by a bit.
     return np.minimum(straight, np.minimum(flipped, flipped.T))
@@ -196,7 +202,8 @@ def _match_scores(files: list[str], fingerprint: str) -> np.ndarray:
     middles = [_cut_middle(image) for image in images]
     scores = np.empty((len(images), len(images)), np.float32)
     # Images of similar size are searched together: all are padded to the largest of them.
-    order = np.argsort([max(image.shape) for image in images], kind="stable")
+    sides = [max(image.shape) for image in images]
+    order = np.argsort(sides, kind="stable")
     for batch in np.split(order, range(BATCH, len(order), BATCH)):
         scores[:, batch] = find_best_places(middles, [images[row] for row in batch])
     return np.maximum(scores, scores.T)
@@ -204,13 +211,15 @@ def _match_scores(files: list[str], fingerprint: str) -> np.ndarray:
 
 def _shrink(pixels: np.ndarray) -> np.ndarray:
     height, width = (side // BLOCK for side in pixels.shape)
-    blocks = pixels[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width, BLOCK)
+    whole = pixels[: height * BLOCK, : width * BLOCK]
+    blocks = whole.reshape(height, BLOCK, width, BLOCK)
     return blocks.mean(axis=(1, 3)).astype(np.float32)
 
 
 def _cut_middle(image: np.ndarray) -> np.ndarray:
-    top, left = (round(MARGIN * side) for side in image.shape)
-    return image[top : image.shape[0] - top, left : image.shape[1] - left]
+    height, width = image.shape
+    top, left = round(MARGIN * height), round(MARGIN * width)
+    return image[top : height - top, left : width - left]
 
 
 def find_best_places(templates: list[np.ndarray], images: list[np.ndarray]) -> np.ndarray:
@@ -240,11 +249,14 @@ def find_best_places(templates: list[np.ndarray], images: list[np.ndarray]) -> n
         if height > max(heights) or width > max(widths):
             continue
         centred = template - template.mean()
-        overlaps = [_overlap(spectra, each, size) for each in (centred, centred[:, ::-1])]
-        spread = _window(squares, height, width) - _window(sums, height, width) ** 2 / template.size
+        straight = _overlap(spectra, centred, size)
+        mirrored = _overlap(spectra, centred[:, ::-1], size)
+        window_sums = _window(sums, height, width)
+        spread = _window(squares, height, width) - window_sums**2 / template.size
         # Nothing is found where the image is flat: less than one grey level around its mean.
         spread[spread < template.size] = np.nan
-        correlation = np.maximum(*overlaps) / np.sqrt(spread * np.sum(centred**2))
+        energy = np.sum(centred**2)
+        correlation = np.maximum(straight, mirrored) / np.sqrt(spread * energy)
         best[number] = np.fmax.reduce(correlation, axis=(1, 2), initial=-1)
     return best
 
@@ -252,7 +264,9 @@ def find_best_places(templates: list[np.ndarray], images: list[np.ndarray]) -> n
 def _overlap(spectra: np.ndarray, template: np.ndarray, size: list[int]) -> np.ndarray:
     """Sum the products of a template with each image at every place where it lies within ``size``."""
     height, width = template.shape
-    products = fft.irfft2(spectra * np.conj(fft.rfft2(template, size)), size)
+    spectrum = fft.rfft2(template, size)
+    # A correlation is a convolution with the conjugate.
+    products = fft.irfft2(spectra * np.conj(spectrum), size)
     return products[:, : size[0] - height + 1, : size[1] - width + 1]
 
 

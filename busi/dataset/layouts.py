@@ -9,14 +9,13 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
 
-from busi.dataset.decode import DataError
+from busi.dataset.decode import SUFFIXES, DataError
 from busi.dataset.phantom import CLASSES
-
-SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 PAIRS = "pairs.csv"
 """Table of images and masks that decides wherever a folder holds one."""
@@ -93,9 +92,10 @@ def find_images(folder: Path, layout: str = "") -> Manifest:
     else:
         manifest = _detect(folder, files)
     manifest.problems[:0] = problems
-    for name in sorted({path.name for path in folder.iterdir() if path.is_dir() and path.name.lower() in CLASSES}):
-        if not any((folder / name) in Path(row["image"]).parents for row in manifest.rows):
-            manifest.problems.append(f"{folder / name}: no images; fill this folder or remove it")
+    filled = {Path(row["image"]).relative_to(folder).parts[0] for row in manifest.rows}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name.lower() in CLASSES and path.name not in filled:
+            manifest.problems.append(f"{path}: no images; fill this folder or remove it")
     return _sort(manifest)
 
 
@@ -104,8 +104,9 @@ def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
     files, problems = [], []
     # Not `rglob`, which passes by linked folders.
     for path in sorted(chain(folder.glob("*"), folder.glob("*/*"), folder.glob("*/*/*"))):
-        hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in SUFFIXES:
+        parts = path.relative_to(folder).parts
+        is_clutter = any(part.startswith((".", "__MACOSX")) for part in parts)
+        if is_clutter or path.suffix.lower() not in SUFFIXES:
             continue
         if path.is_file():
             files.append(path)
@@ -118,8 +119,9 @@ def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
 def _compile(layout: str) -> tuple[re.Pattern, re.Pattern]:
     """Return the patterns of image and mask of a layout, given by name or by its patterns."""
     try:
-        image, mask = (_translate(part.strip()) for part in LAYOUTS.get(layout, layout).split("|"))
-        is_whole = "key" in image.groupindex.keys() & mask.groupindex.keys()
+        image, mask = map(_translate, LAYOUTS.get(layout, layout).split("|"))
+        shared = image.groupindex.keys() & mask.groupindex.keys()
+        is_whole = "key" in shared
     except (ValueError, re.error):  # other than two patterns, or a placeholder used twice
         is_whole = False
     # A brace that is left is a placeholder that is not known.
@@ -132,7 +134,7 @@ def _compile(layout: str) -> tuple[re.Pattern, re.Pattern]:
 
 
 def _translate(pattern: str) -> re.Pattern:
-    text = re.escape(pattern)
+    text = re.escape(pattern.strip())
     for name, expression in PLACEHOLDERS.items():
         text = text.replace(re.escape(f"{{{name}}}"), expression)
     return re.compile(text, re.IGNORECASE)
@@ -141,15 +143,18 @@ def _translate(pattern: str) -> re.Pattern:
 def _detect(folder: Path, files: list[Path]) -> Manifest:
     """Return the one layout that pairs images with masks."""
     fitting: dict[str, Manifest] = {}
+    found_images: list[set] = []
     for name in LAYOUTS:
         manifest = _match(folder, files, name)
         paired = {row["image"] for row in manifest.rows if row["masks"]}
         groups = {row["group"] for row in manifest.rows}
         # One patient in all is a name that only looks like the layout's.
         is_one_group = len(groups) == 1 and None not in groups
-        is_general = any(paired <= {row["image"] for row in other.rows} for other in fitting.values())
+        # A special layout has found all of these images before.
+        is_general = any(paired <= images for images in found_images)
         if paired and not is_one_group and not is_general:
             fitting[name] = manifest
+            found_images.append({row["image"] for row in manifest.rows})
     if len(fitting) == 1:
         return next(iter(fitting.values()))
     if fitting:
@@ -162,10 +167,11 @@ def _describe(folder: Path, files: list[Path]) -> str:
     """Return what a folder holds and what can be done about it, for messages."""
     paths = [file.relative_to(folder) for file in files]
     shown = ", ".join(map(str, paths[:3]))
-    inner = sorted({path.parts[0] for path in paths if len(path.parts) > 1})
+    inner = {path.parts[0] for path in paths if len(path.parts) > 1}
+    folders = ", ".join(sorted(inner)) or "none"
     return (
         f"found {len(files)} image files ({shown}, ...); expected images with masks: give the folder that holds them, "
-        f"perhaps one of its folders ({', '.join(inner) or 'none'}), or say how names are paired with layout: "
+        f"perhaps one of its folders ({folders}), or say how names are paired with layout: "
         "'IMAGE | MASK' (docs/datasets.md)"
     )
 
@@ -260,8 +266,7 @@ def _make_row(image: Path, image_class: str, group: str | None) -> dict:
 
 def _sort(manifest: Manifest) -> Manifest:
     """Put the images in the order of classes and names, and find names that are used twice."""
-    order = {image_class: k for k, image_class in enumerate(CLASSES)}
-    manifest.rows.sort(key=lambda row: (order.get(row["image_class"], len(order)), row["image_class"], row["name"]))
+    manifest.rows.sort(key=itemgetter("image_class", "name"))
     seen: dict[str, str] = {}
     for row in manifest.rows:
         # Two names that differ in case alone are one file on other systems; predictions are kept by name.

@@ -63,14 +63,7 @@ def _scale(arrays: Arrays, config: RunConfig, scaling: Scaling) -> Arrays:
 
 
 def read_truths(catalog: Catalog, names: Iterable[str]) -> list[np.ndarray]:
-    """Read the pixels inside any mask of each named image, at the image's original size.
-
-    Args:
-        catalog: The images.
-        names: Names of images, in any order.
-
-    Returns:
-        bool (h, w) for each name.
+    """Read the pixels inside any mask of each named image, bool (h, w) at the image's original size.
 
     Raises:
         StudyError: The data hold no image of that name.

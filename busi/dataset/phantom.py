@@ -50,15 +50,12 @@ TURN = 2 * np.pi
 ANGLE = np.linspace(0, TURN, 240, endpoint=False)
 """Angles at which the radius of an outline is given, in radians."""
 
-Shape = tuple[int, int]
-"""Height and width of an image."""
-
 MASK_MODES = ("RGBA", "1", "RGB")
 """File modes in which the release stores masks."""
 
 
 def draw_phantoms(folder: Path, *, benign: int = 16, malignant: int = 8, normal: int = 4, seed: int = 0) -> Path:
-    """Draw a data set with the layout, the names and the file modes of the BUSI release.
+    """Draw a data set with the layout, the names and the file modes of the BUSI release, and return its folder.
 
     Image k of a class is the same however many are drawn. Benign images 2, 10, 18, ... have a second mask, as a few
     images of the release do. Images are RGB or grey; masks are 1-bit, RGB or RGBA, and empty for normal images.
@@ -69,9 +66,6 @@ def draw_phantoms(folder: Path, *, benign: int = 16, malignant: int = 8, normal:
         malignant: Number of images with a malignant lesion, 0 or more.
         normal: Number of images without a lesion, 0 or more.
         seed: 0 or more; equal seeds give equal bytes.
-
-    Returns:
-        `folder`.
 
     Raises:
         StudyError: `folder` exists, or a number is negative. Nothing is written then.
@@ -99,22 +93,15 @@ def _draw_class(folder: Path, count: int, seed: int) -> None:
         # A generator for each image: it does not depend on how many are drawn before it.
         key = (CLASSES.index(image_class), k)
         rng = default_rng(SeedSequence(seed, spawn_key=key))
-        lesions = _count_lesions(image_class, k)
+        lesions = 0 if image_class == "normal" else 1
+        if image_class == "benign" and k % 8 == 2:
+            lesions = 2
         pixels, masks = draw_scan(image_class, lesions, rng)
-        stem = f"{image_class} ({k})"
-        _write_image(folder / stem, k, pixels, masks)
-
-
-def _count_lesions(image_class: str, k: int) -> int:
-    if image_class == "normal":
-        return 0
-    if image_class == "benign" and k % 8 == 2:
-        return 2
-    return 1
+        _write_image(folder / f"{image_class} ({k})", k, pixels, masks)
 
 
 def _write_image(stem: Path, k: int, pixels: np.ndarray, masks: list[np.ndarray]) -> None:
-    """Write image ``k`` of its class and its masks, in one of the release's file modes."""
+    # Every file mode of the release comes up in turn.
     image_mode = "L" if k % 4 == 3 else "RGB"
     image = Image.fromarray(pixels).convert(image_mode)
     # Speckle hardly compresses: a higher level costs time and saves nothing.
@@ -150,7 +137,7 @@ def draw_scan(image_class: str, lesions: int, rng: Generator) -> tuple[np.ndarra
 # Tissue
 
 
-def tissue_level(shape: Shape, rng: Generator) -> np.ndarray:
+def tissue_level(shape: tuple[int, int], rng: Generator) -> np.ndarray:
     """Draw the levels of a breast without lesion: skin, fat, gland, muscle and chest wall, weaker with depth."""
     height, width = shape
     depth = np.arange(height, dtype=np.float32)[:, None] / height
@@ -198,7 +185,7 @@ def tissue_level(shape: Shape, rng: Generator) -> np.ndarray:
     return level + uneven_contact + gain - attenuation
 
 
-def _texture(shape: Shape, cell: tuple[float, float], rng: Generator) -> np.ndarray:
+def _texture(shape: tuple[int, int], cell: tuple[float, float], rng: Generator) -> np.ndarray:
     """Draw a smooth random field of about unit variance, float32 of ``shape``, correlated over ``cell``."""
     height, width = shape
     rows = max(2, round(height / cell[0])) + 1
@@ -212,7 +199,7 @@ def _texture(shape: Shape, cell: tuple[float, float], rng: Generator) -> np.ndar
 # Outlines
 
 
-def draw_outlines(image_class: str, shape: Shape, lesions: int, rng: Generator) -> list[np.ndarray]:
+def draw_outlines(image_class: str, shape: tuple[int, int], lesions: int, rng: Generator) -> list[np.ndarray]:
     """Draw the outlines of one image's lesions, each float (240, 2): row and column of a polygon's corners.
 
     Together they cover a share of the image distributed as in BUSI. Several lesions are small and do not overlap.

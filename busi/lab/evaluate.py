@@ -1,5 +1,6 @@
 """Evaluation on any data set with masks: networks and masks of other software, as tables and as a page."""
 
+import warnings
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -10,12 +11,13 @@ from markupsafe import escape
 
 from busi import display
 from busi.config import StudyError
-from busi.dataset.catalog import Catalog, read_grey
+from busi.dataset.catalog import Catalog, DataWarning, read_grey
 from busi.lab.networks import Network
 from busi.lab.predict import CHUNK
 from busi.report import layout
 from busi.runs import Run
 from busi.scoring import ruler
+from busi.scoring.predictors import MEAN_MASK
 
 
 def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], out: Path) -> pd.DataFrame:
@@ -47,10 +49,16 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
         scored[str(folder)] = ruler.score_answers(catalog, ruler.read_masks(catalog, folder))
     for name, predict in ruler.BLIND.items():
         scored[name] = ruler.score_answers(catalog, ruler.ask_blindly(catalog, predict))
+    try:
+        scored[MEAN_MASK] = ruler.score_answers(catalog, ruler.ask_mean_mask(catalog))
+    except StudyError as error:  # a few images can be scored, but not be split
+        warnings.warn(f"no row {MEAN_MASK!r}: {error}", DataWarning, stacklevel=2)
+    # Before anything is written: it refuses predictors that share no image.
     table, images = ruler.compare(catalog, scored)
     tables = []
     for name, answers in scored.items():
-        names = catalog.table.name[~catalog.table.name.isin(answers.name)]
+        is_answered = catalog.table.name.isin(answers.name)
+        names = catalog.table.name[~is_answered]
         tables.append(pd.DataFrame({"predictor": name, "name": names}))
     missing = pd.concat(tables)
     out.mkdir(parents=True)
@@ -108,10 +116,11 @@ def _name_network(runs: list[Run]) -> str:
 def _draw_page(catalog: Catalog, table: pd.DataFrame, missing: pd.DataFrame) -> str:
     shown = pd.DataFrame({"predictor": table.predictor, "images": table.n_images})
     for score in ruler.SCORES:
-        columns = table[[score, f"{score}_low", f"{score}_high"]]
-        shown[score] = ["{:.3f} ({:.3f}–{:.3f})".format(*row) for row in columns.to_numpy()]
+        intervals = table[[score, f"{score}_low", f"{score}_high"]].to_numpy()
+        shown[score] = [f"{mean:.3f} ({low:.3f}–{high:.3f})" for mean, low, high in intervals]
     shown["normals"] = table.n_normals
     shown["normals marked"] = table.normals_fpr
+    # The network, or the first folder of masks.
     first = table.iloc[0]
     caption = "Mean over images with its 95 % interval; hd95 in pixels."
     parts = [

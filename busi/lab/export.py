@@ -35,12 +35,14 @@ def export_network(run: Run, out: Path) -> Path:
         StudyError: A file exists, or ``out`` has another ending.
     """
     if out.suffix != ".keras":
-        raise StudyError(f"{out}: ends in {out.suffix!r}; expected .keras, Keras' own format")
+        # Keras writes ONNX by way of tf2onnx, which nothing else here needs.
+        raise StudyError(f"{out}: ends in {out.suffix!r}; expected .keras, Keras' own format (ONNX is not written)")
     card = out.with_suffix(".md")
     for file in (out, card):
         if file.exists():
             raise StudyError(f"{file}: exists; nothing is overwritten: give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed when it is whole: a file that exists is finished.
     unfinished = out.with_name(f"unfinished-{out.name}")
     build_plain_model(run).save(unfinished)
     unfinished.rename(out)

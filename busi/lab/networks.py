@@ -93,6 +93,7 @@ class Network:
     def __init__(self, *runs: Run):
         self.runs = runs
         self.threshold = float(np.mean([run.threshold for run in runs]))
+        # Answers of other sizes cannot be averaged, those of another geometry mean other places.
         for run in runs[1:]:
             for field in GEOMETRY:
                 one, other = getattr(runs[0].config, field), getattr(run.config, field)
@@ -190,7 +191,7 @@ class Variant:
             probability = _read_probability(run, name, pixels.shape)
         else:
             probability = Network(run).probability(pixels)
-        return Case(name, pixels, truth, probability, _choose(threshold, run))
+        return Case(name, pixels, truth, probability, run.threshold if threshold is None else threshold)
 
     def foreign_case(self, name: str, pixels: np.ndarray, threshold: float | None = None) -> Case:
         """Return the answer of the first run's network about an image that is not in the data set.
@@ -203,7 +204,7 @@ class Variant:
         # None of the networks has seen the image: each would do.
         run = self.runs[0]
         probability = Network(run).probability(pixels)
-        return Case(name, pixels, None, probability, _choose(threshold, run))
+        return Case(name, pixels, None, probability, run.threshold if threshold is None else threshold)
 
     @cached_property
     def _positions(self) -> dict[str, int]:
@@ -285,6 +286,7 @@ def _find_folder(label: str) -> Path:
     found = labels.get(label, [])
     if len(found) == 1:
         return found[0]
+    # One label under two profiles, or on two data sets.
     if found:
         raise StudyError(f"{label}: {len(found)} runs have this name; give the folder: {', '.join(map(str, found))}")
     close = ", ".join(get_close_matches(label, labels, cutoff=0)) or "none"
@@ -297,10 +299,6 @@ def _find_folder(label: str) -> Path:
 def _shrink(pixels: np.ndarray, config: RunConfig) -> np.ndarray:
     # In single precision, like the images that the network was trained on.
     return arrays.resize_image(pixels / np.float32(255), config.image_size, config.resize)
-
-
-def _choose(threshold: float | None, run: Run) -> float:
-    return run.threshold if threshold is None else threshold
 
 
 def _read_probability(run: Run, name: str, shape: tuple[int, int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation
 
 from busi.config import StudyError
 from busi.dataset.catalog import read_grey
-from busi.dataset.convert import list_images
+from busi.dataset.decode import SUFFIXES
 from busi.lab.networks import THREADS, Network
 
 CHUNK = 16
@@ -30,20 +30,21 @@ COLUMNS = (
 OUTLINE = (86, 180, 233)
 """Colour of the outline: the one that the study's figures give to predictions."""
 
-_MASK = re.compile(r"_mask(_\d+)?$")
+_PASSED_OVER = re.compile(r"\..*|.*_mask(_\d+)?")
 
 
 def find_images(where: str) -> list[Path]:
     """Return the image files that ``where`` names: a file, a folder or a pattern such as "scans/*.png".
 
-    Masks named as in the BUSI release, ``*_mask.png``, are left out of a folder.
+    Masks named as in the BUSI release, ``*_mask.png``, and hidden files are left out of a folder.
 
     Raises:
         StudyError: There is no such image, or two have the same name, which their masks would share.
     """
     path = Path(where)
     if path.is_dir():
-        files = [file for file in list_images(path) if not _MASK.search(file.stem)]
+        images = (file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES)
+        files = [file for file in images if not _PASSED_OVER.fullmatch(file.stem)]
     elif path.is_file():
         files = [path]
     else:
@@ -96,9 +97,13 @@ def predict_files(network: Network, files: list[Path], out: Path) -> Iterator[di
 
 def _predict_chunk(network: Network, files: list[Path], out: Path, pool: ThreadPoolExecutor) -> list[dict]:
     start = time.perf_counter()
-    answers = list(pool.map(_try_to_read, files))
-    rows = [{"error": str(answer)} for answer in answers if isinstance(answer, StudyError)]
-    images = {file: answer for file, answer in zip(files, answers, strict=True) if isinstance(answer, np.ndarray)}
+    rows = []
+    images = {}
+    for file, answer in zip(files, pool.map(_try_to_read, files), strict=True):
+        if isinstance(answer, StudyError):
+            rows.append({"error": str(answer)})
+        else:
+            images[file] = answer
     if not images:
         return rows
     outputs = network.predict(list(images.values()))
@@ -106,6 +111,7 @@ def _predict_chunk(network: Network, files: list[Path], out: Path, pool: ThreadP
     def write(file: Path, output: np.ndarray) -> dict:
         return _write_answer(network, file, images[file], output, out)
 
+    # Two at a time: Pillow compresses outside of Python's lock.
     written = list(pool.map(write, images, outputs))
     seconds = (time.perf_counter() - start) / len(images)
     return rows + [row | {"seconds": round(seconds, 4)} for row in written]
@@ -124,20 +130,26 @@ def _write_answer(network: Network, file: Path, pixels: np.ndarray, output: np.n
     # As the scores compare, in double precision.
     inside = probability >= np.float64(network.threshold)
     mask = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
+    # None where nothing is predicted.
+    box = mask.getbbox()
     # The default level of compression takes four times as long.
     mask.save(out / "masks" / f"{file.stem}.png", compress_level=1)
     grey = Image.fromarray(np.round(probability * 255).astype(np.uint8))
     grey.save(out / "probability" / f"{file.stem}.png", compress_level=1)
-    overlay = np.repeat(pixels[..., np.newaxis], 3, axis=2)
-    overlay[binary_dilation(inside, iterations=2) & ~inside] = OUTLINE
+    overlay = np.array(Image.fromarray(pixels).convert("RGB"))
+    if box:
+        _draw_outline(overlay, inside, box)
     Image.fromarray(overlay).save(out / "overlay" / f"{file.stem}.jpg", quality=90)
-    box = mask.getbbox() or ("", "", "", "")
-    height, width = pixels.shape
-    return {
-        "image": str(file),
-        "height": height,
-        "width": width,
-        "lesion_share": round(float(inside.mean()), 6),
-        **dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
-        "mean_probability": round(float(probability[inside].mean()), 4) if inside.any() else "",
-    }
+    share = round(float(inside.mean()), 6)
+    mean_probability = round(float(probability[inside].mean()), 4) if box else ""
+    values = (str(file), *pixels.shape, share, *(box or [""] * 4), mean_probability)
+    return dict(zip(COLUMNS[:-1], values, strict=True))
+
+
+def _draw_outline(overlay: np.ndarray, inside: np.ndarray, box: tuple[int, int, int, int]) -> None:
+    """Draw a line of two pixels around the mask into ``overlay``, uint8 (h, w, 3)."""
+    left, top, right, bottom = box
+    # Lesions are small: to widen the mask of a whole image takes several times as long.
+    near = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
+    line = binary_dilation(inside[near], iterations=2) & ~inside[near]
+    overlay[near][line] = OUTLINE

@@ -7,7 +7,7 @@ import asyncio
 import html
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import ipywidgets
@@ -28,16 +28,8 @@ NOTHING = "–"
 """Choice for no second variant."""
 
 CHANGES = (
-    "learning_rate",
-    "optimizer",
-    "loss",
-    "preprocessing",
-    "upsampling",
-    "batch_size",
-    "base_filters",
-    "image_size",
-    "schedule",
-    "seed",
+    *("learning_rate", "optimizer", "loss", "preprocessing", "upsampling"),
+    *("batch_size", "base_filters", "image_size", "schedule", "seed"),
 )
 """`RunConfig` fields that `Trainer` offers to change."""
 
@@ -66,15 +58,10 @@ class Explorer(ipywidgets.VBox):
         variants: As `busi.lab.networks.find_variants`, at least one.
 
     Attributes:
-        variant: Chooses the first variant.
         other: Chooses the second variant, or `NOTHING`.
-        image: Chooses the image.
         worst_first: Lists the images held out from ``variant`` from its worst Dice to its best, instead of all images.
-        previous: Goes back by one image.
-        following: Goes forward by one image.
         threshold: Above 0 and below 1; moves to the network's own threshold when another variant is chosen.
         file: Takes an image file, which is shown until an image of the data set is chosen.
-        shown: The figure, HTML.
         message: What went wrong, or nothing.
     """
 
@@ -106,13 +93,10 @@ class Explorer(ipywidgets.VBox):
         return {label: self._ask(self._variants[label]) for label in labels}
 
     def _make_choices(self) -> None:
-        labels = list(self._variants)
-        names = list(self._catalog.table.name)
-        self.variant = ipywidgets.Dropdown(options=labels, description="Variant", layout=_WIDE, style=_LABEL)
-        self.other = ipywidgets.Dropdown(
-            options=[NOTHING, *labels], description="beside it", layout=_WIDE, style=_LABEL
-        )
-        self.image = ipywidgets.Dropdown(options=names, description="Image", layout=_WIDE, style=_LABEL)
+        labels, names = list(self._variants), list(self._catalog.table.name)
+        self.variant = _choose_from(labels, "Variant")
+        self.other = _choose_from([NOTHING, *labels], "beside it")
+        self.image = _choose_from(names, "Image")
         self.worst_first = ipywidgets.Checkbox(description="Worst first", indent=False, layout=_NARROW)
         # Every value of a slider that is being dragged would be drawn.
         self.threshold = ipywidgets.FloatSlider(
@@ -203,6 +187,10 @@ class Explorer(ipywidgets.VBox):
         self.shown.value = display.figure(figures.cases(cases), caption=text, alt=text, raster=True).data
 
 
+def _choose_from(options: Sequence[str], description: str) -> ipywidgets.Dropdown:
+    return ipywidgets.Dropdown(options=options, description=description, layout=_WIDE, style=_LABEL)
+
+
 class Trainer(ipywidgets.VBox):
     """A small held-out network whose loss is drawn while it trains, with one hyper-parameter changed at will.
 
@@ -214,11 +202,7 @@ class Trainer(ipywidgets.VBox):
     Attributes:
         parameter: Chooses one of `CHANGES`.
         value: Value of the parameter, as in YAML.
-        epochs: Number of epochs to train.
-        start: Starts training.
         stop: Ends training after the current step.
-        progress: Epochs done.
-        shown: The figure, HTML.
         message: What went wrong, or how far training is.
         attempts: Label, e.g. "learning_rate 0.1" -> rows of `busi.lab.live.training`.
     """
@@ -227,7 +211,7 @@ class Trainer(ipywidgets.VBox):
         self._catalog = catalog
         self._stopped = False
         self.attempts: dict[str, pd.DataFrame] = {}
-        self.parameter = ipywidgets.Dropdown(options=CHANGES, description="Change", layout=_WIDE, style=_LABEL)
+        self.parameter = _choose_from(CHANGES, "Change")
         self.value = ipywidgets.Combobox(description="to", layout=_WIDE, style=_LABEL)
         self.epochs = ipywidgets.BoundedIntText(
             value=SMALL["epochs"], min=1, max=1000, description="Epochs", layout={"width": "11rem"}, style=_LABEL
@@ -321,5 +305,6 @@ class Trainer(ipywidgets.VBox):
         if len(dice):
             progress += f", Dice on the validation part {dice.iloc[-1]:.3f}"
         self.message.value = html.escape(progress)
+        figure = figures.training(self.attempts)
         caption = "Loss of each step, and Dice after each epoch."
-        self.shown.value = display.figure(figures.training(self.attempts), caption=caption, alt=progress).data
+        self.shown.value = display.figure(figure, caption=caption, alt=progress).data

@@ -133,12 +133,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return which way of upsampling makes checkerboards, and what that says about the reason given for claim 1.
-
-    Args:
-        table: As `tabulate` returns it.
-        size: Of the runs, in words.
-    """
+    """Return which way of upsampling makes checkerboards, and what that says about the reason given for claim 1."""
     # The feature maps show what a layer starts with, the output what is left of it in the answer.
     first = table[(table.stage == "first upsampling") & ~table.trained]
     output = table[(table.stage == "output") & table.trained]
@@ -153,6 +148,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
 
 def _transposed_has_most(rows: pd.DataFrame) -> bool:
     """Return whether transposed convolution has more power than any other way, whichever seeds are compared."""
+    # By the extremes, because a few seeds have no better interval.
     is_transposed = rows.upsampling == "transposed"
     return bool(rows.low[is_transposed].min() > rows.high[~is_transposed].max())
 
@@ -164,6 +160,7 @@ def _list_shares(rows: pd.DataFrame) -> str:
 @section.presents("checkerboards")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_checkerboards.csv``."""
+    # Networks are measured once; the table of them is read from the report after that.
     trained, rows = measure(parameters)
     table = results.write_table(parameters, "mechanisms_checkerboards", tabulate(rows))
     size = section.describe_runs(trained)

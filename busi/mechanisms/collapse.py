@@ -46,7 +46,8 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
     model.load_weights(run.weights)
     row = probe(model, *probed)
     model.set_weights(initial)
-    row |= {f"untrained_{name}": value for name, value in probe(model, *probed).items()}
+    untrained = probe(model, *probed)
+    row |= {f"untrained_{name}": value for name, value in untrained.items()}
     return pd.DataFrame([row])
 
 
@@ -64,6 +65,7 @@ def probe(model, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """
     import keras
 
+    # A filter that gives 0 for every pixel passes no gradient on: its own weights move no more.
     active = [layer.output for layer in model.layers if getattr(layer, "activation", None) is keras.activations.relu]
     dead = []
     for output in keras.tree.flatten(keras.Model(model.input, active)(images)):
@@ -82,21 +84,20 @@ def probe(model, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each run.
 
-    Args:
-        trained: Results of the runs.
-        probes: As `measure` returns them.
-
     Returns:
-        `setting`, `seed`; `steps` trained; `fate` and `dice` (as `busi.scoring.fates.measure_fate`), `still_loss`,
-        `still_auc` and `still_lesion_share` (pixels marked), all of the final weights held still; the columns of
-        ``probes``; `optimizer` ("Adam", "SGD", "SGD + momentum") and `learning_rate`, missing for a changed baseline.
+        `setting`, `seed`; `steps` trained; `fate`, `dice` (as `busi.scoring.fates.measure_fate`) and `still_loss` of
+        the final weights held still; the columns of ``probes``; `optimizer` ("Adam", "SGD", "SGD + momentum") and
+        `learning_rate`, missing for a changed baseline.
     """
     keys = ["variant", "fold", "seed"]
     runs = trained.runs
     batches = [config.batch_size for config in trained.configs]
     runs = runs.assign(steps=runs.images // batches * runs.epochs)
-    measured = ["steps", "fate", "dice", "still_loss", "still_auc", "still_lesion_share"]
-    table = runs[keys + measured].merge(probes, on=keys).rename(columns={"variant": "setting"})
+    table = (
+        runs[[*keys, "steps", "fate", "dice", "still_loss"]]
+        .merge(probes, on=keys)
+        .rename(columns={"variant": "setting"})
+    )
     # Settings of the sweep are named after optimizer and rate, changed baselines after the change.
     sweep = table.setting.str.extract(r"^(?P<optimizer>.+), (?P<learning_rate>[\d.]+)$")
     return table.join(sweep.astype({"learning_rate": float}))
@@ -105,7 +106,7 @@ def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each setting: `setting`, `fates` of its runs in words, and means over them."""
     settings = table.groupby("setting", sort=False)
-    means = settings[["steps", "dice", "still_loss", "still_auc", "gradient_norm", "dead_relus"]].mean()
+    means = settings[["steps", "dice", "still_loss", "gradient_norm", "dead_relus"]].mean()
     means.insert(0, "fates", settings.fate.agg(count_fates))
     return means.reset_index()
 
@@ -136,16 +137,12 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return what becomes of the runs, which settings learn, and whether the rate decides for Adam.
-
-    Args:
-        table: As `tabulate` returns it.
-        size: Of the runs, in words.
-    """
+    """Return what becomes of the runs, which settings learn, and whether the rate decides for Adam."""
     text = f"Of {len(table)} runs ({size}) {count_fates(table.fate)}"
     dead = table[table.fate == "dead"]
     if len(dead):
         text += f" (with {dead.dead_relus.mean():.0%} of their ReLUs dead)"
+    # The baseline comes first.
     usual = table.steps.iloc[0]
     settings = []
     for setting, runs in table.groupby("setting", sort=False):
@@ -159,6 +156,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
 
 
 def _conclude_adam(runs: pd.DataFrame) -> str:
+    # The share of the seeds that learn: one that does now and then decides nothing.
     learned = (runs.fate == "learned").groupby(runs.learning_rate).mean()
     fewest, most = learned.min(), learned.max()
     if fewest == 1:

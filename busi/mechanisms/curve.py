@@ -24,16 +24,13 @@ PUBLISHED_EPOCHS = 75
 
 def published_losses() -> pd.Series:
     """Return the published losses below 0.3 by row, highest first; that of the Dice row has another scale."""
+    # A loss of 0.3 and more is that of a constant, which is no point of a fall.
     rows = distinct_rows().set_index("row").loss
     return rows[(rows < 0.3) & (rows.index != "DICE")].sort_values(ascending=False)
 
 
 def tabulate(trained: Results, floors: dict[str, float]) -> pd.DataFrame:
     """Return one row for each run.
-
-    Args:
-        trained: Results of the runs.
-        floors: As `busi.scoring.floors.constant_floors`.
 
     Returns:
         `run` (its variant), `seed`, `epochs`; `left_plateau`: first epoch whose loss is below `FALLEN` of the lowest of
@@ -49,6 +46,7 @@ def tabulate(trained: Results, floors: dict[str, float]) -> pd.DataFrame:
             row[f"passed_{name}"] = _first(loss <= value)
         rows.append(row)
     table = pd.DataFrame(rows)
+    # Whole numbers that may be missing.
     return table.astype(dict.fromkeys(table.columns[3:], "Int64"))
 
 
@@ -82,18 +80,15 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     left = table.left_plateau.dropna()
     if left.empty:
         return f"No run has left the plateau in {table.epochs.max()} epochs."
+    # From the highest loss to the lowest: the two ends of the curve.
     names = list(published_losses().index)
     passed = table[[f"passed_{name}" for name in (names[0], names[-1])]].dropna()
-    text = (
-        f"{len(left)} of {section.count(len(table), 'run')} have left the plateau, at epoch {left.min()} to "
-        f"{left.max()}"
-    )
+    runs = section.count(len(table), "run")
+    text = f"{len(left)} of {runs} have left the plateau, at epoch {left.min()} to {left.max()}"
     if len(passed):
         apart = passed.iloc[:, 1] - passed.iloc[:, 0]
-        text += (
-            f"; the loss of the row {names[0]} and that of {names[-1]}, the widest apart of those below 0.3, are "
-            f"{apart.min()} to {apart.max()} epochs of one training apart"
-        )
+        text += f"; the loss of the row {names[0]} and that of {names[-1]}, the widest apart of those below 0.3, are "
+        text += f"{apart.min()} to {apart.max()} epochs of one training apart"
     return f"{text} ({section.describe_runs(trained)})."
 
 

@@ -1,7 +1,5 @@
 """Floors: scores of a predictor that never looks at the image, by formula and exactly, for each published metric."""
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,67 +7,45 @@ from matplotlib.figure import Figure
 
 from busi import display, results
 from busi.config import Parameters
-from busi.dataset.arrays import published_arrays
-from busi.dataset.catalog import Catalog
 from busi.mechanisms import section
 from busi.published import distinct_rows, loss_floor, on_floor
-from busi.scoring.floors import constant_floors
-from busi.study import published_targets_config
+from busi.study import measure_floors
 
 ENTROPY = "−s ln s − (1 − s) ln(1 − s)"
 
-FORMULAS = {
-    "accuracy": ("accuracy", "1 − s"),
-    "AUC, both channels": ("auc", "1 − s"),
-    "AUC, lesion channel": ("lesion_auc", "1/2"),
-    "Dice loss": ("dice_loss", "s"),
-    "BCE": ("bce", ENTROPY),
-    "KLD": ("kld", ENTROPY),
-}
-"""Metric -> its name in `constant_floors`, and its formula for hard targets with a share s of lesion pixels."""
+METRICS = [
+    ("accuracy", "accuracy", "1 − s"),
+    ("AUC, both channels", "auc", "1 − s"),
+    ("AUC, lesion channel", "lesion_auc", "1/2"),
+    ("Dice loss", "dice_loss", "s"),
+    ("BCE", "bce", ENTROPY),
+    ("KLD", "kld", ENTROPY),
+]
+"""Metrics, their names in `busi.scoring.floors.constant_floors`, and formulas for a share s of hard lesion pixels."""
 
 
-def measure(parameters: Parameters) -> pd.DataFrame:
-    """Return the floors of the study's published targets, as `tabulate`."""
-    config = published_targets_config(parameters)
-
-    def make(catalog: Catalog) -> pd.DataFrame:
-        return tabulate(published_arrays(catalog, config).targets)
-
-    return results.measure(parameters, "mechanisms/floors", make, depends=[json.dumps(config.model_dump())])
-
-
-def tabulate(targets: np.ndarray) -> pd.DataFrame:
-    """Compute each floor twice: by formula and exactly.
-
-    Args:
-        targets: float (n, h, w, 2), as `busi.dataset.arrays.published_arrays` returns them.
+def tabulate(floors: dict[str, float]) -> pd.DataFrame:
+    """Return each floor twice: by formula, and exactly.
 
     Returns:
-        `metric`, `formula`, `from_share` (the formula with s, the share of pixels that are at least half lesion) and
-        `exact` (including soft and mirrored pixels).
+        `metric`, `formula`, `from_share` (the formula with s, the share of lesion pixels) and `exact` (including soft
+        and mirrored pixels).
     """
-    lesion = targets[..., 0]
-    exact = constant_floors(targets)
-    # In one channel a constant ranks nothing: its AUC is one half, whatever the targets.
-    exact["lesion_auc"] = 0.5
-    # A soft pixel counts as lesion from one half on, as in a hard mask.
-    s = float((lesion >= 0.5).mean())
-    values = {"1 − s": 1 - s, "s": s, "1/2": 0.5, ENTROPY: -s * np.log(s) - (1 - s) * np.log(1 - s)}
-    rows = []
-    for metric, (name, formula) in FORMULAS.items():
-        rows.append({"metric": metric, "formula": formula, "from_share": values[formula], "exact": exact[name]})
-    return pd.DataFrame(rows)
+    s = 1 - floors["accuracy"]
+    entropy = -s * np.log(s) - (1 - s) * np.log(1 - s)
+    values = {"1 − s": 1 - s, "s": s, "1/2": 0.5, ENTROPY: entropy}
+    # In one channel a constant ranks nothing, whatever the targets.
+    exact = floors | {"lesion_auc": 0.5}
+    table = pd.DataFrame(METRICS, columns=["metric", "floor", "formula"])
+    table["from_share"] = table.formula.map(values)
+    table["exact"] = table.floor.map(exact)
+    return table.drop(columns="floor")
 
 
 @display.style()
-def draw(table: pd.DataFrame) -> Figure:
+def draw(floors: dict[str, float]) -> Figure:
     """Draw the published rows against the floors of accuracy, pooled AUC and their own loss."""
     rows = distinct_rows()
-    floors = {}
-    for metric, exact in zip(table.metric, table.exact, strict=True):
-        name, _ = FORMULAS[metric]
-        floors[name] = exact
     # The losses have different floors: only distances from them can share an axis.
     own_floors = [loss_floor(method, floors) for method in rows.method]
     panels = {
@@ -93,28 +69,26 @@ def draw(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def conclude(table: pd.DataFrame) -> str:
+def conclude(floors: dict[str, float]) -> str:
     """Return what the floors say about the published rows."""
-    exact = table.set_index("metric").exact
     rows = distinct_rows()
-    count = int(on_floor(rows.accuracy, exact["accuracy"]).sum())
-    standing = f"{count or 'none'} of the {len(rows)} published rows {'have' if count > 1 else 'has'} that accuracy"
-    both, lesion = exact["AUC, both channels"], exact["AUC, lesion channel"]
-    return (
-        f"A predictor that calls everything background is right on {exact['accuracy']:.4f} of the pixels, and "
-        f"{standing}; its AUC is {both:.4f} only because every pixel is counted once more as background: on the lesion "
-        f"channel alone it is {lesion:.1f}."
-    )
+    count = int(on_floor(rows.accuracy, floors["accuracy"]).sum())
+    verb = "have" if count > 1 else "has"
+    text = f"A predictor that calls everything background is right on {floors['accuracy']:.4f} of the pixels, and "
+    text += f"{count or 'none'} of the {len(rows)} published rows {verb} that accuracy; its AUC is "
+    text += f"{floors['auc']:.4f} only because every pixel is counted once more as background: "
+    return f"{text}on the lesion channel alone it is 0.5."
 
 
 @section.presents("floors")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_floors.csv``."""
-    table = results.write_table(parameters, "mechanisms_floors", measure(parameters))
+    floors = measure_floors(parameters)
+    table = results.write_table(parameters, "mechanisms_floors", tabulate(floors))
     return section.compose(
-        draw(table),
+        draw(floors),
         table,
-        conclude(table),
+        conclude(floors),
         caption="The nine distinct published rows (dots) and the floor: a predictor that never looks (dashed).",
         table_caption="Scores of a constant prediction: by formula from the share s of lesion pixels, and exactly, "
         "including soft and mirrored pixels of the targets.",

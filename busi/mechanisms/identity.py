@@ -9,8 +9,7 @@ It holds for all logits if neither is clipped. The published KLD is clipped: it 
 published BCE takes a sigmoid of each logit in place of p (`busi.model.losses.LogitCrossentropy`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -26,14 +25,15 @@ from busi.dataset.catalog import Catalog
 from busi.dataset.preprocessing import fit_scaling, scale
 from busi.mechanisms import section
 from busi.published import published_row
-from busi.results import NotMeasured, Results
-from busi.study import load_results
 
 EAGER = 16
 """Number of steps up to which tracing a graph takes longer than the steps themselves."""
 
 TOGETHER = 0.01
 """Distance, as a share of the way travelled, below which two trajectories are together."""
+
+PRECISION = "float64"
+"""Of weights, losses and optimizer: in float32, rounding alone drives equal losses apart within some hundred steps."""
 
 BCE, KLD, CLIPPED, LOGITS = "BCE of probabilities", "KLD", "KLD, clipped", "BCE of logits"
 
@@ -45,19 +45,15 @@ LOSSES = {
 }
 """Losses by name; the last two are those of the published rows."""
 
-ARMS = (
-    ("float64", "one-hot", (KLD,)),
-    ("float32", "one-hot", (KLD, LOGITS)),
-    ("float32", "soft, mirrored", (CLIPPED,)),
-)
-"""Precision, targets, and losses that are compared with `BCE`, starting from the same weights."""
+COMPARED = {"one-hot": (KLD, LOGITS), "soft, mirrored": (CLIPPED,)}
+"""Targets -> losses that are compared with `BCE` on them, starting from the same weights."""
 
 
 def measure(parameters: Parameters) -> pd.DataFrame:
-    """Return trajectories from the same start, compared with that of `BCE` under the same precision and targets.
+    """Return trajectories from the same start, compared with that of `BCE` on the same targets.
 
     Returns:
-        As `compare_losses`, with `precision` and `targets`.
+        As `compare_losses`, with `targets`.
     """
     config, steps = read_trajectory(parameters)
 
@@ -67,10 +63,9 @@ def measure(parameters: Parameters) -> pd.DataFrame:
         # The catalog is sorted by class, and a batch should hold both.
         arrays = replace(arrays, images=images).shuffled(seed=0)[: config.batch_size * steps]
         tables = []
-        for precision, kind, losses in ARMS:
+        for kind, losses in COMPARED.items():
             arm = replace(arrays, targets=make_targets(arrays.targets, kind))
-            table = compare_losses(config, losses, precision, arm, steps)
-            tables.append(table.assign(precision=precision, targets=kind))
+            tables.append(compare_losses(config, losses, arm, steps).assign(targets=kind))
         return pd.concat(tables)
 
     depends = [config.model_dump_json(), str(steps)]
@@ -94,9 +89,7 @@ def make_targets(targets: np.ndarray, kind: str) -> np.ndarray:
     return two_channels(lesion, "mirror")
 
 
-def compare_losses(
-    config: RunConfig, losses: Sequence[str], precision: str, arrays: Arrays, steps: int
-) -> pd.DataFrame:
+def compare_losses(config: RunConfig, losses: Sequence[str], arrays: Arrays, steps: int) -> pd.DataFrame:
     """Train one network with `BCE` and one with each other loss, and compare their weights on the way.
 
     All start from the same weights and go through the arrays in order, again and again.
@@ -104,7 +97,6 @@ def compare_losses(
     Args:
         config: The run but for the loss; its seed decides the initial weights.
         losses: Names in `LOSSES`.
-        precision: "float32" or "float64", of everything.
         arrays: Scaled images, and targets.
         steps: Number of steps.
 
@@ -113,42 +105,25 @@ def compare_losses(
         of `BCE`, as a share of the way that these have travelled.
     """
     batches = np.array_split(np.arange(len(arrays)), max(1, len(arrays) // config.batch_size))
+    models = {loss: compile_network(config, loss, steps) for loss in (BCE, *losses)}
+    start = _flatten_weights(models[BCE])
     rows = []
-    with set_precision(precision):
-        models = {loss: compile_network(config, loss, precision, steps) for loss in (BCE, *losses)}
-        start = _flatten_weights(models[BCE])
-        for step in range(1, steps + 1):
-            batch = arrays[batches[(step - 1) % len(batches)]]
-            for model in models.values():
-                model.train_on_batch(batch.images.astype(precision), batch.targets.astype(precision))
-            # Powers of two are enough for a logarithmic axis.
-            if step.bit_count() == 1 or step == steps:
-                weights = _flatten_weights(models[BCE])
-                travelled = np.linalg.norm(weights - start)
-                for loss in losses:
-                    apart = np.linalg.norm(_flatten_weights(models[loss]) - weights)
-                    rows.append((step, loss, apart / travelled))
+    for step in range(1, steps + 1):
+        batch = arrays[batches[(step - 1) % len(batches)]]
+        for model in models.values():
+            model.train_on_batch(batch.images.astype(PRECISION), batch.targets.astype(PRECISION))
+        # Comparing weights costs as much as a step, and powers of two are enough for a logarithmic axis.
+        if step.bit_count() == 1 or step == steps:
+            weights = _flatten_weights(models[BCE])
+            travelled = np.linalg.norm(weights - start)
+            for loss in losses:
+                apart = np.linalg.norm(_flatten_weights(models[loss]) - weights)
+                rows.append((step, loss, apart / travelled))
     return pd.DataFrame(rows, columns=["step", "loss", "distance"])
 
 
-@contextmanager
-def set_precision(precision: str) -> Iterator[None]:
-    """Set the precision of all layers, losses and optimizers that Keras makes inside."""
-    import keras
-
-    # Layers follow the policy, losses and optimizers the float type.
-    before = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx(precision)
-    keras.config.set_dtype_policy(precision)
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before[0])
-        keras.config.set_dtype_policy(before[1])
-
-
-def compile_network(config: RunConfig, loss: str, precision: str, steps: int):
-    """Build the network of ``config`` with one of `LOSSES`, all of it in one precision, to be trained for ``steps``."""
+def compile_network(config: RunConfig, loss: str, steps: int):
+    """Build the network of ``config`` with one of `LOSSES`, all of it in `PRECISION`, to be trained for ``steps``."""
     # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     import keras
 
@@ -158,12 +133,23 @@ def compile_network(config: RunConfig, loss: str, precision: str, steps: int):
 
     config = config.model_copy(update=LOSSES[loss])
     keras.utils.set_random_seed(config.seed)
-    body = build(config.image_size, config.base_filters, config.upsampling, precision, padding=config.padding)
-    # The network's own last layer is float32, whatever the precision of the rest.
-    head = keras.layers.Conv2D(2, 1, dtype=precision, name="head")
-    model = keras.Model(body.input, head(body.get_layer("logits").input))
-    eager = steps <= EAGER and keras.backend.backend() == "tensorflow"
-    model.compile(make_optimizer(config), make_loss(config), run_eagerly=eager, jit_compile=False)
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    try:
+        # Layers follow the policy, losses and optimizers the float type that they are made under.
+        keras.config.set_floatx(PRECISION)
+        keras.config.set_dtype_policy(PRECISION)
+        body = build(config.image_size, config.base_filters, config.upsampling, PRECISION, padding=config.padding)
+        # The network's own last layer is float32, whatever the precision of the rest.
+        # Made under the policy, and so in double precision.
+        head = keras.layers.Conv2D(2, 1, name="head")
+        model = keras.Model(body.input, head(body.get_layer("logits").input))
+        eager = steps <= EAGER and keras.backend.backend() == "tensorflow"
+        model.compile(make_optimizer(config), make_loss(config), run_eagerly=eager, jit_compile=False)
+        # Otherwise made at the first step, when the policy is float32 again.
+        model.optimizer.build(model.trainable_variables)
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
     return model
 
 
@@ -175,14 +161,14 @@ def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each trajectory of `measure`.
 
     Returns:
-        `loss`, `precision`, `targets`, `first` and `last` distance, `together` (as `count_together`), `steps`.
+        `loss`, `targets`, `first` and `last` distance, `together` (as `count_together`), `steps`.
     """
     table = []
-    for (precision, targets, loss), way in rows.groupby(["precision", "targets", "loss"], sort=False):
+    for (targets, loss), way in rows.groupby(["targets", "loss"], sort=False):
         way = way.sort_values("step")
         first, *_, last = way.distance
-        table.append((loss, precision, targets, first, last, count_together(way), way.step.max()))
-    return pd.DataFrame(table, columns=["loss", "precision", "targets", "first", "last", "together", "steps"])
+        table.append((loss, targets, first, last, count_together(way), way.step.max()))
+    return pd.DataFrame(table, columns=["loss", "targets", "first", "last", "together", "steps"])
 
 
 def count_together(way: pd.DataFrame) -> int:
@@ -194,23 +180,10 @@ def count_together(way: pd.DataFrame) -> int:
     return int(together.max()) if len(together) else 0
 
 
-def tabulate_seeds(trained: Results) -> pd.DataFrame:
-    """Return one row for each run: `loss`, `seed`, `epochs`; `end_loss` and `accuracy` of the last epoch.
-
-    Raises:
-        NotMeasured: No loss has been trained from several seeds yet.
-    """
-    if not trained.runs.variant.duplicated().any():
-        raise NotMeasured("seeds: none repeated yet; run the study with its data and train_missing: true")
-    columns = {"variant": "loss", "seed": "seed", "planned_epochs": "epochs"}
-    columns |= {"training_loss": "end_loss", "training_accuracy": "accuracy"}
-    return trained.runs[list(columns)].rename(columns=columns)
-
-
 @display.style()
 def draw(rows: pd.DataFrame) -> Figure:
     """Draw the distance from the trajectory of BCE of probabilities against the step, from the rows of `measure`."""
-    names = rows.loss + ", " + rows.precision + ", " + rows.targets
+    names = rows.loss + ", " + rows.targets
     steps = sorted(rows.step.unique())
     fig, ax = plt.subplots(figsize=(7.6, 3.8))
     sns.lineplot(rows, x="step", y="distance", hue=names, style=names, markers=True, errorbar=None, ax=ax)
@@ -225,49 +198,32 @@ def draw(rows: pd.DataFrame) -> Figure:
     return fig
 
 
-def conclude(table: pd.DataFrame, seeds: pd.DataFrame, sizes: tuple[str, str]) -> str:
-    """Return whether the losses are one, and how much a seed changes.
-
-    Args:
-        table: As `tabulate` returns it.
-        seeds: As `tabulate_seeds` returns it.
-        sizes: Of the trajectories and of the runs from several seeds, in words.
-    """
-    rows = table.set_index(["loss", "precision"])
-    exact, usual = rows.loc[(KLD, "float64")], rows.loc[(KLD, "float32")]
-    published, logits = rows.loc[(CLIPPED, "float32")], rows.loc[(LOGITS, "float32")]
-    # The spread of a loss with a single seed is 0, and so does not count.
-    by_loss = seeds.groupby("loss")[["end_loss", "accuracy"]]
-    spread = (by_loss.max() - by_loss.min()).max()
-    bce, kld = (pd.Series(published_row("loss", row)) for row in ("BCE", "KLD"))
-    gap = (bce - kld).abs()
-    text = "On one-hot targets KLD and BCE of the probabilities stay together for "
-    text += f"{exact.together} of {exact.steps} steps in float64 and {usual.together} in float32 "
-    text += f"(distance after the first {exact['first']:.1g} and {usual['first']:.1g} of the step; {sizes[0]}), "
-    text += f"so they are one loss, and on soft, mirrored targets and clipped, as published, for {published.together}; "
-    text += f"the published BCE, of logits, is another: its first step differs by {logits['first']:.0%}; "
-    text += f"a change of seed alone moves the training loss by up to {spread.end_loss:.4f} "
-    text += f"and the accuracy by {spread.accuracy:.4f} ({sizes[1]}), "
-    return text + f"against Table 3's gaps of {gap.loss:.4f} and {gap.accuracy:.4f}."
+def conclude(table: pd.DataFrame, size: str) -> str:
+    """Return whether the losses are one."""
+    rows = table.set_index("loss")
+    exact, published, logits = rows.loc[KLD], rows.loc[CLIPPED], rows.loc[LOGITS]
+    gap = abs(published_row("loss", "BCE")["loss"] - published_row("loss", "KLD")["loss"])
+    text = f"On one-hot targets KLD and BCE of the probabilities stay together for {exact.together} of {exact.steps} "
+    text += f"steps (distance after the first {exact['first']:.1g} of the step; {size}), so they are one loss; clipped "
+    text += f"and on soft, mirrored targets, as published, for {published.together}. The published BCE, of logits, is "
+    text += f"another: its first step differs by {logits['first']:.0%}. So what Table 3 sets {gap:.4f} apart is a "
+    return f"{text}softmax and a sigmoid of each logit, not divergence and cross-entropy."
 
 
 @section.presents("identity")
 def show(parameters: Parameters) -> section.Section:
-    """Return figure, table and conclusion; write ``tables/mechanisms_identity.csv`` and that of the seeds."""
-    trained = load_results(parameters, "mechanisms/identity")
-    seeds = tabulate_seeds(trained)
+    """Return figure, table and conclusion; write ``tables/mechanisms_identity.csv``."""
     rows = measure(parameters)
     table = results.write_table(parameters, "mechanisms_identity", tabulate(rows))
-    results.write_table(parameters, "mechanisms_identity_seeds", seeds)
     config, _ = read_trajectory(parameters)
     size = f"{config.image_size} pixels, {config.base_filters} filters, batches of {config.batch_size}"
     return section.compose(
         draw(rows),
         table,
-        conclude(table, seeds, (size, section.describe_runs(trained))),
+        conclude(table, size),
         caption="Distance from the weights that BCE of the probabilities leads to, as a share of the way travelled; "
-        f"same start, same images in the same order. {size}, baseline optimizer on standardized images.",
+        f"same start, same images in the same order. {size}, baseline optimizer on standardized images, in float64.",
         table_caption="Number of steps that each trajectory stays together with that of BCE of the probabilities "
         f"(distance below {TOGETHER:.0%}).",
-        digits={"first": 8, "last": 6},
+        digits={"first": 16, "last": 12},
     )

@@ -20,13 +20,16 @@ from busi.published import published_row
 from busi.results import Results
 from busi.runs import Run
 from busi.scoring.metrics import dice
-from busi.scoring.statistics import difference_interval
+from busi.scoring.statistics import Interval, difference_interval
 from busi.study import find_group
 
 GROUP = "mechanisms/ladder"
 
 SCORES = {"accuracy": "Accuracy", "auc": "AUC, both channels", "dice": "Dice"}
 """Scores of a rung, with their titles in the figure."""
+
+FLOORS = [f"floor_{score}" for score in SCORES]
+"""Columns of the same scores of "background everywhere"."""
 
 
 class Rung(NamedTuple):
@@ -84,12 +87,14 @@ def score_rung(rung: Rung, run: Run, catalog: Catalog) -> pd.DataFrame:
         One row for each lesion image: `name`, scores as `score_image`, and those of "background everywhere" as
         `floor_*`.
     """
+    # Published metrics have no threshold of their own: the class is the larger channel.
     threshold = run.threshold if rung.chosen else 0.5
     rows = []
     for name, target, probability in section.pair_answers(run, rung.part, catalog, rung.target):
-        row = {"name": name} | score_image(target, probability, threshold)
+        scores = score_image(target, probability, threshold)
         floors = score_image(target, np.zeros_like(probability), threshold)
-        rows.append(row | {f"floor_{score}": value for score, value in floors.items()})
+        named = dict(zip(FLOORS, [floors[score] for score in SCORES], strict=True))
+        rows.append({"name": name} | scores | named)
     return pd.DataFrame(rows)
 
 
@@ -103,8 +108,7 @@ def score_image(target: np.ndarray, probability: np.ndarray, threshold: float) -
 
     Returns:
         `accuracy`: share of pixels predicted right, as Keras counts it over both channels. `auc`: pixels of both
-        channels pooled, as published. `lesion_auc`: of the lesion channel; missing if all its pixels are equal. `dice`:
-        missing if the target is empty.
+        channels pooled, as published. `dice`: missing if the target is empty.
     """
     # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.metrics import roc_auc_score
@@ -115,46 +119,38 @@ def score_image(target: np.ndarray, probability: np.ndarray, threshold: float) -
     # Keras' AUC counts every target above 0 as positive: a soft pixel in both channels.
     positive = target > 0
     both = np.stack([probability, 1 - probability], axis=-1)
-    scores = {"accuracy": float((truth == predicted).mean()), "dice": dice(truth, predicted), "lesion_auc": np.nan}
-    scores["auc"] = float(roc_auc_score(positive.ravel(), both.ravel()))
-    lesion = positive[..., 0].ravel()
-    # Where all pixels are equal there is nothing to rank.
-    if lesion.any() and not lesion.all():
-        scores["lesion_auc"] = float(roc_auc_score(lesion, probability.ravel()))
-    return scores
+    auc = roc_auc_score(positive.ravel(), both.ravel())
+    return {"accuracy": float((truth == predicted).mean()), "auc": float(auc), "dice": dice(truth, predicted)}
 
 
 def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each rung, from the images of `measure`.
 
     Returns:
-        `rung`, `n_runs`, `n_images`; for each of `SCORES` its mean; `lesion_auc`; the floors' means as `floor_*`; for
-        each of `SCORES` the change from the rung before as `*_change` with `*_low` and `*_high`, as `compare_rungs`,
-        missing for the first rung.
+        `rung`, `n_runs`, `n_images`; for each of `SCORES` its mean, and that of "background everywhere" as `floor_*`;
+        for each the change from the rung before as `*_change` with `*_low` and `*_high`, as `compare_rungs`, missing
+        for the first rung.
     """
     rungs = per_image.groupby("rung", sort=False)
     table = rungs[["seed", "name"]].nunique().set_axis(["n_runs", "n_images"], axis=1)
-    table = table.join(rungs[[*SCORES, "lesion_auc", *(f"floor_{score}" for score in SCORES)]].mean())
+    table = table.join(rungs[[*SCORES, *FLOORS]].mean())
     for score in SCORES:
         columns = [f"{score}_change", f"{score}_low", f"{score}_high"]
         table[columns] = np.nan
         for before, after in pairwise(table.index):
-            table.loc[after, columns] = compare_rungs(rungs.get_group(before), rungs.get_group(after), score)
+            change = compare_rungs(rungs.get_group(before), rungs.get_group(after), score)
+            table.loc[after, columns] = list(change)
     return table.reset_index()
 
 
-def compare_rungs(before: pd.DataFrame, after: pd.DataFrame, score: str) -> tuple[float, float, float]:
-    """Compute the change of a score from one rung to the next, and its interval.
+def compare_rungs(before: pd.DataFrame, after: pd.DataFrame, score: str) -> Interval:
+    """Compute the change of a score from one rung to the next, and its 95 % interval over images and runs.
 
-    Returns:
-        The mean change; the ends of its 95 % interval over images, widened to hold the change of every seed. All are
-        missing where the targets of a rung are all empty, which have no Dice.
+    All is missing where the targets of a rung are all empty, which have no Dice.
     """
     if before[score].isna().all() or after[score].isna().all():
-        return np.nan, np.nan, np.nan
-    change = difference_interval(section.average_runs(before, score), section.average_runs(after, score), score)
-    by_seed = after.groupby("seed")[score].mean() - before.groupby("seed")[score].mean()
-    return change.mean, np.minimum(change.low, by_seed.min()), np.maximum(change.high, by_seed.max())
+        return Interval(np.nan, np.nan, np.nan)
+    return difference_interval(before, after, score)
 
 
 @display.style()
@@ -167,13 +163,15 @@ def draw(table: pd.DataFrame) -> Figure:
         # The paper gives no Dice.
         if score in published:
             ax.plot(0, published[score], "*", color=display.PUBLISHED, markersize=12)
-        value, change = table[score], table[f"{score}_change"].fillna(0)
+        value = table[score]
+        change = table[f"{score}_change"].fillna(0)
+        before = value - change
         ax.step(places, table[f"floor_{score}"], where="mid", **display.FLOOR_LINE)
         colours = np.where(change >= 0, display.OURS, display.PINK)
-        ax.bar(places, change, 0.5, bottom=value - change, color=colours, alpha=0.7)
+        ax.bar(places, change, 0.5, bottom=before, color=colours, alpha=0.7)
         ax.plot(places, value, "o", color=display.BLACK)
         low, high = table[f"{score}_low"], table[f"{score}_high"]
-        ax.vlines(places, value - change + low, value - change + high, color=display.BLACK)
+        ax.vlines(places, before + low, before + high, color=display.BLACK)
         ax.set(title=title)
     axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=40, ha="right")
     fig.suptitle(
@@ -183,21 +181,18 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return where the published number comes from, step by step.
-
-    Args:
-        table: As `tabulate` returns it.
-        size: Of the runs, in words.
-    """
+    """Return where the published number comes from, step by step."""
     published = published_row("upsampling", "Upsampling2D")
     first, last = table.iloc[0], table.iloc[-1]
     text = f"From accuracy {published['accuracy']:.4f} and AUC {published['auc']:.4f} as published"
     text += f", and {first.accuracy:.4f}, {first.auc:.4f} and Dice {first.dice:.3f} rebuilt ({size})"
     text += f", the ladder ends at {last.accuracy:.4f}, {last.auc:.4f} and {last.dice:.3f} ({last.rung})"
     text += f", where background everywhere has {last.floor_accuracy:.4f}, {last.floor_auc:.4f} and 0"
+    # Accuracy and AUC move with the share of lesion pixels; Dice is what says whether a lesion is found.
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
     steps = beyond_chance.rung + beyond_chance.dice_change.map(" {:+.3f}".format)
     text += f"; the steps that change Dice beyond images and seeds: {', '.join(steps) or 'none'}"
+    # Rungs are trained in order.
     waiting = list(RUNGS)[len(table) :]
     if waiting:
         text += f"; not run yet: {'; '.join(waiting)}"
@@ -209,14 +204,13 @@ def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_ladder.csv``."""
     trained, per_image = measure(parameters)
     table = results.write_table(parameters, "mechanisms_ladder", tabulate(per_image))
-    columns = ["rung", "n_images", *SCORES, *(f"floor_{score}" for score in SCORES), "lesion_auc"]
     size = section.describe_runs(trained)
     return section.compose(
         draw(table),
-        table[columns],
+        table[["rung", "n_images", *SCORES, *FLOORS]],
         conclude(table, size),
         caption="From the published number (star) to the held-out one: scores of the rungs, and bars for the change "
-        "from the rung before with its 95 % interval, widened to hold every seed; dashed: background everywhere on the "
-        f"same images. {size}.",
+        "from the rung before with its 95 % interval over images and seeds; dashed: background everywhere on the same "
+        f"images. {size}.",
         table_caption="Each rung on the images that it scores: means over images and seeds.",
     )

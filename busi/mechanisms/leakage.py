@@ -13,7 +13,7 @@ from busi.dataset import duplicates, splits
 from busi.dataset.catalog import Catalog
 from busi.mechanisms import section
 from busi.results import Results
-from busi.scoring.statistics import Interval, difference_interval, format_interval
+from busi.scoring.statistics import Interval, difference_interval, format_interval, score_interval
 from busi.study import load_results
 
 GROUP = "mechanisms/leakage"
@@ -23,6 +23,10 @@ REFERENCE = "grouped"
 
 SHOWN = {"all": (True, False), "twin in training": (True,), "no twin": (False,)}
 """Images of a row of the table -> values of `twin` that they have."""
+
+COLUMNS = ["split", "images", "n_images", "share", "dice", "low", "high", "n_scored"]
+COLUMNS += ["difference", "difference_low", "difference_high"]
+"""Columns of `tabulate`."""
 
 
 def measure(parameters: Parameters) -> pd.DataFrame:
@@ -41,11 +45,7 @@ def measure(parameters: Parameters) -> pd.DataFrame:
 
 
 def find_twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """Find the test images of a fold that have a near-duplicate among the images trained on.
-
-    Args:
-        split: As `busi.dataset.splits.make_split`.
-        fold: Fold of the cross-validation.
+    """Find the test images of a fold of a split that have a near-duplicate among the images trained on.
 
     Returns:
         `name` and `twin` (bool) of each test image with a lesion.
@@ -59,7 +59,7 @@ def find_twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:
 
 
 def join_scores(twins: pd.DataFrame, trained: Results) -> pd.DataFrame:
-    """Return the test images that runs have scored: `split`, `fold`, `name`, `group`, `twin`, `dice` (mean over seeds).
+    """Return the scores of the test images by run: `split`, `fold`, `seed`, `name`, `group`, `twin`, `dice`.
 
     Args:
         twins: As `measure` returns them.
@@ -70,10 +70,9 @@ def join_scores(twins: pd.DataFrame, trained: Results) -> pd.DataFrame:
     """
     scores = pd.concat([section.tested_lesions(trained, split) for split in splits.KINDS])
     scores = scores.rename(columns={"variant": "split"})
-    # Each image is tested in one fold of a split, from every seed: its mean is compared with that under another split.
-    scores = scores.groupby(["split", "fold", "name", "group"], as_index=False).dice.mean()
     # A network is tested on one fold: only the twins of that fold are its own.
-    return scores.merge(twins, on=["split", "fold", "name"])
+    joined = scores.merge(twins, on=["split", "fold", "name"])
+    return joined[["split", "fold", "seed", "name", "group", "twin", "dice"]]
 
 
 def compare_with_grouped(scores: pd.DataFrame, split: str, images: str = "all") -> Interval | None:
@@ -85,22 +84,20 @@ def compare_with_grouped(scores: pd.DataFrame, split: str, images: str = "all") 
         images: One of `SHOWN`; what counts is whether they have a twin under ``split``.
 
     Returns:
-        Mean difference and its interval, near-duplicates resampled together; None if no image has both scores.
+        Mean difference and its interval over images and over the runs of both; None if no image has both scores.
     """
-    scores = scores.dropna(subset="dice")
     reference = scores[scores.split == REFERENCE]
-    chosen = scores[(scores.split == split) & scores.twin.isin(SHOWN[images]) & scores.name.isin(reference.name)]
+    chosen = scores[(scores.split == split) & scores.twin.isin(SHOWN[images])]
+    # A fold may have been trained under one of the splits only.
+    chosen = chosen[chosen.name.isin(reference.name)]
     if chosen.empty:
         return None
-    return difference_interval(reference[reference.name.isin(chosen.name)], chosen, "dice")
+    # The two splits test an image in different folds: its means are subtracted, and the runs of both vary.
+    return difference_interval(reference[reference.name.isin(chosen.name)], chosen)
 
 
 def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Return Dice by split and by whether a near-duplicate was trained on.
-
-    Args:
-        twins: As `measure` returns them.
-        scores: As `join_scores` returns them.
 
     Returns:
         `split`, `images` (one of `SHOWN`); `n_images` and `share` of the split's lesion images in all folds; `dice`
@@ -112,14 +109,16 @@ def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
         for images, wanted in SHOWN.items():
             # All folds show how much leaks; only some of them may have been trained.
             count = int(part.twin.isin(wanted).sum())
-            scored = scores[(scores.split == split) & scores.twin.isin(wanted)]
             row = {"split": split, "images": images, "n_images": count, "share": count / len(part)}
-            row |= section.average_dice(scored) | {"n_scored": len(scored)}
+            scored = scores[(scores.split == split) & scores.twin.isin(wanted)]
+            row["n_scored"] = scored.name.nunique()
+            if len(scored):
+                row["dice"], row["low"], row["high"] = score_interval(scored)
             change = compare_with_grouped(scores, split, images) if split != REFERENCE else None
-            mean, low, high = change or (np.nan, np.nan, np.nan)
-            rows.append(row | {"difference": mean, "difference_low": low, "difference_high": high})
-    # The first row has an interval, so that the columns come in this order.
-    return pd.DataFrame(rows)
+            if change:
+                row["difference"], row["difference_low"], row["difference_high"] = change
+            rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @display.style()
@@ -144,12 +143,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(twins: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """Return how many test images leak under each split, and how much that changes the score of the same images.
-
-    Args:
-        twins: As `measure` returns them.
-        scores: As `join_scores` returns them.
-    """
+    """Return how many test images leak under each split, and how much that changes the score of the same images."""
     share = twins.groupby("split").twin.mean()
     changes = {"random": ("random", "all")}
     # A small data set may have images of one kind only.
@@ -157,12 +151,13 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame) -> str:
         changes["with a near-duplicate in training"] = ("random", "twin in training")
         changes["without"] = ("random", "no twin")
     changes["blocked"] = ("blocked", "all")
-    told = [f"{label} {_describe_change(compare_with_grouped(scores, *which))}" for label, which in changes.items()]
-    return (
-        f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under the "
-        f"grouped one {share['grouped']:.0%}, under the blocked one {share['blocked']:.0%}. Change of the same images' "
-        f"Dice from the grouped split: {'; '.join(told)}."
-    )
+    told = []
+    for label, which in changes.items():
+        change = compare_with_grouped(scores, *which)
+        told.append(f"{label} {_describe_change(change)}")
+    text = f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under "
+    text += f"the grouped one {share['grouped']:.0%}, under the blocked one {share['blocked']:.0%}. "
+    return f"{text}Change of the same images' Dice from the grouped split: {'; '.join(told)}."
 
 
 def _describe_change(change: Interval | None) -> str:
@@ -191,6 +186,6 @@ def show(parameters: Parameters) -> section.Section:
         caption="Held-out Dice with 95 % intervals, by split and by whether a near-duplicate was trained on; in "
         f"parentheses the number of images. {section.describe_size(trained.configs[0])}.",
         table_caption="Test images of all folds by split, the Dice of those that have been scored (mean over seeds), "
-        "and its difference from the same images' Dice under the grouped split. Intervals resample near-duplicates "
-        "together.",
+        "and its difference from the same images' Dice under the grouped split. Intervals hold images, near-duplicates "
+        "together, and the runs of both.",
     )

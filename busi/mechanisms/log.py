@@ -31,9 +31,11 @@ def tabulate(trained: Results) -> pd.DataFrame:
         `epoch`; `published_loss`, `published_accuracy` and `published_auc`; `seeds`, and over these the lowest and the
         highest value of ours, e.g. `loss_low` and `loss_high`.
     """
-    ours = trained.epochs.groupby("epoch")[list(METRICS)].agg(["min", "max"])
-    ours.columns = [f"{metric}_{ {'min': 'low', 'max': 'high'}[end] }" for metric, end in ours.columns]
-    ours.insert(0, "seeds", trained.epochs.groupby("epoch").size())
+    epochs = trained.epochs.groupby("epoch")
+    ours = pd.DataFrame({"seeds": epochs.size()})
+    for metric in METRICS:
+        ours[f"{metric}_low"] = epochs[metric].min()
+        ours[f"{metric}_high"] = epochs[metric].max()
     published = published_log().rename(columns={metric: f"published_{metric}" for metric in METRICS})
     return published.merge(ours.reset_index(), on="epoch", how="left")
 
@@ -43,11 +45,11 @@ def draw(table: pd.DataFrame, trained: Results) -> Figure:
     """Draw loss, accuracy and AUC of each epoch: published, and one line for each seed."""
     fig, axes = plt.subplots(1, len(METRICS), figsize=(9, 3.2))
     for ax, metric in zip(axes, METRICS, strict=True):
-        sns.lineplot(
-            trained.epochs, x="epoch", y=metric, units="run", estimator=None, marker="o", color=display.OURS, ax=ax
-        )
+        look = {"units": "run", "estimator": None, "marker": "o", "color": display.OURS}
+        sns.lineplot(trained.epochs, x="epoch", y=metric, ax=ax, **look)
         ax.plot(table.epoch, table[f"published_{metric}"], "*", color=display.PUBLISHED, markersize=11)
         ax.set(xlabel="Epoch", ylabel={"auc": "AUC"}.get(metric, metric.capitalize()), xticks=table.epoch)
+    # The first epoch is a thousand times higher than the others.
     axes[0].set_yscale("log")
     fig.suptitle("The printed log (stars) and the same training here (lines, one a seed)")
     return fig
@@ -55,22 +57,22 @@ def draw(table: pd.DataFrame, trained: Results) -> Figure:
 
 def conclude(table: pd.DataFrame, trained: Results) -> str:
     """Return whether the first epoch explodes here as printed, and whether the second and third read the same."""
+    # The fourth epoch was interrupted, and so is not comparable.
     first, later = table.iloc[0], table.iloc[1:3]
     exploded = (trained.epochs[trained.epochs.epoch == 1].loss > CLIPPED).sum()
-    within = []
-    for row in later.to_dict("records"):
-        within += [
-            round(row[f"{metric}_low"], 4) <= row[f"published_{metric}"] <= round(row[f"{metric}_high"], 4)
-            for metric in METRICS
-        ]
-    return (
-        f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach; here the "
-        f"first epoch ends at {first.loss_low:.4g} to {first.loss_high:.4g}, above {CLIPPED} in {exploded} of "
-        f"{section.count(int(first.seeds), 'seed')}. In epochs 2 and 3 the loss is {later.loss_low.min():.4f} to "
-        f"{later.loss_high.max():.4f} and the AUC {later.auc_low.min():.4f} to {later.auc_high.max():.4f}; "
-        f"{sum(within)} of {len(within)} printed numbers lie within the range of the seeds "
-        f"({section.describe_size(trained.configs[0])}, {trained.configs[0].precision})."
-    )
+    within = 0
+    for metric in METRICS:
+        # Rounded as Keras prints them.
+        low, high = later[f"{metric}_low"].round(4), later[f"{metric}_high"].round(4)
+        within += later[f"published_{metric}"].between(low, high).sum()
+    config = trained.configs[0]
+    seeds = section.count(int(first.seeds), "seed")
+    text = f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach; here "
+    text += f"the first epoch ends at {first.loss_low:.4g} to {first.loss_high:.4g}, above {CLIPPED} in {exploded} of "
+    text += f"{seeds}. In epochs 2 and 3 the loss is {later.loss_low.min():.4f} to {later.loss_high.max():.4f} "
+    text += f"and the AUC {later.auc_low.min():.4f} to {later.auc_high.max():.4f}; "
+    text += f"{within} of {len(METRICS) * len(later)} printed numbers lie within the range of the seeds "
+    return f"{text}({section.describe_size(config)}, {config.precision})."
 
 
 @section.presents("log")

@@ -33,6 +33,7 @@ def tabulate(trained: Results) -> pd.DataFrame:
     table = table.rename(columns=lambda name: name.removeprefix("training_")).rename(columns={"variant": "reading"})
     table.insert(3, "filters", [config.base_filters for config in trained.configs])
     rows = distinct_rows().set_index("row")
+    # "KLD, Adam" is a reading of the row "KLD".
     named = table.reading.str.partition(", ")[0]
     for metric in ("loss", "auc"):
         table[f"published_{metric}"] = named.map(rows[metric])

@@ -1,7 +1,8 @@
 """Common parts of the sections, each of which explains a published number by an experiment.
 
-A section is one module. Its `tabulate` makes a table of the results of its runs, or of what its `measure` returns;
-`draw` makes a figure and `conclude` a sentence from that table, and `show` presents all three to a notebook.
+A section is one module. Its `tabulate` makes a table of the results of its runs (``trained``), or of what its `measure`
+returns; `draw` makes a figure and `conclude` a sentence from that table and the size of the runs in words, and `show`
+presents all three to a notebook.
 """
 
 import sys
@@ -21,7 +22,7 @@ from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
 from busi.results import NotMeasured, Results, read_findings, record_finding
 from busi.runs import Run
-from busi.scoring.statistics import mean_interval
+from busi.scoring.statistics import lesion_images, score_interval
 from busi.study import find_group, find_trained, load_results, open_store
 
 NOT_RUN = "Not run yet."
@@ -113,14 +114,10 @@ def list_sections(sections: Mapping[str, Section]) -> str:
     return "\n".join(lines)
 
 
-def require(trained: Results) -> Results:
-    """Return the results of a group.
-
-    Raises:
-        NotMeasured: It has no run yet.
-    """
+def require(trained: Results, what: str = "its runs") -> Results:
+    """Return results; NotMeasured where they are of no run yet."""
     if trained.runs.empty:
-        raise NotMeasured("not trained yet; run the study with its data and train_missing: true")
+        raise NotMeasured(f"{what}: not trained yet; run the study with its data and train_missing: true")
     return trained
 
 
@@ -202,48 +199,27 @@ def count(number: int, noun: str) -> str:
 
 
 def tested_lesions(trained: Results, variant: str) -> pd.DataFrame:
-    """Return the scores of the lesion images that a variant's held-out runs were tested on.
-
-    Raises:
-        NotMeasured: The variant has no run yet.
-    """
-    images = trained.of(variant).images
-    if images.empty:
-        raise NotMeasured(f"{variant}: not trained yet; run the study with its data and train_missing: true")
-    # Normal images have no Dice.
-    return images[images.image_class != "normal"]
+    """Return the scores of the lesion images that a variant's held-out runs were tested on, as `require`."""
+    return lesion_images(require(trained.of(variant), variant).images)
 
 
 def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> pd.DataFrame:
-    """Return the Dice of each variant.
+    """Return the Dice of each variant, with the ends of its interval over images and training.
 
     Args:
-        images: Scores of lesion images: ``by``, `name`, `group`, `dice` and ``others``; one row for each run and image.
-        others: Columns that are averaged besides.
+        images: Scores of lesion images: ``by``, `name`, `group`, `dice` and ``others``, and `fold` and `seed` of the
+            run if there is one. Images without a Dice, of which the output sees no lesion, have only ``others``.
         by: Column that names the variant.
+        others: Columns that are averaged besides.
 
     Returns:
         ``by``, `n_images`, `dice` with `low` and `high`, ``others``.
     """
     rows = []
     for variant, part in images.groupby(by, sort=False):
-        row = {by: variant, "n_images": part.name.nunique()} | average_dice(part)
+        row = {by: variant, "n_images": part.name.nunique()}
+        scored = part.dropna(subset="dice")
+        if len(scored):
+            row |= dict(zip(("dice", "low", "high"), score_interval(scored), strict=True))
         rows.append(row | part[list(others)].mean().to_dict())
     return pd.DataFrame(rows)
-
-
-def average_dice(images: pd.DataFrame) -> dict[str, float]:
-    """Compute the mean Dice of images and its interval, resampling near-duplicates together: `dice`, `low`, `high`.
-
-    Images without a Dice are left out: those whose target the network's output does not see.
-    """
-    scored = images[images.dice.notna()]
-    if scored.empty:
-        return {}
-    mean, low, high = mean_interval(scored.dice, scored.group)
-    return {"dice": mean, "low": low, "high": high}
-
-
-def average_runs(images: pd.DataFrame, score: str) -> pd.DataFrame:
-    """Return one row for each image: `name`, `group` and the mean of ``score`` over the runs that scored it."""
-    return images.groupby(["name", "group"], as_index=False, sort=False)[score].mean()

@@ -18,7 +18,8 @@ Claim 5 is about the three published metrics. Each of them ranks the pairs of pr
 alike, that Dice tells apart (their interval excludes 0). The statement "the metric tells segmenters apart" is yes if it
 ranks at least `TELLING` of them as Dice does (a tie does not), otherwise no; open with fewer than `ENOUGH` pairs.
 
-A statement is open where neither yes nor no holds, or where one of the two has no run. The claim is
+A statement is open where neither yes nor no holds, where one of the two has no run, or where there is one pair of runs
+in all: its interval is over images alone, and another training may say otherwise. The claim is
 
 - upheld, if every statement is answered as the claim says;
 - not upheld, if at least one is answered the other way;
@@ -56,6 +57,9 @@ TELLING = 0.95
 ENOUGH = 20
 """Number of such pairs from which on a metric is judged: with fewer, one alone is more than once in twenty."""
 
+ONCE = 1
+"""Number of runs from which nothing is known about how training varies; runs of other folds are other trainings."""
+
 UPHELD = "upheld"
 NOT_UPHELD = "not upheld"
 UNDECIDED = "undecided"
@@ -78,6 +82,7 @@ class Comparison(NamedTuple):
     p: float
     n_images: int
     p_t: float = float("nan")
+    n_runs: int = 0
 
     @property
     def short(self) -> str:
@@ -147,6 +152,8 @@ class Verdict:
 
 def beats(comparison: Comparison) -> bool | None:
     """Return whether a beats b by the module's rule; None where that is open."""
+    if comparison.n_runs == ONCE:
+        return None
     if comparison.low > 0 and comparison.p < ALPHA:
         return True
     return False if comparison.high < MARGIN else None
@@ -160,6 +167,8 @@ def does_not_beat(comparison: Comparison) -> bool | None:
 
 def alike(comparison: Comparison) -> bool | None:
     """Return whether a and b are alike by the module's rule; None where that is open."""
+    if comparison.n_runs == ONCE:
+        return None
     # Differences smaller than the margin count as none, even if a test can tell them from zero.
     if comparison.low > -MARGIN and comparison.high < MARGIN:
         return True
@@ -188,10 +197,10 @@ def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
     """Return the comparison of a with b from rows of `Answers.pairs`, in either order."""
     for row in pairs.itertuples():
         if (row.a, row.b) == (a, b):
-            return Comparison(a, b, row.difference, row.low, row.high, row.p_holm, row.n_images, row.p_t)
+            return Comparison(a, b, row.difference, row.low, row.high, row.p_holm, row.n_images, row.p_t, row.n_runs)
         # Seen from the other side, the difference changes its sign and the interval swaps its ends.
         if (row.a, row.b) == (b, a):
-            return Comparison(a, b, -row.difference, -row.high, -row.low, row.p_holm, row.n_images, row.p_t)
+            return Comparison(a, b, -row.difference, -row.high, -row.low, row.p_holm, row.n_images, row.p_t, row.n_runs)
     return None
 
 
@@ -288,7 +297,7 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
     rows: dict[tuple, dict] = {}
     for pair in pairs[pairs.kind != ALIVE].itertuples():
         is_apart = pair.low > 0 or pair.high < 0
-        if not is_apart:
+        if pair.n_runs == ONCE or not is_apart:
             continue
         # From here on the pair is read so that its first predictor is the better one.
         names = [pair.a, pair.b] if pair.difference > 0 else [pair.b, pair.a]

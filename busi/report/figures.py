@@ -302,8 +302,8 @@ def mean_mask(shares: pd.DataFrame) -> Figure:
 @display.style()
 def examples(images: list[np.ndarray], lesions: list[np.ndarray], titles: list[str]) -> Figure:
     """Draw images with the outline of their lesions, as `busi.dataset.catalog.example_images` returns them."""
-    fig, axes = plt.subplots(1, len(images), figsize=(3 * len(images), 3.2))
-    for ax, pixels, lesion, title in zip(axes, images, lesions, titles, strict=True):
+    fig, axes = plt.subplots(1, len(images), figsize=(3 * len(images), 3.2), squeeze=False)
+    for ax, pixels, lesion, title in zip(axes[0], images, lesions, titles, strict=True):
         height, width = pixels.shape
         ax.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         _outline(ax, lesion, **TRUE_OUTLINE)

@@ -26,7 +26,7 @@ COLUMNS += ["size", "settings", "n_seeds", "n_capped", "n_dead", "n_empty", "n_p
 COLUMNS += ["dice_median", "detected", "brier", "loss", "auc_pooled", "normals_area"]
 """Columns of ``tables/heldout.csv``."""
 
-PAIR_COLUMNS = ["family", "a", "b", "difference", "low", "high", "p", "p_holm", "wins", "effect", "n_images"]
+PAIR_COLUMNS = ["family", "a", "b", "difference", "low", "high", "p", "p_holm", "wins", "n_images"]
 PAIR_COLUMNS += ["n_runs", "p_t", "kind", "size"]
 """Columns of ``tables/pairwise.csv``."""
 

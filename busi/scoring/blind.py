@@ -34,13 +34,14 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
         One row for each order: `loss`, `accuracy` and `auc` (both channels pooled), averaged over the epoch as Keras
         does.
     """
+    # Every pixel has the same answer, so that its share of background is all that an image's accuracy needs.
     background = (targets[..., 0] < targets[..., 1]).mean(axis=(1, 2))
     orders = np.asarray(orders)
     biases = np.zeros((len(orders), 2))
-    optimizer = _Adam(biases) if config.optimizer == "adam" else _Momentum(biases, config.momentum)
+    optimizer = _Optimizer(config, planned_steps=config.epochs * len(targets))
     differentiate = _LOSSES[config.loss](targets)
-    rates = iter(_rates(config, planned_steps=config.epochs * len(targets)))
     for _ in range(config.epochs):
+        # Only the last epoch's are kept.
         losses, accuracies, probabilities = [], [], []
         for images in orders.T:
             loss, gradient = differentiate(biases, images)
@@ -49,9 +50,15 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
             losses.append(loss)
             accuracies.append(np.where(lesion > 0.5, 1 - background[images], background[images]))
             probabilities.append(lesion)
-            biases += optimizer.step(gradient, next(rates))
-    scores = {"loss": np.mean(losses, axis=0), "accuracy": np.mean(accuracies, axis=0)}
-    return pd.DataFrame(scores).assign(auc=_pooled_auc(targets, orders, np.array(probabilities).T))
+            biases += optimizer.step(gradient)
+    positive = (targets > 0).sum(axis=(1, 2))
+    areas = []
+    for images, lesion in zip(orders, np.transpose(probabilities), strict=True):
+        # Every pixel of an image has the same probability.
+        both = np.stack([lesion, 1 - lesion], axis=-1)
+        areas.append(_pool_auc(both, positive[images], targets[0, ..., 0].size))
+    scores = {"loss": np.mean(losses, axis=0), "accuracy": np.mean(accuracies, axis=0), "auc": areas}
+    return pd.DataFrame(scores)
 
 
 Differentiate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -100,68 +107,54 @@ def _differentiate_dice(targets: np.ndarray) -> Differentiate:
 _LOSSES = {"bce": _differentiate_bce, "kld": _differentiate_kld, "dice": _differentiate_dice}
 
 
-class _Momentum:
-    """Keras' SGD with momentum."""
+class _Optimizer:
+    """Keras' SGD with momentum, or its Adam with default betas and epsilon, as `busi.model.optimizers` sets them."""
 
-    def __init__(self, parameters: np.ndarray, momentum: float):
-        self.momentum = momentum
-        self.velocity = np.zeros_like(parameters)
-
-    def step(self, gradient: np.ndarray, rate: float) -> np.ndarray:
-        """Return the change of the parameters."""
-        self.velocity = self.momentum * self.velocity - rate * gradient
-        return self.velocity
-
-
-class _Adam:
-    """Keras' Adam with its default betas and epsilon."""
-
-    def __init__(self, parameters: np.ndarray):
-        self.mean = np.zeros_like(parameters)
-        self.square = np.zeros_like(parameters)
+    def __init__(self, config: RunConfig, planned_steps: int):
+        self.config = config
+        decays = DECAYS if config.schedule == "exponential" else 0
+        self.rates = config.learning_rate * 0.96 ** (decays * np.arange(planned_steps) / planned_steps)
         self.steps = 0
+        self.mean = 0.0
+        self.square = 0.0
 
-    def step(self, gradient: np.ndarray, rate: float) -> np.ndarray:
+    def step(self, gradient: np.ndarray) -> np.ndarray:
         """Return the change of the parameters."""
+        rate = self.rates[self.steps]
         self.steps += 1
-        self.mean += (gradient - self.mean) * 0.1
-        self.square += (gradient**2 - self.square) * 0.001
+        if self.config.optimizer == "sgd":
+            self.mean = self.config.momentum * self.mean - rate * gradient
+            return self.mean
+        self.mean = self.mean + (gradient - self.mean) * 0.1
+        self.square = self.square + (gradient**2 - self.square) * 0.001
+        # Both means start at 0, which is corrected for.
         corrected = rate * np.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
         return -corrected * self.mean / (np.sqrt(self.square) + 1e-7)
 
 
-def _rates(config: RunConfig, planned_steps: int) -> np.ndarray:
-    """Return the learning rate of every step, as `busi.model.optimizers.make_optimizer` sets it."""
-    decays = DECAYS if config.schedule == "exponential" else 0
-    return config.learning_rate * 0.96 ** (decays * np.arange(planned_steps) / planned_steps)
-
-
-def _pooled_auc(targets: np.ndarray, orders: np.ndarray, lesion: np.ndarray) -> list[float]:
-    """Compute Keras' AUC of both channels pooled, where every pixel of an image has the same probability.
+def _pool_auc(both: np.ndarray, positive: np.ndarray, total: int) -> float:
+    """Compute Keras' AUC of both channels pooled.
 
     Args:
-        targets: float (n, h, w, 2); a pixel is positive where its target is above 0.
-        orders: int (k, n).
-        lesion: Probability of lesion when an image was seen, float (k, n), in the order of ``orders``.
+        both: Probabilities of lesion and background, float (..., 2), each of ``total`` pixels.
+        positive: Pixels among these whose target is above 0, int (..., 2): a soft pixel is positive in both channels.
+        total: Number of pixels.
     """
-    positive = (targets > 0).sum(axis=(1, 2))
-    negative = targets[0, ..., 0].size - positive
-    areas = []
-    for images, probability in zip(orders, lesion, strict=True):
-        both = np.stack([probability, 1 - probability], axis=-1)
-        above = both[None] > THRESHOLDS[:, None, None]
-        hits = (above * positive[images]).sum(axis=(1, 2)) / positive.sum()
-        false_alarms = (above * negative[images]).sum(axis=(1, 2)) / negative.sum()
-        # The thresholds rise, so that both rates fall.
-        areas.append(float(-np.trapezoid(hits, false_alarms)))
-    return areas
+    negative = total - positive
+    hits, false_alarms = [], []
+    for threshold in THRESHOLDS:
+        above = both > threshold
+        hits.append(positive[above].sum() / positive.sum())
+        false_alarms.append(negative[above].sum() / negative.sum())
+    # The thresholds rise, so that both rates fall.
+    return float(-np.trapezoid(hits, false_alarms))
 
 
 def score_mean_mask(targets: np.ndarray, loss: str = "bce") -> dict[str, float]:
-    """Score the mean of all lesion targets, pixel by pixel, as the prediction for every image.
+    """Score the mean of all lesion targets (n, h, w, 2), pixel by pixel, as the prediction for every image.
 
     Args:
-        targets: float (n, h, w, 2), lesion and background.
+        targets: As for `train_biases`.
         loss: "bce" (of the probabilities: a map has no logits), "kld" or "dice".
 
     Returns:
@@ -171,13 +164,8 @@ def score_mean_mask(targets: np.ndarray, loss: str = "bce") -> dict[str, float]:
     both = np.stack([mask, 1 - mask], axis=-1).clip(1e-7, 1 - 1e-7)
     is_background = targets[..., 0] < targets[..., 1]
     accuracy = (is_background == (mask <= 0.5)).mean()
-    positive = (targets > 0).sum(axis=0)
-    negative = len(targets) - positive
-    above = both[None] > THRESHOLDS[:, None, None, None]
-    hits = (above * positive).sum(axis=(1, 2, 3)) / positive.sum()
-    false_alarms = (above * negative).sum(axis=(1, 2, 3)) / negative.sum()
-    scores = {"accuracy": float(accuracy), "auc": float(-np.trapezoid(hits, false_alarms))}
-    return {"loss": _mean_mask_loss(targets, both, loss)} | scores
+    auc = _pool_auc(both, (targets > 0).sum(axis=0), len(targets))
+    return {"loss": _mean_mask_loss(targets, both, loss), "accuracy": float(accuracy), "auc": auc}
 
 
 def _mean_mask_loss(targets: np.ndarray, both: np.ndarray, loss: str) -> float:

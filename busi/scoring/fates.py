@@ -56,10 +56,7 @@ def measure_fate(
 
 
 def score_mean_mask_dice(lesions: np.ndarray) -> float:
-    """Compute the mean Dice of the mean mask, the same for every image, at its best threshold.
-
-    Args:
-        lesions: Lesion channel of the targets, float (n, o, o), 0 to 1.
+    """Compute the mean Dice of the mean mask at its best threshold, from the lesion channel of the targets, (n, o, o).
 
     Example:
         Two images of two pixels: the first pixel is lesion in both, the second in one. The best single mask has both.

@@ -26,20 +26,16 @@ from skimage.metrics import contingency_table
 from busi.config import StudyError
 
 NSD_TOLERANCE = 2.0
-"""Distance in pixels up to which two contours agree: less than half a percent of a usual image's side.
+"""Distance in pixels up to which two contours agree.
 
-The tolerance should be the distance by which annotators differ (Nikolov et al., arXiv:1809.04430). That distance is
-unknown for BUSI, whose images are annotated once. The one image that appears under two labels, `benign (433)` and
-`malignant (145)`, was drawn twice, with contours more than 2 pixels apart: 2 pixels are strict. At the size of a small
-network not even a perfect mask reaches an nsd of 1: the row "Perfect mask" of every held-out table is the ceiling.
+It should be the distance by which annotators differ (Nikolov et al., arXiv:1809.04430). BUSI's images are annotated
+once, but for one: `benign (433)` and `malignant (145)` were drawn twice, more than 2 pixels apart, so 2 are strict. The
+row "Perfect mask" of every held-out table says what a network of that size can reach.
 """
 
 HIT_IOU = 0.1
-"""IoU from which on a predicted component hits a lesion, as in the PI-CAI challenge (`picai_eval`).
-
-It is low because the question is whether the lesion was found at all. It is above zero because a prediction of lesion
-everywhere touches every lesion.
-"""
+"""IoU from which on a predicted component hits a lesion, as in the PI-CAI challenge (`picai_eval`): low, because the
+question is whether it was found at all, but above zero, because lesion everywhere touches every lesion."""
 
 BINS = 1000
 """Number of equal bins of [0, 1] in which pixels are counted. From then on, a probability is known to half a bin."""
@@ -55,11 +51,7 @@ PIXEL_SCORES = ("accuracy", "brier", "predicted_share")
 
 
 def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Compute the Dice score 2 |truth and predicted| / (|truth| + |predicted|) of two masks.
-
-    Args:
-        truth: bool (h, w).
-        predicted: bool (h, w).
+    """Compute the Dice score 2 |truth and predicted| / (|truth| + |predicted|) of two masks, bool (h, w).
 
     Returns:
         A number from 0 to 1: 0 if the prediction is empty. Missing (nan) if the truth is empty, whatever is predicted.
@@ -72,7 +64,8 @@ def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
     if not truth.any():
         return np.nan
     both = int((truth & predicted).sum())
-    return 2 * both / int(truth.sum() + predicted.sum())
+    total = int(truth.sum() + predicted.sum())
+    return 2 * both / total
 
 
 def keep_largest_component(probability: np.ndarray, threshold: float) -> np.ndarray:
@@ -150,7 +143,7 @@ def count_pixels(truth: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
         `background` (numbers of pixels). A bin includes its lower end but not its upper end; the last one includes 1.
 
     Raises:
-        StudyError: An argument does not have the type, shape or range described here.
+        StudyError: As `score_image`.
 
     Example:
         >>> counts = count_pixels(np.array([True, False, False]), np.array([0.9, 0.9, 0.1]))
@@ -162,19 +155,13 @@ def count_pixels(truth: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     exact = probability.astype(np.float64)
     lesion, _ = np.histogram(exact[truth], BINS, (0, 1))
     background, _ = np.histogram(exact[~truth], BINS, (0, 1))
+    # Rounded, so that tables of several images have the same keys.
     middles = (np.arange(BINS) + 0.5) / BINS
     return pd.DataFrame({"probability": middles.round(6), "lesion": lesion, "background": background})
 
 
 def add_counts(counts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Add the pixels of several images, bin by bin.
-
-    Args:
-        counts: Tables made by `count_pixels`, at least one.
-
-    Returns:
-        A table with the same rows and columns.
-    """
+    """Add the pixels of several images, at least one, bin by bin: tables of `count_pixels` into one more."""
     return pd.concat(counts).groupby("probability", as_index=False).sum()
 
 
@@ -193,8 +180,6 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
             `observed` in the pixel's bin of `reliability_curve` (Naeini, Cooper, Hauskrecht, AAAI 2015).
 
     Example:
-        Of the two pairs of a lesion and a background pixel, one is in order and one is a tie.
-
         >>> scores = pool_pixels(count_pixels(np.array([True, False, False]), np.array([0.9, 0.9, 0.1])))
         >>> scores["auc"], round(scores["brier"], 4)
         (0.75, 0.277)
@@ -202,21 +187,24 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
     # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.metrics import roc_auc_score
 
-    # Every bin appears twice, once with its lesion pixels and once with its background pixels.
+    # Every bin appears twice, once with its lesion pixels and once with its background pixels. They are weights: a row
+    # for each pixel would take gigabytes.
     truth = np.repeat([True, False], len(bins))
     probability = np.tile(bins.probability, 2)
     pixels = np.concatenate([bins.lesion, bins.background])
     # The second channel's target and probability are the complements of the first's.
     both_truths = np.concatenate([truth, ~truth])
     both_probabilities = np.concatenate([probability, 1 - probability]).round(6)
-    # Weights stand for the pixels: a row for each of them would take gigabytes.
     squares = (probability - truth) ** 2
     losses = -np.log(np.where(truth, probability, 1 - probability))
     curve = reliability_curve(bins)
+    # Weighted by pixels, because most of them are in the first bin.
     gaps = (curve.predicted - curve.observed).abs()
+    auc = roc_auc_score(truth, probability, sample_weight=pixels)
+    pooled = roc_auc_score(both_truths, both_probabilities, sample_weight=np.tile(pixels, 2))
     return {
-        "auc": float(roc_auc_score(truth, probability, sample_weight=pixels)),
-        "auc_pooled": float(roc_auc_score(both_truths, both_probabilities, sample_weight=np.tile(pixels, 2))),
+        "auc": float(auc),
+        "auc_pooled": float(pooled),
         "loss": float(np.average(losses, weights=pixels)),
         "brier": float(np.average(squares, weights=pixels)),
         "ece": float(np.average(gaps, weights=curve.pixels)),
@@ -224,10 +212,7 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
 
 
 def reliability_curve(bins: pd.DataFrame) -> pd.DataFrame:
-    """Compute the reliability curve: observed share of lesion against predicted probability.
-
-    Args:
-        bins: Table made by `count_pixels`, or several of them concatenated.
+    """Compute the reliability curve, observed share of lesion against predicted probability, of bins as `pool_pixels`.
 
     Returns:
         One row for each of the `RELIABILITY_BINS` equal bins of [0, 1] that holds a pixel: `predicted` (mean

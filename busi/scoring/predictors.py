@@ -53,11 +53,9 @@ def darkest_blob(pixels: np.ndarray) -> np.ndarray:
     unless all of them do. Of the rest, the patch with the largest product of area, solidity and nearness to the middle
     is taken, because a sonographer places the lesion there.
 
-    Args:
-        pixels: Grey image, uint8 (h, w).
-
     Returns:
-        bool (h, w). All False if no patch survives the opening, or if no pixel is darker than its row.
+        bool (h, w), the shape of ``pixels``, uint8; all False if no patch survives the opening, or if no pixel is
+        darker than its row.
     """
     # At a fixed size, so that the constants fit images of every resolution.
     shape = np.array(pixels.shape) * SIDE // min(pixels.shape)
@@ -95,7 +93,7 @@ def score_untrained(catalog: Catalog, config: RunConfig) -> Scores:
 
     Args:
         catalog: The images.
-        config: Of the networks in the same table. Its split, its size and its targets count.
+        config: Of the networks in the same table: its split, its size and its targets count.
 
     Returns:
         Images and pixels as `busi.scoring.scores.Scores`, both with a leading column `predictor`.
@@ -103,17 +101,16 @@ def score_untrained(catalog: Catalog, config: RunConfig) -> Scores:
     split = load_split(catalog, config.split)
     described = identify_images(catalog, split.group.to_numpy())
     targets = arrays.all_arrays(catalog, config).targets[..., 0]
-    mean_masks, thresholds = _average_masks(catalog, split, targets, config)
+    mean_masks, thresholds = average_masks(catalog, split, targets, config)
 
     def score_image(position: int) -> dict[str, tuple[dict, pd.DataFrame]]:
         image = catalog.table.iloc[position]
         truth = read_union(image.masks)
         pixels = read_grey(image.image)
         predicted = {name: (predict(pixels).astype(np.float32), 0.5) for name, predict in LOOKING.items()}
-        for name, output, threshold in (
-            (MEAN_MASK, mean_masks[position], thresholds[position]),
-            (PERFECT, targets[position], 0.5),
-        ):
+        # Answers at network size, restored as a network's are.
+        small = {MEAN_MASK: (mean_masks[position], thresholds[position]), PERFECT: (targets[position], 0.5)}
+        for name, (output, threshold) in small.items():
             predicted[name] = arrays.restore(output, image.height, image.width, config), threshold
         results = {}
         for name, (probability, threshold) in predicted.items():
@@ -124,22 +121,26 @@ def score_untrained(catalog: Catalog, config: RunConfig) -> Scores:
     # Threads are enough: most of the time is spent in compiled code that lets other threads run.
     scored = Parallel(n_jobs=2, prefer="threads")(delayed(score_image)(row) for row in range(len(described)))
     is_lesion = described.image_class != "normal"
-    images, pixels = [], []
+    images, pixels = {}, {}
     for predictor in (*PREDICTORS, PERFECT):
-        scores = pd.DataFrame([results[predictor][0] for results in scored])
-        counts = [results[predictor][1] for results, kept in zip(scored, is_lesion, strict=True) if kept]
-        total = metrics.add_counts(counts)
-        images.append(described.join(scores).assign(predictor=predictor))
-        pixels.append(total.assign(predictor=predictor))
-    return Scores(_concatenate(images), _concatenate(pixels))
+        scores, counts = zip(*[results[predictor] for results in scored], strict=True)
+        images[predictor] = described.join(pd.DataFrame(scores))
+        pixels[predictor] = metrics.add_counts([counts[row] for row in np.flatnonzero(is_lesion)])
+    return Scores(_name_rows(images), _name_rows(pixels))
 
 
-def _average_masks(
+def average_masks(
     catalog: Catalog, split: pd.DataFrame, targets: np.ndarray, config: RunConfig
 ) -> tuple[list[np.ndarray], list[float]]:
     """Return for each image the mean mask of the fold that tests it, at network size, and that fold's threshold.
 
     The threshold is chosen as a network's: by Dice over the validation part, at the images' original sizes.
+
+    Args:
+        catalog: The images.
+        split: As `busi.dataset.splits.make_split`.
+        targets: Lesion channel of every image, float32 (n, o, o), 0 to 1.
+        config: Of the targets.
     """
     has_lesion = split.image_class != "normal"
     masks: list = [None] * len(split)
@@ -162,7 +163,6 @@ def _rate_patch(patch, shape: np.ndarray) -> float:
     return patch.area * patch.solidity * nearness_y * nearness_x
 
 
-def _concatenate(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "predictor", table.pop("predictor"))
-    return table
+def _name_rows(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return tables one below the other, with the predictor in the first column."""
+    return pd.concat(tables, names=["predictor"]).reset_index("predictor").reset_index(drop=True)

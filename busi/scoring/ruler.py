@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from busi.config import StudyError
-from busi.dataset import duplicates
+from busi.config import RunConfig, StudyError
+from busi.dataset import arrays, duplicates
 from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.dataset.convert import SUFFIXES
+from busi.dataset.decode import SUFFIXES
+from busi.dataset.splits import load_split
 from busi.scoring import metrics, predictors
 from busi.scoring.statistics import mean_interval
 
@@ -22,7 +23,10 @@ SCORES = (*metrics.LESION_SCORES, "accuracy")
 """Scores that a table holds, each with its interval."""
 
 BLIND = {predictors.EVERYTHING: predictors.lesion, predictors.BLOB: predictors.darkest_blob}
-"""Predictors that every table holds."""
+"""Predictors of one image alone that every table holds."""
+
+SIZE = RunConfig(protocol="heldout", image_size=128)
+"""Size at which masks are averaged."""
 
 
 class Answer(NamedTuple):
@@ -51,6 +55,7 @@ def read_masks(catalog: Catalog, folder: Path) -> Iterator[Answer]:
     # By exact name: pairing by order, or by a part of the name, gives an image the mask of another one.
     files: dict[str, Path] = {}
     names = set(catalog.table.name)
+    # In any folder below, because nnU-Net and others write one for each fold.
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() not in SUFFIXES or file.stem not in names:
             continue
@@ -72,12 +77,21 @@ def ask_blindly(catalog: Catalog, predict: Callable[[np.ndarray], np.ndarray]) -
         yield Answer(row.name, predict(read_grey(row.image)).astype(np.float32))
 
 
-def score_answers(catalog: Catalog, answers: Iterable[Answer]) -> pd.DataFrame:
-    """Score answers at the images' own sizes against the union of each image's masks.
+def ask_mean_mask(catalog: Catalog) -> Iterator[Answer]:
+    """Answer every image by the mean of other images' masks: those of the data set's own folds that do not test it.
 
-    Returns:
-        One row for each answer: `name`, and the scores of `busi.scoring.metrics.score_image`.
+    Raises:
+        StudyError: The images are too few to be split into folds.
     """
+    split = load_split(catalog, "grouped")
+    targets = arrays.all_arrays(catalog, SIZE).targets[..., 0]
+    masks, thresholds = predictors.average_masks(catalog, split, targets, SIZE)
+    for row, mask, threshold in zip(catalog.table.itertuples(), masks, thresholds, strict=True):
+        yield Answer(row.name, arrays.restore(mask, row.height, row.width, SIZE), threshold)
+
+
+def score_answers(catalog: Catalog, answers: Iterable[Answer]) -> pd.DataFrame:
+    """Score each answer at its image's own size against all of its masks: `name`, and as `metrics.score_image`."""
     masks = dict(zip(catalog.table.name, catalog.table.masks, strict=True))
     rows = []
     for name, probability, threshold in answers:
@@ -121,8 +135,7 @@ def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataF
         for score in SCORES:
             mean, low, high = mean_interval(lesions[score], lesions.group)
             row |= {score: mean, f"{score}_low": low, f"{score}_high": high}
-        row["n_normals"] = len(normals)
-        row["normals_fpr"] = (normals.predicted_share > 0).mean()
+        row |= {"n_normals": len(normals), "normals_fpr": (normals.predicted_share > 0).mean()}
         rows.append(row)
     per_image = pd.concat(tables, ignore_index=True)
     per_image.insert(0, "predictor", per_image.pop("predictor"))

@@ -47,10 +47,6 @@ def find_or_score(run: Run, catalog: Catalog) -> Scores:
 
     They are kept in the run's folder, in ``scores-<scoring version>/``; those of other versions are removed.
 
-    Args:
-        run: The run.
-        catalog: The images that the run was trained on.
-
     Raises:
         StudyError: As `score_run`.
     """
@@ -66,18 +62,7 @@ def find_or_score(run: Run, catalog: Catalog) -> Scores:
 
 
 def find_or_decide_fate(run: Run, catalog: Catalog) -> dict:
-    """Read the fate of a published run, and decide it first if this version of the scoring code has not done so.
-
-    Args:
-        run: The run; its fate is kept as `find_or_score` keeps scores.
-        catalog: The images that the run was trained on.
-
-    Returns:
-        As `busi.scoring.fates.measure_fate`.
-
-    Raises:
-        StudyError: The run was trained on other images.
-    """
+    """Read the fate of a published run, kept as `find_or_score` keeps scores; `busi.scoring.fates.measure_fate`."""
 
     def make() -> dict[str, str]:
         _refuse_other_data(run, catalog)
@@ -100,12 +85,8 @@ def score_run(run: Run, catalog: Catalog) -> Scores:
 
     The truth is the union of all masks of an image. A pixel is predicted lesion from the run's threshold on.
 
-    Args:
-        run: The run.
-        catalog: The images that the run was trained on.
-
     Raises:
-        StudyError: The run was trained on other images.
+        StudyError: The run was trained on other images than those of ``catalog``.
     """
     _refuse_other_data(run, catalog)
     test = run.predictions["test"]
@@ -128,12 +109,7 @@ def score_run(run: Run, catalog: Catalog) -> Scores:
 
 
 def identify_images(catalog: Catalog, groups: np.ndarray) -> pd.DataFrame:
-    """Return the leading columns of a table of scores: `image_class`, `name`, `group` and `lesion_share`.
-
-    Args:
-        catalog: The images.
-        groups: Near-duplicate group of each image, in the catalog's order.
-    """
+    """Return the leading columns of a table of scores: `image_class`, `name`, `group` (as given), `lesion_share`."""
     images = catalog.table[["image_class", "name", "lesion_share"]].copy()
     images.insert(2, "group", groups)
     return images

@@ -2,8 +2,8 @@
 
 Two things vary when a score is measured again. The images: near-duplicates are not independent, so they are resampled
 together. The training: each fold is trained from several seeds, or, where it is trained once, training varies from fold
-to fold. An interval includes both. No library that was looked at (SciPy, statsmodels, arch, rliable) resamples images
-and, crossed with them, runs within folds.
+to fold. An interval includes both, unless there is one run alone, which says nothing about training. No library that
+was looked at (SciPy, statsmodels, arch, rliable) varies images and, crossed with them, runs within folds.
 
 A table of scores has one row for each image and run: `name`, `group` (near-duplicates), `image_class`, the scores of
 `busi.scoring.metrics.score_image`, and the run's `fold` and `seed`. A predictor that is not trained has neither of
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
@@ -53,39 +53,52 @@ class Interval(NamedTuple):
     high: float
 
 
+class _Fold(NamedTuple):
+    """Scores of the runs of one fold, float (images, runs), and each image's group, a number from 0."""
+
+    values: np.ndarray
+    groups: np.ndarray
+
+
+class _Deviations(NamedTuple):
+    """What one source of variation adds to a mean, float (`RESAMPLES`,), and the degrees of freedom of its variance."""
+
+    values: np.ndarray
+    freedom: float
+
+    def __neg__(self) -> "_Deviations":
+        return _Deviations(-self.values, self.freedom)
+
+
 class _Resampled(NamedTuple):
-    """Means of the resamples, and the degrees of freedom of their variance."""
+    """A mean, and what images and runs together add to it."""
 
     mean: float
-    means: np.ndarray
-    freedom: float
+    deviations: _Deviations
 
     @property
     def interval(self) -> Interval:
-        if len(self.means) == 0:
-            return Interval(self.mean, np.nan, np.nan)
-        # A percentile of few runs is too near the middle: the quantile of Student's t takes the place of the normal one
-        # (Hesterberg, The American Statistician 69, 2015). Of many it is the percentile itself.
-        tail = norm.cdf(student.ppf(0.025, self.freedom))
-        low, high = np.quantile(self.means, [tail, 1 - tail])
-        return Interval(self.mean, float(low), float(high))
+        # Of few runs Student's t is wider than the normal distribution; of hundreds of images this is 1.
+        widening = student.ppf(0.975, self.deviations.freedom) / norm.ppf(0.975)
+        low, high = widening * np.quantile(self.deviations.values, [0.025, 0.975])
+        return Interval(self.mean, float(self.mean + low), float(self.mean + high))
 
     @property
     def p(self) -> float:
-        if self.mean == 0 or len(self.means) == 0:
-            return 1.0
-        error = self.means.std()
-        return float(2 * student.sf(abs(self.mean) / error, self.freedom)) if error else 0.0
+        return _find_p(self.mean, self.deviations.values.std(), self.deviations.freedom)
 
 
 def score_interval(scores: pd.DataFrame, score: str = "dice", *, seed: int = 0) -> Interval:
     """Compute the mean over images of a score, the mean over seeds of each, and its 95 % interval from both levels.
 
-    A resample adds two deviations to the mean: of the images, drawn with replacement in groups of near-duplicates, and
-    of the runs. Of the n runs of a fold, n - 1 are drawn, which makes the variance of their mean unbiased (Rao, Wu,
-    JASA 83, 1988). Runs also differ because each sees few images; that part is in the first deviation already, and so
-    the second is shrunk to the variance that `find_components` finds between seeds. Where every fold has one run, the
-    folds are drawn in the same way.
+    A resample adds two deviations to the mean. Of the images: drawn with replacement in groups of near-duplicates. Of
+    the runs: drawn from a normal distribution, because a handful cannot be resampled, with the variance between the
+    seeds of a fold that `find_components` finds beyond what their few images explain, which is in the first deviation
+    already. Where every fold has one run, that between folds takes its place: they are separate trainings. One run in
+    all leaves the images alone. The interval is widened as Student's t is by the degrees of freedom of the runs.
+
+    The percentile interval is used instead of BCa: over hundreds of groups the two agree, and BCa is undefined if all
+    values are equal.
 
     Args:
         scores: A table of scores, without normal images.
@@ -95,14 +108,11 @@ def score_interval(scores: pd.DataFrame, score: str = "dice", *, seed: int = 0) 
     Raises:
         StudyError: There is no row, or a value is missing.
     """
-    return _resample(_split_folds(scores, score), seed, trained="fold" in scores).interval
+    return _resample(_split_folds(scores, score), seed).interval
 
 
 def mean_interval(values: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Interval:
-    """Compute the mean of ``values`` and its 95 % percentile bootstrap interval, resampling whole groups.
-
-    The percentile interval is used instead of BCa: over hundreds of groups the two agree, and BCa is undefined if all
-    values are equal.
+    """Compute the mean of ``values`` and its 95 % interval over images alone, as `score_interval`.
 
     Args:
         values: float (n,), a score of each image.
@@ -119,32 +129,38 @@ def mean_interval(values: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Int
     return score_interval(scores, "value", seed=seed)
 
 
-def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str, *, seed: int = 0) -> Interval:
-    """Compute the mean of b - a and its 95 % percentile bootstrap interval, resampling whole near-duplicate groups.
+def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice", *, seed: int = 0) -> Interval:
+    """Compute the mean of b - a and its 95 % interval from both levels.
 
-    If both tables hold the same images, the scores are subtracted image by image. Otherwise the difference of the two
-    means is taken, and the groups of each table are resampled independently.
+    What both tables have in common is subtracted, because it varies less than the scores do: runs of the same folds and
+    seeds on the same images; else the same images, the mean over runs of each, with the runs of the two drawn
+    independently. Tables of other images are drawn independently altogether.
 
     Args:
-        a: One row for each image: `name`, `group` and ``score``.
-        b: A table with the same columns.
-        score: The column that is compared. Images without a value in it are left out.
+        a: A table of scores. Images without a value are left out.
+        b: The same of other runs, or of other images.
+        score: The column that is compared.
         seed: Seed of the resampling.
 
     Raises:
         StudyError: No image has a value.
     """
-    columns = ["name", "group", score]
-    a, b = a[columns], b[columns]
-    # On the same images, the difference of an image varies less than its scores: the interval is narrower.
-    if set(a.name) == set(b.name):
-        both = a.merge(b, on="name", suffixes=("_a", "_b")).dropna(subset=[f"{score}_a", f"{score}_b"])
-        return mean_interval(both[f"{score}_b"] - both[f"{score}_a"], both.group_a, seed=seed)
-    tables = [_split_folds(table.dropna(), score) for table in (a, b)]
-    before, after = (_resample(table, seed + place, trained=False) for place, table in enumerate(tables))
-    # Where either has one group alone, neither end is known.
-    means = after.means - before.means if len(before.means) and len(after.means) else np.empty(0)
-    return _Resampled(after.mean - before.mean, means, np.inf).interval
+    # Under two splits an image is in different folds, and finds no match.
+    both = _match(b, a, score)
+    if len(both) == len(a) == len(b):
+        return score_interval(both.dropna(subset="difference"), "difference", seed=seed)
+    a, b = a.dropna(subset=score), b.dropna(subset=score)
+    runs = [-_vary_runs(_split_folds(a, score), seed), _vary_runs(_split_folds(b, score), seed + 100)]
+    before, after = (table.groupby(["name", "group"], as_index=False)[score].mean() for table in (a, b))
+    both = _match(after, before, score)
+    if len(both) == len(before) == len(after):
+        change = _resample_images(_split_folds(both, "difference"), seed)
+        return _Resampled(float(both.difference.mean()), _add_deviations([change, *runs])).interval
+    difference = after[score].mean() - before[score].mean()
+    # A mean of a that is too high makes the difference too low.
+    images = [-_resample_images(_split_folds(before, score), seed)]
+    images.append(_resample_images(_split_folds(after, score), seed + 1))
+    return _Resampled(float(difference), _add_deviations([*images, *runs])).interval
 
 
 def format_interval(interval: Interval, digits: int = 3) -> str:
@@ -196,6 +212,7 @@ def find_power(components: dict[str, float]) -> dict[str, float]:
         run = components["fold"]
     else:
         run = components["seed"] + components["residual"] / components["images"]
+    # What the images leave of the variance that a difference of `TARGET` allows.
     room = (TARGET / errors) ** 2 - images
     return {
         "smallest": errors * np.sqrt(images + run / components["runs"]),
@@ -220,14 +237,12 @@ def compare_pairs(
         One row for each pair with a row in common.
 
         `a`, `b`: The predictors.
-        `n_images`, `n_runs`: Number of images, and of pairs of runs.
+        `n_images`, `n_runs`: Number of images, and of pairs of runs. An interval of one run holds no training variance.
         `difference`: Mean of a - b over the images, with `low` and `high` as `score_interval`.
         `p`: Two-sided p value of `difference` over the standard deviation of the resamples.
         `p_holm`: `p`, corrected by Holm for all rows.
         `p_t`: Two-sided p value of the runs' differences by the corrected resampled t test, for which all runs share
             training images (Nadeau, Bengio, Machine Learning 52, 2003).
-        `effect`: Matched-pairs rank-biserial correlation of the groups' mean differences, from -1 (b is higher in all
-            that differ) to 1 (a is higher); 0 if none differs (Kerby, Comprehensive Psychology 3, 2014).
         `wins`: Share of images on which a is higher; equal images count half.
         `image`, `fold`, `seed`, `residual`: As `find_components` of the differences; missing without a run.
         `smallest`, `limit`, `runs_needed`: As `find_power`.
@@ -241,12 +256,12 @@ def compare_pairs(
         both = _match(tables[a], tables[b], score)
         if len(both):
             rows.append({"a": a, "b": b} | _compare(both, ratio))
+    table = pd.DataFrame(rows, columns=_PAIR)
     # Every row is one of the comparisons that the correction is for.
-    corrected = multipletests([row["p"] for row in rows], method="holm")[1] if rows else []
-    return pd.DataFrame(rows, columns=_PAIR).assign(p_holm=corrected)
+    return table.assign(p_holm=multipletests(table.p, method="holm")[1] if rows else [])
 
 
-_PAIR = ["a", "b", "n_images", "n_runs", "difference", "low", "high", "p", "p_t", "effect", "wins", *COMPONENTS]
+_PAIR = ["a", "b", "n_images", "n_runs", "difference", "low", "high", "p", "p_t", "wins", *COMPONENTS]
 _PAIR += ["smallest", "limit", "runs_needed"]
 
 
@@ -268,11 +283,13 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
     """
     lesions = lesion_images(scores)
     normals = scores[scores.image_class == "normal"]
-    averaged = [score for score in LESION_SCORES if score != "dice"] + ["accuracy"]
     # Dice is the main score and the only one with an interval.
     row = _summarize_dice(lesions)
-    row |= _average(lesions, averaged).mean().to_dict()
-    row |= _pool_by_run(bins)
+    averaged = [score for score in LESION_SCORES if score != "dice"]
+    row |= _average(lesions, [*averaged, "accuracy"]).mean().to_dict()
+    # Probabilities of different networks are not on one scale: each run is pooled alone.
+    runs = [run for _, run in bins.groupby(_RUN)] if "fold" in bins else [bins]
+    row |= pd.DataFrame(map(pool_pixels, runs)).mean().to_dict()
     row |= {"n_empty": int((lesions.predicted_share == 0).sum()), "n_predictions": len(lesions)}
     marked = normals.assign(marked=normals.predicted_share > 0)
     row["normals_fpr"], row["normals_area"] = _average(marked, ["marked", "predicted_share"]).mean()
@@ -305,13 +322,6 @@ def lesion_images(images: pd.DataFrame) -> pd.DataFrame:
     return images[images.image_class != "normal"]
 
 
-class _Fold(NamedTuple):
-    """Scores of the runs of one fold, float (images, runs), and each image's group, a number from 0."""
-
-    values: np.ndarray
-    groups: np.ndarray
-
-
 def _split_folds(scores: pd.DataFrame, score: str) -> list[_Fold]:
     """Return the scores fold by fold; a table without runs is one fold with one run."""
     missing = scores[score].isna().sum()
@@ -321,71 +331,83 @@ def _split_folds(scores: pd.DataFrame, score: str) -> list[_Fold]:
             "least one image. Normal images have no lesion scores: leave them out"
         )
     # Numbered in order, so that the order of the rows does not matter.
-    groups, names = (pd.factorize(scores[column], sort=True)[0] for column in ("group", "name"))
+    groups, _ = pd.factorize(scores.group, sort=True)
+    names, _ = pd.factorize(scores.name, sort=True)
+    folds = scores.fold if "fold" in scores else pd.Series(0, scores.index)
+    seeds = scores.seed if "seed" in scores else pd.Series(0, scores.index)
     values = scores[score].to_numpy(dtype=float)
-    if "fold" not in scores:
-        order = np.argsort(names)
-        return [_Fold(values[order, None], groups[order])]
-    seeds, folds = scores.seed.to_numpy(), scores.fold.to_numpy()
     split = []
     for fold in np.unique(folds):
         rows = np.flatnonzero(folds == fold)
-        rows = rows[np.lexsort((seeds[rows], names[rows]))]
-        runs = len(np.unique(seeds[rows]))
-        by_image = names[rows].reshape(-1, runs) if len(rows) % runs == 0 else np.zeros((0, 0))
-        if not len(by_image) or (by_image != by_image[:, :1]).any():
+        # Image by image, the runs of each in the same order.
+        rows = rows[np.lexsort((seeds.iloc[rows], names[rows]))]
+        runs = seeds.iloc[rows].nunique()
+        expected = np.repeat(np.unique(names[rows]), runs)
+        if not np.array_equal(names[rows], expected):
             raise StudyError(f"fold {fold}: its runs have scored different images; expected the same, once by each")
         split.append(_Fold(values[rows].reshape(-1, runs), groups[rows[::runs]]))
     return split
 
 
-def _resample(split: list[_Fold], seed: int, *, trained: bool) -> _Resampled:
-    values = np.concatenate([fold.values.mean(axis=1) for fold in split])
-    groups = np.concatenate([fold.groups for fold in split])
-    sizes = np.bincount(groups)
-    mean = float(values.mean())
-    if len(sizes) == 1:
-        return _Resampled(mean, np.empty(0), np.inf)
-    counts = _draw_counts(len(sizes), len(sizes), seed)
-    means = counts @ np.bincount(groups, values) / (counts @ sizes)
-    deviations, freedom = _resample_runs(split, seed) if trained else (np.zeros(1), 0)
-    training = deviations.var()
-    if not training:
-        return _Resampled(mean, means, np.inf)
-    # Satterthwaite's degrees of freedom; of hundreds of images there are enough.
-    share = training / (training + means.var())
-    return _Resampled(mean, means + deviations, freedom / share**2)
+def _average_runs(split: list[_Fold]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over runs of each image, and its group."""
+    values = [fold.values.mean(axis=1) for fold in split]
+    return np.concatenate(values), np.concatenate([fold.groups for fold in split])
 
 
-def _resample_runs(split: list[_Fold], seed: int) -> tuple[np.ndarray, int]:
-    """Return what drawn runs add to the mean, float (`RESAMPLES`,), and the degrees of freedom of its variance."""
-    means = [fold.values.mean(axis=0) for fold in split]
+def _resample(split: list[_Fold], seed: int = 0) -> _Resampled:
+    values, _ = _average_runs(split)
+    parts = [_resample_images(split, seed), _vary_runs(split, seed)]
+    return _Resampled(float(values.mean()), _add_deviations(parts))
+
+
+def _add_deviations(parts: list[_Deviations]) -> _Deviations:
+    """Add independent deviations; the degrees of freedom of their sum are Satterthwaite's."""
+    total = np.zeros(RESAMPLES)
+    variances, squares = 0.0, 0.0
+    for part in parts:
+        variance = part.values.var()
+        total += part.values
+        variances += variance
+        # Of hundreds of images there are enough: theirs are infinite, and add nothing.
+        squares += variance**2 / part.freedom
+    return _Deviations(total, variances**2 / squares if squares > 0 else np.inf)
+
+
+def _resample_images(split: list[_Fold], seed: int) -> _Deviations:
+    """Return what drawn groups of images add to the mean; nan where there is only one group."""
+    values, groups = _average_runs(split)
+    names, groups = np.unique(groups, return_inverse=True)
+    if len(names) == 1:
+        return _Deviations(np.full(RESAMPLES, np.nan), np.inf)
+    counts = _draw_counts(len(names), seed)
+    means = counts @ np.bincount(groups, values) / (counts @ np.bincount(groups))
+    return _Deviations(means - values.mean(), np.inf)
+
+
+def _vary_runs(split: list[_Fold], seed: int) -> _Deviations:
+    """Return what other runs would add to the mean; nothing where a run stands alone."""
     images = np.array([len(fold.values) for fold in split])
-    variance = _find_components(split)
-    if max(map(len, means)) > 1:
-        strata, weights, expected = means, images / images.sum(), variance["seed"]
-    else:
+    runs = np.array([fold.values.shape[1] for fold in split])
+    components = _find_components(split)
+    # A fold trained once has no seeds to compare, but varies as the others do.
+    variance, freedom = components["seed"], (runs - 1).sum()
+    if not freedom:
         # Where no fold is trained twice, all folds together show how training varies.
-        strata, weights, expected = [np.concatenate(means)], np.ones(1), variance["fold"]
-    effects = [stratum - stratum.mean() for stratum in strata]
-    freedom = sum(map(len, effects)) - len(effects)
-    change = np.zeros(RESAMPLES)
-    if not expected > 0:
-        return change, freedom
-    observed = sum((effect**2).sum() for effect in effects) / freedom
-    for place, (weight, effect) in enumerate(zip(weights, effects, strict=True)):
-        drawn = len(effect) - 1
-        if drawn:
-            counts = _draw_counts(len(effect), drawn, seed + 1 + place)
-            change += weight / drawn * (counts @ effect)
-    return change * np.sqrt(min(1, expected / observed)), freedom
+        variance, freedom = components["fold"], len(runs) - 1
+    if not variance > 0:
+        return _Deviations(np.zeros(RESAMPLES), np.inf)
+    weights = images / images.sum()
+    error = np.sqrt((weights**2 * variance / runs).sum())
+    draws = np.random.default_rng([seed, 1]).normal(0, error, RESAMPLES)
+    return _Deviations(draws, freedom)
 
 
 @lru_cache(maxsize=8)
-def _draw_counts(number: int, drawn: int, seed: int) -> np.ndarray:
-    """Return how often each of ``number`` things comes up in ``drawn`` draws, float (`RESAMPLES`, number)."""
+def _draw_counts(number: int, seed: int) -> np.ndarray:
+    """Return how often each of ``number`` things comes up in as many draws, float (`RESAMPLES`, number)."""
     # The same draws serve every predictor on the same images.
-    draws = np.random.default_rng(seed).integers(number, size=(RESAMPLES, drawn))
+    draws = np.random.default_rng(seed).integers(number, size=(RESAMPLES, number))
     draws += number * np.arange(RESAMPLES)[:, None]
     counts = np.bincount(draws.ravel(), minlength=RESAMPLES * number)
     return counts.reshape(RESAMPLES, number).astype(float)
@@ -395,31 +417,32 @@ def _find_components(split: list[_Fold]) -> dict[str, float]:
     folds = pd.DataFrame([_analyse_fold(fold) for fold in split])
     within = folds[["image", "seed", "residual"]].mean().clip(lower=0)
     # What the mean of a fold varies by without any difference between folds.
-    known = within.image / folds.groups + (within.seed / folds.runs).fillna(0)
+    known = within.image / folds.groups
+    known += (within.seed / folds.runs).fillna(0)
     known += (within.residual / folds.groups / folds.runs).fillna(0)
-    fold = np.maximum(0, folds["mean"].var() - known.mean())
-    counts = {"groups": folds.groups.sum(), "images": folds.groups.mean(), "runs": folds.runs.sum()}
-    return {"image": within.image, "fold": fold, "seed": within.seed, "residual": within.residual} | counts
+    components = within.to_dict()
+    components["fold"] = np.maximum(0, folds["mean"].var() - known.mean())
+    components["groups"] = folds.groups.sum()
+    components["images"] = folds.groups.mean()
+    components["runs"] = folds.runs.sum()
+    return components
 
 
 def _analyse_fold(fold: _Fold) -> dict[str, float]:
     # Near-duplicates count once: a cell is the mean of a group's images under one run.
-    order = np.argsort(fold.groups, kind="stable")
-    _, starts, sizes = np.unique(fold.groups[order], return_index=True, return_counts=True)
-    cells = np.add.reduceat(fold.values[order], starts) / sizes[:, None]
+    cells = pd.DataFrame(fold.values).groupby(fold.groups).mean().to_numpy()
     groups, runs = cells.shape
     by_group, by_run = cells.mean(axis=1), cells.mean(axis=0)
     row = {"mean": by_group.mean(), "groups": groups, "runs": runs}
     if groups == 1 or runs == 1:
         image = by_group.var(ddof=1) if groups > 1 else np.nan
         return row | {"image": image, "seed": np.nan, "residual": np.nan}
+    # Two-way analysis of variance without replication: what neither the group nor the run explains.
     rest = cells - by_group[:, None] - (by_run - by_run.mean())
     residual = (rest**2).sum() / ((groups - 1) * (runs - 1))
-    return row | {
-        "image": by_group.var(ddof=1) - residual / runs,
-        "seed": by_run.var(ddof=1) - residual / groups,
-        "residual": residual,
-    }
+    row["image"] = by_group.var(ddof=1) - residual / runs
+    row["seed"] = by_run.var(ddof=1) - residual / groups
+    return row | {"residual": residual}
 
 
 def _lesion_scores(label: str, table: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -443,49 +466,42 @@ def _match(a: pd.DataFrame, b: pd.DataFrame, score: str) -> pd.DataFrame:
 
 def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     split = _split_folds(both, "difference")
-    trained = "fold" in both
-    resampled = _resample(split, 0, trained=trained)
+    resampled = _resample(split)
     mean, low, high = resampled.interval
-    images = np.concatenate([fold.values.mean(axis=1) for fold in split])
-    groups = np.concatenate([fold.groups for fold in split])
+    images, _ = _average_runs(split)
     # An equal score counts as half a win for either side.
     wins = (images > 0) + (images == 0) / 2
-    row = {"n_images": len(images), "n_runs": 0, "difference": mean, "low": low, "high": high, "p": resampled.p}
-    row |= {"effect": _rank_biserial(np.bincount(groups, images) / np.bincount(groups)), "wins": wins.mean()}
-    if not trained:
+    row = {"n_images": len(images), "n_runs": 0, "difference": mean, "low": low, "high": high}
+    row |= {"p": resampled.p, "wins": wins.mean()}
+    if "fold" not in both:
         return row
     runs = np.concatenate([fold.values.mean(axis=0) for fold in split])
     components = _find_components(split)
-    return row | {"p_t": _corrected_t(runs, ratio), "n_runs": len(runs)} | components | find_power(components)
-
-
-def _rank_biserial(differences: np.ndarray) -> float:
-    # A difference of 0 has no sign, and no rank.
-    differences = differences[differences != 0]
-    ranks = rankdata(abs(differences))
-    return float(np.sign(differences) @ ranks / ranks.sum()) if len(ranks) else 0.0
+    row |= {"p_t": _corrected_t(runs, ratio), "n_runs": len(runs)}
+    return row | components | find_power(components)
 
 
 def _corrected_t(differences: np.ndarray, ratio: float) -> float:
-    """Return the p value of the corrected resampled t test; nan for fewer than two runs."""
+    """Return the p value of the corrected resampled t test; nan for fewer than two runs, or an unknown ratio."""
     runs = len(differences)
-    if runs < 2:
+    if runs < 2 or np.isnan(ratio):
         return np.nan
-    if not differences.any():
-        return 1.0
     error = np.sqrt((1 / runs + ratio) * differences.var(ddof=1))
-    return float(2 * student.sf(abs(differences.mean()) / error, runs - 1)) if error else 0.0
+    return _find_p(differences.mean(), error, runs - 1)
+
+
+def _find_p(mean: float, error: float, freedom: float) -> float:
+    """Return the two-sided p value of a mean; 1 where its error is unknown."""
+    if mean == 0 or np.isnan(error):
+        return 1.0
+    if error == 0:
+        return 0.0
+    return float(2 * student.sf(abs(mean) / error, freedom))
 
 
 def _average(scores: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     """Return one row for each image: the means over its runs."""
     return scores.groupby("name", sort=False)[list(columns)].mean()
-
-
-def _pool_by_run(bins: pd.DataFrame) -> dict[str, float]:
-    # Probabilities of different networks are not on one scale: each run is pooled alone.
-    runs = [run for _, run in bins.groupby(_RUN)] if "fold" in bins else [bins]
-    return pd.DataFrame([pool_pixels(run) for run in runs]).mean().to_dict()
 
 
 def _summarize_dice(lesions: pd.DataFrame) -> dict[str, float]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from busi.dataset import catalog
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -22,6 +24,12 @@ def inside_study(study_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(study_folder)
         yield
+
+
+@pytest.fixture(autouse=True)
+def untold():
+    """Have every warning about a folder shown again."""
+    catalog._warn_once.cache_clear()
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def study(other_study, phantom_dir, monkeypatch):
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
     download.write_manifest(download.describe_pixels(phantom_dir), other_study / "params" / "busi-manifest.csv")
     return other_study
 
@@ -123,6 +124,22 @@ def serve(content: bytes):
     return lambda handler: send(handler, content)
 
 
+def cut_once(content: bytes, starts: list[int]):
+    """Break off in the middle of what is asked for first, and note from which byte on the rest is asked for."""
+
+    def answer(handler):
+        asked = handler.headers["Range"] or "bytes=0-"
+        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        handler.send_response(206 if start else 200)
+        handler.send_header("Accept-Ranges", "bytes")
+        handler.send_header("Content-Length", str(len(content) - start))
+        handler.end_headers()
+        handler.wfile.write(content[start:] if start else content[: len(content) // 2])
+        starts.append(start)
+
+    return answer
+
+
 def status(code: int):
     def refuse(handler):
         handler.send_error(code)
@@ -172,6 +189,23 @@ def test_the_release_is_fetched_verified_and_moved_into_place(server, fetch, rel
     assert "25 images and masks" in fetch()
     assert read_files(server.out) == read_files(phantom_dir)
     assert [path.name for path in server.out.parent.iterdir()] == ["busi"]
+
+
+def test_a_download_that_breaks_off_continues_where_it_was(server, fetch, release, phantom_dir):
+    starts = []
+    server.answer = cut_once(release, starts)
+    fetch()
+    assert read_files(server.out) == read_files(phantom_dir)
+    # Kagglehub asks for the whole again, and breaks that off to ask for the rest.
+    assert starts[-1] == max(starts) and set(starts[:-1]) == {0}
+    assert 0.4 * len(release) < starts[-1] <= 0.5 * len(release)
+
+
+def test_a_server_that_cannot_continue_starts_again(server, fetch, release, phantom_dir):
+    lengths = iter([len(release) // 2, len(release) // 3])
+    server.answer = lambda handler: send(handler, release[: next(lengths, None)], length=len(release))
+    fetch()
+    assert read_files(server.out) == read_files(phantom_dir)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,12 @@ def planted(tmp_path_factory, inside_study):
 
 
 @pytest.fixture(scope="module")
+def patients(planted):
+    """Name a patient for each image, so that a study with an empty cache need not search for near-duplicates."""
+    return Catalog(planted.table.assign(group=planted.table.name), planted.fingerprint)
+
+
+@pytest.fixture(scope="module")
 def release(busi_dir, inside_study):
     return catalog.read_catalog(busi_dir)
 
@@ -203,40 +209,42 @@ def test_the_random_split_leaks_near_duplicates_into_training():
     assert np.mean(leaks) == pytest.approx(0.363, abs=0.0005)
 
 
-def test_a_written_split_is_the_one_used(planted, other_study):
+def test_a_written_split_is_the_one_used(patients, other_study):
     """A line changed by hand shows that it is read, not made."""
-    file = splits.write_split(planted, "grouped")
+    file = splits.write_split(patients, "grouped")
     assert file == other_study / "params" / "splits-grouped.csv" == splits.split_file("grouped")
-    made = splits.make_split(planted, "grouped")
-    pd.testing.assert_frame_equal(splits.load_split(planted, "grouped"), made, check_dtype=False)
+    made = splits.make_split(patients, "grouped")
+    pd.testing.assert_frame_equal(splits.load_split(patients, "grouped"), made, check_dtype=False)
     fold = made.loc[0, FOLDS].tolist()
     line = ",".join(fold)
     moved = line.replace("test", "*").replace("training", "test", 1).replace("*", "training")
     file.write_text(file.read_text(encoding="utf-8").replace(line, moved, 1), encoding="utf-8")
-    assert splits.load_split(planted, "grouped").loc[0, FOLDS].tolist() == moved.split(",") != fold
+    assert splits.load_split(patients, "grouped").loc[0, FOLDS].tolist() == moved.split(",") != fold
 
 
-def test_the_split_of_other_data_is_not_used(planted, other_study):
-    file = splits.write_split(planted, "grouped")
-    text = file.read_text(encoding="utf-8").replace(planted.fingerprint, "0123456789abcdef").replace("test", "training")
+def test_the_split_of_other_data_is_not_used(patients, other_study):
+    file = splits.write_split(patients, "grouped")
+    text = (
+        file.read_text(encoding="utf-8").replace(patients.fingerprint, "0123456789abcdef").replace("test", "training")
+    )
     file.write_text(text, encoding="utf-8")
-    pd.testing.assert_frame_equal(splits.load_split(planted, "grouped"), splits.make_split(planted, "grouped"))
+    pd.testing.assert_frame_equal(splits.load_split(patients, "grouped"), splits.make_split(patients, "grouped"))
 
 
-def test_without_a_file_the_split_is_made(planted, other_study):
+def test_without_a_file_the_split_is_made(patients, other_study):
     assert splits.read_split(splits.split_file("grouped")) is None
-    pd.testing.assert_frame_equal(splits.load_split(planted, "grouped"), splits.make_split(planted, "grouped"))
+    pd.testing.assert_frame_equal(splits.load_split(patients, "grouped"), splits.make_split(patients, "grouped"))
     assert list((other_study / "params").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "old, new", [("# data ", "data "), ("fold4", "fold five"), (",validation", ",valid"), (",test", ",")]
 )
-def test_a_file_that_is_no_split_is_refused(planted, other_study, old, new):
-    file = splits.write_split(planted, "grouped")
+def test_a_file_that_is_no_split_is_refused(patients, other_study, old, new):
+    file = splits.write_split(patients, "grouped")
     file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(StudyError) as caught:
-        splits.load_split(planted, "grouped")
+        splits.load_split(patients, "grouped")
     message = str(caught.value)
     assert message.startswith(f"{file}: not a split; expected a first line '# data FINGERPRINT' and 5 columns")
 
@@ -263,13 +271,13 @@ def test_a_few_images_can_be_split(planted):
     assert ((split[FOLDS] == "test").sum(axis=1) == 1).all()
 
 
-def test_a_file_with_its_rows_in_another_order_is_refused(planted, other_study):
+def test_a_file_with_its_rows_in_another_order_is_refused(patients, other_study):
     """Rows are used by position: another order would train on test images."""
-    path = splits.write_split(planted, "grouped")
+    path = splits.write_split(patients, "grouped")
     pd.testing.assert_frame_equal(
-        splits.load_split(planted, "grouped"), splits.make_split(planted, "grouped"), check_dtype=False
+        splits.load_split(patients, "grouped"), splits.make_split(patients, "grouped"), check_dtype=False
     )
     head, names, first, second, *rest = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([head, names, second, first, *rest]) + "\n", encoding="utf-8")
     with pytest.raises(StudyError, match="not the data's images in the data's order"):
-        splits.load_split(planted, "grouped")
+        splits.load_split(patients, "grouped")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,10 @@ from PIL import Image
 
 from busi import study
 from busi.config import StudyError
-from busi.dataset.catalog import read_catalog
+from busi.dataset.catalog import DataWarning, read_catalog
 from busi.lab import evaluate, networks
 from busi.lab.networks import Network
-from busi.scoring import metrics, predictors
+from busi.scoring import metrics, predictors, ruler
 
 KLD, RAW = "loss: KLD", "data: No preprocess"
 
@@ -106,7 +107,7 @@ def test_missing_images_are_named_and_the_page_says_so(laboratory, tmp_path):
     run = laboratory.variants[RAW].runs[0]
     table = evaluate.evaluate_predictors(laboratory.catalog, [run], [masks], tmp_path / "out")
     tested = set(run.predictions["test"].names)
-    assert table.answered.tolist() == [len(tested), len(names) - 2, 34, 34]
+    assert table.answered.tolist() == [len(tested), len(names) - 2, 34, 34, 34]
     assert table.n_images.eq(len(tested & set(names[2:]))).all()
     missing = read(tmp_path / "out", "missing")
     assert set(missing.name[missing.predictor == str(masks)]) == set(laboratory.catalog.table.name) - set(names[2:])
@@ -118,6 +119,30 @@ def test_missing_images_are_named_and_the_page_says_so(laboratory, tmp_path):
     cells = [cell.get_text() for cell in page.select("tbody tr")[0].find_all(["th", "td"])]
     assert cells[0] == run.config.label
     assert cells[2].startswith(f"{table.dice[0]:.3f} ({table.dice_low[0]:.3f}")
+
+
+def test_the_mean_mask_has_the_score_of_the_study_s_own_row(laboratory, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in laboratory.catalog.table.name:
+        Image.new("L", (8, 8)).save(masks / f"{name}.png")
+    table = evaluate.evaluate_predictors(laboratory.catalog, [], [masks], tmp_path / "out").set_index("predictor")
+    own = predictors.score_untrained(laboratory.catalog, ruler.SIZE).images
+    own = own[own.predictor == predictors.MEAN_MASK]
+    for score in ("dice", "accuracy"):
+        assert table.loc[predictors.MEAN_MASK, score] == pytest.approx(
+            own.dropna(subset="dice")[score].mean(), abs=1e-6
+        )
+    assert table.dice[str(masks)] == 0 < table.dice[predictors.MEAN_MASK]
+
+
+def test_few_images_are_scored_without_a_mean_mask(laboratory, tmp_path, recwarn):
+    few = replace(laboratory.catalog, table=laboratory.catalog.table[:3])
+    run = laboratory.variants[RAW].runs[0]
+    table = evaluate.evaluate_predictors(replace(few, fingerprint="other"), [run], [], tmp_path / "out")
+    said = [str(warning.message) for warning in recwarn if warning.category is DataWarning]
+    assert len(said) == 1 and said[0].startswith("no row 'Mean mask': 3 images")
+    assert table.n_images.tolist() == [3, 3, 3]
 
 
 def test_nothing_to_score_and_a_folder_that_exists_are_refused(laboratory, tmp_path):

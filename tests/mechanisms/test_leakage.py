@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from busi.mechanisms import leakage
-from busi.results import NotMeasured, join_results
+from busi.results import NotMeasured
 
 SPLIT = pd.DataFrame(
     [
@@ -66,13 +66,22 @@ def test_the_table_counts_twins_and_averages_the_scores_of_the_same_fold(make_re
     assert table.difference_high["random", "twin in training"] == pytest.approx(0.2)
 
 
-def test_seeds_are_averaged_image_by_image(make_results):
-    """Two seeds: a scores 0.9 and 0.5, the others the same twice."""
-    both = [under_all(make_results), under_all(make_results, random=raised({"a": -0.4}))]
-    scores = leakage.join_scores(make_twins(), join_results(both))
-    assert len(scores) == 12
-    random = scores[scores.split == "random"].set_index("name").dice
-    assert random.to_dict() == pytest.approx({"a": 0.7, "b": 0.4, "c": 0.2, "d": 0.7})
+def test_seeds_are_averaged_and_widen_the_interval():
+    """Eight images that every split scores alike, but for a seed that is good under the random one."""
+    names = [f"i{n}" for n in range(8)]
+    twins = pd.DataFrame({"split": "random", "fold": 0, "name": names, "twin": False})
+    twins = pd.concat([twins.assign(split=split) for split in ("random", "grouped", "blocked")])
+    rows = []
+    for split, seeds in {"random": [0.5, 0.7], "grouped": [0.5, 0.5]}.items():
+        for seed, dice in enumerate(seeds):
+            rows += [(split, 0, seed, name, group, False, dice) for group, name in enumerate(names)]
+    scores = pd.DataFrame(rows, columns=["split", "fold", "seed", "name", "group", "twin", "dice"])
+    change = leakage.compare_with_grouped(scores, "random")
+    assert change.mean == pytest.approx(0.1)
+    assert change.low < 0 < 0.2 < change.high
+    table = leakage.tabulate(twins, scores).set_index(["split", "images"])
+    assert table.n_scored["random", "all"] == 8
+    assert table.high["random", "all"] > 0.7 and table.high["grouped", "all"] == pytest.approx(0.5)
 
 
 def test_only_images_scored_under_both_splits_are_compared(make_results):

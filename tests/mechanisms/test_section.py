@@ -101,12 +101,16 @@ def test_the_number_of_runs_behind_a_sentence_is_told(draws, number):
 def test_variants_are_scored_over_images_and_seeds():
     rows = [("one", 0, "a", 0, 0.2), ("one", 1, "a", 0, 0.4), ("one", 0, "b", 1, 0.6), ("one", 1, "b", 1, 0.8)]
     images = pd.DataFrame(rows, columns=["variant", "seed", "name", "group", "dice"]).assign(
-        marked=[0.1, 0.1, 0.3, 0.3]
+        fold=0, marked=[0.1, 0.1, 0.3, 0.3]
     )
-    table = section.score_variants(images, "marked")
+    # Without a Dice, an image counts in everything else.
+    unseen = pd.DataFrame({"variant": "two", "seed": 0, "fold": 0, "name": ["a"], "group": 0, "marked": 0.5})
+    table = section.score_variants(pd.concat([images, unseen]), "marked")
     assert list(table) == ["variant", "n_images", "dice", "low", "high", "marked"]
-    assert table.iloc[0, 1:].tolist() == pytest.approx([2, 0.5, 0.3, 0.7, 0.2])
-    assert section.average_runs(images, "dice").values.tolist() == [["a", 0, pytest.approx(0.3)], ["b", 1, 0.7]]
+    assert table.loc[0, ["n_images", "dice", "marked"]].tolist() == pytest.approx([2, 0.5, 0.2])
+    # Images alone would end at 0.3 and 0.7; the seeds are 0.2 apart.
+    assert table.low[0] < 0.3 and table.high[0] > 0.7
+    assert table.loc[1, ["n_images", "marked"]].tolist() == [1, 0.5] and np.isnan(table.dice[1])
 
 
 @pytest.fixture
@@ -141,9 +145,3 @@ def test_a_variant_without_a_run_counts_as_not_measured(make_results):
     assert section.tested_lesions(trained, "one").name.tolist() == ["a"]
     with pytest.raises(NotMeasured, match="two: not trained yet"):
         section.tested_lesions(trained, "two")
-
-
-def test_an_image_without_a_dice_is_left_out_of_the_mean():
-    images = pd.DataFrame({"dice": [0.2, None, 0.6], "group": [0, 1, 2]})
-    assert section.average_dice(images)["dice"] == pytest.approx(0.4)
-    assert section.average_dice(images[1:2]) == {}

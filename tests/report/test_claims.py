@@ -25,6 +25,11 @@ def comparison(low, high, p=0.001):
     return Comparison("A", "B", (low + high) / 2, low, high, p, 100)
 
 
+def train_twice(make_heldout, label, dice, settings):
+    """Return two runs with the same scores: one alone decides nothing."""
+    return [make_heldout(label, dice, settings=settings | {"seed": seed}) for seed in (0, 5)]
+
+
 def variants_of(family):
     return config.read_family(family, config.read_profile("smoke")).heldout_variants
 
@@ -39,7 +44,7 @@ def verdict(make_heldout, make_answers):
         for label, settings in variants_of(family).items():
             scores = dice.get(_key(label), dice.get("others"))
             if scores is not None:
-                runs.append(make_heldout(label, np.clip(scores, 0, 1), settings=settings))
+                runs += train_twice(make_heldout, label, np.clip(scores, 0, 1), settings)
         planned = {label: [] for label in variants_of(family)}
         return claims.judge([make_answers(*runs, family=family, planned=planned)])
 
@@ -89,6 +94,13 @@ def test_a_beats_b(compared, answer):
 )
 def test_a_and_b_are_alike(compared, answer):
     assert claims.alike(compared) is answer
+
+
+def test_one_pair_of_runs_answers_nothing():
+    for compared in (comparison(0.1, 0.2), comparison(-0.3, -0.1), comparison(-0.01, 0.01)):
+        once = compared._replace(n_runs=1)
+        assert claims.beats(once) is claims.does_not_beat(once) is claims.alike(once) is None
+        assert claims.alike(compared._replace(n_runs=2)) is not None
 
 
 @pytest.mark.parametrize(
@@ -231,7 +243,7 @@ def scored(number, *, wrong=0, ties=0):
             row = {"family": "loss", "variant": label, "settings": label, "dice": dice, "accuracy": own, "n_runs": 1}
             table.append(row | {"auc_pooled": dice, "loss": 1 - dice, "size": "s"})
         pair = {"family": "loss", "a": f"a{place}", "b": f"b{place}", "difference": gap, "low": 0.05, "high": 0.3}
-        pairs.append(pair | {"kind": "variants", "size": "s"})
+        pairs.append(pair | {"n_runs": 2, "kind": "variants", "size": "s"})
     return pd.DataFrame(table), pd.DataFrame(pairs)
 
 
@@ -278,6 +290,8 @@ def test_only_what_dice_tells_apart_is_asked_about_and_once():
     table, pairs = scored(2)
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(low=-0.01))) == 0
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(kind="alive"))) == 0
+    assert len(claims.rank_pairs(SIZES, table, pairs.assign(n_runs=1))) == 0
+    assert len(claims.rank_pairs(SIZES, table, pairs.assign(n_runs=0))) == 2  # nothing was trained, so nothing varies
     # The same settings stand in another family under other names.
     again = table.assign(family="data", variant=table.variant + "'")
     twice = pairs.assign(family="data", a=pairs.a + "'", b=pairs.b + "'")
@@ -286,13 +300,13 @@ def test_only_what_dice_tells_apart_is_asked_about_and_once():
 
 def test_claim_5_is_judged_at_each_size_from_the_tables(make_heldout, make_answers):
     sizes = [
-        make_answers(make_heldout("KLD", [0.6] * 8, settings=KLD | {"image_size": pixels}), family="loss")
+        make_answers(*train_twice(make_heldout, "KLD", [0.6] * 8, KLD | {"image_size": pixels}), family="loss")
         for pixels in (32, 64)
     ]
     table = pd.concat([each.table for each in sizes])
     ranks = claims.rank_pairs([sizes], table, pd.concat([each.pairs for each in sizes]))
     judged = claims.judge_metrics([sizes], ranks)
-    assert judged.first.size.startswith("32 pixels, 64 filters, 1 seed a fold")
+    assert judged.first.size.startswith("32 pixels, 64 filters, 2 seeds a fold")
     assert judged.second.size.startswith("64 pixels")
     # KLD stands against each of four blind predictors, and these against each other, at either size.
     assert ranks.groupby("size").better.value_counts()["64 pixels, 64 filters"].to_dict() == {"KLD": 4}
@@ -321,7 +335,8 @@ def test_a_verdict_is_reached_and_told_at_each_size(make_heldout, make_answers):
         "− Nearest, first step +0.100 Dice (+0.100 to +0.100)."
     )
     assert [text.split(", ")[0] for text in judged.evidence.split("\n\n")] == ["At 32 pixels", "At 64 pixels"]
-    assert judged.row["second_verdict"] == NOT_UPHELD
+    # One run of either says nothing about another training, however far apart the two are.
+    assert judged.row["second_verdict"] == UNDECIDED
     assert judged.row["second_reason"].endswith("-0.100 Dice (-0.100 to -0.100)")
 
 
@@ -406,9 +421,10 @@ def verdict_of():
 )
 def test_the_title_over_a_figure_follows_the_numbers(make_heldout, make_answers, scores, title):
     others = ("Nearest, first step", "Nearest, all steps")
-    runs = [make_heldout(label, [0.6, 0.5, 0.55, 0.6], settings=STEPS[label]) for label in others]
-    learned = make_heldout("Conv2DTranspose", scores, settings={"upsampling": "Conv2DTranspose"})
-    sizes = [make_answers(*runs, learned, family="upsampling")]
+    runs = train_twice(make_heldout, "Conv2DTranspose", scores, {"upsampling": "Conv2DTranspose"})
+    for label in others:
+        runs += train_twice(make_heldout, label, [0.6, 0.5, 0.55, 0.6], STEPS[label])
+    sizes = [make_answers(*runs, family="upsampling")]
     verdict = claims.judge(sizes)
     table = claims.list_differences(sizes)
     drawn = figures.differences(table, margin=claims.MARGIN, title=verdict.title)
@@ -425,7 +441,7 @@ def test_variants_are_counted_and_drawn_against_the_first(make_heldout, make_ans
     scores = {"SGD + fixed LR": 0.5, "Adam + fixed LR": 0.7, "SGD + decaying LR": 0.3}
     runs = []
     for rate, (label, score) in enumerate(scores.items(), start=1):
-        runs.append(make_heldout(label, [score] * 8, settings={"learning_rate": rate / 100}))
+        runs += train_twice(make_heldout, label, [score] * 8, {"learning_rate": rate / 100})
     title, table = claims.compare_with_baseline(make_answers(*runs, family="optimization"))
     assert title == "1 of 2 variants better than SGD + fixed LR, 1 worse"
     assert dict(zip(table.label, table.difference.round(6), strict=True)) == {

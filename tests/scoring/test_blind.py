@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 
 from busi.config import RunConfig
-from busi.dataset.arrays import published_arrays
-from busi.dataset.catalog import read_catalog
 from busi.scoring.blind import draw_orders, score_mean_mask, train_biases
 
 ADAM = {"optimizer": "adam", "momentum": 0.0}
@@ -70,11 +68,6 @@ def test_the_mean_masks_loss_is_keras_own(targets, loss):
     keras_loss = {"kld": keras.losses.KLDivergence(), "dice": keras.losses.Dice()}[loss]
     expected = [float(keras_loss(targets[k : k + 1], both[k : k + 1])) for k in range(len(targets))]
     assert score_mean_mask(targets, loss)["loss"] == pytest.approx(np.mean(expected), abs=2e-6)
-
-
-@pytest.fixture(scope="module")
-def busi_targets(busi_dir):
-    return published_arrays(read_catalog(busi_dir), RunConfig()).targets
 
 
 @pytest.mark.parametrize(

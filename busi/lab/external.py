@@ -1,0 +1,213 @@
+"""External test: the study's networks on another data set, beside their held-out scores.
+
+Two variants are tested: the baseline, and the one with the highest Dice on its validation parts, so that neither a test
+part nor the other data set has a say. A prediction is the mean of the networks of all folds, made once for each seed.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+from busi import display, results
+from busi.config import Parameters, RunConfig, StudyError, families, validate
+from busi.dataset.catalog import Catalog, read_catalog
+from busi.dataset.duplicates import find_groups
+from busi.lab.evaluate import ask_networks
+from busi.mechanisms import section
+from busi.results import Results, join_results
+from busi.scoring import metrics, ruler
+from busi.scoring.statistics import score_interval
+from busi.study import find_trained, load_results, measure_untrained, open_store
+
+NOT_GIVEN = "No external data set was given."
+
+SHOWN = ("iou", "nsd", "detected")
+"""Scores that the table has besides Dice."""
+
+
+def choose_networks(trained: Results, baseline: str) -> Results:
+    """Return the runs of the baseline and of the variant with the highest mean Dice on its validation parts.
+
+    A variant with fewer runs than others is not chosen: its folds may be easier ones.
+
+    Args:
+        trained: Held-out runs of all families.
+        baseline: `RunConfig.name` of the baseline.
+
+    Raises:
+        NotMeasured: There is no run yet.
+    """
+    # A variant that several families share counts once.
+    runs = section.require(trained).runs.drop_duplicates("run")
+    variants = runs.groupby("name").validation_dice.agg(["size", "mean"])
+    whole = variants[variants["size"] == variants["size"].max()]
+    chosen = runs.name.isin([baseline, whole["mean"].idxmax()])
+    return trained.in_order(runs.index[chosen])
+
+
+def load_chosen(parameters: Parameters) -> Results:
+    """Return the gathered results of the chosen variants, which are named after their family too: "loss: KLD"."""
+    reader = parameters.model_copy(update={"train_missing": False})
+    parts = []
+    for family in families():
+        found = load_results(reader, f"heldout/{family}")
+        tables = {name: table.assign(variant=f"{family}: " + table.variant) for name, table in found.tables.items()}
+        parts.append(Results(**tables))
+    baseline = validate(RunConfig, "heldout", parameters.heldout_fields())
+    return choose_networks(join_results(parts), baseline.name)
+
+
+def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
+    """Return the scores of the chosen networks, and of blind predictors, on the external images.
+
+    Returns:
+        `predictor`; `seed`, the place of the networks' seeds in their folds, and `n_networks` that were averaged, both
+        missing for a blind predictor; `data` (name of the folder), `fingerprint`, `name`, `group` and the scores of
+        `busi.scoring.metrics.score_image`.
+
+    Raises:
+        NotMeasured: Nothing has been measured, and no external data set is given, or the networks are not here.
+        StudyError: The external images are those of the study.
+    """
+    if not (parameters.external and parameters.train_missing):
+        reader = parameters.model_copy(update={"train_missing": False})
+        return results.measure(reader, "external", lambda catalog: pd.DataFrame())
+    external = read_catalog(Path(parameters.external), expected=None)
+
+    def make(catalog: Catalog) -> pd.DataFrame:
+        if external.fingerprint == catalog.fingerprint:
+            raise StudyError(f"external: {parameters.external} holds the study's own images; expected other ones")
+        _refuse_other_data(parameters.results_path / "external.csv", external.fingerprint)
+        store = open_store(parameters, catalog)
+        places = chosen.runs.groupby(["variant", "fold"]).seed.rank("dense").astype(int)
+        tables = []
+        for (variant, place), rows in chosen.runs.groupby(["variant", places], sort=False):
+            configs = [chosen.configs[row] for row in rows.index]
+            networks = [find_trained(config, store) for config in configs]
+            scores = ruler.score_answers(external, ask_networks(networks, external))
+            tables.append(scores.assign(predictor=variant, seed=place, n_networks=len(networks)))
+        for name, predict in ruler.BLIND.items():
+            scores = ruler.score_answers(external, ruler.ask_blindly(external, predict))
+            tables.append(scores.assign(predictor=name))
+        groups = dict(zip(external.table.name, find_groups(external), strict=True))
+        joined = pd.concat(tables)
+        folder = Path(parameters.external).name
+        return joined.assign(data=folder, fingerprint=external.fingerprint, group=joined.name.map(groups))
+
+    depends = [external.fingerprint, *chosen.runs.key]
+    return results.measure(parameters, "external", make, depends=depends, code=(sys.modules[__name__], ruler, metrics))
+
+
+def _refuse_other_data(file: Path, fingerprint: str) -> None:
+    if not file.is_file():
+        return
+    measured = pd.read_csv(file, skiprows=1, dtype={"fingerprint": str}).fingerprint.iloc[0]
+    if measured != fingerprint:
+        raise StudyError(
+            f"{file}: holds results of external data {measured}, and these are {fingerprint}; put these into a report "
+            "of their own with report: NAME (-p report NAME), or delete that file first"
+        )
+
+
+def tabulate(images: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each predictor.
+
+    Args:
+        images: As `measure`.
+        heldout: Scores of the same predictors on the study's own held-out images: `predictor`, and a table of scores as
+            `busi.scoring.statistics` takes it.
+
+    Returns:
+        `predictor`, `n_networks` in a prediction, `n_seeds`, `n_images` (with a lesion); `dice` with `low` and `high`
+        over images and seeds, and the lowest and highest mean of a seed as `seed_low` and `seed_high`; `SHOWN`; and on
+        the held-out images `heldout_dice` with `heldout_low` and `heldout_high`, and `heldout_images`.
+    """
+    rows = []
+    # Images without a lesion have no Dice.
+    for predictor, scores in images.dropna(subset="dice").groupby("predictor", sort=False):
+        row = {"predictor": predictor, "n_images": scores.name.nunique()}
+        row |= {"n_networks": scores.n_networks.max(), "n_seeds": scores.seed.nunique()}
+        by_seed = scores.groupby("seed").dice.mean()
+        row |= {"seed_low": by_seed.min(), "seed_high": by_seed.max()}
+        row["dice"], row["low"], row["high"] = score_interval(_name_runs(scores))
+        row |= scores[list(SHOWN)].mean().to_dict()
+        own = heldout[heldout.predictor == predictor].dropna(subset="dice")
+        row["heldout_images"] = own.name.nunique()
+        if len(own):
+            row["heldout_dice"], row["heldout_low"], row["heldout_high"] = score_interval(_name_runs(own))
+        rows.append(row)
+    columns = ["predictor", "n_networks", "n_seeds", "n_images", "dice", "low", "high", "seed_low", "seed_high"]
+    columns += [*SHOWN, "heldout_dice", "heldout_low", "heldout_high", "heldout_images"]
+    return pd.DataFrame(rows, columns=columns).astype({"n_networks": "Int64"})
+
+
+def _name_runs(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of scores with `fold` and `seed` if it is of networks, without them if not."""
+    if scores.seed.isna().all():
+        return scores.drop(columns=["fold", "seed"], errors="ignore")
+    # A prediction is the mean of all folds.
+    return scores if "fold" in scores else scores.assign(fold=0)
+
+
+def load_heldout(parameters: Parameters, chosen: Results) -> pd.DataFrame:
+    """Return the held-out scores of the chosen networks and of the untrained predictors, for `tabulate`."""
+    untrained, _ = measure_untrained(parameters)
+    return pd.concat([chosen.images.rename(columns={"variant": "predictor"}), untrained])
+
+
+@display.style()
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw the Dice of each predictor on the external and on the held-out images, with 95 % intervals."""
+    # From the top down, in the order of the table.
+    places = np.arange(len(table))[::-1]
+    fig, ax = plt.subplots(figsize=(7, 1.2 + 0.5 * len(table)))
+    for shift, (label, prefix) in enumerate({"external": "", "held out": "heldout_"}.items()):
+        dice, low, high = (table[f"{prefix}{column}"] for column in ("dice", "low", "high"))
+        ax.errorbar(dice, places - 0.2 * shift, xerr=[dice - low, high - dice], fmt="o", capsize=4, label=label)
+    ax.set_yticks(places - 0.1, table.predictor)
+    ax.set(xlabel="Dice", ylim=(-0.7, len(table) - 0.5))
+    ax.grid(axis="x")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def conclude(table: pd.DataFrame, data: str) -> str:
+    """Return what each predictor scores on the external images, beside the study's own.
+
+    Args:
+        table: As `tabulate`.
+        data: Name of the external data set.
+    """
+    parts = []
+    for row in table.itertuples():
+        text = f"{row.predictor} {row.dice:.3f} ({row.low:.3f} to {row.high:.3f}"
+        if row.n_seeds > 1:
+            text += f"; {row.n_seeds} seeds {row.seed_low:.3f} to {row.seed_high:.3f}"
+        parts.append(f"{text}), held out {row.heldout_dice:.3f}")
+    first = table.iloc[0]
+    return f"Dice on the {first.n_images} images of {data}, which no choice has seen: {'; '.join(parts)}."
+
+
+@section.presents("external")
+def show(parameters: Parameters) -> section.Section:
+    """Return figure, table and conclusion, and write ``tables/external.csv``; only say so if there is no such data."""
+    measured = (parameters.results_path / "external.csv").is_file()
+    if not (parameters.external or measured):
+        return section.Section(HTML(f"<p>{NOT_GIVEN}</p>"), HTML(""), NOT_GIVEN)
+    chosen = load_chosen(parameters)
+    images = measure(parameters, chosen)
+    table = results.write_table(parameters, "external", tabulate(images, load_heldout(parameters, chosen)))
+    return section.compose(
+        draw(table),
+        table,
+        conclude(table, images.data.iloc[0]),
+        caption="Dice with 95 % intervals on an external data set and on the study's own held-out images: the "
+        "baseline, the variant with the highest Dice on its validation parts, and predictors that are not trained.",
+        table_caption="An external prediction is the mean of the networks of all folds, a held-out one that of one "
+        "network. Intervals hold images and, where there are several, seeds.",
+    )

@@ -1,0 +1,115 @@
+"""External test: which networks are tested, what they score on phantoms of another study, and how it is told."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from busi import results, study
+from busi.config import RunConfig, StudyError
+from busi.dataset.catalog import read_catalog
+from busi.dataset.phantom import draw_phantoms
+from busi.lab import external
+from busi.lab.networks import Network, read_picture
+from busi.results import NotMeasured, Results, empty_results
+from busi.scoring import metrics
+
+KLD = "loss: KLD"
+
+
+def trained(*rows) -> Results:
+    """Return results of runs of (variant, fold, validation Dice, loss)."""
+    runs = []
+    for variant, fold, dice, loss in rows:
+        config = RunConfig(protocol="heldout", image_size=32, fold=fold, seed=fold, loss=loss)
+        row = {"variant": variant, "run": config.label, "fold": fold, "seed": fold, "name": config.name}
+        runs.append(row | {"validation_dice": dice, "config": config.model_dump_json()})
+    return Results(pd.DataFrame(runs), *(table for name, table in empty_results().tables.items() if name != "runs"))
+
+
+def test_the_best_is_chosen_by_the_validation_part_among_variants_with_all_runs():
+    base = [("upsampling: first", 0, 0.5, "bce"), ("upsampling: first", 1, 0.5, "bce")]
+    kld = [("loss: KLD", 0, 0.4, "kld"), ("loss: KLD", 1, 0.8, "kld")]
+    dice = [("loss: DICE", 0, 0.5, "dice"), ("loss: DICE", 1, 0.6, "dice")]
+    # One fold alone, an easy one.
+    easy = [("loss: both", 0, 0.9, "lesion-dice")]
+    # The baseline stands in a second family under another name.
+    again = [("loss: BCE", 0, 0.5, "bce"), ("loss: BCE", 1, 0.5, "bce")]
+    chosen = external.choose_networks(trained(*base, *kld, *dice, *easy, *again), "baseline")
+    assert chosen.runs.variant.tolist() == ["upsampling: first"] * 2 + ["loss: KLD"] * 2
+    with pytest.raises(NotMeasured):
+        external.choose_networks(empty_results(), "baseline")
+
+
+@pytest.fixture
+def parameters(laboratory, phantom_dir):
+    """The laboratory's study with its runs gathered into a report of their own, and other phantoms to test on."""
+    own = laboratory.parameters.model_copy(update={"report": "external", "external": str(phantom_dir)})
+    for name, group in study.find_groups(own).items():
+        if name.startswith("heldout/"):
+            study.gather_results(own, group, laboratory.catalog, train=False)
+    return own
+
+
+def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, laboratory, phantom_dir):
+    shown = external.show(parameters)
+    table = results.read_table(parameters, "external").set_index("predictor")
+    assert table.index.tolist() == [KLD, "Lesion everywhere", "Darkest blob"]
+    other = read_catalog(phantom_dir, expected=None)
+    network = Network(*laboratory.variants[KLD].runs)
+    dice = []
+    for row in other.lesions.itertuples():
+        pixels, truth = read_picture(other, row.name)
+        dice.append(metrics.dice(truth, network.probability(pixels) >= network.threshold))
+    row = table.loc[KLD]
+    assert row.dice == pytest.approx(np.mean(dice), abs=1e-6)
+    assert (row.n_images, row.n_networks, row.n_seeds) == (10, 2, 1)
+    assert row.seed_low == row.seed_high == pytest.approx(row.dice)
+    own = laboratory.variants[KLD].scores
+    assert row.heldout_dice == pytest.approx(own.dice.mean(), abs=1e-6)
+    assert np.isnan(table.n_networks["Darkest blob"])
+    assert shown.conclusion.startswith(
+        f"Dice on the 10 images of phantom, which no choice has seen: {KLD} {row.dice:.3f}"
+    )
+    # Without data and networks the section is drawn again from what the report holds.
+    reader = parameters.model_copy(update={"train_missing": False, "external": ""})
+    assert external.show(reader).conclusion == shown.conclusion
+
+
+def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, laboratory, tmp_path):
+    chosen = external.load_chosen(parameters)
+    own = {"external": str(laboratory.root / "data" / "phantom"), "report": "own"}
+    with pytest.raises(StudyError, match="holds the study's own images"):
+        external.measure(parameters.model_copy(update=own), chosen)
+    external.measure(parameters, chosen)
+    another = draw_phantoms(tmp_path / "another", benign=2, malignant=1, normal=1, seed=5)
+    with pytest.raises(StudyError, match="holds results of external data"):
+        external.measure(parameters.model_copy(update={"external": str(another)}), chosen)
+
+
+def test_without_external_data_the_section_says_so_and_writes_nothing(laboratory):
+    parameters = laboratory.parameters.model_copy(update={"report": "nothing"})
+    shown = external.show(parameters)
+    assert shown.conclusion == "No external data set was given."
+    assert not parameters.tables_path.exists()
+
+
+def images_of(predictor, seed, dice, **columns) -> pd.DataFrame:
+    table = pd.DataFrame({"predictor": predictor, "seed": seed, "dice": dice, "iou": 0.5, "nsd": 0.5, "detected": 1.0})
+    return table.assign(name=[f"image {n}" for n in range(len(dice))], group=range(len(dice)), **columns)
+
+
+def test_seeds_vary_the_score_and_their_range_stands_beside_it():
+    tables = [images_of("A", seed, [0.5 + shift, 0.7 + shift], n_networks=5) for seed, shift in ((1, -0.1), (2, 0.1))]
+    blind = images_of("Blob", np.nan, [0.2, 0.4])
+    heldout = pd.concat([images_of("A", seed, [0.8, 0.6, None], fold=0) for seed in (0, 5)])
+    table = external.tabulate(pd.concat([*tables, blind]), heldout).set_index("predictor")
+    row = table.loc["A"]
+    assert (row.n_networks, row.n_seeds, row.n_images, row.heldout_images) == (5, 2, 2, 2)
+    assert [row.dice, row.seed_low, row.seed_high, row.heldout_dice] == pytest.approx([0.6, 0.5, 0.7, 0.7])
+    # Images alone would end at 0.5 and 0.7.
+    assert row.low < 0.5 and row.high > 0.7
+    assert (table.low["Blob"], table.high["Blob"]) == pytest.approx((0.2, 0.4))
+    assert np.isnan(table.heldout_dice["Blob"])
+    text = external.conclude(table.reset_index(), "Hospital")
+    assert text.startswith("Dice on the 2 images of Hospital, which no choice has seen: A 0.600 (")
+    assert "; 2 seeds 0.500 to 0.700), held out 0.700; Blob 0.300 (0.200 to 0.400), held out nan." in text
