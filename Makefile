@@ -46,7 +46,7 @@ data: .venv/.installed ## Get BUSI from Kaggle into data/Dataset_BUSI_with_GT [O
 # A study that was killed leaves Snakemake's lock behind, which would stop the next one: the Snakefile has another.
 study: .venv/.installed ## Run a study [PROFILE=smoke|laptop|paper DATA=Dataset_BUSI_with_GT RUNS=runs REPORT=name EXTERNAL=folder JOBS=2 WORKFLOW_PROFILE=slurm GPUS=1]
 	.venv/bin/snakemake --snakefile Snakefile $(WORKERS) --nolock --rerun-incomplete --keep-going \
-		--config profile="$(PROFILE)" runs_dir="$(RUNS)" $(if $(DATA),data_dir="$(DATA)") $(if $(LAYOUT),layout="$(LAYOUT)") $(if $(EXTERNAL),external="$(EXTERNAL)") $(if $(REPORT),report="$(REPORT)")
+		--config profile="$(PROFILE)" runs_dir="$(RUNS)" $(if $(DATA),data_dir="$(DATA)") $(if $(LAYOUT),layout="$(LAYOUT)") $(if $(EXTERNAL),external_dir="$(EXTERNAL)") $(if $(REPORT),report="$(REPORT)")
 	@echo "The study is in reports/$(or $(REPORT),$(PROFILE))/index.html"
 
 plan: .venv/.installed ## Say what a study has left to train and for how long, and start nothing [PROFILE=laptop DATA=... JOBS=2]

@@ -19,7 +19,7 @@ from busi.scoring.scores import scoring_version
 from busi.study import find_groups, list_runs
 
 PROFILE = config.get("profile", "smoke")
-OVERRIDES = {name: config[name] for name in ("data_dir", "layout", "external", "runs_dir", "report") if name in config}
+OVERRIDES = {name: config[name] for name in ("data_dir", "layout", "external_dir", "runs_dir", "report") if name in config}
 
 PARAMETERS = read_profile(PROFILE, **OVERRIDES)
 if PARAMETERS.train_missing and not PARAMETERS.data_dir:

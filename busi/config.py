@@ -309,7 +309,7 @@ class Parameters(Size):
             where nothing is trained.
         layout: How the files of `data_dir` are named and paired: a layout of `busi.dataset.layouts`, a CSV file in the
             folder, or a pattern, e.g. "scans/{key} | outlines/{key}_lesion". Empty: found from the files.
-        external: Folder of images of another data set that networks are tested on; empty for no such test.
+        external_dir: Folder of images of another data set that networks are tested on; empty for no such test.
         runs_dir: Folder of finished and unfinished runs.
         seeds: One run of each variant for each seed.
         settings: `RunConfig` fields set for every variant, e.g. ``{masks: all}``.
@@ -336,7 +336,7 @@ class Parameters(Size):
     report: Annotated[str, Field(pattern=r"^[a-z0-9_-]*$")] = ""
     data_dir: str = ""
     layout: str = ""
-    external: str = ""
+    external_dir: str = ""
     runs_dir: str = "runs"
     seeds: Seeds = [0]
     settings: dict[str, Any] = {}

@@ -74,14 +74,16 @@ def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
         NotMeasured: Nothing has been measured, and no external data set is given, or the networks are not here.
         StudyError: The external images are those of the study.
     """
-    if not (parameters.external and parameters.train_missing):
+    if not (parameters.external_dir and parameters.train_missing):
         reader = parameters.model_copy(update={"train_missing": False})
         return results.measure(reader, "external", lambda catalog: pd.DataFrame())
-    external = read_catalog(Path(parameters.external), expected=None)
+    external = read_catalog(Path(parameters.external_dir), expected=None)
 
     def make(catalog: Catalog) -> pd.DataFrame:
         if external.fingerprint == catalog.fingerprint:
-            raise StudyError(f"external: {parameters.external} holds the study's own images; expected other ones")
+            raise StudyError(
+                f"external_dir: {parameters.external_dir} holds the study's own images; expected other ones"
+            )
         _refuse_other_data(parameters.results_path / "external.csv", external.fingerprint)
         store = open_store(parameters, catalog)
         places = chosen.runs.groupby(["variant", "fold"]).seed.rank("dense").astype(int)
@@ -96,7 +98,7 @@ def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
             tables.append(scores.assign(predictor=name))
         groups = dict(zip(external.table.name, find_groups(external), strict=True))
         joined = pd.concat(tables)
-        folder = Path(parameters.external).name
+        folder = Path(parameters.external_dir).name
         return joined.assign(data=folder, fingerprint=external.fingerprint, group=joined.name.map(groups))
 
     depends = [external.fingerprint, *chosen.runs.key]
@@ -197,7 +199,7 @@ def conclude(table: pd.DataFrame, data: str) -> str:
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion, and write ``tables/external.csv``; only say so if there is no such data."""
     measured = (parameters.results_path / "external.csv").is_file()
-    if not (parameters.external or measured):
+    if not (parameters.external_dir or measured):
         return section.Section(HTML(f"<p>{NOT_GIVEN}</p>"), HTML(""), NOT_GIVEN)
     chosen = load_chosen(parameters)
     images = measure(parameters, chosen)

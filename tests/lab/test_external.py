@@ -43,7 +43,7 @@ def test_the_best_is_chosen_by_the_validation_part_among_variants_with_all_runs(
 @pytest.fixture
 def parameters(laboratory, phantom_dir):
     """The laboratory's study with its runs gathered into a report of their own, and other phantoms to test on."""
-    own = laboratory.parameters.model_copy(update={"report": "external", "external": str(phantom_dir)})
+    own = laboratory.parameters.model_copy(update={"report": "external", "external_dir": str(phantom_dir)})
     for name, group in study.find_groups(own).items():
         if name.startswith("heldout/"):
             study.gather_results(own, group, laboratory.catalog, train=False)
@@ -71,19 +71,19 @@ def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, labo
         f"Dice on the 10 images of phantom, which no choice has seen: {KLD} {row.dice:.3f}"
     )
     # Without data and networks the section is drawn again from what the report holds.
-    reader = parameters.model_copy(update={"train_missing": False, "external": ""})
+    reader = parameters.model_copy(update={"train_missing": False, "external_dir": ""})
     assert external.show(reader).conclusion == shown.conclusion
 
 
 def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, laboratory, tmp_path):
     chosen = external.load_chosen(parameters)
-    own = {"external": str(laboratory.root / "data" / "phantom"), "report": "own"}
+    own = {"external_dir": str(laboratory.root / "data" / "phantom"), "report": "own"}
     with pytest.raises(StudyError, match="holds the study's own images"):
         external.measure(parameters.model_copy(update=own), chosen)
     external.measure(parameters, chosen)
     another = draw_phantoms(tmp_path / "another", benign=2, malignant=1, normal=1, seed=5)
     with pytest.raises(StudyError, match="holds results of external data"):
-        external.measure(parameters.model_copy(update={"external": str(another)}), chosen)
+        external.measure(parameters.model_copy(update={"external_dir": str(another)}), chosen)
 
 
 def test_without_external_data_the_section_says_so_and_writes_nothing(laboratory):
