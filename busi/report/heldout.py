@@ -37,7 +37,10 @@ dead; at least one that is not trained."""
 POWER_COLUMNS = ["family", "a", "b", "smallest", "limit", "n_runs", "runs_needed", *statistics.COMPONENTS, "size"]
 """Columns of ``tables/power.csv``."""
 
-_NUMBERS = {"heldout": "%.6f", "pairwise": "%.6g", "power": "%.6g"}
+VARIANCE_COLUMNS = ["family", "variant", *statistics.COMPONENTS, "n_runs", "size"]
+"""Columns of ``tables/variance.csv``."""
+
+_NUMBERS = {"heldout": "%.6f", "pairwise": "%.6g", "variance": "%.6g", "power": "%.6g"}
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,16 @@ class Answers:
         trained = self.compared[self.compared.kind.isin([VARIANTS, SAME])]
         return trained[POWER_COLUMNS]
 
+    @property
+    def variance(self) -> pd.DataFrame:
+        """Return the parts of each variant's variance of Dice: `VARIANCE_COLUMNS`; see `statistics.find_components`."""
+        rows = []
+        for label, scored in self.variants.items():
+            row = {"family": self.family, "variant": label, "n_runs": len(scored.runs), "size": self.size}
+            components = statistics.find_components(statistics.lesion_images(scored.images))
+            rows.append(row | components)
+        return pd.DataFrame(rows, columns=VARIANCE_COLUMNS)
+
 
 def load_answers(parameters: Parameters, family: str) -> list[Answers]:
     """Return a family's held-out answers at the profile's size and, where it has one, at its second size.
@@ -227,7 +240,7 @@ def join_tables(parameters: Parameters, name: str) -> pd.DataFrame:
 
     Args:
         parameters: Of the study.
-        name: "heldout", "pairwise" or "power".
+        name: "heldout", "pairwise", "variance" or "power".
 
     Raises:
         NotMeasured: A family's notebook has not written its table.

@@ -63,7 +63,7 @@ def test_a_table_before_any_run_is_there(make_answers):
     answers = make_answers(planned={"KLD": [], "DICE": []})
     assert answers.table.n_images.tolist() == [0, 0, *[4] * 5]
     assert set(answers.pairs.kind) == {"untrained"}
-    assert answers.power.empty
+    assert answers.power.empty and answers.variance.empty
     intervals = heldout.add_cells(answers.table).interval
     assert intervals.fillna("").tolist() == ["", "", *["0.000 [0.000, 0.000]"] * 5]
     assert answers.dead == {}
@@ -91,7 +91,7 @@ def test_tables_of_both_sizes_and_all_families_are_joined(make_heldout, make_ans
     ]
     heldout.write_tables(parameters, sizes)
     heldout.write_tables(parameters, [make_answers(planned={"C": []}, family="data")])
-    for name in ("heldout", "pairwise", "power"):
+    for name in ("heldout", "pairwise", "variance", "power"):
         assert heldout.join_tables(parameters, name).columns.tolist() == read_table(parameters, name).columns.tolist()
     table = read_table(parameters, "heldout")
     assert table.columns.tolist() == heldout.COLUMNS
@@ -99,6 +99,7 @@ def test_tables_of_both_sizes_and_all_families_are_joined(make_heldout, make_ans
     assert table["size"][table.n_runs > 0].tolist() == ["32px-64f-75e"] * 2 + ["64px-64f-75e"] * 2
     pairs = read_table(parameters, "pairwise")
     assert (pairs.kind == "variants").sum() == 2
+    assert read_table(parameters, "variance").variant.tolist() == ["A", "B", "A", "B"]
     power = read_table(parameters, "power")
     assert power[["a", "b"]].to_numpy().tolist() == [["A", "B"]] * 2
     # As text, because a missing count must not turn the others into decimals.
