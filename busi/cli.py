@@ -213,22 +213,24 @@ def predict(
     runs_and_images: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN... IMAGES",
-            help="Folders or names of runs, whose mean is taken; then an image, a folder or a pattern in quotes.",
+            metavar="[RUN...] IMAGES",
+            help="Folders or names of runs, whose mean is taken (without one: those of the recipe); then an image, a "
+            "folder or a pattern in quotes.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="New folder: masks, probability maps, overlays and predictions.csv.")],
 ) -> None:
     """Predict where images show a lesion, by the mean of one network or several."""
     *names, where = runs_and_images
-    if not names:
-        raise StudyError(f"{where}: expected one run or more, then the images: busi predict RUN... IMAGES --out DIR")
     from tqdm import tqdm
 
-    from busi.lab.networks import Network, open_run
+    from busi.lab.networks import Network, find_recipe_runs, open_run
     from busi.lab.predict import find_images, predict_files
 
-    network = Network(*map(open_run, names))
+    network = Network(*(map(open_run, names) if names else find_recipe_runs()))
+    if not names:
+        # Nobody should have to guess which networks have answered.
+        print("busi: asking", *(run.config.label for run in network.runs), file=sys.stderr)
     files = find_images(where)
     failed = 0
     # A bar on a terminal only.

@@ -14,16 +14,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from busi.config import Parameters, RunConfig, StudyError, find_study_folder, validate
+from busi.config import Parameters, RunConfig, StudyError, find_study_folder, read_profile, validate
 from busi.dataset import arrays, preprocessing
 from busi.dataset.catalog import Catalog, read_grey, read_union
 from busi.runs import TRAINING_VERSION, Run, find_damage
 from busi.scoring import metrics
 from busi.scoring.scores import find_or_score
-from busi.study import find_groups, open_store
+from busi.study import find_group, find_groups, open_store
 
 GEOMETRY = ("image_size", "resize", "target", "padding")
 """Fields of `RunConfig` that say where in an image an output belongs; networks that are averaged share them."""
+
+PROFILES = ("paper", "laptop", "smoke")
+"""Profiles in the order in which their networks are preferred."""
 
 THREADS = 2
 """Threads that resize and write images: their work is done in compiled code, outside of Python's lock."""
@@ -273,16 +276,41 @@ def open_run(name: str | Path) -> Run:
     return Run(folder, validate(RunConfig, f"{folder / 'config.json'}", stored["config"]))
 
 
-def _find_folder(label: str) -> Path:
-    """Return the folder of the one run of a label that the present code has trained, whatever its profile."""
+def find_recipe_runs() -> list[Run]:
+    """Return the runs of the recipe's furthest rung that has been trained in all folds, of the largest such profile.
+
+    Raises:
+        StudyError: No rung has been trained under any profile.
+    """
+    folders = _list_folders()
+    for profile in PROFILES:
+        rungs = find_group(read_profile(profile), "mechanisms/recipe").variants
+        for configs in reversed(rungs.values()):
+            labels = [config.label for config in configs]
+            if all(label in folders for label in labels):
+                return [open_run(label) for label in labels]
+    raise StudyError(
+        "no run of the recipe has been trained here; name other runs, busi predict RUN... IMAGES --out DIR, or train "
+        "some: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI"
+    )
+
+
+def _list_folders() -> dict[str, list[Path]]:
+    """Return the folders of all runs that the present code has trained, whatever their profile, by label."""
     root = find_study_folder() / "runs"
-    labels: dict[str, list[Path]] = {}
+    folders: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("config.json")):
         stored = json.loads(file.read_text(encoding="utf-8"))
         if stored["training_version"] == TRAINING_VERSION:
             # runs/<profile>/<label>-<key>
             own = Path(*file.parent.relative_to(root).parts[1:]).as_posix()
-            labels.setdefault(own.rpartition("-")[0], []).append(file.parent)
+            folders.setdefault(own.rpartition("-")[0], []).append(file.parent)
+    return folders
+
+
+def _find_folder(label: str) -> Path:
+    """Return the folder of the one run of a label."""
+    labels = _list_folders()
     found = labels.get(label, [])
     if len(found) == 1:
         return found[0]
@@ -290,6 +318,7 @@ def _find_folder(label: str) -> Path:
     if found:
         raise StudyError(f"{label}: {len(found)} runs have this name; give the folder: {', '.join(map(str, found))}")
     close = ", ".join(get_close_matches(label, labels, cutoff=0)) or "none"
+    root = find_study_folder() / "runs"
     raise StudyError(
         f"{label}: neither the folder of a finished run nor the name of one in {root}; close: {close}. To have one, "
         "train it: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI"

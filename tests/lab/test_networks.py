@@ -17,6 +17,7 @@ from busi.lab.networks import Case, Network, Variant
 from busi.runs import Run
 from busi.scoring import metrics
 from busi.scoring.scores import find_or_score
+from busi.study import Group, find_groups
 
 KLD, RAW = "loss: KLD", "data: No preprocess"
 
@@ -253,3 +254,16 @@ def test_a_damaged_run_is_not_opened(laboratory, tmp_path):
     copy.weights.write_bytes(b"")
     with pytest.raises(StudyError, match=r"best\.weights\.h5 is not what was written; expected"):
         networks.open_run(copy.folder)
+
+
+def test_the_furthest_rung_that_is_trained_in_all_folds_predicts_by_default(laboratory, monkeypatch):
+    groups = find_groups(laboratory.parameters)
+    kld, raw = groups["heldout/loss"].variants["KLD"], groups["heldout/data"].variants["No preprocess"]
+    # Of the last rung the second fold is missing.
+    rungs = {"first": raw[:1], "second": kld[:2], "third": raw[:2]}
+    monkeypatch.setattr(networks, "find_group", lambda *_: Group("mechanisms/recipe", "7_recipe", rungs))
+    assert [run.config for run in networks.find_recipe_runs()] == kld[:2]
+    monkeypatch.undo()
+    monkeypatch.chdir(laboratory.root)
+    with pytest.raises(StudyError, match="no run of the recipe has been trained here; name other runs"):
+        networks.find_recipe_runs()
