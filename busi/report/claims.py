@@ -18,8 +18,9 @@ Claim 5 is about the three published metrics. Each of them ranks the pairs of pr
 alike, that Dice tells apart (their interval excludes 0). The statement "the metric tells segmenters apart" is yes if it
 ranks at least `TELLING` of them as Dice does (a tie does not), otherwise no; open with fewer than `ENOUGH` pairs.
 
-A statement is open where neither yes nor no holds, where one of the two has no run, or where there is one pair of runs
-in all: its interval is over images alone, and another training may say otherwise. The claim is
+A statement is open where neither yes nor no holds, where one of the two has no run, where a planned fold waits for its
+runs, or where there is one pair of runs in all: its interval is over images alone, and another training may say
+otherwise. The claim is
 
 - upheld, if every statement is answered as the claim says;
 - not upheld, if at least one is answered the other way;
@@ -57,8 +58,8 @@ TELLING = 0.95
 ENOUGH = 20
 """Number of such pairs from which on a metric is judged: with fewer, one alone is more than once in twenty."""
 
-ONCE = 1
-"""Number of runs from which nothing is known about how training varies; runs of other folds are other trainings."""
+FEWEST = 2
+"""Runs from which on something is known about how training varies; runs of other folds are other trainings."""
 
 UPHELD = "upheld"
 NOT_UPHELD = "not upheld"
@@ -83,6 +84,13 @@ class Comparison(NamedTuple):
     n_images: int
     p_t: float = float("nan")
     n_runs: int = 0
+    n_needed: int = FEWEST
+
+    @property
+    def is_early(self) -> bool:
+        """Return whether too few runs have been trained for a verdict."""
+        # Predictors that are not trained have no runs to wait for.
+        return 0 < self.n_runs < self.n_needed
 
     @property
     def short(self) -> str:
@@ -152,7 +160,7 @@ class Verdict:
 
 def beats(comparison: Comparison) -> bool | None:
     """Return whether a beats b by the module's rule; None where that is open."""
-    if comparison.n_runs == ONCE:
+    if comparison.is_early:
         return None
     if comparison.low > 0 and comparison.p < ALPHA:
         return True
@@ -167,7 +175,7 @@ def does_not_beat(comparison: Comparison) -> bool | None:
 
 def alike(comparison: Comparison) -> bool | None:
     """Return whether a and b are alike by the module's rule; None where that is open."""
-    if comparison.n_runs == ONCE:
+    if comparison.is_early:
         return None
     # Differences smaller than the margin count as none, even if a test can tell them from zero.
     if comparison.low > -MARGIN and comparison.high < MARGIN:
@@ -205,12 +213,16 @@ def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
 
 
 def describe_size(answers: Answers) -> str:
-    """Return the size of a family's runs in words: pixels, filters, seeds a fold."""
+    """Return the size of a family's runs in words: pixels, filters, seeds a fold, or how far training has come."""
+    variants = answers.group.variants
     if not answers.group.configs:
         return "no size, for no run is planned"
     # Of one variant: another may have seeds of its own.
-    runs = next(iter(answers.group.variants.values()))
-    seeds = len(runs) // len({run.fold for run in runs})
+    planned = next(iter(variants.values()))
+    trained = answers.results.runs.variant.value_counts().reindex(list(variants), fill_value=0)
+    if trained.any() and trained.min() < len(planned):
+        return f"{answers.size_words}, {trained.min()} to {trained.max()} of {len(planned)} runs a variant"
+    seeds = len(planned) // len({run.fold for run in planned})
     return f"{answers.size_words}, {with_noun(seeds, 'seed')} a fold"
 
 
@@ -290,14 +302,16 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
         `size` (in short words), `better` and `worse` by Dice, `difference` (positive), and by each of `METRICS` whether
         it ranks them the same.
     """
-    words = {}
+    words, needed = {}, {}
     for answers in families:
         words |= {each.size: each.size_words for each in answers}
+        needed |= {each.size: count_needed(each) for each in answers}
     scores = table.set_index(["size", "family", "variant"])
     rows: dict[tuple, dict] = {}
     for pair in pairs[pairs.kind != ALIVE].itertuples():
         is_apart = pair.low > 0 or pair.high < 0
-        if pair.n_runs == ONCE or not is_apart:
+        is_early = 0 < pair.n_runs < needed[pair.size]
+        if is_early or not is_apart:
             continue
         # From here on the pair is read so that its first predictor is the better one.
         names = [pair.a, pair.b] if pair.difference > 0 else [pair.b, pair.a]
@@ -384,7 +398,18 @@ def _find_comparisons(claim: dict, answers: Answers) -> list[Comparison | None]:
     if claim["test"] == "alike":
         pairs = list(combinations(labels, 2))
     rows = _choose_rows(claim, answers)
-    return [find_comparison(rows, a, b) for a, b in pairs]
+    needed = count_needed(answers)
+    comparisons = []
+    for a, b in pairs:
+        found = find_comparison(rows, a, b)
+        comparisons.append(found and found._replace(n_needed=needed))
+    return comparisons
+
+
+def count_needed(answers: Answers) -> int:
+    """Return how many runs a variant needs for a verdict: one in each planned fold, `FEWEST` at least."""
+    folds = {config.fold for config in answers.group.configs}
+    return max(FEWEST, len(folds))
 
 
 def _choose_rows(claim: dict, answers: Answers) -> pd.DataFrame:

@@ -247,7 +247,7 @@ def scored(number, *, wrong=0, ties=0):
     return pd.DataFrame(table), pd.DataFrame(pairs)
 
 
-SIZES = [[SimpleNamespace(size="s", size_words="64 pixels")]]
+SIZES = [[SimpleNamespace(size="s", size_words="64 pixels", group=SimpleNamespace(configs=[]))]]
 
 
 def ranked(number, **kinds):
@@ -338,6 +338,26 @@ def test_a_verdict_is_reached_and_told_at_each_size(make_heldout, make_answers):
     # One run of either says nothing about another training, however far apart the two are.
     assert judged.row["second_verdict"] == UNDECIDED
     assert judged.row["second_reason"].endswith("-0.100 Dice (-0.100 to -0.100)")
+
+
+def test_a_claim_stays_open_until_every_planned_fold_has_its_runs(make_heldout, make_answers):
+    """Learned upsampling is better in each of two folds, which is enough if no third one is planned."""
+    base = np.linspace(0.4, 0.6, IMAGES)
+    runs = []
+    for label, settings, scores in (
+        ("Conv2DTranspose", {"upsampling": "Conv2DTranspose"}, base + 0.1),
+        ("Nearest, first step", {}, base),
+    ):
+        runs += [make_heldout(label, scores, fold=fold, settings=settings) for fold in (0, 1)]
+    for folds, verdict, progress in ((2, UPHELD, "1 seed a fold"), (3, UNDECIDED, "2 to 2 of 3 runs a variant")):
+        planned = {}
+        for label, position in (("Conv2DTranspose", 0), ("Nearest, first step", 2)):
+            config = runs[position].configs[0]
+            later = [config.model_copy(update={"fold": fold, "seed": fold}) for fold in range(folds)]
+            planned[label] = later
+        judged = claims.judge([make_answers(*runs, planned=planned, family="upsampling")])
+        assert judged.row["verdict"] == verdict
+        assert judged.first.size.endswith(progress)
 
 
 def test_a_verdict_on_part_of_the_runs_is_provisional(make_heldout, make_answers):
