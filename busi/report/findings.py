@@ -33,7 +33,9 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
         verb = agree(count, "is", "are")
         counts.append(f"{count} {verb} {verdict}")
     listed = ", ".join(counts)
-    sentences.append(f"**Of {len(verdicts)} claims**, {listed}, on images never trained on.")
+    # All families have one size; they may have come differently far.
+    size = "; ".join(dict.fromkeys(verdicts["size"]))
+    sentences.append(f"**Of {len(verdicts)} claims**, {listed}, on images never trained on ({size}).")
     trained = scores[scores.n_runs > 0].dice.dropna()
     if len(trained):
         mask = scores.dice[scores.variant == MEAN_MASK].iloc[0]

@@ -11,20 +11,20 @@ from busi.scoring.predictors import MEAN_MASK
 # The answer
 
 
-def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), **rows):
+def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", "64 pixels"), **rows):
     """Answer of nine rows, of which one is beyond blind predictors, of claims with verdicts, and of networks."""
     table = pd.DataFrame({"reached_by": ["none", *["two biases"] * 8], "published_loss": 0.3, "n_runs": 0})
     table = table.assign(**{"verdict": tables.NOT_RUN} | rows)
     scores = pd.DataFrame({"variant": [*"AB"[: len(dice)], MEAN_MASK], "dice": [*dice, 0.297]})
     scores["n_runs"] = [*[5] * len(dice), 0]
-    return findings.answer_in_short(table, pd.DataFrame({"verdict": verdicts}), scores)
+    return findings.answer_in_short(table, pd.DataFrame({"verdict": verdicts, "size": sizes}), scores)
 
 
 def test_the_answer_counts_rows_claims_and_dice():
     assert answer() == [
         "**1 of 9 published rows** beats every predictor that never looks at the image; none has been trained here "
         "yet.",
-        "**Of 2 claims**, 2 are upheld, on images never trained on.",
+        "**Of 2 claims**, 2 are upheld, on images never trained on (64 pixels).",
         "**Dice there** is 0.500 to 0.610 for our networks, 0.297 for the mean of all masks.",
     ]
     rows, claims, *dice = answer(["upheld", "undecided"], (), n_runs=3, verdict=tables.REPRODUCED, reached_by="none")
@@ -33,6 +33,7 @@ def test_the_answer_counts_rows_claims_and_dice():
     )
     assert claims.startswith("**Of 2 claims**, 1 is upheld, 1 is undecided,")
     assert dice == []
+    assert answer(sizes=("2 runs", "3 runs"))[1].endswith(" on images never trained on (2 runs; 3 runs).")
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 
 
