@@ -102,6 +102,7 @@ class WorkingCopy:
         shutil.rmtree(self.folder / "notebooks")
         (self.folder / "notebooks").mkdir()
         nbformat.write(page, self.folder / "notebooks" / "1_loss.ipynb")
+        (self.folder / "params" / "recipe.yaml").unlink()
         mechanisms = yaml.safe_load((self.folder / "params" / "mechanisms.yaml").read_text(encoding="utf-8"))
         for name, content in {"tiny": TINY, "loss": FEW, "mechanisms": mechanisms | {"sections": {}}}.items():
             (self.folder / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -129,7 +129,7 @@ def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -
 def describe_progress(runs: pd.DataFrame, planned: int) -> str:
     """Return how many published runs there are, and which of them have fewer epochs than planned."""
     if not len(runs):
-        return "No run has been trained under this profile yet."
+        return "No published row has been trained under this profile yet."
     text = f"{len(runs)} {agree(len(runs), 'run has', 'runs have')} been trained under this profile"
     short = runs[runs.epochs < planned]
     if not len(short):

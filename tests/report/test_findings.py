@@ -63,7 +63,8 @@ def test_progress_when_all_runs_are_whole(make_run):
 
 
 def test_progress_of_no_run():
-    assert findings.describe_progress(empty_results().runs, 3) == "No run has been trained under this profile yet."
+    progress = findings.describe_progress(empty_results().runs, 3)
+    assert progress == "No published row has been trained under this profile yet."
 
 
 # Size and making of a study
