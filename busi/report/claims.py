@@ -360,7 +360,8 @@ def list_verdicts(verdicts: pd.DataFrame) -> str:
     """Return the verdicts of a table of `read_verdicts` with what decides them, as a Markdown list."""
     lines = []
     for row in verdicts.itertuples():
-        line = f"- **{row.title}** (claim {row.claim.partition('.')[0]}, {row.verdict}): {row.reason}."
+        number = row.claim.partition(".")[0]
+        line = f"- **{row.title}** (claim {number}). At {row.size}, {row.verdict}: {row.reason}."
         if row.second_verdict:
             line += f" At {row.second_size}, {row.second_verdict}: {row.second_reason}."
         lines.append(line)

@@ -407,8 +407,8 @@ def test_the_five_recorded_claims_make_a_table(parameters, verdict_of):
     assert table.second_verdict.tolist() == [""] * 5
     table.loc[0, ["second_verdict", "second_size", "second_reason"]] = [UPHELD, "128 pixels", "other reason"]
     lines = claims.list_verdicts(table).splitlines()
-    assert lines[2] == "- **Whether KLD is the best loss stays open** (claim 3, undecided): reason."
-    assert lines[0].endswith("(claim 1, undecided): reason. At 128 pixels, upheld: other reason.")
+    assert lines[2] == "- **Whether KLD is the best loss stays open** (claim 3). At 64 pixels, undecided: reason."
+    assert lines[0].endswith("(claim 1). At 64 pixels, undecided: reason. At 128 pixels, upheld: other reason.")
 
 
 def test_a_verdict_replaces_an_earlier_one_on_the_same_claim(parameters, verdict_of):
