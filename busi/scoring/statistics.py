@@ -61,7 +61,7 @@ class _Fold(NamedTuple):
 
 
 class _Deviations(NamedTuple):
-    """What one source of variation adds to a mean, float (`RESAMPLES`,), and the degrees of freedom of its variance."""
+    """Deviations that one source of variation adds to a mean, float (`RESAMPLES`,), and its degrees of freedom."""
 
     values: np.ndarray
     freedom: float
