@@ -36,12 +36,15 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     # All families have one size; they may have come differently far.
     size = "; ".join(dict.fromkeys(verdicts["size"]))
     sentences.append(f"**Of {len(verdicts)} claims**, {listed}, on images never trained on ({size}).")
-    trained = scores[scores.n_runs > 0].dice.dropna()
+    trained = scores[scores.n_runs > 0].dropna(subset="dice")
     if len(trained):
-        mask = scores.dice[scores.variant == MEAN_MASK].iloc[0]
-        worst, best = trained.min(), trained.max()
+        mask = scores[scores.variant == MEAN_MASK].iloc[0]
+        worst, best = trained.dice.min(), trained.dice.max()
+        # The mean mask is scored on all images, a network on those of the folds that it has been trained for.
+        part = ", in the folds trained so far" if (trained.n_images < mask.n_images).any() else ""
         sentences.append(
-            f"**Dice there** is {worst:.3f} to {best:.3f} for our networks, {mask:.3f} for the mean of all masks."
+            f"**Dice there** is {worst:.3f} to {best:.3f} for our networks{part}, {mask.dice:.3f} for the mean of all "
+            "masks."
         )
     return sentences
 

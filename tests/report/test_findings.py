@@ -11,12 +11,13 @@ from busi.scoring.predictors import MEAN_MASK
 # The answer
 
 
-def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", "64 pixels"), **rows):
+def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", "64 pixels"), seen=40, **rows):
     """Answer of nine rows, of which one is beyond blind predictors, of claims with verdicts, and of networks."""
     table = pd.DataFrame({"reached_by": ["none", *["two biases"] * 8], "published_loss": 0.3, "n_runs": 0})
     table = table.assign(**{"verdict": tables.NOT_RUN} | rows)
     scores = pd.DataFrame({"variant": [*"AB"[: len(dice)], MEAN_MASK], "dice": [*dice, 0.297]})
     scores["n_runs"] = [*[5] * len(dice), 0]
+    scores["n_images"] = [*[seen] * len(dice), 40]
     return findings.answer_in_short(table, pd.DataFrame({"verdict": verdicts, "size": sizes}), scores)
 
 
@@ -34,6 +35,7 @@ def test_the_answer_counts_rows_claims_and_dice():
     assert claims.startswith("**Of 2 claims**, 1 is upheld, 1 is undecided,")
     assert dice == []
     assert answer(sizes=("2 runs", "3 runs"))[1].endswith(" on images never trained on (2 runs; 3 runs).")
+    assert "for our networks, in the folds trained so far, 0.297 for" in answer(seen=39)[2]
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 
 
