@@ -273,9 +273,9 @@ def evaluate(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Folder or name of a finished run.")],
-    out: Annotated[Path, typer.Option(help="File to write, NAME.keras, not ONNX; its model card is NAME.md.")],
+    out: Annotated[Path, typer.Option(help="File to write, NAME.keras or NAME.onnx; its model card is NAME.md.")],
 ) -> None:
-    """Write the network of RUN as a file that Keras alone can read, with a model card."""
+    """Write the network of RUN as a file that needs nothing of the study, with a model card."""
     from busi.lab.export import export_network
     from busi.lab.networks import open_run
 

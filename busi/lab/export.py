@@ -1,4 +1,4 @@
-"""Export of a trained network: a file that Keras alone can read, and a card that says what it is."""
+"""Export of a trained network: a file that Keras or any ONNX runtime reads, and a card that says what it is."""
 
 from pathlib import Path
 
@@ -18,25 +18,28 @@ from busi.scoring.statistics import mean_interval
 # Images without contrast are divided by this, as in busi.dataset.preprocessing.
 _SMALLEST = 1e-6
 
+FORMATS = (".keras", ".onnx")
+"""Endings of the files that can be written: Keras' own format, and ONNX for other software."""
+
 _EACH_IMAGE = {"axis": (1, 2, 3), "keepdims": True}
 
 
 def export_network(run: Run, out: Path) -> Path:
-    """Write a network as a Keras file, and its model card beside it, ``<name>.md``.
+    """Write a network as a Keras or ONNX file, and its model card beside it, ``<name>.md``.
 
-    The model takes images in [0, 1] at the network's size and returns the probability of lesion: scaling and softmax
-    are part of it. It is made of Keras' own layers, so that it loads in safe mode wherever Keras is installed.
+    The model takes images in [0, 1] at the network's size and returns the probability of lesion: scaling, softmax and,
+    where the run has them, mirrored predictions are part of it. It is made of Keras' own layers, so that it loads in
+    safe mode wherever Keras is installed.
 
     Args:
         run: A finished run.
-        out: The file, ending in ``.keras``.
+        out: The file, ending in one of `FORMATS`.
 
     Raises:
         StudyError: A file exists, or ``out`` has another ending.
     """
-    if out.suffix != ".keras":
-        # Keras writes ONNX by way of tf2onnx, which nothing else here needs.
-        raise StudyError(f"{out}: ends in {out.suffix!r}; expected .keras, Keras' own format (ONNX is not written)")
+    if out.suffix not in FORMATS:
+        raise StudyError(f"{out}: ends in {out.suffix!r}; expected {' or '.join(FORMATS)}")
     card = out.with_suffix(".md")
     for file in (out, card):
         if file.exists():
@@ -44,9 +47,15 @@ def export_network(run: Run, out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     # Renamed when it is whole: a file that exists is finished.
     unfinished = out.with_name(f"unfinished-{out.name}")
-    build_plain_model(run).save(unfinished)
+    model = build_plain_model(run)
+    if out.suffix == ".onnx":
+        # Keras exports what has been called at least once.
+        model(ops.zeros((1, *model.input_shape[1:])))
+        model.export(unfinished, format="onnx", verbose=False)
+    else:
+        model.save(unfinished)
     unfinished.rename(out)
-    card.write_text(_describe(run, out.name), encoding="utf-8")
+    card.write_text(_describe(run, out), encoding="utf-8")
     return out
 
 
@@ -55,10 +64,17 @@ def build_plain_model(run: Run) -> keras.Model:
     network = networks.load_model(run)
     plain = copy_plain(network)
     image = keras.Input(network.input_shape[1:], name="image")
-    logits = plain(scale(image, run.config.preprocessing, run.scaling))
-    # As `busi.training.predict_lesion`: the softmax of two channels is the sigmoid of their difference.
-    probability = ops.sigmoid(ops.take(logits, 0, axis=-1) - ops.take(logits, 1, axis=-1))
+    scaled = scale(image, run.config.preprocessing, run.scaling)
+    probability = _find_probability(plain(scaled))
+    if run.config.flip_test:
+        mirrored = _find_probability(plain(ops.flip(scaled, axis=2)))
+        probability = (probability + ops.flip(mirrored, axis=2)) / 2
     return keras.Model(image, probability, name="busi")
+
+
+def _find_probability(logits):
+    """Return the probability of lesion: the softmax of two channels is the sigmoid of their difference."""
+    return ops.sigmoid(ops.take(logits, 0, axis=-1) - ops.take(logits, 1, axis=-1))
 
 
 def copy_plain(network: keras.Model) -> keras.Model:
@@ -96,7 +112,7 @@ def scale(image, reading: str, scaling: Scaling):
     return (normalized - scaling.mean) / scaling.deviation
 
 
-def _describe(run: Run, file: str) -> str:
+def _describe(run: Run, file: Path) -> str:
     """Return the model card, Markdown, with the scores of the images that the run held out."""
     scores, images = {}, 0
     recorded = next(run.folder.glob("scores-*/images.csv"), None)

@@ -1,9 +1,11 @@
-"""Exported networks: Keras alone reads them, and they answer as the run does."""
+"""Exported networks: Keras or an ONNX runtime alone reads them, and they answer as the run does."""
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from busi.config import StudyError
@@ -36,7 +38,19 @@ def test_keras_alone_answers_as_the_network_does(laboratory, label, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "answers.npy"), Network(run).predict(list(pixels)), atol=1e-6)
 
 
-@pytest.mark.parametrize("reading", ["none", "normalize", "standardize", "augment", "augment-image", "text", "code"])
+@pytest.mark.parametrize("flip_test", [False, True])
+def test_an_onnx_runtime_answers_as_the_network_does(laboratory, flip_test, tmp_path):
+    run = laboratory.variants[KLD].runs[0]
+    run = replace(run, config=run.config.model_copy(update={"flip_test": flip_test}))
+    file = export.export_network(run, tmp_path / "net.onnx")
+    pixels = np.random.default_rng(3).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+    images = (pixels / np.float32(255))[..., None]
+    (answers,) = onnxruntime.InferenceSession(file).run(None, {"image": images})
+    np.testing.assert_allclose(answers, Network(run).predict(list(pixels)), atol=1e-6)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.md", "net.onnx"]
+
+
+@pytest.mark.parametrize("reading", ["none", "normalize", "standardize", "augment", "augment-image", "augment-strong", "text", "code"])
 def test_a_model_scales_as_the_preprocessing_does(reading):
     images = np.random.default_rng(1).random((3, 8, 8, 1), np.float32) * 0.6
     images[2] = 0.5  # no contrast
@@ -47,10 +61,17 @@ def test_a_model_scales_as_the_preprocessing_does(reading):
         assert scaling != Scaling()
 
 
-@pytest.mark.parametrize(("size", "padding"), [(204, "valid"), (32, "same")])
 @pytest.mark.parametrize("upsampling", ["UpSampling2D", "Conv2DTranspose"])
-def test_a_plain_copy_has_only_layers_of_keras_and_the_same_answers(size, padding, upsampling):
-    network = unet.build(size, 2, upsampling, padding=padding)
+@pytest.mark.parametrize(
+    ("size", "choices"),
+    [
+        (204, {"padding": "valid"}),
+        (32, {"padding": "same"}),
+        (32, {"padding": "same", "normalization": "instance", "residual": True}),
+    ],
+)
+def test_a_plain_copy_has_only_layers_of_keras_and_the_same_answers(size, choices, upsampling):
+    network = unet.build(size, 2, upsampling, **choices)
     plain = export.copy_plain(network)
     assert {type(layer).__module__.partition(".")[0] for layer in plain.layers} == {"keras"}
     image = np.random.default_rng(2).random((1, size, size, 1), np.float32)
@@ -74,8 +95,8 @@ def test_the_card_has_the_scores_of_the_images_held_out(laboratory, tmp_path):
 
 def test_nothing_is_written_over_and_other_formats_are_refused(laboratory, tmp_path):
     run = laboratory.variants[KLD].runs[0]
-    with pytest.raises(StudyError, match=r"expected \.keras"):
-        export.export_network(run, tmp_path / "net.onnx")
+    with pytest.raises(StudyError, match=r"ends in '\.h5'; expected \.keras or \.onnx"):
+        export.export_network(run, tmp_path / "net.h5")
     (tmp_path / "net.md").write_text("mine")
     with pytest.raises(StudyError, match=r"net\.md: exists; nothing is overwritten"):
         export.export_network(run, tmp_path / "net.keras")
