@@ -24,7 +24,7 @@ from busi.scoring import metrics, ruler
 from busi.scoring.statistics import score_interval
 from busi.study import find_trained, load_results, measure_untrained, open_store
 
-NOT_GIVEN = "No external data set was given."
+NOT_GIVEN = "No external data set was given; `make study EXTERNAL=FOLDER` tests the networks on one."
 
 SHOWN = ("iou", "nsd", "detected")
 """Scores that the table has besides Dice."""
@@ -200,7 +200,7 @@ def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion, and write ``tables/external.csv``; only say so if there is no such data."""
     measured = (parameters.results_path / "external.csv").is_file()
     if not (parameters.external_dir or measured):
-        return section.Section(HTML(f"<p>{NOT_GIVEN}</p>"), HTML(""), NOT_GIVEN)
+        return section.Section(HTML(""), HTML(""), NOT_GIVEN)
     chosen = load_chosen(parameters)
     images = measure(parameters, chosen)
     table = results.write_table(parameters, "external", tabulate(images, load_heldout(parameters, chosen)))

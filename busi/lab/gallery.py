@@ -56,15 +56,13 @@ def conclude(lesions: pd.DataFrame) -> str:
     Args:
         lesions: As `average_dice`.
     """
-    parts = []
-    for column in ("image_class", "lesion_size"):
-        for row in statistics.dice_by(lesions, column).to_dict("records"):
-            parts.append(f"{row[column]} {row['dice']:.3f} ({row['n_images']})")
+    text = "In parentheses: number of images. "
+    for column, words in {"image_class": "class", "lesion_size": "size of the lesion"}.items():
+        rows = statistics.dice_by(lesions, column).to_dict("records")
+        parts = [f"{row[column]} {row['dice']:.3f} ({row['n_images']})" for row in rows]
+        text += f"Mean Dice over variants by {words}: {', '.join(parts)}. "
     hardest = lesions.loc[lesions.dice.idxmin()]
-    return (
-        f"Mean Dice over variants by class and by size of the lesion (images): {', '.join(parts)}. "
-        f"The hardest of {len(lesions)} lesion images is {hardest['name']}, with a mean Dice of {hardest.dice:.3f}."
-    )
+    return f"{text}The hardest of {len(lesions)} lesion images is {hardest['name']}: mean Dice {hardest.dice:.3f}."
 
 
 def _show_figure(label: str, cases: dict[str, Case]) -> str:

@@ -137,13 +137,14 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     # The feature maps show what a layer starts with, the output what is left of it in the answer.
     first = table[(table.stage == "first upsampling") & ~table.trained]
     output = table[(table.stage == "output") & table.trained]
-    verdict = "claim 1's reason is not contradicted here"
+    verdict = "Claim 1's reason is not contradicted here"
     if _transposed_has_most(first):
-        verdict = "the pattern that transposed convolution starts with does not stand out in the output any more"
+        verdict = "What transposed convolution starts with does not stand out in the output any more"
         if _transposed_has_most(output):
-            verdict = "claim 1's reason, that learned upsampling mitigates them, has it the wrong way round"
-    text = f"Before training the Nyquist frequency behind the first upsampling holds {_list_shares(first)} of the power"
-    return f"{text}; after it that of the predicted map holds {_list_shares(output)}: {verdict} ({size})."
+            verdict = "Claim 1's reason, that learned upsampling mitigates the pattern, has it the wrong way round"
+    text = f"Before training, the Nyquist frequency holds {_compare_shares(first)} of the power behind the first "
+    text += f"upsampling. In the map predicted after training it holds {_compare_shares(output)}. "
+    return f"{text}{verdict}. Size: {size}."
 
 
 def _transposed_has_most(rows: pd.DataFrame) -> bool:
@@ -153,8 +154,11 @@ def _transposed_has_most(rows: pd.DataFrame) -> bool:
     return bool(rows.low[is_transposed].min() > rows.high[~is_transposed].max())
 
 
-def _list_shares(rows: pd.DataFrame) -> str:
-    return ", ".join(f"{row.low:.2%} to {row.high:.2%} ({row.upsampling})" for row in rows.itertuples())
+def _compare_shares(rows: pd.DataFrame) -> str:
+    """Return the range of transposed convolution and the highest share of the other ways, over all networks."""
+    is_transposed = rows.upsampling == "transposed"
+    low, high = rows.low[is_transposed].min(), rows.high[is_transposed].max()
+    return f"{low:.2%} to {high:.2%} (transposed; others at most {rows.high[~is_transposed].max():.2%})"
 
 
 @section.presents("checkerboards")

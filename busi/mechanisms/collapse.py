@@ -138,21 +138,19 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def conclude(table: pd.DataFrame, size: str) -> str:
     """Return what becomes of the runs, which settings learn, and whether the rate decides for Adam."""
-    text = f"Of {len(table)} runs ({size}) {count_fates(table.fate)}"
+    text = f"Of {len(table)} runs {count_fates(table.fate)}"
     dead = table[table.fate == "dead"]
     if len(dead):
         text += f" (with {dead.dead_relus.mean():.0%} of their ReLUs dead)"
-    # The baseline comes first.
-    usual = table.steps.iloc[0]
-    settings = []
-    for setting, runs in table.groupby("setting", sort=False):
-        learned = (runs.fate == "learned").sum()
-        steps = runs.steps.iloc[0]
-        # Larger batches also mean fewer steps.
-        note = "" if steps == usual else f" in {steps:,} steps instead of {usual:,}"
-        settings.append(f"{setting}: {learned} of {len(runs)}{note}")
-    text += f"; lesions are learned by {'; '.join(settings)}"
-    return f"{text}; {_conclude_adam(table[table.optimizer == 'Adam'])}."
+    settings = table.groupby("setting", sort=False)
+    learned = settings.fate.agg(lambda fates: (fates == "learned").sum())
+    told = [f"{setting} ({count} of {len(settings.get_group(setting))})" for setting, count in learned.items() if count]
+    text += f". Lesions are learned by {'; '.join(told) or 'no setting'}. "
+    # Larger batches also mean fewer steps. The baseline comes first.
+    steps = settings.steps.first()
+    for setting, own in steps[steps != steps.iloc[0]].items():
+        text += f"The setting {setting} has {own:,} steps instead of {steps.iloc[0]:,}. "
+    return f"{text}{_conclude_adam(table[table.optimizer == 'Adam'])}. Size: {size}."
 
 
 def _conclude_adam(runs: pd.DataFrame) -> str:

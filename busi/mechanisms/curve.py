@@ -84,12 +84,12 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     names = list(published_losses().index)
     passed = table[[f"passed_{name}" for name in (names[0], names[-1])]].dropna()
     runs = section.count(len(table), "run")
-    text = f"{len(left)} of {runs} have left the plateau, at epoch {left.min()} to {left.max()}"
+    text = f"{len(left)} of {runs} have left the plateau, at epoch {left.min()} to {left.max()}. "
     if len(passed):
         apart = passed.iloc[:, 1] - passed.iloc[:, 0]
-        text += f"; the loss of the row {names[0]} and that of {names[-1]}, the widest apart of those below 0.3, are "
-        text += f"{apart.min()} to {apart.max()} epochs of one training apart"
-    return f"{text} ({section.describe_runs(trained)})."
+        text += f"Of the published losses below 0.3 those of the rows {names[0]} and {names[-1]} are the widest apart: "
+        text += f"{apart.min()} to {apart.max()} epochs of one training. "
+    return f"{text}Size: {section.describe_runs(trained)}."
 
 
 @section.presents("curve")

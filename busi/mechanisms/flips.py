@@ -90,12 +90,11 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     alone = section.tested_lesions(trained, "image alone")
     # Both were trained on the same folds from the same seeds, and so are compared run by run.
     change = difference_interval(along, alone)
-    text = f"Where an image is flipped without its mask {every.wrong:.1%} of its pixels "
-    text += f"and {every.missed:.0%} of its lesion carry the wrong label ({middle.missed:.0%} of a lesion in the "
-    text += f"middle, {side.missed:.0%} of one at the side; {every.n_images:.0f} images), "
-    text += f"that is {every.expected:.1%} of all pixels while training; "
-    text += f"leaving the mask behind changes the held-out Dice by {format_interval(change)} "
-    return f"{text}({section.describe_runs(trained)})."
+    text = f"Where an image is flipped without its mask, {every.wrong:.1%} of its pixels and {every.missed:.0%} of its "
+    text += f"lesion carry the wrong label ({every.n_images:.0f} images). For a lesion in the middle it is "
+    text += f"{middle.missed:.0%}, for one at the side {side.missed:.0%}. While training that is {every.expected:.1%} "
+    text += f"of all pixels. Leaving the mask behind changes the held-out Dice by {format_interval(change)}. "
+    return f"{text}Size: {section.describe_runs(trained)}."
 
 
 @section.presents("flips")
@@ -111,8 +110,8 @@ def show(parameters: Parameters) -> section.Section:
         draw(table),
         table,
         conclusion,
-        caption="Share of a flipped image's lesion that its mask calls background, and share of all its pixels with a "
-        "wrong label, by fifths of the lesion's distance from the middle.",
+        caption="Share of a flipped image's lesion that its mask calls background, and of its pixels with a wrong "
+        "label. Groups: fifths of the lesion's distance from the middle.",
         table_caption="Wrong labels by position of the lesion (offset: 0 in the middle, 1 at a side). Half of the "
         "images are flipped, so that half of the wrong pixels are expected in training.",
     )

@@ -74,10 +74,10 @@ def conclude(floors: dict[str, float]) -> str:
     rows = distinct_rows()
     count = int(on_floor(rows.accuracy, floors["accuracy"]).sum())
     verb = "have" if count > 1 else "has"
-    text = f"A predictor that calls everything background is right on {floors['accuracy']:.4f} of the pixels, and "
-    text += f"{count or 'none'} of the {len(rows)} published rows {verb} that accuracy; its AUC is "
-    text += f"{floors['auc']:.4f} only because every pixel is counted once more as background: "
-    return f"{text}on the lesion channel alone it is 0.5."
+    text = f"A predictor that calls everything background is right on {floors['accuracy']:.4f} of the pixels. "
+    text += f"{count or 'None'} of the {len(rows)} published rows {verb} that accuracy. Its AUC is "
+    text += f"{floors['auc']:.4f} only because every pixel is counted once more as background. "
+    return f"{text}On the lesion channel alone it is 0.5."
 
 
 @section.presents("floors")

@@ -204,10 +204,11 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     exact, published, logits = rows.loc[KLD], rows.loc[CLIPPED], rows.loc[LOGITS]
     gap = abs(published_row("loss", "BCE")["loss"] - published_row("loss", "KLD")["loss"])
     text = f"On one-hot targets KLD and BCE of the probabilities stay together for {exact.together} of {exact.steps} "
-    text += f"steps (distance after the first {exact['first']:.1g} of the step; {size}), so they are one loss; clipped "
-    text += f"and on soft, mirrored targets, as published, for {published.together}. The published BCE, of logits, is "
-    text += f"another: its first step differs by {logits['first']:.0%}. So what Table 3 sets {gap:.4f} apart is a "
-    return f"{text}softmax and a sigmoid of each logit, not divergence and cross-entropy."
+    text += f"steps, so they are one loss. Their first step differs by {exact['first']:.1g} of its length. Clipped and "
+    text += f"on soft, mirrored targets, as published, they stay together for {published.together}. The published BCE, "
+    text += f"of logits, is another loss: its first step differs by {logits['first']:.0%}. So what Table 3 sets "
+    text += f"{gap:.4f} apart is a softmax and a sigmoid of each logit, not divergence and cross-entropy. "
+    return f"{text}Size: {size}."
 
 
 @section.presents("identity")
@@ -221,8 +222,8 @@ def show(parameters: Parameters) -> section.Section:
         draw(rows),
         table,
         conclude(table, size),
-        caption="Distance from the weights that BCE of the probabilities leads to, as a share of the way travelled; "
-        f"same start, same images in the same order. {size}, baseline optimizer on standardized images, in float64.",
+        caption="Distance from the weights that BCE of the probabilities leads to, as a share of the way travelled. "
+        f"Same start, same images in the same order. {size}, baseline optimizer on standardized images, in float64.",
         table_caption="Number of steps that each trajectory stays together with that of BCE of the probabilities "
         f"(distance below {TOGETHER:.0%}).",
         digits={"first": 16, "last": 12},

@@ -184,19 +184,19 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     """Return where the published number comes from, step by step."""
     published = published_row("upsampling", "Upsampling2D")
     first, last = table.iloc[0], table.iloc[-1]
-    text = f"From accuracy {published['accuracy']:.4f} and AUC {published['auc']:.4f} as published"
-    text += f", and {first.accuracy:.4f}, {first.auc:.4f} and Dice {first.dice:.3f} rebuilt ({size})"
-    text += f", the ladder ends at {last.accuracy:.4f}, {last.auc:.4f} and {last.dice:.3f} ({last.rung})"
-    text += f", where background everywhere has {last.floor_accuracy:.4f}, {last.floor_auc:.4f} and 0"
+    text = f"The published row has accuracy {published['accuracy']:.4f} and AUC {published['auc']:.4f}. Rebuilt, it "
+    text += f"has {first.accuracy:.4f}, {first.auc:.4f} and Dice {first.dice:.3f}. The ladder ends at "
+    text += f"{last.accuracy:.4f}, {last.auc:.4f} and Dice {last.dice:.3f} ({last.rung}), where background everywhere "
+    text += f"has {last.floor_accuracy:.4f}, {last.floor_auc:.4f} and 0. "
     # Accuracy and AUC move with the share of lesion pixels; Dice is what says whether a lesion is found.
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
     steps = beyond_chance.rung + beyond_chance.dice_change.map(" {:+.3f}".format)
-    text += f"; the steps that change Dice beyond images and seeds: {', '.join(steps) or 'none'}"
+    text += f"Steps that change Dice beyond images and seeds: {', '.join(steps) or 'none'}. "
     # Rungs are trained in order.
-    waiting = list(RUNGS)[len(table) :]
+    waiting = len(RUNGS) - len(table)
     if waiting:
-        text += f"; not run yet: {'; '.join(waiting)}"
-    return f"{text}."
+        text += f"Of {len(RUNGS)} rungs {waiting} are not run yet. "
+    return f"{text}Size: {size}."
 
 
 @section.presents("ladder")
@@ -209,8 +209,8 @@ def show(parameters: Parameters) -> section.Section:
         draw(table),
         table[["rung", "n_images", *SCORES, *FLOORS]],
         conclude(table, size),
-        caption="From the published number (star) to the held-out one: scores of the rungs, and bars for the change "
-        "from the rung before with its 95 % interval over images and seeds; dashed: background everywhere on the same "
-        f"images. {size}.",
+        caption="Scores of the rungs, from the published number (star) to the held-out one. Bars: change from the rung "
+        "before, with its 95 % interval over images and seeds. Dashed: background everywhere on the same images. "
+        f"{size}.",
         table_caption="Each rung on the images that it scores: means over images and seeds.",
     )

@@ -185,7 +185,7 @@ def show(parameters: Parameters) -> section.Section:
         conclude(twins, scores),
         caption="Held-out Dice with 95 % intervals, by split and by whether a near-duplicate was trained on; in "
         f"parentheses the number of images. {section.describe_size(trained.configs[0])}.",
-        table_caption="Test images of all folds by split, the Dice of those that have been scored (mean over seeds), "
-        "and its difference from the same images' Dice under the grouped split. Intervals hold images, near-duplicates "
+        table_caption="Test images of all folds by split, and the Dice of those that have been scored (mean over "
+        "seeds). Change: from the same images' Dice under the grouped split. Intervals hold images, near-duplicates "
         "together, and the runs of both.",
     )

@@ -67,12 +67,12 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
         within += later[f"published_{metric}"].between(low, high).sum()
     config = trained.configs[0]
     seeds = section.count(int(first.seeds), "seed")
-    text = f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach; here "
+    text = f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. Here "
     text += f"the first epoch ends at {first.loss_low:.4g} to {first.loss_high:.4g}, above {CLIPPED} in {exploded} of "
     text += f"{seeds}. In epochs 2 and 3 the loss is {later.loss_low.min():.4f} to {later.loss_high.max():.4f} "
-    text += f"and the AUC {later.auc_low.min():.4f} to {later.auc_high.max():.4f}; "
-    text += f"{within} of {len(METRICS) * len(later)} printed numbers lie within the range of the seeds "
-    return f"{text}({section.describe_size(config)}, {config.precision})."
+    text += f"and the AUC {later.auc_low.min():.4f} to {later.auc_high.max():.4f}. "
+    text += f"{within} of {len(METRICS) * len(later)} printed numbers lie within the range of the seeds. "
+    return f"{text}Size: {section.describe_size(config)}, {config.precision}."
 
 
 @section.presents("log")

@@ -141,18 +141,18 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     # The first row is that of all images.
     row = table.iloc[0]
     verdict = "worse" if row.accuracy < row.background else "better"
-    text = "The published target and the one that matches what the output sees have a Dice of "
-    text += f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_images} images): "
-    text += f"a segmenter without fault would reach accuracy {row.accuracy:.4f} under the published target, "
-    text += f"{verdict} than {row.background:.4f} for background everywhere; "
-    text += f"{row.outside:.0%} of an average lesion lies where the output does not reach; scored on what they see"
+    text = f"A segmenter without fault would reach accuracy {row.accuracy:.4f} under the published target, {verdict} "
+    text += f"than {row.background:.4f} for background everywhere. The output does not reach {row.outside:.0%} of an "
+    text += "average lesion. The published target and the one that matches what the output sees have a Dice of "
+    text += f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_images} images). "
+    text += "Networks are scored on what they see. "
     for trained in tabulate_trained(scores).itertuples():
-        text += f", networks trained on the {trained.variant} target mark {trained.marked:.0%} of the pixels "
-        text += f"and have a Dice of {trained.dice:.3f}"
+        text += f"Trained on the {trained.variant} target they mark {trained.marked:.0%} of the pixels (Dice "
+        text += f"{trained.dice:.3f}). "
     # Run by run: both targets have the same folds and seeds.
     change = difference_interval(scores[scores.variant == "squeezed"], scores[scores.variant == "aligned"])
-    everywhere = scores.everywhere.mean()
-    return f"{text}, {format_interval(change)}, where lesion everywhere has {everywhere:.3f} ({size})."
+    text += f"Aligning the target changes Dice by {format_interval(change)}; lesion everywhere has "
+    return f"{text}{scores.everywhere.mean():.3f}. Size: {size}."
 
 
 @section.presents("misalignment")

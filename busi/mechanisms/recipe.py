@@ -88,8 +88,8 @@ def conclude(table: pd.DataFrame) -> str:
     rest = f"; {section.count(others, 'other change')} cannot be told from chance" if told and others else ""
     return (
         f"Of {section.count(len(table) - 1, 'change')}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
-        f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}), and from {first.normals_fpr:.0%} to "
-        f"{last.normals_fpr:.0%} of the normal images with a finding."
+        f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}). Normal images with a finding go from "
+        f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}."
     )
 
 

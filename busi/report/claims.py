@@ -291,7 +291,8 @@ def judge_metrics(families: list[list[Answers]], ranked: pd.DataFrame) -> Verdic
 def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs that Dice tells apart, and how each published metric ranks them.
 
-    A pair of settings that belongs to several families counts once at each size. Runs that are dead count.
+    A pair of settings that belongs to several families counts once at each size. Runs that are dead count. Of a size
+    without a run there are no pairs: those of untrained predictors say the same at every size.
 
     Args:
         families: Of each family its answers at each size.
@@ -307,8 +308,9 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
         words |= {each.size: each.size_words for each in answers}
         needed |= {each.size: count_needed(each) for each in answers}
     scores = table.set_index(["size", "family", "variant"])
+    has_run = pairs["size"].isin(pairs["size"][pairs.n_runs > 0])
     rows: dict[tuple, dict] = {}
-    for pair in pairs[pairs.kind != ALIVE].itertuples():
+    for pair in pairs[has_run & (pairs.kind != ALIVE)].itertuples():
         is_apart = pair.low > 0 or pair.high < 0
         is_early = 0 < pair.n_runs < needed[pair.size]
         if is_early or not is_apart:

@@ -50,7 +50,9 @@ def test_an_onnx_runtime_answers_as_the_network_does(laboratory, flip_test, tmp_
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net.md", "net.onnx"]
 
 
-@pytest.mark.parametrize("reading", ["none", "normalize", "standardize", "augment", "augment-image", "augment-strong", "text", "code"])
+@pytest.mark.parametrize(
+    "reading", ["none", "normalize", "standardize", "augment", "augment-image", "augment-strong", "text", "code"]
+)
 def test_a_model_scales_as_the_preprocessing_does(reading):
     images = np.random.default_rng(1).random((3, 8, 8, 1), np.float32) * 0.6
     images[2] = 0.5  # no contrast

@@ -89,7 +89,7 @@ def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, l
 def test_without_external_data_the_section_says_so_and_writes_nothing(laboratory):
     parameters = laboratory.parameters.model_copy(update={"report": "nothing"})
     shown = external.show(parameters)
-    assert shown.conclusion == "No external data set was given."
+    assert shown.conclusion == external.NOT_GIVEN
     assert not parameters.tables_path.exists()
 
 

@@ -103,5 +103,6 @@ def test_the_conclusion_follows_the_numbers():
         }
     )
     conclusion = gallery.conclude(lesions)
-    assert "benign 0.367 (3), malignant 0.767 (3), small 0.200 (2), medium 0.700 (2), large 0.800 (2)." in conclusion
-    assert "The hardest of 6 lesion images is a, with a mean Dice of 0.100." in conclusion
+    assert "by class: benign 0.367 (3), malignant 0.767 (3). " in conclusion
+    assert "by size of the lesion: small 0.200 (2), medium 0.700 (2), large 0.800 (2). " in conclusion
+    assert "The hardest of 6 lesion images is a: mean Dice 0.100." in conclusion

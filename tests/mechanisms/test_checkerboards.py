@@ -87,16 +87,16 @@ def test_the_table_has_mean_and_range_over_seeds():
 @pytest.mark.parametrize(
     ("transposed", "verdict"),
     [
-        (STRONG, "has it the wrong way round (at this size)."),
+        (STRONG, "has it the wrong way round. Size: at this size."),
         # One of the two seeds lies among those of the other way.
-        (((0.4, 0.6), (0.02, 0.2)), "does not stand out in the output any more (at this size)."),
-        (((0.0, 0.6), (0.1, 0.2)), "is not contradicted here (at this size)."),
+        (((0.4, 0.6), (0.02, 0.2)), "does not stand out in the output any more. Size: at this size."),
+        (((0.0, 0.6), (0.1, 0.2)), "is not contradicted here. Size: at this size."),
     ],
 )
 def test_the_conclusion_judges_the_reason_of_claim_1_by_every_seed(transposed, verdict):
     text = checkerboards.conclude(checkerboards.tabulate(rows(transposed)), "at this size")
     low, high = transposed[0]
-    assert f"holds 0.00% to 0.00% (nearest), {low:.2%} to {high:.2%} (transposed) of the power" in text
+    assert f"holds {low:.2%} to {high:.2%} (transposed; others at most 0.00%) of the power behind" in text
     assert text.endswith(verdict)
 
 
@@ -104,7 +104,7 @@ def test_the_section_reads_what_was_measured_and_writes_its_table(nothing_measur
     write_measured("mechanisms/checkerboards", rows(STRONG))
     runs_of({"nearest": [0, 1], "transposed": [0, 1]})
     shown = checkerboards.show(nothing_measured)
-    assert shown.conclusion.endswith("the wrong way round (64 pixels, 2 filters, at most 7 epochs, 2 seeds).")
+    assert shown.conclusion.endswith("the wrong way round. Size: 64 pixels, 2 filters, at most 7 epochs, 2 seeds.")
     written = results.read_table(nothing_measured, "mechanisms_checkerboards")
     assert written.share[written.trained].tolist() == [0.02, 0.02, 0.15, 0.15]
 

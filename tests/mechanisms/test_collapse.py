@@ -96,7 +96,7 @@ def test_runs_are_told_apart_by_their_fate_where_accuracy_is_the_same():
 def test_batches_make_fewer_steps():
     table = collapse.tabulate(*sweep({"SGD, 0.1": ["learned"], "batches of 8": ["plateau"]}))
     assert table.steps.tolist() == [60, 6]  # 2 batches of 8 in 20 images, 3 epochs
-    assert "batches of 8: 0 of 1 in 6 steps instead of 60" in collapse.conclude(table, "64 pixels")
+    assert "The setting batches of 8 has 6 steps instead of 60." in collapse.conclude(table, "64 pixels")
 
 
 def test_settings_are_summarized_over_their_seeds():
@@ -112,14 +112,19 @@ def conclude(settings: dict[str, list[str]]) -> str:
 def test_the_conclusion_lets_adams_rates_decide_on_claim_2():
     rates = {"Adam, 0.1": ["dead", "dead"], "Adam, 0.001": ["learned", "learned"]}
     assert conclude({"SGD, 0.1": ["plateau", "falling"]} | rates) == (
-        "Of 6 runs (64 pixels, 2 seeds) 2 learned, 1 falling, 1 plateau, 2 dead (with 90% of their ReLUs dead); "
-        "lesions are learned by SGD, 0.1: 0 of 2; Adam, 0.1: 0 of 2; Adam, 0.001: 2 of 2; Adam learns every time at "
-        "one rate and never at another: the rate decides, against claim 2."
+        "Of 6 runs 2 learned, 1 falling, 1 plateau, 2 dead (with 90% of their ReLUs dead). Lesions are learned by "
+        "Adam, 0.001 (2 of 2). Adam learns every time at one rate and never at another: the rate decides, against "
+        "claim 2. Size: 64 pixels, 2 seeds."
     )
-    assert conclude(rates | {"Adam, 0.1": ["learned", "learned"]}).endswith("at every rate tried, as claim 2 has it.")
+    assert conclude(rates | {"Adam, 0.1": ["learned", "learned"]}).endswith(
+        "at every rate tried, as claim 2 has it. Size: 64 pixels, 2 seeds."
+    )
     # A rate at which one of two seeds learns decides nothing.
-    assert conclude(rates | {"Adam, 0.1": ["learned", "dead"]}).endswith("Adam's rates leave claim 2 open here.")
-    assert conclude({"Adam, 0.1": ["plateau"]}).endswith("by Adam, 0.1: 0 of 1; Adam's rates leave claim 2 open here.")
+    open_here = "Adam's rates leave claim 2 open here."
+    assert f"by Adam, 0.1 (1 of 2); Adam, 0.001 (2 of 2). {open_here}" in conclude(
+        rates | {"Adam, 0.1": ["learned", "dead"]}
+    )
+    assert f"Lesions are learned by no setting. {open_here}" in conclude({"Adam, 0.1": ["plateau"]})
 
 
 def test_lines_run_over_the_rates_and_markers_tell_the_fates():
@@ -142,7 +147,7 @@ def test_the_section_writes_its_table(nothing_measured, write_measured, monkeypa
     write_measured("mechanisms/collapse_probe", probes)
     monkeypatch.setattr(section, "load_results", lambda *arguments: trained)
     shown = collapse.show(nothing_measured)
-    assert "Of 3 runs (64 pixels, 8 filters, 3 epochs, 1 seed)" in shown.conclusion
+    assert "Size: 64 pixels, 8 filters, 3 epochs, 1 seed." in shown.conclusion
     assert "64 pixels, 8 filters, 3 epochs, 1 seed" in shown.figure.data
     written = results.read_table(nothing_measured, "mechanisms_collapse")
     assert written.fate.tolist() == ["dead", "learned", "plateau"]

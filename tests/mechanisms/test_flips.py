@@ -65,9 +65,9 @@ SCORES = {
 def test_the_conclusion_compares_the_two_trainings_image_by_image(make_results):
     text = flips.conclude(flips.tabulate(rows()), make_results(SCORES))
     assert "9.0% of its pixels and 45% of its lesion" in text
-    assert "(5% of a lesion in the middle, 85% of one at the side; 10 images), that is 4.5% of all pixels" in text
+    assert "lesion in the middle it is 5%, for one at the side 85%. While training that is 4.5% of all pixels" in text
     assert text.endswith(
-        "changes the held-out Dice by -0.400 (-0.400 to -0.400) (64 pixels, 2 filters, at most 7 epochs, 1 seed)."
+        "changes the held-out Dice by -0.400 (-0.400 to -0.400). Size: 64 pixels, 2 filters, at most 7 epochs, 1 seed."
     )
 
 

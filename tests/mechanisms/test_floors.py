@@ -50,9 +50,9 @@ def test_a_constant_ranks_nothing_in_one_channel(probability):
 
 def test_the_conclusion_counts_the_rows_and_tells_both_aucs():
     text = floors.conclude(constant_floors(hard_quarter()))
-    assert "right on 0.7500 of the pixels, and none of the 9 published rows has that accuracy" in text
-    assert "its AUC is 0.7500" in text
-    assert text.endswith("on the lesion channel alone it is 0.5.")
+    assert "right on 0.7500 of the pixels. None of the 9 published rows has that accuracy." in text
+    assert "Its AUC is 0.7500" in text
+    assert text.endswith("On the lesion channel alone it is 0.5.")
     assert "6 of the 9 published rows have that accuracy" in floors.conclude(FLOORS)
 
 

@@ -117,8 +117,9 @@ def test_the_section_writes_its_table_and_concludes(nothing_measured, write_meas
     write_measured("mechanisms/identity", rows())
     shown = identity.show(nothing_measured)
     text = shown.conclusion
-    assert "stay together for 1 of 4 steps (distance after the first 1e-06 of the step; 32 pixels, 2 filters" in text
-    assert "as published, for 2. The published BCE, of logits, is another: its first step differs by 50%." in text
+    assert "stay together for 1 of 4 steps, so they are one loss. Their first step differs by 1e-06 of its" in text
+    assert "as published, they stay together for 2. The published BCE, of logits, is another loss: its first" in text
+    assert "differs by 50%." in text and text.endswith("Size: 32 pixels, 2 filters, batches of 4.")
     assert "So what Table 3 sets 0.0780 apart" in text
     assert "32 pixels, 2 filters, batches of 4" in shown.figure.data
     assert results.read_table(nothing_measured, "mechanisms_identity").together.tolist() == [2, 0, 1]

@@ -69,8 +69,7 @@ def test_title_and_sentence_follow_the_numbers(table):
     assert recipe.title(table) == "1 of 2 changes move Dice beyond chance"
     assert recipe.conclude(table) == (
         "Of 2 changes, what moves Dice is loss +0.190 (+0.190 to +0.190); 1 other change cannot be told from chance. "
-        "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857), and from 50% to 0% of the normal images with a "
-        "finding."
+        "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857). Normal images with a finding go from 50% to 0%."
     )
     flat = recipe.tabulate(predict({"baseline": (10, 3), "loss": (10, 3)}))
     assert recipe.title(flat) == "0 of 1 changes move Dice beyond chance"

@@ -291,7 +291,8 @@ def test_only_what_dice_tells_apart_is_asked_about_and_once():
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(low=-0.01))) == 0
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(kind="alive"))) == 0
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(n_runs=1))) == 0
-    assert len(claims.rank_pairs(SIZES, table, pairs.assign(n_runs=0))) == 2  # nothing was trained, so nothing varies
+    assert len(claims.rank_pairs(SIZES, table, pairs.assign(n_runs=[2, 0]))) == 2  # an untrained pair never varies
+    assert len(claims.rank_pairs(SIZES, table, pairs.assign(n_runs=0))) == 0  # a size without any network
     # The same settings stand in another family under other names.
     again = table.assign(family="data", variant=table.variant + "'")
     twice = pairs.assign(family="data", a=pairs.a + "'", b=pairs.b + "'")
