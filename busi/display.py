@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,9 @@ FLOOR_LINE = {"color": FLOOR, "linestyle": "--", "linewidth": 1.5}
 
 # An inch in CSS, so that a figure has the same size as SVG and as a raster image.
 _PIXELS_PER_INCH = 96
+
+# Letters of a figure's title that fit into an inch of its width.
+_LETTERS_PER_INCH = 8.5
 
 _FIGURE = jinja2.Template(
     """\
@@ -120,6 +124,13 @@ def figure(fig: Figure, *, caption: str, alt: str = "", raster: bool = False) ->
         height=height,
     )
     return HTML(html)
+
+
+def add_title(fig: Figure, text: str) -> None:
+    """Write what a figure shows above all of its panels, in as many lines as its width asks for."""
+    # Where a title does not fit, matplotlib cuts it off.
+    letters = int(fig.get_figwidth() * _LETTERS_PER_INCH)
+    fig.suptitle(textwrap.fill(text, letters), x=0.01, ha="left")
 
 
 def title(fig: Figure) -> str:

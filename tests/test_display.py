@@ -70,6 +70,18 @@ def test_a_saved_figure_is_the_one_shown_and_is_closed(tmp_path):
     assert file.read_bytes() == image(display.figure(fig, caption="C.", alt="A."))[1]
 
 
+@pytest.mark.parametrize("inches", [3.9, 6.4, 8.6])
+def test_a_title_is_never_wider_than_its_figure(inches):
+    text = "Conv2DTranspose − Nearest: WITH and without a twin in training, Dice is 0.504 to 0.641 on images never seen"
+    with display.style():
+        fig = plt.figure(figsize=(inches, 3))
+        display.add_title(fig, text)
+        fig.canvas.draw()
+    written = fig._suptitle.get_window_extent()
+    assert written.x0 >= 0 and written.x1 <= fig.bbox.width
+    assert display.title(fig) == text
+
+
 def test_without_other_words_the_title_says_what_a_figure_shows():
     fig = drawn()
     fig.suptitle("Learned upsampling\nis not better")

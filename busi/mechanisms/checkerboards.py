@@ -128,7 +128,7 @@ def draw(table: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("Share of power at Nyquist")
     axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=0.6)
     most = table.share[table.trained].max()
-    fig.suptitle(f"After training, at most {most:.2%} of the power is at the Nyquist frequency", x=0.01, ha="left")
+    display.add_title(fig, f"After training, at most {most:.2%} of the power is at the Nyquist frequency")
     return fig
 
 

@@ -132,7 +132,7 @@ def draw(table: pd.DataFrame) -> Figure:
     axes[1].set_yscale("log")
     fig.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", fontsize=10)
     learned = (swept.fate == "learned").sum()
-    fig.suptitle(f"{learned} of {len(swept)} runs at other learning rates learned", x=0.01, ha="left")
+    display.add_title(fig, f"{learned} of {len(swept)} runs at other learning rates learned")
     return fig
 
 

@@ -67,10 +67,8 @@ def draw(trained: Results) -> Figure:
     ax.set(xlabel="Epoch", ylabel="Training loss", ylim=(0, 0.35))
     ax.legend(title="")
     ends = trained.epochs.groupby("run").loss.last()
-    fig.suptitle(
-        f"The loss falls to {ends.min():.3f} to {ends.max():.3f}; published rows (stars) ended on the way",
-        x=0.01,
-        ha="left",
+    display.add_title(
+        fig, f"The loss falls to {ends.min():.3f} to {ends.max():.3f}; published rows (stars) ended on the way"
     )
     return fig
 

@@ -78,7 +78,7 @@ def draw(table: pd.DataFrame) -> Figure:
     sns.lineplot(lines, x="offset", y="share", hue="pixels", style="pixels", ax=ax, **look)
     ax.set(xlabel="Lesion's distance from the middle (1: at a side)", ylabel="Share", ylim=(0, 1.05))
     ax.legend(loc="center right")
-    fig.suptitle(f"A flip labels up to {table.missed.max():.0%} of a lesion as background", x=0.01, ha="left")
+    display.add_title(fig, f"A flip labels up to {table.missed.max():.0%} of a lesion as background")
     return fig
 
 

@@ -65,7 +65,7 @@ def draw(floors: dict[str, float]) -> Figure:
         ax.tick_params(axis="x", labelrotation=30)
     axes[0].set_yticks(places, rows.row)
     above = (rows.accuracy > round(floors["accuracy"], 4)).sum()
-    fig.suptitle(f"{above} of {len(rows)} published rows exceed the floor of accuracy", x=0.01, ha="left")
+    display.add_title(fig, f"{above} of {len(rows)} published rows exceed the floor of accuracy")
     return fig
 
 

@@ -194,7 +194,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
     ends = rows[rows.step == rows.step.max()]
     together = (ends.distance < TOGETHER).sum()
-    fig.suptitle(f"{together} of {len(ends)} trajectories stay with that of BCE", x=0.01, ha="left")
+    display.add_title(fig, f"{together} of {len(ends)} trajectories stay with that of BCE")
     return fig
 
 

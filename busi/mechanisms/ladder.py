@@ -174,9 +174,7 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.vlines(places, before + low, before + high, color=display.BLACK)
         ax.set(title=title)
     axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=40, ha="right")
-    fig.suptitle(
-        f"{len(table)} rungs lead to Dice {table.dice.dropna().iloc[-1]:.3f} on images never seen", x=0.01, ha="left"
-    )
+    display.add_title(fig, f"{len(table)} rungs lead to Dice {table.dice.dropna().iloc[-1]:.3f} on images never seen")
     return fig
 
 

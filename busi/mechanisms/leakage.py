@@ -134,10 +134,8 @@ def draw(table: pd.DataFrame) -> Figure:
     ax.set_yticks(places, labels)
     ax.set(xlabel="Dice", ylim=(-0.6, len(rows) - 0.4))
     ax.grid(axis="x")
-    fig.suptitle(
-        f"With and without a twin in training, Dice is {rows.dice.min():.3f} to {rows.dice.max():.3f}",
-        x=0.01,
-        ha="left",
+    display.add_title(
+        fig, f"With and without a twin in training, Dice is {rows.dice.min():.3f} to {rows.dice.max():.3f}"
     )
     return fig
 

@@ -51,7 +51,7 @@ def draw(table: pd.DataFrame, trained: Results) -> Figure:
         ax.set(xlabel="Epoch", ylabel={"auc": "AUC"}.get(metric, metric.capitalize()), xticks=table.epoch)
     # The first epoch is a thousand times higher than the others.
     axes[0].set_yscale("log")
-    fig.suptitle("The printed log (stars) and the same training here (lines, one a seed)")
+    display.add_title(fig, "The printed log (stars) and the same training here (lines, one a seed)")
     return fig
 
 

@@ -125,9 +125,7 @@ def draw(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="", ylabel="Accuracy, squeezed target", ylim=(0, 1.1))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     low, high = table.accuracy.min(), table.accuracy.max()
-    fig.suptitle(
-        f"A perfect segmenter has accuracy {low:.3f} to {high:.3f} under the squeezed target", x=0.01, ha="left"
-    )
+    display.add_title(fig, f"A perfect segmenter has accuracy {low:.3f} to {high:.3f} under the squeezed target")
     return fig
 
 

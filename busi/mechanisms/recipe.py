@@ -57,10 +57,11 @@ def draw(table: pd.DataFrame) -> Figure:
     dice.barh(places, change, 0.5, left=before, color=colours, alpha=0.7)
     dice.hlines(places, before + table.change_low, before + table.change_high, color=display.BLACK)
     dice.plot(table.dice, places, "o", color=display.BLACK)
-    dice.set(title=title(table), xlabel="Dice of held-out images")
+    dice.set(xlabel="Dice of held-out images")
     dice.set_yticks(places, table.rung)
     normals.plot(table.normals_fpr, places, "o", color=display.PUBLISHED)
     normals.set(xlim=(0, 1), xlabel="normal images with a finding")
+    display.add_title(fig, title(table))
     return fig
 
 

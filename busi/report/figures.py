@@ -64,7 +64,7 @@ def loss_curves(panels: list[dict]) -> Figure:
     rows = pd.DataFrame([panel["row"] for panel in panels]).dropna(subset="loss")
     below = (rows.loss < rows.floor_loss).sum()
     title = f"{below or 'None'} of {len(rows)} rows trained here {agree(below, 'ends', 'end')} below the best constant"
-    _add_title(fig, title if len(rows) else "No row has been trained here yet", 70)
+    display.add_title(fig, title if len(rows) else "No row has been trained here yet")
     _legend_below(fig)
     return fig
 
@@ -119,7 +119,7 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
     if comparable:
         beat = agree(learned, "beats", "beat")
         title = f"{learned or 'None'} of {len(rows)} published rows {beat} every predictor that never looks"
-    _add_title(fig, title, 38 if narrow else 90)
+    display.add_title(fig, title)
     _legend_below(fig, 2 if narrow else 4)
     return fig
 
@@ -170,7 +170,7 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
     ax.xaxis.set_major_locator(MaxNLocator(5))
     _name_rows(ax, labels)
     ax.grid(axis="x")
-    _add_title(fig, title, 40)
+    display.add_title(fig, title)
     _legend_below(fig)
     return fig
 
@@ -194,7 +194,7 @@ def ranks(ranked: pd.DataFrame, metrics: Mapping[str, str], *, telling: float, t
     ax.set(xlim=(0, 1), xlabel="Pairs ranked as Dice ranks them (share)", ylabel="", ylim=(len(metrics) - 0.6, -0.6))
     _name_rows(ax, metrics.values())
     ax.grid(axis="x")
-    _add_title(fig, title, 40)
+    display.add_title(fig, title)
     ax.get_legend().remove()  # one below the axes takes its place
     _legend_below(fig, 2)
     return fig
@@ -222,7 +222,7 @@ def outlines(table: pd.DataFrame) -> Figure:
     median = dice["median"]
     missed = (dice["worst"] == 0).sum()
     title = f"Median cases have Dice {median.min():.2f} to {median.max():.2f}"
-    _add_title(fig, f"{title}; {missed} of {len(variants)} miss their worst lesion", 50)
+    display.add_title(fig, f"{title}; {missed} of {len(variants)} miss their worst lesion")
     _outline_legend(fig)
     return fig
 
@@ -254,7 +254,7 @@ def architecture(blocks: list[dict], *, title: str) -> Figure:
         skip = _arrow(centres["down", level], centres["up", level], color=display.RED, linestyle="--")
         ax.add_patch(skip)
     ax.set(xlim=(-0.8, 2 * deepest + 0.8), ylim=(-deepest - 0.75, 0.55))
-    _add_title(fig, title, 80)
+    display.add_title(fig, title)
     ax.axis("off")
     return fig
 
@@ -283,7 +283,7 @@ def lesion_sizes(images: pd.DataFrame) -> Figure:
     ax.margins(y=0.25)  # room for the legend
     ax.set(xlabel="Lesion area (share of the image)", ylabel="Images")
     half = lesions.lesion_share.median()
-    _add_title(fig, f"Half of the lesions cover less than {half:.1%} of their image", 60)
+    display.add_title(fig, f"Half of the lesions cover less than {half:.1%} of their image")
     return fig
 
 
@@ -295,7 +295,7 @@ def mean_mask(shares: pd.DataFrame) -> Figure:
     fig.colorbar(drawn, label="Share of lesion images")
     ax.grid(False)
     ax.set(xlabel="Across the image", ylabel="Down the image", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-    _add_title(fig, f"One place is lesion in {shares.to_numpy().max():.0%} of the lesion images", 50)
+    display.add_title(fig, f"One place is lesion in {shares.to_numpy().max():.0%} of the lesion images")
     return fig
 
 
@@ -321,7 +321,7 @@ def hash_distances(counts: pd.DataFrame, bound: int) -> Figure:
     ax.axvline(bound + 0.5, label=f"near-duplicates: up to {bound} bits", **display.FLOOR_LINE)
     ax.set(xlabel="Distance of the perceptual hashes (bits of 64)", ylabel="Pairs of images", yscale="log")
     near = counts.pairs[counts.distance <= bound].sum()
-    _add_title(fig, f"{near} of {counts.pairs.sum():,} pairs of images are near-duplicates", 60)
+    display.add_title(fig, f"{near} of {counts.pairs.sum():,} pairs of images are near-duplicates")
     _legend_below(fig)
     return fig
 
@@ -344,7 +344,7 @@ def dice(table: pd.DataFrame) -> Figure:
     best = untrained[untrained.variant != PERFECT].dice.max()
     better = (trained.dice_low > best).sum()
     title = f"Better than every predictor without training: {better or 'none'} of {len(trained)} variants"
-    _add_title(fig, title if len(trained) else "No variant has been trained yet", 60)
+    display.add_title(fig, title if len(trained) else "No variant has been trained yet")
     _legend_below(fig, 2)
     return fig
 
@@ -363,7 +363,7 @@ def dice_by_lesion(lesions: pd.DataFrame) -> Figure:
     sns.scatterplot(x=percent, y=lesions.dice, hue=lesions.image_class, style=lesions.image_class, s=20, ax=ax)
     ax.set(xscale="log", ylim=(0, 1), xlabel="Lesion (% of the image's pixels)", ylabel="Dice, mean over variants")
     ax.xaxis.set_major_formatter(ScalarFormatter())
-    _add_title(fig, f"The smaller half of the lesions has Dice {small:.2f}, the larger half {large:.2f}", 60)
+    display.add_title(fig, f"The smaller half of the lesions has Dice {small:.2f}, the larger half {large:.2f}")
     ax.get_legend().remove()  # one below the axes takes its place
     _legend_below(fig)
     return fig
@@ -435,11 +435,6 @@ def _name_rows(ax: Axes, names: Iterable[str]) -> None:
 def _points(marker: str, color: str = display.OURS) -> dict:
     """Return the look of points with whiskers, as keyword arguments of `errorbar`."""
     return {"fmt": marker, "color": color} | _WHISKERS
-
-
-def _add_title(fig: Figure, title: str, width: int) -> None:
-    """Write what a figure shows above all panels, wrapped after ``width`` letters."""
-    fig.suptitle(textwrap.fill(title, width), x=0.01, ha="left")
 
 
 def _legend_below(fig: Figure, columns: int = 3) -> None:

@@ -77,8 +77,9 @@ def test_title_and_sentence_follow_the_numbers(table):
 
 
 def test_the_figure_shows_the_title_and_a_bar_for_each_rung(table):
-    dice, normals = recipe.draw(table).axes
-    assert dice.get_title(loc="left") == recipe.title(table)
+    fig = recipe.draw(table)
+    dice, normals = fig.axes
+    assert fig.get_suptitle() == recipe.title(table)
     assert [bar.get_width() for bar in dice.patches] == pytest.approx([0, 30 / 35 - 20 / 30, 0])
     assert normals.lines[0].get_xdata().tolist() == [0.5, 0.5, 0]
     # The first rung is on top.
