@@ -158,7 +158,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """Draw each rung's scores and the change that leads to it, one panel for each score."""
     published = published_row("upsampling", "Upsampling2D")
     places = np.arange(1, len(table) + 1)
-    fig, axes = plt.subplots(len(SCORES), 1, figsize=(8.2, 7.6), sharex=True)
+    fig, axes = plt.subplots(len(SCORES), 1, figsize=(5.8, 7.6), sharex=True)
     for ax, (score, title) in zip(axes, SCORES.items(), strict=True):
         # The paper gives no Dice.
         if score in published:
@@ -173,8 +173,10 @@ def draw(table: pd.DataFrame) -> Figure:
         low, high = table[f"{score}_low"], table[f"{score}_high"]
         ax.vlines(places, before + low, before + high, color=display.BLACK)
         ax.set(title=title)
-    axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=40, ha="right")
-    display.add_title(fig, f"{len(table)} rungs lead to Dice {table.dice.dropna().iloc[-1]:.3f} on images never seen")
+    axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=50, ha="right")
+    title = f"{len(table)} rungs lead to Dice {table.dice.dropna().iloc[-1]:.3f}"
+    # Rungs are trained in order, and only the last ones hold images out.
+    display.add_title(fig, f"{title} on images never seen" if len(table) == len(RUNGS) else title)
     return fig
 
 

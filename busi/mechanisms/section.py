@@ -108,12 +108,6 @@ def collect_conclusions(parameters: Parameters) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def list_sections(sections: Mapping[str, Section]) -> str:
-    """Return the conclusions of some sections, by module, as a list in Markdown."""
-    lines = [f"- **{TITLES[name]}.** {section.conclusion}" for name, section in sections.items()]
-    return "\n".join(lines)
-
-
 def require(trained: Results, what: str = "its runs") -> Results:
     """Return results; NotMeasured where they are of no run yet."""
     if trained.runs.empty:

@@ -1,6 +1,7 @@
 """When trainings leave the plateau and pass the published losses, on curves made by hand."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pandas as pd
 
@@ -60,6 +61,19 @@ def test_the_conclusion_tells_the_tables_apart_in_epochs():
     assert "300 pixels, 16 filters, 4 epochs, 2 seeds" in text
     flat = train(KLD=[[0.31, 0.30]])
     assert curve.conclude(curve.tabulate(flat, FLOORS), flat) == "No run has left the plateau in 2 epochs."
+
+
+def test_the_figure_counts_the_rows_that_all_runs_pass_and_no_two_names_overlap():
+    fig = curve.draw(train(KLD=[[0.31, 0.2, 0.1], [0.31, 0.2, 0.18]]))
+    # 0.1489 and 0.1758 are not reached by the second run; 0.1877, 0.2269, 0.2973 and 0.2975 are.
+    assert (
+        fig.get_suptitle().replace("\n", " ") == "The loss falls to 0.100 to 0.180: all runs pass 4 of 6 rows (stars)"
+    )
+    (ax,) = fig.axes
+    fig.canvas.draw()
+    boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+    assert len(boxes) == 6
+    assert all(lower.y1 <= upper.y0 + 1 for lower, upper in pairwise(boxes))
 
 
 def test_the_runs_are_twice_as_long_as_published(laptop):

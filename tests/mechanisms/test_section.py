@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from IPython.display import HTML
 
 from busi import results
 from busi.config import RunConfig
@@ -65,11 +64,6 @@ def test_conclusions_are_collected_in_order_and_missing_ones_are_named(nothing_m
     assert collected.section.tolist() == list(section.TITLES.values())
     others = ["Not run yet."] * (len(section.TITLES) - 2)
     assert collected.conclusion.tolist() == ["Deep.", *others, "Up and down."]
-
-
-def test_sections_are_listed_with_their_titles():
-    shown = {name: section.Section(HTML(""), HTML(""), f"{name}.") for name in ("ladder", "floors")}
-    assert section.list_sections(shown) == "- **The ladder.** ladder.\n- **Floors.** floors."
 
 
 def test_the_size_of_a_run_tells_that_heldout_epochs_are_a_limit():
