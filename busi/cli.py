@@ -50,6 +50,7 @@ def download(
         print(download.download(out, url=url, archive=archive, sha256=sha256, accept=accept))
     except StudyError as error:
         print(f"busi: {error}", file=sys.stderr)
+        # As wherever data are at fault; 1 is for everything else.
         raise typer.Exit(2) from error
 
 
@@ -91,6 +92,7 @@ def split(
     if form:
         print(write_split(splits.load_split(catalog, "grouped"), form, out or Path(SPLIT_FILES[form])))
         return
+    # All of them, because a study compares its splits.
     for kind in splits.KINDS:
         print(splits.write_split(catalog, kind))
 

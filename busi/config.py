@@ -227,6 +227,7 @@ class RunConfig(Size):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_protocol_defaults(cls, values: dict[str, Any]):
+        # Before validation, so that these defaults are checked like values that were given.
         return HELDOUT | values if values.get("protocol") == "heldout" else values
 
     @model_validator(mode="after")
@@ -251,6 +252,7 @@ class RunConfig(Size):
 
     @model_validator(mode="after")
     def _check_split(self):
+        # A held-out run without a split would be tested on what it was trained on.
         if (self.protocol == "heldout") != (self.split != "none"):
             raise ValueError(
                 f"split: got {self.split!r} under protocol {self.protocol!r}; 'heldout' takes grouped, random or "
@@ -421,6 +423,7 @@ class Parameters(Size):
 
     def heldout_fields(self, protocol: str = "heldout") -> dict[str, Any]:
         """Return the `RunConfig` fields that all held-out runs share, at the second size under `SECOND`."""
+        # A profile that says nothing of its held-out runs gives them its arithmetic at least.
         fields = {"protocol": "heldout", "precision": self.precision} | self.heldout
         return fields | self.second_size if protocol == SECOND else fields
 
@@ -692,12 +695,14 @@ def read_sections(parameters: Parameters) -> Sections:
     file, recipe = folder / "mechanisms.yaml", folder / "recipe.yaml"
     sections = validate(Sections, str(file), read_yaml(file))
     if recipe.is_file():
+        # On its own first, so that a mistake is told with the name of this file.
         section = validate(Section, str(recipe), read_yaml(recipe))
         sections = validate(
             Sections, str(recipe), dict(sections) | {"sections": sections.sections | {"recipe": section}}
         )
     quick = sections.quick.get(parameters.profile)
     sizes = quick.sizes if quick else sections.sizes
+    # These two sizes have no numbers of their own: they follow the profile.
     published = {field: getattr(parameters, field) for field in Size.model_fields}
     heldout = {"precision": parameters.precision} | parameters.heldout
     changes: dict[str, Any] = {"sizes": sizes | {"published": published, "heldout": heldout}}

@@ -43,6 +43,7 @@ def plan_runs(parameters: Parameters) -> pd.DataFrame:
     for label, config in list_runs(parameters).items():
         size = {field: getattr(config, field) for field in SIZE}
         state, history = _look_up(config, store)
+        # A run of another machine whose results are in the report is not trained again here.
         if state != "finished" and is_gathered(config, catalog, keys):
             state = "finished"
         rows.append({"run": label, "state": state, "epoch": len(history), "epochs": config.epochs} | size)
@@ -63,6 +64,7 @@ def _look_up(config: RunConfig, store: Store) -> tuple[str, pd.DataFrame]:
     if run:
         return "finished", run.history[["seconds"]]
     work = store.work(config)
+    # Names have leading zeros, so that the greatest is the newest.
     checkpoint = max(work.glob("epoch-*"), default=None)
     started = Run(checkpoint, config) if checkpoint else store.shorter(config)
     if not started:
@@ -150,6 +152,7 @@ def tell_progress(parameters: Parameters, workers: int, say: Callable[[str], Non
         say(describe_progress(parameters, planned, workers, datetime.now()))
         if (planned.state == "finished").all():
             return
+        # Thousands of runs take long to look at.
         look_took = time.monotonic() - start
         time.sleep(max(LOOK_SECONDS, LOOK_SHARE * look_took))
 

@@ -91,6 +91,7 @@ class Results:
         order = self.runs.loc[list(positions), IDENTITY].reset_index(drop=True).reset_index(names="rank")
         tables = {}
         for name, table in self.tables.items():
+            # A merge, not a lookup: long tables have many rows of a run, others none.
             ranked = table.merge(order, on=IDENTITY, how="inner").sort_values("rank", kind="stable")
             tables[name] = ranked.drop(columns="rank").reset_index(drop=True)
         return Results(**tables)
@@ -142,6 +143,7 @@ def collect_results(variant: str, run: Run, catalog: Catalog) -> Results:
         images, pixels = _under(head, scores.images), _under(head, scores.pixels)
     else:
         described |= find_or_decide_fate(run, catalog)
+    # Last, because its columns interest least.
     described |= run.environment
     return Results(pd.DataFrame([described]), _under(head, run.history), images, pixels)
 
@@ -293,6 +295,7 @@ def refuse_other_results(
 
 def _describe_difference(before: RunConfig, after: RunConfig) -> str:
     """Return the first setting in which runs of a variant differ besides fold and seed; more epochs are none."""
+    # Fold and seed are what the runs of a variant differ in.
     for field, old in before.model_dump(exclude=set(DRAW)).items():
         new = getattr(after, field)
         is_longer = field == "epochs" and new > old
@@ -405,6 +408,7 @@ def record_finding(parameters: Parameters, section: str, **facts) -> None:
     """
     file = parameters.report_path / "findings.json"
     file.parent.mkdir(parents=True, exist_ok=True)
+    # Notebooks run side by side and write into one file.
     with FileLock(file.with_suffix(".lock")):
         findings = read_findings(parameters)
         findings.setdefault(section, {}).update(facts)

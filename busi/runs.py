@@ -203,6 +203,7 @@ class Store:
         # Any size folder: its name contains the number of epochs, which is what may differ.
         for folder in self.root.glob(f"{config.protocol}/*/{config.name}/fold{config.fold}-seed{config.seed}-????????"):
             stored = _read_stored(folder)
+            # The folder's name ends in a key, which does not tell its parts: the file does.
             if stored.get("fingerprint") != self.fingerprint:
                 continue
             run = Run(folder, RunConfig(**stored["config"]))

@@ -113,6 +113,7 @@ def _section_groups(parameters: Parameters) -> list[Group]:
         if quick:
             shared["epochs"] = size["epochs"]  # whatever the section asks for
         protocol = shared.get("protocol", "published")
+        # Every fold of a cross-validation has seeds of its own; a single fold has those that are listed.
         if protocol == "heldout" and len(section.folds) > 1:
             draws = heldout_draws(section.seeds, section.folds)
         else:
@@ -128,6 +129,7 @@ def _section_groups(parameters: Parameters) -> list[Group]:
 def _take_first(variants: dict[str, list[RunConfig]], number: int) -> dict[str, list[RunConfig]]:
     """Return the first ``number`` runs: each variant has its first one before any has its second."""
     runs = []
+    # Variants have equally many runs, because seeds and folds are the section's.
     for draw in zip(*variants.values(), strict=True):
         runs += zip(variants, draw, strict=True)
     kept: dict[str, list[RunConfig]] = {}
@@ -219,6 +221,7 @@ def load_results(parameters: Parameters, name: str) -> Results:
     """
     group = find_group(parameters, name)
     if not parameters.train_missing:
+        # A reader: whatever the report has, perhaps of fewer epochs.
         return match_results(read_results(parameters, name), group.variants)
     return gather_results(parameters, group, load_catalog(parameters), train=True)
 
@@ -236,6 +239,7 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
         train: Whether missing runs are trained. If not, the report keeps what it has of them, perhaps of fewer epochs.
     """
     gathered = read_results(parameters, group.name)
+    # Before anything is trained: hours later would be too late to learn that it may not be written.
     refuse_other_results(parameters, group.name, gathered, group.variants, catalog.fingerprint)
     store = open_store(parameters, catalog)
     positions = {(row.variant, row.key): row.Index for row in gathered.runs.itertuples()}
@@ -252,6 +256,7 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
                 parts.append(collect_results(variant, run, catalog))
             else:
                 missing[variant].append(config)
+    # What is missing here may have been gathered elsewhere with fewer epochs; that is still worth showing.
     earlier = match_results(gathered, missing)
     asked = match_results(join_results([gathered.in_order(kept), *parts, earlier]), group.variants)
     everything = join_results([asked, keep_others(gathered, group.variants)])

@@ -95,10 +95,12 @@ def compile_network(
         steps_per_execution: Steps that `fit` takes without returning to Python. Must divide the steps of an epoch, or
             the next epoch would begin in the middle of an execution.
     """
+    # Before the network is built, because its initial weights are drawn from this seed.
     keras.utils.set_random_seed(config.seed)
     model = unet.build_for(config)
     optimizer = make_optimizer(config, planned_steps)
     model.compile(optimizer, make_loss(config), metrics=metrics, steps_per_execution=steps_per_execution)
+    # At once, not in the first step: a checkpoint needs moments and step count to load into.
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -186,6 +188,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     checkpoint = _newest(work)
     outcome = _conclude(config, catalog, parts, model, history, checkpoint)
     run = store.finish(config, checkpoint, outcome, _describe_environment(threads))
+    # Only now: until the run is finished its checkpoints are all there is.
     shutil.rmtree(work)
     return run
 
@@ -244,7 +247,9 @@ def _conclude(
     }
     if config.protocol == "published":
         training = parts.training
+        # With the weights held still: the published numbers are averages over an epoch in which they move.
         still = model.evaluate(training.images, training.targets, batch_size=1, verbose=0, return_dict=True)
+        # As the paper reports them: of the last epoch, the weights moving.
         outcome["training"] = {name: history[-1][name] for name in still}
         outcome["still"] = still
         _write_predictions(folder, _predict_parts(model, {"training": training}, config))
@@ -299,6 +304,7 @@ def stream_batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epo
     whole = arrays.images, arrays.targets
 
     def draw_epoch(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        # Of seed and epoch, not of the epoch before: a resumed run needs no state of the generator.
         generator = np.random.default_rng([config.seed, epoch])
         seed = int(generator.integers(2**31 - 1))
         images, targets = preprocessing.augment(*whole, config.preprocessing, seed)
@@ -367,6 +373,7 @@ class _AfterEpoch(keras.callbacks.Callback):
         else:
             with averaged_weights(self.model):
                 values |= measure_validation(self.model, self.parts.validation, self.config.batch_size)
+        # With validation: it is part of what an epoch costs.
         seconds = round(time.perf_counter() - self.start, 3)
         self.history.append({"epoch": epoch + 1, **values, "seconds": seconds})
         selects = self.parts.validation is not None
@@ -410,6 +417,7 @@ def _save_checkpoint(model: keras.Model, history: list[dict], work: Path, *, bes
         shutil.copyfile(fresh / STATE, fresh / BEST)
     elif best_before:
         shutil.copyfile(best_before, fresh / BEST)
+    # This rename makes the checkpoint: killed before it, training goes on from the last one.
     fresh.rename(work / f"epoch-{len(history):04d}")
     for old in sorted(work.glob("epoch-*"))[:-1]:
         shutil.rmtree(old)
@@ -436,6 +444,7 @@ def _newest(work: Path) -> Path | None:
 
 def _resume(model: keras.Model, work: Path, shorter: Run | None) -> list[dict]:
     """Load the newest checkpoint and return its epochs; without one, start where a shorter run ended."""
+    # Nothing in a shorter run depends on its end: its last epoch serves as a checkpoint of this one.
     if shorter and not _newest(work):
         fresh = work / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -458,6 +467,7 @@ def _describe_environment(threads: int | None) -> dict:
         "python": platform.python_version(),
         "keras": keras.__version__,
         "backend": backend,
+        # Keras names its backends by their packages.
         "backend_version": __import__(backend).__version__,
         "numpy": version("numpy"),
         "processor": processor_name(),

@@ -101,6 +101,7 @@ class StableKLDivergence(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Return the divergence of each pixel, (n, h, w)."""
+        # It only has to be finite: where y is 0, so is its product with y.
         log_y = ops.log(ops.maximum(y_true, keras.config.epsilon()))
         log_p = ops.log_softmax(y_pred, axis=-1)
         return ops.sum(y_true * (log_y - log_p), axis=-1)

@@ -23,6 +23,7 @@ def make_optimizer(config: RunConfig, planned_steps: int = 0) -> keras.optimizer
         >>> round(float(optimizer.learning_rate), 6)
         0.0096
     """
+    # Keras takes None, not 0, for none.
     options: dict = {"weight_decay": config.weight_decay or None}
     if config.average:
         options |= {"use_ema": True, "ema_momentum": config.average}
@@ -45,5 +46,6 @@ def make_schedule(config: RunConfig, planned_steps: int) -> float | keras.optimi
         return schedules.ExponentialDecay(rate, planned_steps / DECAYS, decay_rate=0.96)
     if config.schedule == "cosine":
         rise = round(WARM_UP * planned_steps)
+        # Keras counts the steps of the warm-up apart from those of the cosine.
         return schedules.CosineDecay(0.0, planned_steps - rise, warmup_target=rate, warmup_steps=rise)
     return rate

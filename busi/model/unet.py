@@ -136,6 +136,7 @@ class _Pair(NamedTuple):
 def _double_size(x, filters: int, method: str, name: str, policy):
     if method == "Conv2DTranspose":
         return Conv2DTranspose(filters, 2, strides=2, name=name, dtype=policy)(x)
+    # Without weights, so that the number of feature maps stays as it is.
     interpolation = {"UpSampling2D": "nearest", "bilinear": "bilinear"}[method]
     return layers.UpSampling2D(interpolation=interpolation, name=name, dtype=policy)(x)
 
@@ -198,6 +199,7 @@ class CenterCrop(layers.Layer):
     def call(self, x):
         """Return the middle (n, size, size, c) of ``x`` (n, h, w, c)."""
         batch, height, _, channels = ops.shape(x)
+        # Inputs are square: one start serves both sides.
         start = (height - self.size) // 2
         return ops.slice(x, (0, start, start, 0), (batch, self.size, self.size, channels))
 
