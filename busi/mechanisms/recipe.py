@@ -11,7 +11,7 @@ from busi import display, results
 from busi.config import Parameters
 from busi.mechanisms import section
 from busi.results import Results
-from busi.scoring.statistics import Interval, compare_pairs, format_interval, summarize
+from busi.scoring.statistics import Interval, compare_pairs, format_interval, normals_at_sensitivity, summarize
 from busi.study import load_results
 
 GROUP = "mechanisms/recipe"
@@ -20,14 +20,19 @@ CHANGE = {"difference": "change", "low": "change_low", "high": "change_high"}
 """Columns of `busi.scoring.statistics.compare_pairs` that a rung takes over, with their names in its table."""
 
 
+SENSITIVITY = 0.95
+"""Share of the lesion images that every rung touches where its false positives are compared."""
+
+
 def tabulate(trained: Results) -> pd.DataFrame:
     """Return one row for each rung that has been trained.
 
     Returns:
         `rung`; `n_runs`, `n_images`; `dice` with `dice_low` and `dice_high`; the change from the rung before as
         `change`, `change_low` and `change_high`, missing for the first; `validation_dice`, the mean over the runs of
-        what the validation part chose by; `detected` (share of the lesions that are found) and `normals_fpr` (share of
-        the normal images with a finding); `parameters` of the network; `milliseconds` of training per image.
+        what the validation part chose by; `detected` (share of the lesions that are found); of the normal images the
+        share with a finding, `normals_fpr` at each run's own threshold and `normals_at_95` where `SENSITIVITY` of the
+        lesion images are touched; `parameters` of the network; `milliseconds` of training per image.
     """
     scores = {rung: trained.of(rung).images for rung in trained.variants}
     compared = compare_pairs(scores, [(after, before) for before, after in pairwise(scores)])
@@ -38,11 +43,14 @@ def tabulate(trained: Results) -> pd.DataFrame:
         runs = own.runs
         trained_images = runs.epochs * runs.images
         row = {"rung": rung, "n_runs": len(runs)} | summarize(own.images, own.pixels)
+        row |= {"normals_at_95": normals_at_sensitivity(own.images, SENSITIVITY)}
         row |= {"validation_dice": runs.validation_dice.mean(), "parameters": runs.parameters.iloc[0]}
         rows.append(row | {"milliseconds": 1000 * runs.seconds.sum() / trained_images.sum()})
     table = pd.DataFrame(rows).join(changes, on="rung")
     columns = ["rung", "n_runs", "n_images", "dice", "dice_low", "dice_high", *CHANGE.values()]
-    return table[[*columns, "validation_dice", "detected", "normals_fpr", "parameters", "milliseconds"]]
+    return table[
+        [*columns, "validation_dice", "detected", "normals_fpr", "normals_at_95", "parameters", "milliseconds"]
+    ]
 
 
 @display.style()
@@ -59,8 +67,10 @@ def draw(table: pd.DataFrame) -> Figure:
     dice.plot(table.dice, places, "o", color=display.BLACK)
     dice.set(xlabel="Dice of held-out images")
     dice.set_yticks(places, table.rung)
-    normals.plot(table.normals_fpr, places, "o", color=display.PUBLISHED)
+    normals.plot(table.normals_fpr, places, "o", color=display.PUBLISHED, label="own threshold")
+    normals.plot(table.normals_at_95, places, "D", color=display.ORANGE, label=f"{SENSITIVITY:.0%} of lesions touched")
     normals.set(xlim=(0, 1), xlabel="normal images with a finding")
+    normals.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     display.add_title(fig, title(table))
     return fig
 
@@ -90,7 +100,8 @@ def conclude(table: pd.DataFrame) -> str:
     return (
         f"Of {section.count(len(table) - 1, 'change')}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
         f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}). Normal images with a finding go from "
-        f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}."
+        f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
+        f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}."
     )
 
 
@@ -106,7 +117,8 @@ def show(parameters: Parameters) -> section.Section:
         table,
         conclude(table),
         caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
-        f"Right: share of normal images in which anything is marked. {section.describe_runs(trained)}.",
+        "Right: share of normal images in which anything is marked, at the run's own threshold and at equal "
+        f"sensitivity. {section.describe_runs(trained)}.",
         table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs.",
         digits={"parameters": 0, "milliseconds": 1},
     )

@@ -46,7 +46,7 @@ RELIABILITY_BINS = 10
 LESION_SCORES = ("dice", "iou", "precision", "recall", "hd95", "nsd", "detected")
 """Scores that exist only for images with a lesion."""
 
-PIXEL_SCORES = ("accuracy", "brier", "predicted_share")
+PIXEL_SCORES = ("accuracy", "brier", "predicted_share", "peak")
 """Scores that exist for every image."""
 
 
@@ -101,6 +101,8 @@ def score_image(truth: np.ndarray, probability: np.ndarray, threshold: float) ->
         `accuracy`: Share of pixels predicted right.
         `brier`: Mean of (probability - truth) squared over the pixels, 0 to 1.
         `predicted_share`: Share of pixels predicted lesion.
+        `peak`: Highest probability inside the mask; in the whole image where the mask is empty. A threshold up to it
+            touches the lesion, or marks something in an image without one.
 
         The convention for empty masks is in the module's docstring.
 
@@ -123,6 +125,7 @@ def score_image(truth: np.ndarray, probability: np.ndarray, threshold: float) ->
         "accuracy": float((truth == predicted).mean()),
         "brier": float(squares.mean()),
         "predicted_share": float(predicted.mean()),
+        "peak": float(probability[truth].max() if truth.any() else probability.max()),
     }
     if not truth.any():
         return dict.fromkeys(LESION_SCORES, np.nan) | pixel_scores

@@ -296,6 +296,36 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
     return row | {"n_images": lesions.name.nunique(), "nsd_tolerance": NSD_TOLERANCE}
 
 
+def normals_at_sensitivity(scores: pd.DataFrame, sensitivity: float) -> float:
+    """Compute the share of normal images with a finding where networks touch a given share of the lesions.
+
+    Networks differ in how readily they mark anything. Here each run has the highest threshold at which it touches that
+    share of its lesion images, so that all are equally sensitive.
+
+    Args:
+        scores: Table of scores of trained networks, normal images included.
+        sensitivity: Share of the lesion images, above 0 and up to 1.
+
+    Returns:
+        Mean over the runs, 0 to 1; nan where there are no normal images.
+
+    Example:
+        >>> scores = pd.DataFrame({"fold": 0, "seed": 0, "image_class": ["benign"] * 2 + ["normal"] * 2})
+        >>> normals_at_sensitivity(scores.assign(peak=[0.9, 0.4, 0.6, 0.2]), 0.5)
+        0.0
+        >>> normals_at_sensitivity(scores.assign(peak=[0.9, 0.4, 0.6, 0.2]), 1.0)
+        0.5
+    """
+    shares = []
+    for _, run in scores.groupby(_RUN):
+        peaks = np.sort(lesion_images(run).peak)
+        # Rounded first: (1 - 0.9) * 10 is a little less than 1.
+        missed = int(round((1 - sensitivity) * len(peaks), 9))
+        threshold = peaks[missed]
+        shares.append((run.peak[run.image_class == "normal"] >= threshold).mean())
+    return float(np.mean(shares))
+
+
 def dice_by(scores: pd.DataFrame, column: str) -> pd.DataFrame:
     """Summarize the Dice score of one predictor by class or by lesion size.
 

@@ -69,7 +69,7 @@ def test_masks_of_a_foreign_script_score_to_the_digit_what_the_study_s_own_row_s
     own, _ = study.measure_untrained(laboratory.parameters)
     own = own[own.predictor == predictors.BLOB].set_index("name")
     assert len(foreign) == len(own) == 34
-    scores = [*metrics.LESION_SCORES, "accuracy", "brier", "predicted_share"]
+    scores = [*metrics.LESION_SCORES, *metrics.PIXEL_SCORES]
     pd.testing.assert_frame_equal(foreign[scores], own.loc[foreign.index, scores], rtol=0, atol=0)
     assert 0 < foreign.dice.mean() < 1
     table = read(tmp_path / "out", "scores").set_index("predictor")

@@ -60,6 +60,8 @@ def test_each_rung_is_compared_with_the_one_before_on_the_same_images(table):
 
 def test_normals_validation_and_training_time_are_told_beside_dice(table):
     assert table.normals_fpr.tolist() == [0.5, 0.5, 0]
+    # Two of four normal images reach the 0.9 that every lesion has; in the last rung none does.
+    assert table.normals_at_95.tolist() == [0.5, 0.5, 0]
     assert table.validation_dice.tolist() == pytest.approx([0.55] * 3)
     # Five seconds for two runs of ten epochs with four images each.
     assert table.milliseconds.tolist() == pytest.approx([62.5] * 3)
@@ -69,7 +71,8 @@ def test_title_and_sentence_follow_the_numbers(table):
     assert recipe.title(table) == "1 of 2 changes move Dice beyond chance"
     assert recipe.conclude(table) == (
         "Of 2 changes, what moves Dice is loss +0.190 (+0.190 to +0.190); 1 other change cannot be told from chance. "
-        "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857). Normal images with a finding go from 50% to 0%."
+        "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857). Normal images with a finding go from 50% to 0%; "
+        "where 95% of the lesions are touched, from 50% to 0%."
     )
     flat = recipe.tabulate(predict({"baseline": (10, 3), "loss": (10, 3)}))
     assert recipe.title(flat) == "0 of 1 changes move Dice beyond chance"

@@ -75,6 +75,9 @@ def test_all_pixels_count_at_any_threshold(forecast, threshold):
     scores = metrics.score_image(truth, probability, threshold)
     predicted = probability.astype(np.float64) >= threshold
     assert scores["predicted_share"] == predicted.sum() / truth.size
+    # Marking from the peak on touches the lesion, or a lesion-free image; marking only what is above it does not.
+    looked_at = probability[truth] if truth.any() else probability.ravel()
+    assert scores["peak"] in looked_at and not (looked_at > scores["peak"]).any()
     assert scores["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(truth.ravel(), predicted.ravel()))
     squares = [(float(p) - float(t)) ** 2 for p, t in zip(probability.ravel(), truth.ravel(), strict=True)]
     assert scores["brier"] == pytest.approx(np.mean(squares), abs=1e-6)  # single precision

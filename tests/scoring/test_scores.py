@@ -99,7 +99,8 @@ def test_every_image_of_the_test_part_is_scored_once_and_described(run, catalog,
 def test_columns_stand_in_the_order_of_the_files(run, catalog):
     images, pixels = scores.score_run(run, catalog)
     described = ["image_class", "name", "group", "lesion_share"]
-    measured = ["dice", "iou", "precision", "recall", "hd95", "nsd", "detected", "accuracy", "brier", "predicted_share"]
+    measured = ["dice", "iou", "precision", "recall", "hd95", "nsd", "detected", "accuracy", "brier"]
+    measured += ["predicted_share", "peak"]
     assert images.columns.to_list() == described + measured
     assert pixels.columns.to_list() == ["probability", "lesion", "background"]
 

@@ -606,3 +606,14 @@ def test_runs_of_other_seeds_are_matched_in_their_order():
     row = statistics.compare_pairs(scores, [("a", "b")]).iloc[0]
     assert row.n_runs == 2
     assert row.difference == pytest.approx(0.2)
+
+
+def test_false_positives_are_compared_where_every_run_touches_as_many_lesions():
+    """Of 20 lesions one may be missed at 95 %: the second run's threshold is 0.2, the first one's 0.8."""
+    lesions = pd.DataFrame({"image_class": "benign", "peak": [0.1, *[0.8] * 19, 0.15, *[0.2] * 19]})
+    lesions[["fold", "seed"]] = [[0, 0]] * 20 + [[1, 1]] * 20
+    normals = pd.DataFrame({"image_class": "normal", "peak": [0.79, 0.81, 0.3, 0.1], "fold": [0, 0, 1, 1]})
+    scores = pd.concat([lesions, normals.assign(seed=normals.fold)])
+    assert statistics.normals_at_sensitivity(scores, 0.95) == pytest.approx(1 / 2)
+    # Whatever touches all 20: 0.1 in the first run, 0.15 in the second.
+    assert statistics.normals_at_sensitivity(scores, 1.0) == pytest.approx((1 + 1 / 2) / 2)
