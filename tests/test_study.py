@@ -332,7 +332,7 @@ def test_the_committed_study_has_this_many_runs(committed, profile, count):
 
 
 def test_the_published_tables_are_nine_runs_for_each_seed(committed):
-    small = {"base_filters": 16, "precision": "mixed_bfloat16"}
+    small = {"base_filters": 16}
     adam = {"optimizer": "adam", "momentum": 0.0}
     assert list(study.list_runs(config.read_profile("laptop")).values())[:9] == [
         RunConfig(**small),

@@ -47,7 +47,7 @@ def test_the_conclusion_tells_the_fates_of_each_reading():
 
 def test_each_reading_changes_one_thing_of_its_row(laptop):
     variants = find_group(laptop, "mechanisms/readings").variants
-    baseline = RunConfig(base_filters=16, precision="mixed_bfloat16")
+    baseline = RunConfig(base_filters=16)
     adam = {"optimizer": "adam", "momentum": 0.0}
     expected = {
         "Conv2DTranspose, Adam": {"upsampling": "Conv2DTranspose", **adam},
