@@ -40,6 +40,7 @@ TITLES = {
     "leakage": "Leakage",
     "ladder": "The ladder",
     "recipe": "The recipe",
+    "peers": "A peer",
 }
 """Titles of all sections by module, in the order in which their conclusions are listed."""
 

@@ -59,7 +59,7 @@ def test_other_errors_are_not_taken_for_missing_numbers(nothing_measured):
 
 
 def test_conclusions_are_collected_in_order_and_missing_ones_are_named(nothing_measured):
-    results.record_finding(nothing_measured, "mechanisms", recipe="Up and down.", floors="Deep.")
+    results.record_finding(nothing_measured, "mechanisms", peers="Up and down.", floors="Deep.")
     collected = section.collect_conclusions(nothing_measured)
     assert collected.section.tolist() == list(section.TITLES.values())
     others = ["Not run yet."] * (len(section.TITLES) - 2)

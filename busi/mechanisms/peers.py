@@ -1,0 +1,142 @@
+"""Peers: widely used networks, trained by other software on this study's folds, on the same ruler as the recipe.
+
+A peer is a folder of masks, ``runs/<profile>/peers/<name>/``, one for each image, predicted by the network of the fold
+that tests it (docs/ruler.md). How the masks were made is the peer's own affair; benchmarks/monai_unet.py makes some.
+"""
+
+import hashlib
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from busi import display, results
+from busi.config import FOLDS, Parameters, heldout_draws
+from busi.dataset.catalog import Catalog
+from busi.dataset.splits import load_split
+from busi.mechanisms import recipe, section
+from busi.results import NotMeasured, Results
+from busi.scoring import metrics, ruler
+from busi.scoring.scores import identify_images
+from busi.scoring.statistics import Interval, difference_interval, format_interval, lesion_images, score_interval
+from busi.study import load_results
+
+
+def measure(parameters: Parameters) -> pd.DataFrame:
+    """Return the scores of each peer's masks.
+
+    Returns:
+        `predictor` (name of the folder), `fold` that tests the image, `seed` of the study's first run of it (the one
+        that the peer is compared with), and the columns of `busi.scoring.scores.Scores.images`.
+
+    Raises:
+        NotMeasured: There is no folder of masks, and none has been measured before.
+        StudyError: A mask cannot be read, or a folder has none.
+    """
+    root = parameters.runs_path / "peers"
+    folders = sorted(folder for folder in root.glob("*") if folder.is_dir())
+
+    def make(catalog: Catalog) -> pd.DataFrame:
+        if not folders:
+            raise NotMeasured(f"{root}: no peer; put a folder of masks there, as benchmarks/monai_unet.py does")
+        split = load_split(catalog, "grouped")
+        described = identify_images(catalog, split.group).assign(fold=_find_test_folds(split))
+        first = {draw["fold"]: draw["seed"] for draw in heldout_draws([0], list(range(FOLDS)))}
+        described["seed"] = described.fold.map(first)
+        tables = []
+        for folder in folders:
+            scores = ruler.score_answers(catalog, ruler.read_masks(catalog, folder))
+            tables.append(described.merge(scores, on="name").assign(predictor=folder.name))
+        return pd.concat(tables)
+
+    depends = [_hash_files(folder) for folder in folders]
+    return results.measure(parameters, "peers", make, depends=depends, code=(ruler, metrics))
+
+
+def _find_test_folds(split: pd.DataFrame) -> np.ndarray:
+    """Return the fold in whose test part each image is, int (n,)."""
+    parts = split[[f"fold{fold}" for fold in range(FOLDS)]].to_numpy()
+    return (parts == "test").argmax(axis=1)
+
+
+def _hash_files(folder: Path) -> str:
+    digest = hashlib.sha256(folder.name.encode())
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
+    """Return one row for the recipe's first rung, the study's baseline, one for its last, and one for each peer.
+
+    Args:
+        scores: As `measure`.
+        trained: Runs of the recipe.
+
+    Returns:
+        `network`, `n_images` (with a lesion), `dice` with `low` and `high`; the change from the baseline as `change`,
+        `change_low` and `change_high`, missing for itself; `normals_fpr`, share of normal images with a finding.
+    """
+    rungs = [trained.variants[0], trained.variants[-1]]
+    tables = {f"this study, {rung}": trained.of(rung).images for rung in dict.fromkeys(rungs)}
+    tables |= dict(iter(scores.groupby("predictor", sort=False)))
+    baseline = lesion_images(next(iter(tables.values())))
+    rows = []
+    for network, images in tables.items():
+        lesions = lesion_images(images)
+        normals = images[images.image_class == "normal"]
+        row = {"network": network, "n_images": lesions.name.nunique()}
+        row["dice"], row["low"], row["high"] = score_interval(lesions)
+        # The first one is the baseline itself.
+        change = difference_interval(baseline, lesions) if rows else Interval(np.nan, np.nan, np.nan)
+        row["change"], row["change_low"], row["change_high"] = change
+        rows.append(row | {"normals_fpr": (normals.predicted_share > 0).mean()})
+    return pd.DataFrame(rows)
+
+
+@display.style()
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw the Dice of each network with its 95 % interval."""
+    # From the top down, in the order of the table.
+    places = np.arange(len(table))[::-1]
+    fig, ax = plt.subplots(figsize=(6.4, 1.4 + 0.4 * len(table)))
+    ax.errorbar(table.dice, places, xerr=[table.dice - table.low, table.high - table.dice], fmt="o", capsize=4)
+    ax.set_yticks(places, table.network)
+    ax.set(xlabel="Dice of held-out images", ylim=(-0.6, len(table) - 0.4))
+    ax.grid(axis="x")
+    display.add_title(fig, f"Networks have Dice {table.dice.min():.3f} to {table.dice.max():.3f} on the same images")
+    return fig
+
+
+def conclude(table: pd.DataFrame) -> str:
+    """Return what each peer and the last rung reach beside the study's baseline."""
+    first, *others = table.itertuples()
+    text = f"The study's baseline has Dice {first.dice:.3f} ({first.low:.3f} to {first.high:.3f}). "
+    for row in others:
+        change = Interval(row.change, row.change_low, row.change_high)
+        verdict = "cannot be told from it"
+        if change.low > 0:
+            verdict = "is better"
+        if change.high < 0:
+            verdict = "is worse"
+        text += f"{row.network[0].upper()}{row.network[1:]} {verdict}: {format_interval(change)}. "
+    return text.rstrip()
+
+
+@section.presents("peers")
+def show(parameters: Parameters) -> section.Section:
+    """Return figure, table and conclusion; write ``tables/peers.csv``."""
+    scores = measure(parameters)
+    trained = section.require(load_results(parameters, recipe.GROUP))
+    table = results.write_table(parameters, "peers", tabulate(scores, trained))
+    return section.compose(
+        draw(table),
+        table,
+        conclude(table),
+        caption="Dice with 95 % intervals over images and runs: the recipe's first and last rung, and networks that "
+        f"other software trained on the same folds. This study: {section.describe_runs(trained)}.",
+        table_caption="This study's networks and peers on the same test images; change: from the study's baseline.",
+    )
