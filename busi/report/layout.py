@@ -12,7 +12,7 @@ import mistune
 from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
-from busi.config import StudyError
+from busi.config import GALLERY, StudyError
 
 LIMIT = 2_000_000
 """Largest size of a page in bytes."""
@@ -58,6 +58,8 @@ def write_html(out: Path, body: BeautifulSoup, *, profile: str, pages: Sequence[
         navigation=_list_navigation(out.stem, pages),
         contents=contents,
         has_code=body.select_one(".code") is not None,
+        # The index is no notebook, and the gallery cannot do without networks and images.
+        notebook=out.stem if out.stem in pages and out.stem != GALLERY else "",
         body=Markup(str(body)),
         scripts=_read_scripts(),
     )

@@ -34,6 +34,15 @@ def test_only_a_smoke_report_says_that_its_numbers_mean_nothing(tmp_path):
     assert "these numbers mean nothing" not in write(tmp_path, profile="laptop").get_text()
 
 
+def test_the_foot_of_a_page_says_how_to_run_its_notebook_again(tmp_path):
+    command = " ".join(write(tmp_path).footer.select("code")[-1].get_text().split())
+    assert command == "papermill notebooks/3_loss.ipynb out.ipynb -p profile laptop -p train_missing False"
+    layout.write_html(
+        tmp_path / "index.html", BeautifulSoup("<h1>All</h1>", "html.parser"), profile="smoke", pages=STEMS
+    )
+    assert "<footer>" not in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
 def test_only_the_page_s_own_scripts_may_run(tmp_path):
     soup = write(tmp_path)
     digests = []
