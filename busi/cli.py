@@ -275,7 +275,7 @@ def evaluate(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Folder or name of a finished run.")],
-    out: Annotated[Path, typer.Option(help="File to write, NAME.keras or NAME.onnx; its model card is NAME.md.")],
+    out: Annotated[Path, typer.Option(help="File to write, NAME.keras or NAME.onnx; a model card stands beside it.")],
 ) -> None:
     """Write the network of RUN as a file that needs nothing of the study, with a model card."""
     from busi.lab.export import export_network

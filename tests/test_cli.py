@@ -384,7 +384,7 @@ def test_a_trained_run_predicts_is_evaluated_and_exported_by_its_name(busi, here
     assert scores.answered.tolist()[1:] == [2, 34, 34, 34]
     assert scores.n_images.tolist() == [2] * 5
     assert busi("export", HELDOUT_LABEL, "--out", here / "network.keras") == 0
-    assert (here / "network.md").is_file()
+    assert (here / "network.keras.md").is_file()
 
 
 def test_the_run_that_the_readme_names_is_one_of_the_smallest_study():

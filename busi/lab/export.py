@@ -25,7 +25,7 @@ _EACH_IMAGE = {"axis": (1, 2, 3), "keepdims": True}
 
 
 def export_network(run: Run, out: Path) -> Path:
-    """Write a network as a Keras or ONNX file, and its model card beside it, ``<name>.md``.
+    """Write a network as a Keras or ONNX file, and its model card beside it, ``<file>.md``.
 
     The model takes images in [0, 1] at the network's size and returns the probability of lesion: scaling, softmax and,
     where the run has them, mirrored predictions are part of it. It is made of Keras' own layers, so that it loads in
@@ -40,7 +40,8 @@ def export_network(run: Run, out: Path) -> Path:
     """
     if out.suffix not in FORMATS:
         raise StudyError(f"{out}: ends in {out.suffix!r}; expected {' or '.join(FORMATS)}")
-    card = out.with_suffix(".md")
+    # The ending stays, so that both formats of a network can stand side by side.
+    card = out.with_name(f"{out.name}.md")
     for file in (out, card):
         if file.exists():
             raise StudyError(f"{file}: exists; nothing is overwritten: give another name")

@@ -47,7 +47,7 @@ def test_an_onnx_runtime_answers_as_the_network_does(laboratory, flip_test, tmp_
     images = (pixels / np.float32(255))[..., None]
     (answers,) = onnxruntime.InferenceSession(file).run(None, {"image": images})
     np.testing.assert_allclose(answers, Network(run).predict(list(pixels)), atol=1e-6)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.md", "net.onnx"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net.onnx", "net.onnx.md"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_card_has_the_scores_of_the_images_held_out(laboratory, tmp_path):
     run = laboratory.variants[KLD].runs[0]
     images = find_or_score(run, laboratory.catalog).images
     export.export_network(run, tmp_path / "net.keras")
-    card = (tmp_path / "net.md").read_text(encoding="utf-8")
+    card = (tmp_path / "net.keras.md").read_text(encoding="utf-8")
     row = next(line for line in card.splitlines() if line.startswith("| dice |"))
     mean, ends = row.split("|")[2:4]
     low, high = map(float, ends.split(" to "))
@@ -99,7 +99,7 @@ def test_nothing_is_written_over_and_other_formats_are_refused(laboratory, tmp_p
     run = laboratory.variants[KLD].runs[0]
     with pytest.raises(StudyError, match=r"ends in '\.h5'; expected \.keras or \.onnx"):
         export.export_network(run, tmp_path / "net.h5")
-    (tmp_path / "net.md").write_text("mine")
-    with pytest.raises(StudyError, match=r"net\.md: exists; nothing is overwritten"):
+    (tmp_path / "net.keras.md").write_text("mine")
+    with pytest.raises(StudyError, match=r"net\.keras\.md: exists; nothing is overwritten"):
         export.export_network(run, tmp_path / "net.keras")
-    assert [file.name for file in tmp_path.iterdir()] == ["net.md"]
+    assert [file.name for file in tmp_path.iterdir()] == ["net.keras.md"]
