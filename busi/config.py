@@ -20,6 +20,9 @@ PROTOCOLS = ("published", "heldout")
 SECOND = "second"
 """Name of the groups of held-out runs at a profile's second size."""
 
+RECIPE = "recipe"
+"""Name of the section that has a parameter file of its own, ``params/recipe.yaml``."""
+
 GALLERY = "gallery"
 """Stem of the notebook, and of the page, that shows images of the data set."""
 
@@ -692,14 +695,12 @@ def read_sections(parameters: Parameters) -> Sections:
         StudyError: The first file is missing, or a parameter in one of them is unknown or impossible.
     """
     folder = find_study_folder() / "params"
-    file, recipe = folder / "mechanisms.yaml", folder / "recipe.yaml"
+    file, recipe = folder / "mechanisms.yaml", folder / f"{RECIPE}.yaml"
     sections = validate(Sections, str(file), read_yaml(file))
     if recipe.is_file():
         # On its own first, so that a mistake is told with the name of this file.
         section = validate(Section, str(recipe), read_yaml(recipe))
-        sections = validate(
-            Sections, str(recipe), dict(sections) | {"sections": sections.sections | {"recipe": section}}
-        )
+        sections = validate(Sections, str(recipe), dict(sections) | {"sections": sections.sections | {RECIPE: section}})
     quick = sections.quick.get(parameters.profile)
     sizes = quick.sizes if quick else sections.sizes
     # These two sizes have no numbers of their own: they follow the profile.

@@ -9,6 +9,7 @@ import pandas as pd
 from busi import selection
 from busi.config import (
     PROTOCOLS,
+    RECIPE,
     SECOND,
     Parameters,
     RunConfig,
@@ -103,7 +104,7 @@ def _notebooks():
 
 
 def _section_groups(parameters: Parameters) -> list[Group]:
-    """Return the groups of the sections in ``params/mechanisms.yaml``."""
+    """Return the groups of the sections in ``params/mechanisms.yaml``, and of the recipe."""
     sections = read_sections(parameters)
     quick = sections.quick.get(parameters.profile)
     groups = []
@@ -118,7 +119,8 @@ def _section_groups(parameters: Parameters) -> list[Group]:
             draws = heldout_draws(section.seeds, section.folds)
         else:
             draws = [{"fold": fold, "seed": seed} for seed in section.seeds for fold in section.folds]
-        where = f"params/mechanisms.yaml: section {name!r}, "
+        file = RECIPE if name == RECIPE else "mechanisms"
+        where = f"params/{file}.yaml: section {name!r}, "
         variants = expand_variants(section.variants, shared, draws, where)
         if quick:
             variants = _take_first(variants, quick.first)

@@ -240,6 +240,15 @@ def test_a_faulty_variant_of_a_section_is_named_with_file_section_and_label(here
     assert told.startswith(expected)
 
 
+def test_a_faulty_rung_is_named_with_the_recipe_s_own_file(here, tiny):
+    recipe = {"notebook": "7_recipe", "size": "small", "variants": {"wider": {"base_filter": 4}}}
+    (here / "params" / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    told = refusal(study.find_groups, tiny)
+    assert told.startswith(
+        "params/recipe.yaml: section 'recipe', variant 'wider': unknown parameter 'base_filter'; known"
+    )
+
+
 # The list of runs
 
 
