@@ -173,6 +173,9 @@ def draw(table: pd.DataFrame) -> Figure:
         low, high = table[f"{score}_low"], table[f"{score}_high"]
         ax.vlines(places, before + low, before + high, color=display.BLACK)
         ax.set(title=title)
+        # Bars would end the axis at their lowest point, where it cuts dots in half.
+        ax.use_sticky_edges = False
+        ax.margins(y=0.1)
     axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=50, ha="right")
     title = f"{len(table)} rungs lead to Dice {table.dice.dropna().iloc[-1]:.3f}"
     # Rungs are trained in order, and only the last ones hold images out.

@@ -58,19 +58,19 @@ def draw(table: pd.DataFrame) -> Figure:
     """Draw each rung's Dice, the change that leads to it with its interval, and the normal images with a finding."""
     # From the top down, in the order of the table.
     places = np.arange(len(table))[::-1]
-    fig, (dice, normals) = plt.subplots(1, 2, figsize=(8.2, 1.2 + 0.36 * len(table)), sharey=True, width_ratios=[2, 1])
+    fig, (dice, normals) = plt.subplots(1, 2, figsize=(7.6, 1.8 + 0.36 * len(table)), sharey=True, width_ratios=[2, 1])
     change = table.change.fillna(0)
     before = table.dice - change
     colours = np.where(change >= 0, display.OURS, display.PINK)
     dice.barh(places, change, 0.5, left=before, color=colours, alpha=0.7)
     dice.hlines(places, before + table.change_low, before + table.change_high, color=display.BLACK)
     dice.plot(table.dice, places, "o", color=display.BLACK)
-    dice.set(xlabel="Dice of held-out images")
+    dice.set(xlabel="Held-out Dice")
     dice.set_yticks(places, table.rung)
     normals.plot(table.normals_fpr, places, "o", color=display.PUBLISHED, label="own threshold")
     normals.plot(table.normals_at_95, places, "D", color=display.ORANGE, label=f"{SENSITIVITY:.0%} of lesions touched")
-    normals.set(xlim=(0, 1), xlabel="normal images with a finding")
-    normals.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    normals.set(xlim=(-0.05, 1.05), xlabel="Normals with a finding")
+    fig.legend(*normals.get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize=10)
     display.add_title(fig, title(table))
     return fig
 

@@ -82,7 +82,7 @@ def presents(name: str) -> Callable:
     """Return a decorator for the `show` of section ``name``, a function of the parameters that returns a `Section`.
 
     The conclusion is recorded under "mechanisms" in ``findings.json``. If some of the numbers have not been measured,
-    the section says so in place of the figure and in its conclusion.
+    the section has no figure and no table, and its conclusion says so.
     """
 
     def decorate(make: Callable[[Parameters], Section]) -> Callable[[Parameters], Section]:
@@ -91,7 +91,7 @@ def presents(name: str) -> Callable:
             try:
                 section = make(parameters)
             except NotMeasured:
-                section = Section(HTML(f"<p>{NOT_RUN}</p>"), HTML(""), NOT_RUN)
+                section = Section(HTML(""), HTML(""), NOT_RUN)
             # Also where nothing has been run, so that no earlier conclusion is left standing.
             facts = {name: section.conclusion}
             record_finding(parameters, "mechanisms", **facts)
