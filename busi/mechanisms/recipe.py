@@ -66,6 +66,7 @@ def draw(table: pd.DataFrame) -> Figure:
     dice.hlines(places, before + table.change_low, before + table.change_high, color=display.BLACK)
     dice.plot(table.dice, places, "o", color=display.BLACK)
     dice.set(xlabel="Held-out Dice")
+    dice.locator_params(axis="x", nbins=5)
     dice.set_yticks(places, table.rung)
     normals.plot(table.normals_fpr, places, "o", color=display.PUBLISHED, label="own threshold")
     normals.plot(table.normals_at_95, places, "D", color=display.ORANGE, label=f"{SENSITIVITY:.0%} of lesions touched")
