@@ -70,7 +70,7 @@ def _hash_files(folder: Path) -> str:
 
 
 def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
-    """Return one row for the recipe's first rung, the study's baseline, one for its last, and one for each peer.
+    """Return one row for the study's baseline, the recipe's first rung, one for its last whole rung, and one a peer.
 
     Args:
         scores: As `measure`.
@@ -80,8 +80,10 @@ def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
         `network`, `n_images` (with a lesion), `dice` with `low` and `high`; the change from the baseline as `change`,
         `change_low` and `change_high`, missing for itself; `normals_fpr`, share of normal images with a finding.
     """
-    rungs = [trained.variants[0], trained.variants[-1]]
-    tables = {f"this study, {rung}": trained.of(rung).images for rung in dict.fromkeys(rungs)}
+    runs = trained.runs.groupby("variant", sort=False).size()
+    # A rung that lacks folds has answered fewer images.
+    whole = runs.index[runs >= runs.iloc[0]]
+    tables = {f"this study, {rung}": trained.of(rung).images for rung in dict.fromkeys([whole[0], whole[-1]])}
     tables |= dict(iter(scores.groupby("predictor", sort=False)))
     baseline = lesion_images(next(iter(tables.values())))
     rows = []

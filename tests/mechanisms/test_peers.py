@@ -43,6 +43,13 @@ def test_a_peer_stands_beside_the_first_and_the_last_rung(recipe):
     assert table.normals_fpr.tolist() == [0.5, 0.5, 0]
 
 
+def test_a_rung_that_lacks_runs_is_not_the_last(recipe):
+    more = recipe.runs[recipe.runs.variant != "pixels"].assign(fold=1)
+    fewer = results.Results(pd.concat([recipe.runs, more]), recipe.epochs, recipe.images, recipe.pixels)
+    table = peers.tabulate(images_of([0.3, 0.5], [0.0], predictor="other"), fewer)
+    assert table.network.tolist() == ["this study, baseline", "this study, loss", "other"]
+
+
 def test_the_conclusion_says_what_can_be_told_apart(recipe):
     scores = [images_of([0.3, 0.5], [], predictor="worse"), images_of([0.2, 0.9], [], predictor="mixed")]
     text = peers.conclude(peers.tabulate(pd.concat(scores), recipe))
