@@ -144,7 +144,7 @@ def test_missing_images_are_asked_for_and_nothing_is_written(busi, here, capsys)
     assert (
         capsys.readouterr().err == f"busi: {here / 'images'}: no such folder; give the folder that holds the images\n"
     )
-    label = "published/188px-2f-1e-bfloat16/baseline/fold0-seed0"
+    label = "published/188px-2f-1e/baseline/fold0-seed0"
     told = busi("train", label, "-f", "params/laptop.yaml", *TINY)
     assert told.startswith("busi: data_dir: not given, and profile 'laptop' needs real images")
     assert list_files(here) == set()

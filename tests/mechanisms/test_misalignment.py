@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from busi import results
+from busi import display, results
 from busi.config import RunConfig
 from busi.dataset.arrays import two_channels
 from busi.mechanisms import misalignment, section
@@ -134,6 +134,6 @@ def test_bars_show_the_segmenter_and_the_background():
     table = pd.DataFrame({"images": ["all", "benign"], "accuracy": [0.8, 0.86], "background": [0.907, 0.93]})
     fig = misalignment.draw(table)
     segmenter, background = fig.axes[0].containers
-    assert fig.get_suptitle() == "A perfect segmenter has accuracy 0.800 to 0.860 under the squeezed target"
+    assert display.title(fig) == "A perfect segmenter has accuracy 0.800 to 0.860 under the squeezed target"
     assert [bar.get_height() for bar in segmenter] == [0.8, 0.86]
     assert [bar.get_height() for bar in background] == [0.907, 0.93]

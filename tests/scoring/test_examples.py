@@ -9,7 +9,7 @@ from busi.scoring import floors, metrics, statistics
 WITH_EXAMPLE = {
     floors: {"constant_floors"},
     metrics: {"count_pixels", "dice", "keep_largest_component", "pool_pixels", "reliability_curve", "score_image"},
-    statistics: {"format_interval"},
+    statistics: {"format_interval", "normals_at_sensitivity"},
 }
 
 
