@@ -30,7 +30,7 @@ The statements of each claim are in ``claims.yaml``. Each verdict names the size
 profile's second size, the statements about the variants trained there are judged again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import combinations
@@ -212,16 +212,25 @@ def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
     return None
 
 
-def describe_size(answers: Answers) -> str:
-    """Return the size of a family's runs in words: pixels, filters, seeds a fold, or how far training has come."""
+def describe_size(answers: Answers, compared: Collection[str] = ()) -> str:
+    """Return the size of a family's runs in words: pixels, filters, seeds a fold, or how far training has come.
+
+    Args:
+        answers: Of the family.
+        compared: Variants whose runs count; all if none is given.
+    """
     variants = answers.group.variants
-    if not answers.group.configs:
-        return "no size, for no run is planned"
+    chosen = variants.keys() & set(compared)
+    if chosen:
+        variants = {label: configs for label, configs in variants.items() if label in chosen}
     # Of one variant: another may have seeds of its own.
-    planned = next(iter(variants.values()))
+    planned = max(variants.values(), key=len, default=[])
+    if not planned:
+        return "no size, for no run is planned"
     trained = answers.results.runs.variant.value_counts().reindex(list(variants), fill_value=0)
     if trained.any() and trained.min() < len(planned):
-        return f"{answers.size_words}, {trained.min()} to {trained.max()} of {len(planned)} runs a variant"
+        fewest = f"{trained.min()} to " if trained.min() < trained.max() else ""
+        return f"{answers.size_words}, {fewest}{trained.max()} of {len(planned)} runs a variant"
     seeds = len(planned) // len({run.fold for run in planned})
     return f"{answers.size_words}, {with_noun(seeds, 'seed')} a fold"
 
@@ -381,8 +390,9 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
         sentences.append(f"{with_noun(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
     reason = "nothing to compare yet"
     if known:
-        # Of several pairs the widest decides the most; the evidence has them all.
-        reason = _find_widest(known).short
+        # A single pair against the claim decides it; without one, the widest says most. The evidence has them all.
+        against = [comparison for comparison in known if rule(comparison) is False]
+        reason = _find_widest(against or known).short
     if "proof" in claim:
         replies.append(False)
         reason = f"{claim['proof']}. Measured beside it: {reason}"
@@ -390,7 +400,8 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     sentences.append(_describe_progress([answers]))
     sentences.append(claim.get("aside", ""))
     evidence = " ".join(filter(None, sentences))
-    return Judgement(describe_size(answers), decide(replies), reason, evidence)
+    compared = [claim["variant"], *claim["than"]] if "variant" in claim else []
+    return Judgement(describe_size(answers, compared), decide(replies), reason, evidence)
 
 
 def _find_comparisons(claim: dict, answers: Answers) -> list[Comparison | None]:

@@ -156,6 +156,11 @@ def test_the_best_is_upheld_refuted_or_left_open_by_its_scores(verdict):
     assert partly.verdict == NOT_UPHELD
     assert partly.reason == "Conv2DTranspose − Nearest, first step -0.200 Dice (-0.200 to -0.200)"
 
+    # The wider difference is open; the narrow one speaks against the claim, and so decides it.
+    decided = verdict(1, others=base + 0.01, **{best: base, other: base - 0.05 + CHANCE}).first
+    assert (decided.verdict, "not told apart" in decided.evidence) == (NOT_UPHELD, True)
+    assert decided.reason == "Conv2DTranspose − Nearest, all steps -0.010 Dice (-0.010 to -0.010)"
+
     waiting = verdict(1, others=base, **{best: base + 0.1, other: None}).first
     assert waiting.verdict == UNDECIDED
     assert "1 comparison waits for runs." in waiting.evidence
@@ -350,7 +355,7 @@ def test_a_claim_stays_open_until_every_planned_fold_has_its_runs(make_heldout, 
         ("Nearest, first step", {}, base),
     ):
         runs += [make_heldout(label, scores, fold=fold, settings=settings) for fold in (0, 1)]
-    for folds, verdict, progress in ((2, UPHELD, "1 seed a fold"), (3, UNDECIDED, "2 to 2 of 3 runs a variant")):
+    for folds, verdict, progress in ((2, UPHELD, "1 seed a fold"), (3, UNDECIDED, ", 2 of 3 runs a variant")):
         planned = {}
         for label, position in (("Conv2DTranspose", 0), ("Nearest, first step", 2)):
             config = runs[position].configs[0]
@@ -496,3 +501,12 @@ def test_seeds_a_fold_are_counted_within_a_variant(make_answers):
         planned[variant] = runs
     size = claims.describe_size(make_answers(planned=planned))
     assert size.endswith(", 2 seeds a fold")
+
+
+def test_a_size_counts_the_runs_of_the_variants_that_are_compared(make_heldout, make_answers):
+    kld, bce = make_heldout("KLD", [0.5, 0.9]), make_heldout("BCE", [0.4, 0.5])
+    configs = [RunConfig(protocol="heldout", image_size=64, fold=fold, seed=fold) for fold in (0, 1)]
+    answers = make_answers(kld, bce, planned={"KLD": configs, "BCE": configs, "DICE": configs})
+    assert claims.describe_size(answers).endswith(", 0 to 1 of 2 runs a variant")
+    assert claims.describe_size(answers, ["BCE", "KLD"]).endswith(", 1 of 2 runs a variant")
+    assert claims.describe_size(answers, ["nothing here"]) == claims.describe_size(answers)
