@@ -33,9 +33,7 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
         verb = agree(count, "is", "are")
         counts.append(f"{count} {verb} {verdict}")
     listed = ", ".join(counts)
-    # All families have one size; they may have come differently far.
-    size = "; ".join(dict.fromkeys(verdicts["size"]))
-    sentences.append(f"**Of {len(verdicts)} claims**, {listed}, on images never trained on ({size}).")
+    sentences.append(f"**Of {len(verdicts)} claims**, {listed}, on images never trained on ({_join_sizes(verdicts)}).")
     trained = scores[scores.n_runs > 0].dropna(subset="dice")
     if len(trained):
         mask = scores[scores.variant == MEAN_MASK].iloc[0]
@@ -47,6 +45,16 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
             "masks."
         )
     return sentences
+
+
+def _join_sizes(verdicts: pd.DataFrame) -> str:
+    """Return the size that all verdicts share, with a hint at the cards where they have come differently far."""
+    sizes = list(dict.fromkeys(verdicts["size"]))
+    if len(sizes) == 1:
+        return sizes[0]
+    # Pixels, filters, then the runs.
+    shared = [parts[0] for parts in zip(*(size.split(", ") for size in sizes), strict=False) if len(set(parts)) == 1]
+    return ", ".join([*shared, "each claim says how many runs"])
 
 
 def _answer_rows(rows: pd.DataFrame) -> str:
