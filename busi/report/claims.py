@@ -239,8 +239,14 @@ def judge(sizes: list[Answers]) -> Verdict:
     """Return the verdict on the claim about a family, by Dice, from its answers at each size."""
     number = table_number(sizes[0].family)
     claim = read_claims()[number]
-    judged = [_judge_by_dice(claim, answers) for answers in sizes]
+    first, *others = sizes
+    # A second size at which nothing has been trained yet says nothing.
+    judged = [_judge_by_dice(claim, answers) for answers in (first, *others) if answers is first or _has_run(answers)]
     return Verdict(number, claim["claim"], *judged)
+
+
+def _has_run(answers: Answers) -> bool:
+    return len(answers.results.runs) > 0
 
 
 def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
@@ -292,6 +298,8 @@ def judge_metrics(families: list[list[Answers]], ranked: pd.DataFrame) -> Verdic
     # The second size of a study is often that of a single family.
     for place in range(max(map(len, families))):
         sizes = [answers[place] for answers in families if len(answers) > place]
+        if place > 0 and not any(map(_has_run, sizes)):
+            continue
         own = ranked[ranked["size"] == sizes[0].size_words]
         judged.append(_judge_by_ranks(own, describe_size(sizes[0]), _describe_progress(sizes)))
     return Verdict(5, read_claims()[5]["claim"], *judged)

@@ -344,6 +344,9 @@ def test_a_verdict_is_reached_and_told_at_each_size(make_heldout, make_answers):
     # One run of either says nothing about another training, however far apart the two are.
     assert judged.row["second_verdict"] == UNDECIDED
     assert judged.row["second_reason"].endswith("-0.100 Dice (-0.100 to -0.100)")
+    # A size that is planned and not trained has no verdict, not even an open one.
+    planned = make_answers(family="upsampling", planned=sizes[1].group.variants)
+    assert claims.judge([sizes[0], planned]).row["second_verdict"] == ""
 
 
 def test_a_claim_stays_open_until_every_planned_fold_has_its_runs(make_heldout, make_answers):
