@@ -185,14 +185,13 @@ def conclude(table: pd.DataFrame, data: str) -> str:
         table: As `tabulate`.
         data: Name of the external data set.
     """
-    parts = []
+    text = f"Dice on the {table.n_images.iloc[0]} images of {data}, which no choice has seen."
     for row in table.itertuples():
-        text = f"{row.predictor} {row.dice:.3f} ({row.low:.3f} to {row.high:.3f}"
+        text += f" {row.predictor}: {row.dice:.3f} ({row.low:.3f} to {row.high:.3f}"
         if row.n_seeds > 1:
             text += f"; {row.n_seeds} seeds {row.seed_low:.3f} to {row.seed_high:.3f}"
-        parts.append(f"{text}), held out {row.heldout_dice:.3f}")
-    first = table.iloc[0]
-    return f"Dice on the {first.n_images} images of {data}, which no choice has seen: {'; '.join(parts)}."
+        text += f"), held out {row.heldout_dice:.3f}."
+    return text
 
 
 @section.presents("external")

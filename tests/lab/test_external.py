@@ -111,5 +111,5 @@ def test_seeds_vary_the_score_and_their_range_stands_beside_it():
     assert (table.low["Blob"], table.high["Blob"]) == pytest.approx((0.2, 0.4))
     assert np.isnan(table.heldout_dice["Blob"])
     text = external.conclude(table.reset_index(), "Hospital")
-    assert text.startswith("Dice on the 2 images of Hospital, which no choice has seen: A 0.600 (")
-    assert "; 2 seeds 0.500 to 0.700), held out 0.700; Blob 0.300 (0.200 to 0.400), held out nan." in text
+    assert text.startswith("Dice on the 2 images of Hospital, which no choice has seen. A: 0.600 (")
+    assert "; 2 seeds 0.500 to 0.700), held out 0.700. Blob: 0.300 (0.200 to 0.400), held out nan." in text
