@@ -175,6 +175,10 @@ def draw(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="Dice", ylim=(-0.7, len(table) - 0.5))
     ax.grid(axis="x")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    networks = table[table.n_networks.notna()]
+    outside, inside = networks.dice, networks.heldout_dice
+    title = f"Networks have Dice {outside.min():.3f} to {outside.max():.3f} on external images, "
+    display.add_title(fig, f"{title}{inside.min():.3f} to {inside.max():.3f} on held-out ones")
     return fig
 
 

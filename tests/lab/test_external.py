@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from busi import results, study
+from busi import display, results, study
 from busi.config import RunConfig, StudyError
 from busi.dataset.catalog import read_catalog
 from busi.dataset.phantom import draw_phantoms
@@ -110,6 +110,9 @@ def test_seeds_vary_the_score_and_their_range_stands_beside_it():
     assert row.low < 0.5 and row.high > 0.7
     assert (table.low["Blob"], table.high["Blob"]) == pytest.approx((0.2, 0.4))
     assert np.isnan(table.heldout_dice["Blob"])
+    fig = external.draw(table.reset_index())
+    # Of the networks alone: the blob is not trained.
+    assert display.title(fig) == "Networks have Dice 0.600 to 0.600 on external images, 0.700 to 0.700 on held-out ones"
     text = external.conclude(table.reset_index(), "Hospital")
     assert text.startswith("Dice on the 2 images of Hospital, which no choice has seen. A: 0.600 (")
     assert "; 2 seeds 0.500 to 0.700), held out 0.700. Blob: 0.300 (0.200 to 0.400), held out nan." in text
