@@ -68,7 +68,7 @@ def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, labo
     assert row.heldout_dice == pytest.approx(own.dice.mean(), abs=1e-6)
     assert np.isnan(table.n_networks["Darkest blob"])
     assert shown.conclusion.startswith(
-        f"Dice on the 10 images of phantom, which no choice has seen: {KLD} {row.dice:.3f}"
+        f"Dice on the 10 images of phantom, which no choice has seen. {KLD}: {row.dice:.3f}"
     )
     # Without data and networks the section is drawn again from what the report holds.
     reader = parameters.model_copy(update={"train_missing": False, "external_dir": ""})
