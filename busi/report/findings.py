@@ -54,7 +54,7 @@ def _join_sizes(verdicts: pd.DataFrame) -> str:
         return sizes[0]
     # Pixels, filters, then the runs.
     shared = [parts[0] for parts in zip(*(size.split(", ") for size in sizes), strict=False) if len(set(parts)) == 1]
-    return ", ".join([*shared, "each claim says how many runs"])
+    return ", ".join([*shared, "runs: see each claim"])
 
 
 def _answer_rows(rows: pd.DataFrame) -> str:
@@ -175,7 +175,7 @@ def describe_power(power: pd.DataFrame) -> str:
     runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
     return (
         f"For the median of {with_noun(len(power), 'pair')}, this design tells a difference of "
-        f"{power.smallest.median():.3f} Dice or more in four of five cases; one of 0.01 would need {runs}."
+        f"{power.smallest.median():.3f} Dice or more in four of five cases. One of 0.01 would need {runs}."
     )
 
 

@@ -35,7 +35,7 @@ def test_the_answer_counts_rows_claims_and_dice():
     assert claims.startswith("**Of 2 claims**, 1 is upheld, 1 is undecided,")
     assert dice == []
     sizes = ("64 pixels, 8 filters, 2 of 5 runs a variant", "64 pixels, 8 filters, 1 seed a fold")
-    assert answer(sizes=sizes)[1].endswith(" (64 pixels, 8 filters, each claim says how many runs).")
+    assert answer(sizes=sizes)[1].endswith(" (64 pixels, 8 filters, runs: see each claim).")
     assert "for our networks, in the folds trained so far, 0.297 for" in answer(seen=39)[2]
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 
@@ -182,7 +182,7 @@ def test_held_out_progress_says_when_rows_cannot_be_compared():
 def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
     assert findings.describe_power(power) == (
-        "For the median of 3 pairs, this design tells a difference of 0.030 Dice or more in four of five cases; one of "
+        "For the median of 3 pairs, this design tells a difference of 0.030 Dice or more in four of five cases. One of "
         "0.01 would need 130 runs a variant."
     )
     assert findings.describe_power(power[2:]).endswith("would need more images, whatever the number of runs.")
