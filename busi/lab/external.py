@@ -211,8 +211,8 @@ def show(parameters: Parameters) -> section.Section:
         draw(table),
         table,
         conclude(table, images.data.iloc[0]),
-        caption="Dice with 95 % intervals on an external data set and on the study's own held-out images. Networks: the "
-        "baseline, and the variant with the highest Dice on its validation parts.",
+        caption="Dice with 95 % intervals on an external data set and on the study's own held-out images. Networks: "
+        "the baseline, and the variant with the highest Dice on its validation parts.",
         table_caption="An external prediction is the mean of the networks of all folds, a held-out one that of one "
         "network. Intervals hold images and, where there are several, seeds.",
     )
