@@ -24,8 +24,7 @@ from busi.dataset.parts import Parts, load_parts, read_truths
 
 BATCH = 4
 RATE = 1e-3
-EPOCHS = 150
-PATIENCE = 10
+EPOCHS = 150  # at most, as in params/laptop.yaml
 
 
 def build() -> torch.nn.Module:
@@ -40,7 +39,7 @@ def build() -> torch.nn.Module:
     )
 
 
-def train(parts: Parts, seed: int) -> torch.nn.Module:
+def train(parts: Parts, seed: int, patience: int) -> torch.nn.Module:
     """Train on the training part; return the network of the epoch with the best Dice on the validation part."""
     monai.utils.set_determinism(seed)
     network = build()
@@ -59,10 +58,11 @@ def train(parts: Parts, seed: int) -> torch.nn.Module:
         history.append({"validation_dice": float(dice)})
         if selection.best_epoch(history) == epoch:
             best = {name: values.clone() for name, values in network.state_dict().items()}
-        if epoch - selection.best_epoch(history) >= PATIENCE:
+        if epoch - selection.best_epoch(history) >= patience:
             break
     network.load_state_dict(best)
-    print(f"seed {seed}: {epoch} epochs, best {selection.best_epoch(history)}, {history[-1]}", flush=True)
+    reached = max(row["validation_dice"] for row in history)
+    print(f"seed {seed}: {epoch} epochs, best {selection.best_epoch(history)}, Dice {reached:.4f}", flush=True)
     return network
 
 
@@ -86,7 +86,7 @@ def write_masks(catalog: Catalog, size: int, out: Path) -> None:
         # The baseline's first seed of each fold, as `busi.config.heldout_draws` gives it.
         config = RunConfig(protocol="heldout", image_size=size, fold=fold, seed=fold)
         parts = load_parts(config, catalog)
-        network = train(parts, config.seed)
+        network = train(parts, config.seed, config.patience)
         names = parts.validation.names
         truths = read_truths(catalog, names)
         outputs = predict(network, parts.validation.images)

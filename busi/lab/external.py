@@ -182,12 +182,13 @@ def draw(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def conclude(table: pd.DataFrame, data: str) -> str:
+def conclude(table: pd.DataFrame, data: str, size: str) -> str:
     """Return what each predictor scores on the external images, beside the study's own.
 
     Args:
         table: As `tabulate`.
         data: Name of the external data set.
+        size: Of the networks' runs, in words.
     """
     text = f"Dice on the {table.n_images.iloc[0]} images of {data}, which no choice has seen."
     for row in table.itertuples():
@@ -195,7 +196,7 @@ def conclude(table: pd.DataFrame, data: str) -> str:
         if row.n_seeds > 1:
             text += f"; {row.n_seeds} seeds {row.seed_low:.3f} to {row.seed_high:.3f}"
         text += f"), held out {row.heldout_dice:.3f}."
-    return text
+    return f"{text} Size: {size}."
 
 
 @section.presents("external")
@@ -210,7 +211,7 @@ def show(parameters: Parameters) -> section.Section:
     return section.compose(
         draw(table),
         table,
-        conclude(table, images.data.iloc[0]),
+        conclude(table, images.data.iloc[0], section.describe_runs(chosen)),
         caption="Dice with 95 % intervals on an external data set and on the study's own held-out images. Networks: "
         "the baseline, and the variant with the highest Dice on its validation parts.",
         table_caption="An external prediction is the mean of the networks of all folds, a held-out one that of one "

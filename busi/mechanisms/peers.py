@@ -113,7 +113,7 @@ def draw(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def conclude(table: pd.DataFrame) -> str:
+def conclude(table: pd.DataFrame, size: str) -> str:
     """Return what each peer and the last rung reach beside the study's baseline."""
     first, *others = table.itertuples()
     text = f"The study's baseline has Dice {first.dice:.3f} ({first.low:.3f} to {first.high:.3f}). "
@@ -125,7 +125,7 @@ def conclude(table: pd.DataFrame) -> str:
         if change.high < 0:
             verdict = "is worse"
         text += f"{row.network[0].upper()}{row.network[1:]} {verdict}: {format_interval(change)}. "
-    return text.rstrip()
+    return f"{text}Size of this study's first rung: {size}."
 
 
 @section.presents("peers")
@@ -134,11 +134,13 @@ def show(parameters: Parameters) -> section.Section:
     scores = measure(parameters)
     trained = section.require(load_results(parameters, recipe.GROUP))
     table = results.write_table(parameters, "peers", tabulate(scores, trained))
+    # A peer's own size is in its name, as far as it was given one.
+    size = section.describe_runs(trained)
     return section.compose(
         draw(table),
         table,
-        conclude(table),
+        conclude(table, size),
         caption="Dice with 95 % intervals over images and runs: the recipe's first and last rung, and networks that "
-        f"other software trained on the same folds. This study: {section.describe_runs(trained)}.",
+        f"other software trained on the same folds. This study: {size}.",
         table_caption="This study's networks and peers on the same test images; change: from the study's baseline.",
     )

@@ -88,8 +88,8 @@ def find_effects(table: pd.DataFrame) -> pd.DataFrame:
     return effects.reindex(effects.change.abs().sort_values(ascending=False).index)
 
 
-def conclude(table: pd.DataFrame) -> str:
-    """Return in a sentence what matters: the changes that are told from chance, and where all of them lead."""
+def conclude(table: pd.DataFrame, size: str) -> str:
+    """Return what matters: the changes that are told from chance, and where all of them lead."""
     first, last = table.iloc[0], table.iloc[-1]
     effects = find_effects(table)
     told = []
@@ -102,7 +102,7 @@ def conclude(table: pd.DataFrame) -> str:
         f"Of {section.count(len(table) - 1, 'change')}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
         f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}). Normal images with a finding go from "
         f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
-        f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}."
+        f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}. Size of the first rung: {size}."
     )
 
 
@@ -113,13 +113,15 @@ def show(parameters: Parameters) -> section.Section:
     if len(trained.variants) < 2:
         raise results.NotMeasured(f"{GROUP}: there is no change to show yet; run the study with its data")
     table = results.write_table(parameters, "recipe", tabulate(trained))
+    # Rungs may be sizes of their own.
+    size = section.describe_runs(trained)
     return section.compose(
         draw(table),
         table,
-        conclude(table),
+        conclude(table, size),
         caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
         "Right: share of normal images in which anything is marked, at the run's own threshold and at equal "
-        f"sensitivity. {section.describe_runs(trained)}.",
+        f"sensitivity. {size}.",
         table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs.",
         digits={"parameters": 0, "milliseconds": 1},
     )

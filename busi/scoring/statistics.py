@@ -300,7 +300,8 @@ def normals_at_sensitivity(scores: pd.DataFrame, sensitivity: float) -> float:
     """Compute the share of normal images with a finding where networks touch a given share of the lesions.
 
     Networks differ in how readily they mark anything. Here each run has the highest threshold at which it touches that
-    share of its lesion images, so that all are equally sensitive.
+    share of its lesion images, so that all are equally sensitive. That is a point of the curve of sensitivity against
+    false positives on these images: it describes a network, and chooses nothing.
 
     Args:
         scores: Table of scores of trained networks, normal images included.

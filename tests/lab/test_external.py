@@ -113,6 +113,7 @@ def test_seeds_vary_the_score_and_their_range_stands_beside_it():
     fig = external.draw(table.reset_index())
     # Of the networks alone: the blob is not trained.
     assert display.title(fig) == "Networks have Dice 0.600 to 0.600 on external images, 0.700 to 0.700 on held-out ones"
-    text = external.conclude(table.reset_index(), "Hospital")
+    text = external.conclude(table.reset_index(), "Hospital", "64 pixels")
+    assert text.endswith("held out nan. Size: 64 pixels.")
     assert text.startswith("Dice on the 2 images of Hospital, which no choice has seen. A: 0.600 (")
     assert "; 2 seeds 0.500 to 0.700), held out 0.700. Blob: 0.300 (0.200 to 0.400), held out nan." in text

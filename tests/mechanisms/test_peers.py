@@ -52,7 +52,8 @@ def test_a_rung_that_lacks_runs_is_not_the_last(recipe):
 
 def test_the_conclusion_says_what_can_be_told_apart(recipe):
     scores = [images_of([0.3, 0.5], [], predictor="worse"), images_of([0.2, 0.9], [], predictor="mixed")]
-    text = peers.conclude(peers.tabulate(pd.concat(scores), recipe))
+    text = peers.conclude(peers.tabulate(pd.concat(scores), recipe), "64 pixels")
+    assert text.endswith("Size of this study's first rung: 64 pixels.")
     assert text.startswith("The study's baseline has Dice 0.500 (")
     assert "This study, pixels is better: +0.200 (+0.200 to +0.200). " in text
     assert "Worse is worse: -0.100 (-0.100 to -0.100). " in text
