@@ -3,7 +3,7 @@
 import base64
 import io
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from busi.config import StudyError
@@ -35,8 +36,15 @@ PREDICTED = SKY
 FLOOR_LINE = {"color": FLOOR, "linestyle": "--", "linewidth": 1.5}
 """Line of a floor, as keyword arguments of matplotlib."""
 
+WIDTH = _STYLE["figure.figsize"][0]
+"""Width of a figure in inches, the widest whose letters a telephone still shows legibly: panels stand one below the
+other, the names of rows above them."""
+
 # An inch in CSS, so that a figure has the same size as SVG and as a raster image.
 _PIXELS_PER_INCH = 96
+
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+"""Ground of a text that lines may run behind, as ``bbox`` of matplotlib."""
 
 # Letters of a figure's title that fit into an inch of its width.
 _LETTERS_PER_INCH = 8.5
@@ -44,7 +52,13 @@ _LETTERS_PER_INCH = 8.5
 _FIGURE = jinja2.Template(
     """\
 <figure>
-<img src="data:{{ kind }};base64,{{ data }}" alt="{{ alt }}" width="{{ width }}" height="{{ height }}">
+{% if narrow -%}
+<picture>
+<source media="(max-width: 36rem)" srcset="{{ narrow.address }}">
+{% endif -%}
+<img src="{{ image.address }}" alt="{{ alt }}" width="{{ image.width }}" height="{{ image.height }}">
+{%- if narrow %}
+</picture>{% endif %}
 <figcaption>{{ caption }}</figcaption>
 </figure>""",
     autoescape=True,
@@ -95,8 +109,8 @@ def style() -> Iterator[None]:
         yield
 
 
-def figure(fig: Figure, *, caption: str, alt: str = "", raster: bool = False) -> HTML:
-    """Return a matplotlib figure as an image for a page, with caption and alternative text; close ``fig``.
+def figure(fig: Figure, *, caption: str, alt: str = "", raster: bool = False, narrow: Figure | None = None) -> HTML:
+    """Return a matplotlib figure as an image for a page, with caption and alternative text; close it.
 
     The same figure always gives the same bytes.
 
@@ -107,23 +121,15 @@ def figure(fig: Figure, *, caption: str, alt: str = "", raster: bool = False) ->
             empty, the figure's title.
         raster: Whether to embed WebP at two pixels per CSS pixel instead of SVG. For figures made of images, this takes
             a tenth of the bytes of a PNG.
+        narrow: The same drawn for a telephone, where ``fig`` is wider than `WIDTH`.
 
     Raises:
         StudyError: ``caption`` is empty, or the figure has neither ``alt`` nor a title.
     """
     alt = alt or title(fig)
     _refuse_empty(caption=caption, alt=alt)
-    width, height = (round(inches * _PIXELS_PER_INCH) for inches in fig.get_size_inches())
-    data = _render(fig, raster)
-    html = _FIGURE.render(
-        kind="image/webp" if raster else "image/svg+xml",
-        data=base64.b64encode(data).decode("ascii"),
-        alt=alt.replace("**", ""),
-        caption=caption,
-        width=width,
-        height=height,
-    )
-    return HTML(html)
+    images = {"image": _embed(fig, raster), "narrow": narrow and _embed(narrow, raster)}
+    return HTML(_FIGURE.render(images, alt=alt.replace("**", ""), caption=caption))
 
 
 def add_title(fig: Figure, text: str) -> None:
@@ -131,6 +137,31 @@ def add_title(fig: Figure, text: str) -> None:
     # Where a title does not fit, matplotlib cuts it off.
     letters = int(fig.get_figwidth() * _LETTERS_PER_INCH)
     fig.suptitle(textwrap.fill(text, letters), x=0.01, ha="left")
+
+
+def name_rows(ax: Axes, names: Iterable[str]) -> None:
+    """Write the name of each row above it, inside the axes, with rows at 0, 1, ...: there is no room beside them.
+
+    The first row comes at the top. Half a row of room is left above it and below the last one.
+    """
+    names = list(names)
+    ax.set_yticks([])
+    ax.set_ylim(len(names) - 0.5, -0.7)
+    across = ax.get_yaxis_transform()
+    for place, name in enumerate(names):
+        ax.text(0.01, place - 0.24, name, transform=across, ha="left", va="bottom", fontsize=10, bbox=ON_WHITE)
+
+
+def add_legend(fig: Figure, columns: int = 3) -> None:
+    """Draw one legend below all panels, each label once, in place of their own."""
+    entries = {}
+    for ax in fig.axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+        # seaborn draws one into the axes unasked.
+        if ax.get_legend():
+            ax.get_legend().remove()
+    fig.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=columns, fontsize=9)
 
 
 def title(fig: Figure) -> str:
@@ -185,6 +216,14 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
         column["label"] = Markup(' data-label="{}"').format(column["name"]) if words else ""
     rows = list(zip(*cells, strict=True))
     return HTML(_TABLE.render(caption=caption, columns=columns, words=words, rows=rows, fold=fold))
+
+
+def _embed(fig: Figure, raster: bool) -> dict[str, str | int]:
+    """Return a figure as the `address` of an image that holds its data, with its `width` and `height` in CSS pixels."""
+    width, height = (round(inches * _PIXELS_PER_INCH) for inches in fig.get_size_inches())
+    kind = "image/webp" if raster else "image/svg+xml"
+    data = base64.b64encode(_render(fig, raster)).decode("ascii")
+    return {"address": f"data:{kind};base64,{data}", "width": width, "height": height}
 
 
 def _render(fig: Figure, raster: bool) -> bytes:

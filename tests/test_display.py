@@ -44,6 +44,16 @@ def test_a_figure_carries_its_words_and_is_closed():
     assert not plt.fignum_exists(fig.number)
 
 
+def test_a_figure_too_wide_for_a_telephone_brings_its_narrow_drawing():
+    wide, narrow = drawn((9, 3)), drawn((4, 7))
+    picture = BeautifulSoup(display.figure(wide, caption="C.", alt="A.", narrow=narrow).data, "html.parser").picture
+    assert picture.source["media"] == "(max-width: 36rem)"
+    svg = base64.b64decode(picture.source["srcset"].partition(",")[2])
+    assert b'width="288pt" height="504pt"' in svg  # 4 x 7 inches of 72 points
+    assert picture.img["width"] == "864"
+    assert not plt.fignum_exists(narrow.number)
+
+
 def test_a_raster_figure_has_two_pixels_a_css_pixel():
     attributes, webp = image(display.figure(drawn(), caption="C.", alt="A.", raster=True))
     assert Image.open(io.BytesIO(webp)).size == (768, 576)
@@ -80,6 +90,31 @@ def test_a_title_is_never_wider_than_its_figure(inches):
     written = fig._suptitle.get_window_extent()
     assert written.x0 >= 0 and written.x1 <= fig.bbox.width
     assert display.title(fig) == text
+
+
+def test_rows_are_named_above_their_place_and_from_the_top_down():
+    fig = drawn()
+    axis = fig.axes[0]
+    display.name_rows(axis, ["KLD", "BCE"])
+    fig.canvas.draw()
+    first, second = axis.texts
+    # In pixels from the bottom of the figure.
+    places = [axis.transData.transform((0, place))[1] for place in (0, 1)]
+    assert places[0] > places[1]
+    assert first.get_window_extent().y0 > places[0] > second.get_window_extent().y1
+    assert second.get_window_extent().y0 > places[1]
+
+
+def test_the_legend_of_a_figure_names_each_label_once_and_replaces_those_of_its_axes():
+    with display.style():
+        fig, axes = plt.subplots(2, 1)
+        for axis in axes:
+            axis.plot([0, 1], label="loss")
+            axis.legend()
+        axes[1].plot([1, 0], label="floor")
+        display.add_legend(fig)
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["loss", "floor"]
+    assert [axis.get_legend() for axis in axes] == [None, None]
 
 
 def test_without_other_words_the_title_says_what_a_figure_shows():

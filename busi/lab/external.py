@@ -165,16 +165,15 @@ def load_heldout(parameters: Parameters, chosen: Results) -> pd.DataFrame:
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
     """Draw the Dice of each predictor on the external and on the held-out images, with 95 % intervals."""
-    # From the top down, in the order of the table.
-    places = np.arange(len(table))[::-1]
-    fig, ax = plt.subplots(figsize=(7, 1.2 + 0.5 * len(table)))
+    places = np.arange(len(table))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 1.5 + 0.6 * len(table)))
     for shift, (label, prefix) in enumerate({"external": "", "held out": "heldout_"}.items()):
         dice, low, high = (table[f"{prefix}{column}"] for column in ("dice", "low", "high"))
-        ax.errorbar(dice, places - 0.2 * shift, xerr=[dice - low, high - dice], fmt="o", capsize=4, label=label)
-    ax.set_yticks(places - 0.1, table.predictor)
-    ax.set(xlabel="Dice", ylim=(-0.7, len(table) - 0.5))
+        ax.errorbar(dice, places + 0.2 * shift, xerr=[dice - low, high - dice], fmt="o", capsize=4, label=label)
+    ax.set(xlabel="Dice")
+    display.name_rows(ax, table.predictor)
     ax.grid(axis="x")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    display.add_legend(fig)
     networks = table[table.n_networks.notna()]
     outside, inside = networks.dice, networks.heldout_dice
     title = f"Networks have Dice {outside.min():.3f} to {outside.max():.3f} on external images, "

@@ -116,17 +116,17 @@ def draw(table: pd.DataFrame) -> Figure:
     # White noise has the same share whatever the way of upsampling: one line for each stage.
     stages = table.drop_duplicates("stage")
     middle = np.arange(len(stages))
-    fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.4), sharey=True)
+    fig, axes = plt.subplots(2, 1, figsize=(display.WIDTH, 6.2), sharex=True)
     for ax, trained in zip(axes, (False, True), strict=True):
         ways = table[table.trained == trained].groupby("upsampling", sort=False)
         for shift, (way, part) in enumerate(ways, start=-1):
             share, low, high = part[["share", "low", "high"]].clip(lower=LEAST).to_numpy().T
             ax.errorbar(middle + shift / 8, share, [share - low, high - share], fmt="o", capsize=3, label=way)
-        ax.plot(middle, stages.noise, "_", color=display.GREY, markersize=44, label="white noise")
+        ax.hlines(stages.noise, middle - 0.25, middle + 0.25, color=display.GREY, label="white noise")
         ax.set_xticks(middle, stages.stage.str.replace(" ", "\n"))
         ax.set(yscale="log", ylim=(LEAST / 2, 1.5), title="Trained" if trained else "Untrained")
-    axes[0].set_ylabel("Share of power at Nyquist")
-    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=0.6)
+        ax.set_ylabel("Share of power at Nyquist")
+    display.add_legend(fig)
     most = table.share[table.trained].max()
     display.add_title(fig, f"After training, at most {most:.2%} of the power is at the Nyquist frequency")
     return fig

@@ -116,21 +116,20 @@ def draw(table: pd.DataFrame) -> Figure:
     """Draw Dice, gradient norm and dead ReLUs against the learning rate; changed baselines are left out."""
     panels = {"dice": "Dice, training images", "gradient_norm": "Gradient norm", "dead_relus": "Dead ReLUs (share)"}
     swept = table[table.optimizer.notna()]
-    fig, axes = plt.subplots(1, len(panels), figsize=(8.6, 3.4))
+    fig, axes = plt.subplots(len(panels), 1, figsize=(display.WIDTH, 7.6), sharex=True)
     for ax, (column, title) in zip(axes, panels.items(), strict=True):
         shared = {"data": swept, "x": "learning_rate", "y": column, "hue": "optimizer", "ax": ax}
         sns.lineplot(**shared, errorbar=None, legend=False)
         sns.scatterplot(**shared, style="fate", markers=MARKERS, s=70)
-        # One legend for all panels is enough.
-        ax.get_legend().remove()
         # An untrained network has no Dice worth the name.
         if f"untrained_{column}" in table:
             before = table[f"untrained_{column}"].mean()
             ax.axhline(before, color=display.GREY, linestyle=":", label="untrained")
         ax.set(xscale="log", xlabel="Learning rate", ylabel="", title=title)
+        ax.label_outer()
     # Gradients differ by orders of magnitude.
     axes[1].set_yscale("log")
-    fig.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", fontsize=10)
+    display.add_legend(fig)
     learned = (swept.fate == "learned").sum()
     display.add_title(fig, f"{learned} of {len(swept)} runs at other learning rates learned")
     return fig

@@ -60,7 +60,7 @@ def _first(reached: pd.Series) -> int | None:
 @display.style()
 def draw(trained: Results) -> Figure:
     """Draw the training loss of each run, the published losses, and where the published trainings ended."""
-    fig, ax = plt.subplots(figsize=(7.6, 4.2))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 4.6))
     sns.lineplot(trained.epochs, x="epoch", y="loss", hue="variant", units="run", estimator=None, ax=ax)
     losses = published_losses()
     ax.plot([PUBLISHED_EPOCHS] * len(losses), losses, "*", color=display.PUBLISHED, markersize=11, clip_on=False)
@@ -71,7 +71,7 @@ def draw(trained: Results) -> Figure:
         ax.annotate(name, (PUBLISHED_EPOCHS, place), xytext=(8, -3), textcoords="offset points", fontsize=8)
     ax.axvline(PUBLISHED_EPOCHS, **display.FLOOR_LINE)
     ax.set(xlabel="Epoch", ylabel="Training loss", ylim=(0, 0.35))
-    ax.legend(title="")
+    display.add_legend(fig)
     ends = trained.epochs.groupby("run").loss.last()
     passed = (losses >= ends.max()).sum()
     title = (

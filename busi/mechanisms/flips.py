@@ -73,11 +73,11 @@ def draw(table: pd.DataFrame) -> Figure:
     bands = table[table.position != "all"].rename(columns=names)
     # One row for each point, as seaborn takes them.
     lines = bands.melt("offset", list(names.values()), "pixels", "share")
-    fig, ax = plt.subplots(figsize=(7, 3.2))
+    fig, ax = plt.subplots()
     look = {"markers": ["o", "s"], "errorbar": None}
     sns.lineplot(lines, x="offset", y="share", hue="pixels", style="pixels", ax=ax, **look)
     ax.set(xlabel="Lesion's distance from the middle (1: at a side)", ylabel="Share", ylim=(0, 1.05))
-    ax.legend(loc="center right")
+    display.add_legend(fig, 1)
     display.add_title(fig, f"A flip labels up to {table.missed.max():.0%} of a lesion as background")
     return fig
 

@@ -53,17 +53,17 @@ def draw(floors: dict[str, float]) -> Figure:
         "AUC, both channels": (rows.auc, floors["auc"]),
         "Loss minus its floor": (rows.loss - own_floors, 0.0),
     }
-    # From the top down, in the order of the paper's tables.
-    places = np.arange(len(rows))[::-1]
-    fig, axes = plt.subplots(1, len(panels), figsize=(8.6, 3.8), sharey=True)
+    # In the order of the paper's tables.
+    places = np.arange(len(rows))
+    fig, axes = plt.subplots(len(panels), 1, figsize=(display.WIDTH, 8.4))
     for ax, (title, (values, floor)) in zip(axes, panels.items(), strict=True):
         ax.axvline(floor, **display.FLOOR_LINE)
         ax.plot(values, places, "o", color=display.PUBLISHED, markersize=7)
-        ax.set(title=title, ylim=(-0.7, len(rows) - 0.3))
+        ax.set_title(title)
+        ax.set_yticks(places, rows.row)
+        ax.invert_yaxis()
         ax.grid(axis="x")
-        # Level, the numbers of neighbouring panels would run into each other.
-        ax.tick_params(axis="x", labelrotation=30)
-    axes[0].set_yticks(places, rows.row)
+        ax.locator_params(axis="x", nbins=5)
     above = (rows.accuracy > round(floors["accuracy"], 4)).sum()
     display.add_title(fig, f"{above} of {len(rows)} published rows exceed the floor of accuracy")
     return fig

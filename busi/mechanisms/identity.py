@@ -185,13 +185,13 @@ def draw(rows: pd.DataFrame) -> Figure:
     """Draw the distance from the trajectory of BCE of probabilities against the step, from the rows of `measure`."""
     names = rows.loss + ", " + rows.targets
     steps = sorted(rows.step.unique())
-    fig, ax = plt.subplots(figsize=(7.6, 3.8))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 4.6))
     sns.lineplot(rows, x="step", y="distance", hue=names, style=names, markers=True, errorbar=None, ax=ax)
     ax.axhline(TOGETHER, **display.FLOOR_LINE)
     ax.set(xscale="log", yscale="log", xlabel="Step", ylabel="Distance / way travelled")
     ax.set_xticks(steps, steps)
     ax.minorticks_off()
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    display.add_legend(fig, 1)
     ends = rows[rows.step == rows.step.max()]
     together = (ends.distance < TOGETHER).sum()
     display.add_title(fig, f"{together} of {len(ends)} trajectories stay with that of BCE")

@@ -125,14 +125,12 @@ def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 def draw(table: pd.DataFrame) -> Figure:
     """Draw Dice with intervals by split and twin; rows without a score are left out."""
     rows = table[table.dice.notna()]
-    # From the top down, in the order of the table.
-    places = np.arange(len(rows))[::-1]
     lengths = [rows.dice - rows.low, rows.high - rows.dice]
     labels = [f"{row.split}: {row.images} ({row.n_scored})" for row in rows.itertuples()]
-    fig, ax = plt.subplots(figsize=(7, 0.9 + 0.5 * len(rows)))
-    ax.errorbar(rows.dice, places, xerr=lengths, fmt="o", color=display.OURS, capsize=4)
-    ax.set_yticks(places, labels)
-    ax.set(xlabel="Dice", ylim=(-0.6, len(rows) - 0.4))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 1.1 + 0.6 * len(rows)))
+    ax.errorbar(rows.dice, np.arange(len(rows)), xerr=lengths, fmt="o", color=display.OURS, capsize=4)
+    ax.set(xlabel="Dice")
+    display.name_rows(ax, labels)
     ax.grid(axis="x")
     display.add_title(
         fig, f"With and without a twin in training, Dice is {rows.dice.min():.3f} to {rows.dice.max():.3f}"

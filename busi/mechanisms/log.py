@@ -43,7 +43,7 @@ def tabulate(trained: Results) -> pd.DataFrame:
 @display.style()
 def draw(table: pd.DataFrame, trained: Results) -> Figure:
     """Draw loss, accuracy and AUC of each epoch: published, and one line for each seed."""
-    fig, axes = plt.subplots(1, len(METRICS), figsize=(9, 3.2))
+    fig, axes = plt.subplots(len(METRICS), 1, figsize=(display.WIDTH, 6.4), sharex=True)
     for ax, metric in zip(axes, METRICS, strict=True):
         look = {"units": "run", "estimator": None, "marker": "o", "color": display.OURS}
         sns.lineplot(trained.epochs, x="epoch", y=metric, ax=ax, **look)

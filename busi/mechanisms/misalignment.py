@@ -118,12 +118,12 @@ def draw(table: pd.DataFrame) -> Figure:
     # One row for each bar, as seaborn takes them.
     bars = table.rename(columns=names).melt("images", list(names.values()), "predictor", "accuracy")
     colours = [display.OURS, display.FLOOR]
-    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 3.8))
     sns.barplot(bars, x="images", y="accuracy", hue="predictor", palette=colours, saturation=1, gap=0.1, ax=ax)
     for container in ax.containers:
         ax.bar_label(container, fmt="%.3f", fontsize=10)
     ax.set(xlabel="", ylabel="Accuracy, squeezed target", ylim=(0, 1.1))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    display.add_legend(fig)
     low, high = table.accuracy.min(), table.accuracy.max()
     display.add_title(fig, f"A perfect segmenter has accuracy {low:.3f} to {high:.3f} under the squeezed target")
     return fig

@@ -102,12 +102,11 @@ def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
     """Draw the Dice of each network with its 95 % interval."""
-    # From the top down, in the order of the table.
-    places = np.arange(len(table))[::-1]
-    fig, ax = plt.subplots(figsize=(6.4, 1.4 + 0.4 * len(table)))
-    ax.errorbar(table.dice, places, xerr=[table.dice - table.low, table.high - table.dice], fmt="o", capsize=4)
-    ax.set_yticks(places, table.network)
-    ax.set(xlabel="Dice of held-out images", ylim=(-0.6, len(table) - 0.4))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 1.4 + 0.5 * len(table)))
+    lengths = [table.dice - table.low, table.high - table.dice]
+    ax.errorbar(table.dice, np.arange(len(table)), xerr=lengths, fmt="o", capsize=4)
+    ax.set(xlabel="Dice of held-out images")
+    display.name_rows(ax, table.network)
     ax.grid(axis="x")
     display.add_title(fig, f"Networks have Dice {table.dice.min():.3f} to {table.dice.max():.3f} on the same images")
     return fig

@@ -43,11 +43,11 @@ def tabulate(trained: Results) -> pd.DataFrame:
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
     """Draw AUC against loss of each run, by reading, with the fate as the marker."""
-    fig, ax = plt.subplots(figsize=(7.6, 4.2))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 4.6))
     order = [fate for fate in FATES if fate in set(table.fate)]
     sns.scatterplot(table, x="loss", y="auc", hue="reading", style="fate", style_order=order, s=80, ax=ax)
     ax.set(xlabel="Training loss of the last epoch", ylabel="AUC")
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    display.add_legend(fig, 2)
     display.add_title(fig, f"What became of the other readings: {count_fates(table.fate)}")
     return fig
 

@@ -56,9 +56,9 @@ def tabulate(trained: Results) -> pd.DataFrame:
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
     """Draw each rung's Dice, the change that leads to it with its interval, and the normal images with a finding."""
-    # From the top down, in the order of the table.
-    places = np.arange(len(table))[::-1]
-    fig, (dice, normals) = plt.subplots(1, 2, figsize=(7.6, 1.8 + 0.36 * len(table)), sharey=True, width_ratios=[2, 1])
+    places = np.arange(len(table))
+    size = (display.WIDTH, 1.8 + 0.5 * len(table))
+    fig, (dice, normals) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[3, 2])
     change = table.change.fillna(0)
     before = table.dice - change
     colours = np.where(change >= 0, display.OURS, display.PINK)
@@ -67,11 +67,11 @@ def draw(table: pd.DataFrame) -> Figure:
     dice.plot(table.dice, places, "o", color=display.BLACK)
     dice.set(xlabel="Held-out Dice")
     dice.locator_params(axis="x", nbins=5)
-    dice.set_yticks(places, table.rung)
+    display.name_rows(dice, table.rung)
     normals.plot(table.normals_fpr, places, "o", color=display.PUBLISHED, label="own threshold")
     normals.plot(table.normals_at_95, places, "D", color=display.ORANGE, label=f"{SENSITIVITY:.0%} of lesions touched")
     normals.set(xlim=(-0.05, 1.05), xlabel="Normals with a finding")
-    fig.legend(*normals.get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize=10)
+    display.add_legend(fig)
     display.add_title(fig, title(table))
     return fig
 

@@ -101,7 +101,7 @@ class Comparison(NamedTuple):
         """Return the comparison in words, with its interval and tests."""
         # With four decimals, a p value that is merely small would be shown as zero.
         significance = "p < 0.0001" if self.p < 0.0001 else f"p = {self.p:.4f}"
-        corrected = "" if pd.isna(self.p_t) else f"; corrected resampled t, uncorrected for pairs: p = {self.p_t:.2f}"
+        corrected = "" if pd.isna(self.p_t) else f" (corrected resampled t, before Holm: {self.p_t:.2f})"
         return f"{self.short}, {significance} after Holm{corrected}; {self.n_images} images"
 
 
@@ -380,7 +380,7 @@ def list_verdicts(verdicts: pd.DataFrame) -> str:
     lines = []
     for row in verdicts.itertuples():
         number = row.claim.partition(".")[0]
-        line = f"- **{row.title}** (claim {number}). At {row.size}, {row.verdict}: {row.reason}."
+        line = f"- **{row.title}** (claim {number}, {row.verdict}). At {row.size}: {row.reason}."
         if row.second_verdict:
             line += f" At {row.second_size}, {row.second_verdict}: {row.second_reason}."
         lines.append(line)
@@ -488,12 +488,12 @@ def _name_dead(answers: Answers) -> list[str]:
 
 
 def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement:
-    counts, wrong, replies = [], [], []
+    counts, wrong, replies = {}, [], []
     enough = len(ranked) >= ENOUGH
     for metric, name in METRIC_NAMES.items():
         alike_ranked = ranked[metric].astype(bool)
         same = int(alike_ranked.sum())
-        counts.append(f"{name} {same}")
+        counts[metric] = same
         is_telling = same >= TELLING * len(ranked)
         replies.append(is_telling if enough else None)
         if same < len(ranked):
@@ -501,7 +501,8 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
             worst = others.loc[others.difference.idxmax()]
             wrong.append(f"By {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice).")
     pairs = with_noun(len(ranked), "pair")
-    reason = f"of {pairs}, ranked as Dice does: {', '.join(counts)}"
+    accuracy, auc, loss = (counts[metric] for metric in ("accuracy", "auc_pooled", "loss"))
+    reason = f"of {pairs}, accuracy ranks {accuracy} rightly, pooled AUC {auc}, loss {loss}"
     asked = f"Asked for are {TELLING:.0%} of the pairs that Dice tells apart."
     evidence = " ".join([asked, *wrong, progress])
     return Judgement(size, decide(replies), reason, evidence.strip())

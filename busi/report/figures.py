@@ -5,7 +5,7 @@ Tables come from `busi.report.tables` and `busi.report.heldout`; `epochs` from `
 
 import itertools
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,10 +53,10 @@ def loss_curves(panels: list[dict]) -> Figure:
     """
     n_rows = (len(panels) + 1) // 2
     height = 1 + 2.3 * n_rows
-    fig, axes = plt.subplots(n_rows, 2, figsize=(7, height), sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(n_rows, 2, figsize=(display.WIDTH, height), sharex=True, sharey=True, squeeze=False)
     for ax, panel in zip(axes.flat, panels, strict=False):
         _draw_losses(ax, panel["epochs"], panel["row"])
-        ax.set_title(panel["title"], fontsize=10)
+        ax.set_title(textwrap.fill(panel["title"], 32), fontsize=10)
         ax.set(xlim=(0, EPOCHS), ylim=LOSS_AXIS, xlabel="Epoch", ylabel="Training loss")
         ax.label_outer()
     for ax in axes.flat[len(panels) :]:
@@ -65,7 +65,7 @@ def loss_curves(panels: list[dict]) -> Figure:
     below = (rows.loss < rows.floor_loss).sum()
     title = f"{below or 'None'} of {len(rows)} rows trained here {agree(below, 'ends', 'end')} below the best constant"
     display.add_title(fig, title if len(rows) else "No row has been trained here yet")
-    _legend_below(fig)
+    display.add_legend(fig)
     return fig
 
 
@@ -103,7 +103,7 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
         narrow: Whether for a telephone: panels one below the other, the names of the rows above them.
     """
     shape = (2, 1) if narrow else (1, 2)
-    size = (4.2, 7) if narrow else (9, 4.6)
+    size = (4.2, 8.8) if narrow else (9, 4.6)
     fig, axes = plt.subplots(*shape, figsize=size, sharey=not narrow)
     comparable = is_comparable(rows)
     labels = {"auc": "AUC, both channels", "loss": "Loss of the row"}
@@ -111,7 +111,7 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
         _draw_rows(ax, rows, metric, height=0.3 if narrow else 0.8)
         ax.set_xlabel(f"{labels[metric]} (training images)")
         if narrow:
-            _name_rows(ax, rows.row)
+            display.name_rows(ax, rows.row)
     if not narrow:
         axes[0].set_yticks(range(len(rows)), rows.row)
     learned = (rows.reached_by == "none").sum()
@@ -120,7 +120,7 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
         beat = agree(learned, "beats", "beat")
         title = f"{learned or 'None'} of {len(rows)} published rows {beat} every predictor that never looks"
     display.add_title(fig, title)
-    _legend_below(fig, 2 if narrow else 4)
+    display.add_legend(fig, 2 if narrow else 4)
     return fig
 
 
@@ -139,7 +139,6 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None
     ours = rows[metric]
     ranges = [ours - rows[f"{metric}_low"], rows[f"{metric}_high"] - ours]
     ax.errorbar(ours, places, xerr=ranges, label="ours, range of seeds", mfc="none", mew=2, **_points("D"))
-    # Above the first row there is room for its name.
     ax.set_ylim(len(rows) - 0.4, -0.9)
     ax.grid(axis="x")
 
@@ -165,13 +164,13 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
         places = [labels.index(label) + 0.1 + 0.22 * number for label in rows.label]
         whiskers = [rows.difference - rows.low, rows.high - rows.difference]
         ax.errorbar(rows.difference, places, xerr=whiskers, label=size, **looks[number])
-    ax.set(xlabel="Difference in Dice, 95 % interval", ylim=(len(labels) - 0.4, -0.6))
+    ax.set(xlabel="Difference in Dice, 95 % interval")
     # In so narrow a figure more numbers would run into each other.
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    _name_rows(ax, labels)
+    display.name_rows(ax, labels)
     ax.grid(axis="x")
     display.add_title(fig, title)
-    _legend_below(fig)
+    display.add_legend(fig)
     return fig
 
 
@@ -191,12 +190,11 @@ def ranks(ranked: pd.DataFrame, metrics: Mapping[str, str], *, telling: float, t
     palette = [display.OURS, display.SKY][: ranked["size"].nunique()]
     sns.barplot(shares, x="alike", y="metric", hue="size", palette=palette, width=0.4, errorbar=None, ax=ax)
     ax.axvline(telling, **display.FLOOR_LINE, label=f"asked for: {telling:.0%}")
-    ax.set(xlim=(0, 1), xlabel="Pairs ranked as Dice ranks them (share)", ylabel="", ylim=(len(metrics) - 0.6, -0.6))
-    _name_rows(ax, metrics.values())
+    ax.set(xlim=(0, 1), xlabel="Pairs ranked as Dice ranks them (share)", ylabel="")
+    display.name_rows(ax, metrics.values())
     ax.grid(axis="x")
     display.add_title(fig, title)
-    ax.get_legend().remove()  # one below the axes takes its place
-    _legend_below(fig, 2)
+    display.add_legend(fig, 2)
     return fig
 
 
@@ -209,7 +207,7 @@ def outlines(table: pd.DataFrame) -> Figure:
     """
     variants = list(table.variant.unique())
     cases = ["best", "median", "worst"]
-    fig, axes = plt.subplots(len(variants), 3, figsize=(5.6, 1 + 1.9 * len(variants)), squeeze=False)
+    fig, axes = plt.subplots(len(variants), 3, figsize=(display.WIDTH, 1 + 1.9 * len(variants)), squeeze=False)
     for variant, row in zip(variants, axes, strict=True):
         for case, ax in zip(cases, row, strict=True):
             own = table[(table.variant == variant) & (table.case == case)]
@@ -239,7 +237,7 @@ def _draw_outlines(ax: Axes, corners: pd.DataFrame) -> None:
 def architecture(blocks: list[dict], *, title: str) -> Figure:
     """Draw Figure 1: the network as a U of feature maps, as `busi.model.unet.feature_blocks` lists them."""
     deepest = max(block["level"] for block in blocks)
-    fig, ax = plt.subplots(figsize=(8, 4.6))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 4.6))
     centres = {}
     for block in blocks:
         level = block["level"]
@@ -266,7 +264,7 @@ def _draw_block(ax: Axes, block: dict, x: float, largest: int) -> None:
     bottom = -block["level"] - height / 2
     ax.add_patch(Rectangle((x - width / 2, bottom), width, height, fc=display.SKY, ec=display.BLUE, zorder=2))
     text = f"{block['size']}²\n{block['filters']} filters"
-    ax.text(x, bottom - 0.06, text, ha="center", va="top", fontsize=9)
+    ax.text(x, bottom - 0.06, text, ha="center", va="top", fontsize=9, bbox=display.ON_WHITE)
 
 
 @display.style()
@@ -280,7 +278,7 @@ def lesion_sizes(images: pd.DataFrame) -> Figure:
     labels = lesions.image_class.map(names)
     sns.histplot(x=lesions.lesion_share, hue=labels, bins=30, log_scale=True, alpha=0.5, ax=ax)
     ax.get_legend().set_title("")
-    ax.margins(y=0.25)  # room for the legend
+    ax.margins(y=0.4)  # room for the legend
     ax.set(xlabel="Lesion area (share of the image)", ylabel="Images")
     half = lesions.lesion_share.median()
     display.add_title(fig, f"Half of the lesions cover less than {half:.1%} of their image")
@@ -290,7 +288,7 @@ def lesion_sizes(images: pd.DataFrame) -> Figure:
 @display.style()
 def mean_mask(shares: pd.DataFrame) -> Figure:
     """Draw where lesions lie, as `busi.dataset.audit.mean_mask` counts them."""
-    fig, ax = plt.subplots(figsize=(5.2, 3.6))
+    fig, ax = plt.subplots()
     drawn = ax.imshow(shares, cmap="viridis", vmin=0, extent=(0, 1, 1, 0))
     fig.colorbar(drawn, label="Share of lesion images")
     ax.grid(False)
@@ -302,7 +300,7 @@ def mean_mask(shares: pd.DataFrame) -> Figure:
 @display.style()
 def examples(images: list[np.ndarray], lesions: list[np.ndarray], titles: list[str]) -> Figure:
     """Draw images with the outline of their lesions, as `busi.dataset.catalog.example_images` returns them."""
-    fig, axes = plt.subplots(1, len(images), figsize=(3 * len(images), 3.2), squeeze=False)
+    fig, axes = plt.subplots(1, len(images), figsize=(display.WIDTH, 2.4), squeeze=False)
     for ax, pixels, lesion, title in zip(axes[0], images, lesions, titles, strict=True):
         height, width = pixels.shape
         ax.imshow(pixels, cmap="gray", vmin=0, vmax=255)
@@ -322,7 +320,7 @@ def hash_distances(counts: pd.DataFrame, bound: int) -> Figure:
     ax.set(xlabel="Distance of the perceptual hashes (bits of 64)", ylabel="Pairs of images", yscale="log")
     near = counts.pairs[counts.distance <= bound].sum()
     display.add_title(fig, f"{near} of {counts.pairs.sum():,} pairs of images are near-duplicates")
-    _legend_below(fig)
+    display.add_legend(fig)
     return fig
 
 
@@ -331,21 +329,21 @@ def dice(table: pd.DataFrame) -> Figure:
     """Draw the mean Dice of `Answers.table`: networks as points with 95 % intervals, untrained predictors as lines."""
     trained = table[table.n_runs > 0]
     untrained = table[(table.n_runs == 0) & (table.n_images > 0)]
-    fig, ax = plt.subplots(figsize=(7.2, 2.2 + 0.42 * len(trained)))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 2.2 + 0.5 * len(trained)))
     places = np.arange(len(trained))
     # Lengths, not ends: matplotlib adds them to the points.
     whiskers = [trained.dice - trained.dice_low, trained.dice_high - trained.dice]
     ax.errorbar(trained.dice, places, xerr=whiskers, **_points("o"))
     for look, row in zip(_UNTRAINED_LOOKS, untrained.itertuples(), strict=False):
         ax.axvline(row.dice, label=row.variant, **look)
-    ax.set_yticks(places, trained.variant)
-    ax.set(ylim=(len(trained) - 0.4, -0.6), xlabel="Dice on held-out images (mean, 95 % interval)")
+    display.name_rows(ax, trained.variant)
+    ax.set(xlabel="Dice on held-out images (mean, 95 % interval)")
     ax.grid(axis="x")
     best = untrained[untrained.variant != PERFECT].dice.max()
     better = (trained.dice_low > best).sum()
     title = f"Better than every predictor without training: {better or 'none'} of {len(trained)} variants"
     display.add_title(fig, title if len(trained) else "No variant has been trained yet")
-    _legend_below(fig, 2)
+    display.add_legend(fig, 2)
     return fig
 
 
@@ -356,7 +354,7 @@ def dice_by_lesion(lesions: pd.DataFrame) -> Figure:
     Args:
         lesions: `image_class`, `lesion_share` (of the image, 0 to 1) and `dice`.
     """
-    fig, ax = plt.subplots(figsize=(7.2, 4.2))
+    fig, ax = plt.subplots(figsize=(display.WIDTH, 4.2))
     percent = 100 * lesions.lesion_share
     is_small = lesions.lesion_share < lesions.lesion_share.median()
     small, large = lesions.dice[is_small].mean(), lesions.dice[~is_small].mean()
@@ -364,8 +362,7 @@ def dice_by_lesion(lesions: pd.DataFrame) -> Figure:
     ax.set(xscale="log", ylim=(0, 1), xlabel="Lesion (% of the image's pixels)", ylabel="Dice, mean over variants")
     ax.xaxis.set_major_formatter(ScalarFormatter())
     display.add_title(fig, f"The smaller half of the lesions has Dice {small:.2f}, the larger half {large:.2f}")
-    ax.get_legend().remove()  # one below the axes takes its place
-    _legend_below(fig)
+    display.add_legend(fig)
     return fig
 
 
@@ -419,31 +416,13 @@ def training(attempts: dict[str, pd.DataFrame]) -> Figure:
     sns.lineplot(ends, y="validation_dice", marker="o", legend=False, ax=right, **look)
     left.set(xlabel="Epoch", ylabel="Loss of a step", ylim=(0, None))
     right.set(xlabel="Epoch", ylabel="Dice, validation part", ylim=(0, 1))
-    left.get_legend().remove()  # one below both panels takes its place
-    _legend_below(fig, 2)
+    display.add_legend(fig, 2)
     return fig
-
-
-def _name_rows(ax: Axes, names: Iterable[str]) -> None:
-    """Write the name of each row above it, inside the axes: on a telephone there is no room beside them."""
-    ax.set_yticks([])
-    across = ax.get_yaxis_transform()
-    for place, name in enumerate(names):
-        ax.text(0.01, place - 0.18, name, transform=across, ha="left", va="bottom", fontsize=10)
 
 
 def _points(marker: str, color: str = display.OURS) -> dict:
     """Return the look of points with whiskers, as keyword arguments of `errorbar`."""
     return {"fmt": marker, "color": color} | _WHISKERS
-
-
-def _legend_below(fig: Figure, columns: int = 3) -> None:
-    """Draw one legend below all panels, each label once."""
-    entries = {}
-    for ax in fig.axes:
-        handles, labels = ax.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    fig.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=columns, fontsize=9)
 
 
 def _outline_legend(fig: Figure) -> None:

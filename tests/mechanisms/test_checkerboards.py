@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from keras import layers
 
-from busi import results, training
+from busi import display, results, training
 from busi.config import RunConfig
 from busi.mechanisms import checkerboards
 from busi.study import find_group
@@ -112,7 +112,7 @@ def test_the_section_reads_what_was_measured_and_writes_its_table(nothing_measur
 def test_no_power_is_drawn_at_the_bottom_of_the_axis():
     fig = checkerboards.draw(checkerboards.tabulate(rows(STRONG)))
     before, after = fig.axes
-    assert fig.get_suptitle() == "After training, at most 15.00% of the power is at the Nyquist frequency"
+    assert display.title(fig) == "After training, at most 15.00% of the power is at the Nyquist frequency"
     nearest, _ = before.containers
     assert nearest.lines[0].get_ydata().tolist() == [1e-6] * 2
     _, transposed = after.containers

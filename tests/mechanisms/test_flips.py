@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from busi import results
+from busi import display, results
 from busi.dataset import preprocessing
 from busi.mechanisms import flips
 from busi.results import NotMeasured
@@ -92,7 +92,7 @@ def test_both_shares_are_drawn_by_position():
     table = flips.tabulate(rows())
     fig = flips.draw(table)
     missed, wrong = fig.axes[0].lines[:2]
-    assert fig.get_suptitle() == f"A flip labels up to {max(table.missed):.0%} of a lesion as background"
+    assert display.title(fig) == f"A flip labels up to {max(table.missed):.0%} of a lesion as background"
     assert missed.get_xydata().tolist() == table[["offset", "missed"]][:5].to_numpy().tolist()
     assert wrong.get_ydata().tolist() == table.wrong[:5].tolist()
 

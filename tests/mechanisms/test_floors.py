@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from busi import results
+from busi import display, results
 from busi.dataset.arrays import two_channels
 from busi.mechanisms import floors
 from busi.scoring.floors import constant_floors
@@ -67,10 +67,10 @@ def test_the_section_shows_six_published_rows_on_the_floor_and_writes_its_table(
 def test_rows_are_drawn_against_the_floor_of_their_own_loss():
     fig = floors.draw(FLOORS)
     accuracy, auc, loss = fig.axes
-    assert fig.get_suptitle() == "3 of 9 published rows exceed the floor of accuracy"
+    assert display.title(fig) == "3 of 9 published rows exceed the floor of accuracy"
     # Of fewer lesions the floor is higher.
     fewer = floors.draw(FLOORS | {"accuracy": 0.93})
-    assert fewer.get_suptitle().startswith("1 of 9 ")
+    assert display.title(fewer).startswith("1 of 9 ")
     assert [ax.lines[0].get_xdata()[0] for ax in fig.axes] == [0.90825, 0.90696, 0]
     names = [label.get_text() for label in accuracy.get_yticklabels()]
     distances = dict(zip(names, loss.lines[1].get_xdata(), strict=True))

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from busi import display
 from busi.mechanisms import leakage
 from busi.results import NotMeasured
 
@@ -133,7 +134,7 @@ def test_only_scored_rows_are_drawn_with_the_ends_of_their_intervals():
     table = table.assign(dice=[None, 0.6], low=[None, 0.55], high=[None, 0.7]).astype({"dice": float})
     fig = leakage.draw(table.astype({"low": float, "high": float}))
     ax = fig.axes[0]
-    assert fig.get_suptitle() == "With and without a twin in training, Dice is 0.600 to 0.600"
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["random: all (129)"]
+    assert display.title(fig) == "With and without a twin in training, Dice is 0.600 to 0.600"
+    assert [text.get_text() for text in ax.texts] == ["random: all (129)"]
     ends = ax.containers[0].lines[2][0].get_segments()[0][:, 0]
     assert ends.tolist() == pytest.approx([0.55, 0.7])

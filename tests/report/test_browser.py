@@ -150,6 +150,18 @@ def test_a_committed_page_is_accessible_in_light_and_dark_wide_and_narrow(tab, f
     assert file.stat().st_size <= layout.LIMIT
 
 
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.stem)
+def test_the_letters_of_figures_are_legible_on_a_telephone(tab, file):
+    tab.set_viewport_size(NARROW)
+    tab.goto(file.as_uri())
+    # A folded figure has no size.
+    tab.locator("details").evaluate_all("folds => folds.forEach(fold => fold.open = true)")
+    figures = tab.locator("figure img")
+    scales = figures.evaluate_all("images => images.map(image => image.clientWidth / image.naturalWidth)")
+    # The smallest letters have 9 points, which are 12 pixels where a figure has its own size.
+    assert 12 * min(scales) >= 7.5
+
+
 def test_every_link_of_the_navigation_leads_to_a_page(tab, report):
     tab.goto((report / "index.html").as_uri())
     for name, title in (("3 Loss", "Which loss?"), ("6 Summary", "Which loss?"), ("Overview", TITLE)):

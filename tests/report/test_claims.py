@@ -273,7 +273,7 @@ def ranked(number, **kinds):
 def test_metrics_tell_if_they_rank_nineteen_of_twenty_pairs_as_dice_does(number, wrong, ties, verdict):
     judged = claims._judge_by_ranks(ranked(number, wrong=wrong, ties=ties), "64 pixels", "")
     assert judged.verdict == verdict
-    assert f"of {number} pairs, ranked as Dice does: accuracy {number - wrong - ties}," in judged.reason
+    assert f"of {number} pairs, accuracy ranks {number - wrong - ties} rightly," in judged.reason
 
 
 def test_the_widest_pair_that_a_metric_gets_wrong_is_named():
@@ -416,8 +416,8 @@ def test_the_five_recorded_claims_make_a_table(parameters, verdict_of):
     assert table.second_verdict.tolist() == [""] * 5
     table.loc[0, ["second_verdict", "second_size", "second_reason"]] = [UPHELD, "128 pixels", "other reason"]
     lines = claims.list_verdicts(table).splitlines()
-    assert lines[2] == "- **Whether KLD is the best loss stays open** (claim 3). At 64 pixels, undecided: reason."
-    assert lines[0].endswith("(claim 1). At 64 pixels, undecided: reason. At 128 pixels, upheld: other reason.")
+    assert lines[2] == "- **Whether KLD is the best loss stays open** (claim 3, undecided). At 64 pixels: reason."
+    assert lines[0].endswith("(claim 1, undecided). At 64 pixels: reason. At 128 pixels, upheld: other reason.")
 
 
 def test_a_verdict_replaces_an_earlier_one_on_the_same_claim(parameters, verdict_of):

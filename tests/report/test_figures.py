@@ -298,7 +298,7 @@ def test_networks_are_points_with_intervals_and_untrained_predictors_lines():
     ax = fig.axes[0]
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0.7, 0], [0.6, 1]])
     np.testing.assert_allclose(whiskers(ax), [[0.65, 0.72], [0.5, 0.68]])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["KLD", "BCE"]
+    assert [text.get_text() for text in ax.texts] == ["KLD", "BCE"]
     bottom, top = ax.get_ylim()
     assert bottom > top  # the first row is the top one
     lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines if not line.get_label().startswith("_")}
