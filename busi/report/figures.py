@@ -382,8 +382,10 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
         fig, axes = plt.subplots(1, 2, figsize=(2 * width + 0.9, width * tallest + 1), squeeze=False)
         axes = axes.T
     else:
-        size = (width * len(shown) + 0.9, 2 * width * tallest + 1)
-        fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
+        height = 2 * width * tallest + 1
+        fig, axes = plt.subplots(2, len(shown), figsize=(width * len(shown) + 0.9, height), squeeze=False)
+    # The longest titles, those of variants, would not fit beside each other in letters that a telephone shows legibly.
+    size = 11 if max(map(len, shown)) <= 10 * width else 9
     for (upper, lower), (title, case) in zip(axes.T, shown.items(), strict=True):
         upper.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
         probability = lower.imshow(case.probability, vmin=0, vmax=1)
@@ -392,9 +394,9 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
             ax.axis("off")
             ax.set_anchor("N")
         _outline(upper, case.predicted, **PREDICTED_OUTLINE)
-        upper.set_title(title, fontsize=9)
+        upper.set_title(title, fontsize=size)
         # A title on both keeps an image and its map at one height where they stand side by side.
-        lower.set_title("probability of lesion", fontsize=9)
+        lower.set_title("probability of lesion", fontsize=size)
     fig.colorbar(probability, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8)
     _outline_legend(fig)
     return fig
@@ -428,7 +430,7 @@ def _points(marker: str, color: str = display.OURS) -> dict:
 def _outline_legend(fig: Figure) -> None:
     marked = Line2D([], [], label="as marked", **TRUE_OUTLINE)
     predicted = Line2D([], [], label="as predicted", **PREDICTED_OUTLINE)
-    fig.legend(handles=[marked, predicted], loc="outside lower left", ncols=2, fontsize=9)
+    fig.legend(handles=[marked, predicted], loc="outside lower left", ncols=2, fontsize=11)
 
 
 def _outline(ax: Axes, inside: np.ndarray | None, *, color: str, linestyle: str, linewidth: float) -> None:
