@@ -397,7 +397,8 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
         upper.set_title(title, fontsize=size)
         # A title on both keeps an image and its map at one height where they stand side by side.
         lower.set_title("probability of lesion", fontsize=size)
-    fig.colorbar(probability, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8)
+    # Otherwise it would move the maps to the middle of their places.
+    fig.colorbar(probability, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8, panchor=False)
     _outline_legend(fig)
     return fig
 

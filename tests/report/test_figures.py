@@ -362,4 +362,7 @@ def test_the_map_of_a_case_alone_is_beside_its_image_and_of_several_below(number
     fig = figures.cases(dict(zip("AB"[:number], [case] * number, strict=True)))
     image, shown_map = fig.axes[0], fig.axes[number]
     assert image.get_subplotspec().get_gridspec().nrows == rows
+    fig.canvas.draw()
+    if rows == 1:
+        assert shown_map.get_position().y1 == image.get_position().y1
     assert (shown_map.images[0].get_array().max(), shown_map.images[0].get_clim()) == (0.5, (0, 1))
