@@ -274,6 +274,7 @@ class RunConfig(Size):
     def name(self) -> str:
         """Return the settings that differ from the protocol's baseline: "baseline", "loss-kld", ..."""
         baseline = HELDOUT if self.protocol == "heldout" else {}
+        # The label tells these beside the name.
         not_named = {*Size.model_fields, "protocol", "fold", "seed"}
         if self.optimizer == "adam":
             not_named.add("momentum")  # Adam has none, so that it says nothing new
@@ -295,6 +296,7 @@ class RunConfig(Size):
 
         Fields at their default do not count, so that a field added later leaves the digests of earlier runs alone.
         """
+        # Sorted: a field that moves to another line is the same setting.
         content = json.dumps([self.model_dump(exclude=set(without), exclude_defaults=True), *extra], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
@@ -421,6 +423,7 @@ class Parameters(Size):
             draws = heldout_draws(self.second_seeds if is_second else self.heldout_seeds, self.folds)
             variants = self._second_variants() if is_second else self.heldout_variants
             return expand_variants(variants, self.heldout_fields(protocol), draws)
+        # Published runs hold nothing out: only their seeds tell them apart.
         shared = {field: getattr(self, field) for field in Size.model_fields} | self.settings
         return expand_variants(self.variants, shared, [{"seed": seed} for seed in self.seeds])
 

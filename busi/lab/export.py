@@ -115,6 +115,7 @@ def scale(image, reading: str, scaling: Scaling):
 
 def _describe(run: Run, file: Path) -> str:
     """Return the model card, Markdown, with the scores of the images that the run held out."""
+    # A run that has not been scored has a card all the same.
     scores, images = {}, 0
     recorded = next(run.folder.glob("scores-*/images.csv"), None)
     if recorded:

@@ -285,6 +285,7 @@ def find_recipe_runs() -> list[Run]:
     folders = _list_folders()
     for profile in PROFILES:
         rungs = find_group(read_profile(profile), "mechanisms/recipe").variants
+        # The ladder ends with the best recipe; it may not have been trained to its end.
         for configs in reversed(rungs.values()):
             labels = [config.label for config in configs]
             if all(label in folders for label in labels):
@@ -317,6 +318,7 @@ def _find_folder(label: str) -> Path:
     # One label under two profiles, or on two data sets.
     if found:
         raise StudyError(f"{label}: {len(found)} runs have this name; give the folder: {', '.join(map(str, found))}")
+    # However far off the name is: something to choose from helps more than nothing.
     close = ", ".join(get_close_matches(label, labels, cutoff=0)) or "none"
     root = find_study_folder() / "runs"
     raise StudyError(
