@@ -158,7 +158,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """Draw each rung's scores and the change that leads to it, one panel for each score."""
     published = published_row("upsampling", "Upsampling2D")
     places = np.arange(1, len(table) + 1)
-    fig, axes = plt.subplots(len(SCORES), 1, figsize=(display.WIDTH, 6.2), sharex=True)
+    fig, axes = plt.subplots(len(SCORES), 1, figsize=(display.WIDTH, 5.2), sharex=True)
     for ax, (score, title) in zip(axes, SCORES.items(), strict=True):
         # The paper gives no Dice.
         if score in published:

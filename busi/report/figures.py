@@ -103,7 +103,7 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
         narrow: Whether for a telephone: panels one below the other, the names of the rows above them.
     """
     shape = (2, 1) if narrow else (1, 2)
-    size = (4.2, 8.8) if narrow else (9, 4.6)
+    size = (4.2, 7.8) if narrow else (9, 4.6)
     fig, axes = plt.subplots(*shape, figsize=size, sharey=not narrow)
     comparable = is_comparable(rows)
     labels = {"auc": "AUC, both channels", "loss": "Loss of the row"}
