@@ -67,12 +67,21 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
         within += later[f"published_{metric}"].between(low, high).sum()
     config = trained.configs[0]
     seeds = section.count(int(first.seeds), "seed")
+    # The range of a single seed is a point.
+    compared = "lie within the range of the seeds" if first.seeds > 1 else "are the same here, to their last digit"
     text = f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. Here "
-    text += f"the first epoch ends at {first.loss_low:.4g} to {first.loss_high:.4g}, above {CLIPPED} in {exploded} of "
-    text += f"{seeds}. In epochs 2 and 3 the loss is {later.loss_low.min():.4f} to {later.loss_high.max():.4f} "
-    text += f"and the AUC {later.auc_low.min():.4f} to {later.auc_high.max():.4f}. "
-    text += f"{within} of {len(METRICS) * len(later)} printed numbers lie within the range of the seeds. "
+    text += f"the first epoch ends at {_tell_range(first.loss_low, first.loss_high, '.4g')}, above {CLIPPED} in "
+    text += f"{exploded} of {seeds}. In epochs 2 and 3 the loss is "
+    text += f"{_tell_range(later.loss_low.min(), later.loss_high.max(), '.4f')} and the AUC "
+    text += f"{_tell_range(later.auc_low.min(), later.auc_high.max(), '.4f')}. "
+    text += f"{within} of {len(METRICS) * len(later)} printed numbers {compared}. "
     return f"{text}Size: {section.describe_size(config)}, {config.precision}."
+
+
+def _tell_range(low: float, high: float, form: str) -> str:
+    """Return both ends of a range in words, or one number where they read the same."""
+    ends = dict.fromkeys((format(low, form), format(high, form)))
+    return " to ".join(ends)
 
 
 @section.presents("log")

@@ -46,7 +46,9 @@ def test_the_conclusion_counts_explosions_and_printed_numbers_within_the_range()
     assert "300 pixels, 64 filters, 4 epochs, float32" in text
     one = train(EXPLODES)
     # One seed is a point: only the accuracy of epoch 3 is equal.
-    assert "1 of 6 printed numbers" in log.conclude(log.tabulate(one), one)
+    alone = log.conclude(log.tabulate(one), one)
+    assert "1 of 6 printed numbers are the same here, to their last digit" in alone
+    assert f"the first epoch ends at {one.epochs.loss.iloc[0]:.4g}, above 32 in 1 of 1 seed." in alone
 
 
 def test_a_clipped_cross_entropy_cannot_reach_what_counts_as_an_explosion():
