@@ -142,9 +142,10 @@ def add_title(fig: Figure, text: str) -> None:
 def name_rows(ax: Axes, names: Iterable[str]) -> None:
     """Write the name of each row above it, inside the axes, with rows at 0, 1, ...: there is no room beside them.
 
-    The first row comes at the top. Half a row of room is left above it and below the last one.
+    The first row comes at the top, with room for its name above it.
     """
     names = list(names)
+    # Ticks would be named beside the axes.
     ax.set_yticks([])
     ax.set_ylim(len(names) - 0.5, -0.7)
     across = ax.get_yaxis_transform()
@@ -220,6 +221,7 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
 
 def _embed(fig: Figure, raster: bool) -> dict[str, str | int]:
     """Return a figure as the `address` of an image that holds its data, with its `width` and `height` in CSS pixels."""
+    # Told to the page, which then does not move when the image appears.
     width, height = (round(inches * _PIXELS_PER_INCH) for inches in fig.get_size_inches())
     kind = "image/webp" if raster else "image/svg+xml"
     data = base64.b64encode(_render(fig, raster)).decode("ascii")

@@ -139,6 +139,7 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None
     ours = rows[metric]
     ranges = [ours - rows[f"{metric}_low"], rows[f"{metric}_high"] - ours]
     ax.errorbar(ours, places, xerr=ranges, label="ours, range of seeds", mfc="none", mew=2, **_points("D"))
+    # The first row comes at the top.
     ax.set_ylim(len(rows) - 0.4, -0.9)
     ax.grid(axis="x")
 
