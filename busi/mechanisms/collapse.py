@@ -159,7 +159,7 @@ def _conclude_adam(runs: pd.DataFrame) -> str:
     if fewest == 1:
         return "Adam learns at every rate tried, as claim 2 has it"
     if fewest == 0 and most == 1:
-        return "Adam learns every time at one rate and never at another: the rate decides, against claim 2"
+        return "Adam learns from every seed at some rates and from none at others: the rate decides, against claim 2"
     return "Adam's rates leave claim 2 open here"
 
 

@@ -138,8 +138,14 @@ def draw(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def conclude(twins: pd.DataFrame, scores: pd.DataFrame) -> str:
-    """Return how many test images leak under each split, and how much that changes the score of the same images."""
+def conclude(twins: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
+    """Return how many test images leak under each split, and how much that changes the score of the same images.
+
+    Args:
+        twins: As `measure` returns them.
+        scores: As `join_scores` returns them.
+        size: That of the runs, in words.
+    """
     share = twins.groupby("split").twin.mean()
     changes = {"random": ("random", "all")}
     # A small data set may have images of one kind only.
@@ -153,7 +159,7 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame) -> str:
         told.append(f"{label} {_describe_change(change)}")
     text = f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under "
     text += f"the grouped one {share['grouped']:.0%}, under the blocked one {share['blocked']:.0%}. "
-    return f"{text}Change of the same images' Dice from the grouped split: {'; '.join(told)}."
+    return f"{text}Change of the same images' Dice from the grouped split: {'; '.join(told)}. Size: {size}."
 
 
 def _describe_change(change: Interval | None) -> str:
@@ -175,12 +181,13 @@ def show(parameters: Parameters) -> section.Section:
     twins = measure(parameters)
     scores = join_scores(twins, trained)
     table = results.write_table(parameters, "mechanisms_leakage", tabulate(twins, scores))
+    size = section.describe_runs(trained)
     return section.compose(
         draw(table),
         table,
-        conclude(twins, scores),
+        conclude(twins, scores, size),
         caption="Held-out Dice with 95 % intervals, by split and by whether a near-duplicate was trained on; in "
-        f"parentheses the number of images. {section.describe_size(trained.configs[0])}.",
+        f"parentheses the number of images. {size}.",
         table_caption="Test images of all folds by split, and the Dice of those that have been scored (mean over "
         "seeds). Change: from the same images' Dice under the grouped split. Intervals hold images, near-duplicates "
         "together, and the runs of both.",

@@ -113,8 +113,8 @@ def test_the_conclusion_lets_adams_rates_decide_on_claim_2():
     rates = {"Adam, 0.1": ["dead", "dead"], "Adam, 0.001": ["learned", "learned"]}
     assert conclude({"SGD, 0.1": ["plateau", "falling"]} | rates) == (
         "Of 6 runs 2 learned, 1 falling, 1 plateau, 2 dead (with 90% of their ReLUs dead). Lesions are learned by "
-        "Adam, 0.001 (2 of 2). Adam learns every time at one rate and never at another: the rate decides, against "
-        "claim 2. Size: 64 pixels, 2 seeds."
+        "Adam, 0.001 (2 of 2). Adam learns from every seed at some rates and from none at others: the rate decides, "
+        "against claim 2. Size: 64 pixels, 2 seeds."
     )
     assert conclude(rates | {"Adam, 0.1": ["learned", "learned"]}).endswith(
         "at every rate tried, as claim 2 has it. Size: 64 pixels, 2 seeds."

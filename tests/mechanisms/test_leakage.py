@@ -100,28 +100,29 @@ def test_the_conclusion_tells_the_twins_change_from_the_others(make_results):
     grouped = {name: (n, 0.5) for n, name in enumerate(names)}
     blocked = {name: (n, 0.4) for n, name in enumerate(names)}
     results = make_results({"random": random, "grouped": grouped, "blocked": blocked})
-    text = leakage.conclude(twins, leakage.join_scores(twins, results))
+    text = leakage.conclude(twins, leakage.join_scores(twins, results), "64 pixels")
     assert text.startswith("Under the random split 50% of the test images have a near-duplicate in training, under the")
     assert "random +0.155 (" in text and "; with a near-duplicate in training +0.300 (+0.300 to +0.300), more;" in text
-    assert "; without +0.010 (" in text and "blocked -0.100 (-0.100 to -0.100), less." in text
+    assert "; without +0.010 (" in text and "blocked -0.100 (-0.100 to -0.100), less. Size: 64 pixels." in text
     assert text.count("more") == 2 and text.count("no difference beyond chance") == 1
 
 
 def test_without_twins_the_conclusion_compares_the_splits_alone(make_results):
     twins = make_twins().assign(twin=False)
     scores = leakage.join_scores(twins, under_all(make_results))
-    assert leakage.conclude(twins, scores) == (
+    assert leakage.conclude(twins, scores, "64 pixels") == (
         "Under the random split 0% of the test images have a near-duplicate in training, under the grouped one 0%, "
         "under the blocked one 0%. Change of the same images' Dice from the grouped split: random +0.000 (+0.000 to "
-        "+0.000), no difference beyond chance; blocked +0.000 (+0.000 to +0.000), no difference beyond chance."
+        "+0.000), no difference beyond chance; blocked +0.000 (+0.000 to +0.000), no difference beyond chance. "
+        "Size: 64 pixels."
     )
 
 
 def test_a_single_group_has_no_interval_and_shows_no_difference(make_results):
     other = {name: (0, dice + 0.05) for name, (_, dice) in SCORES.items()}
     results = under_all(make_results, blocked=other, grouped={name: (0, dice) for name, (_, dice) in SCORES.items()})
-    text = leakage.conclude(make_twins(), leakage.join_scores(make_twins(), results))
-    assert text.endswith("blocked +0.050 (+nan to +nan), no difference beyond chance.")
+    text = leakage.conclude(make_twins(), leakage.join_scores(make_twins(), results), "64 pixels")
+    assert text.endswith("blocked +0.050 (+nan to +nan), no difference beyond chance. Size: 64 pixels.")
 
 
 def test_without_a_run_under_every_split_there_are_no_scores(make_results):
