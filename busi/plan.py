@@ -66,7 +66,7 @@ def _look_up(config: RunConfig, store: Store) -> tuple[str, pd.DataFrame]:
     work = store.work(config)
     # Names have leading zeros, so that the greatest is the newest.
     checkpoint = max(work.glob("epoch-*"), default=None)
-    started = Run(checkpoint, config) if checkpoint else store.shorter(config)
+    started = Run(checkpoint, config) if checkpoint else store.beginning(config)
     if not started:
         return "unfinished" if work.is_dir() else "missing", pd.DataFrame({"seconds": []})
     try:

@@ -35,6 +35,8 @@ STATE = "state.weights.h5"
 BEST = "best.weights.h5"
 WEIGHTS = frozenset({STATE, BEST})
 EPOCHS = frozenset({"epochs"})
+ANSWERS = frozenset({"flip_test", "largest_component"})
+"""Fields that change what is made of a trained network and leave its training as it is."""
 
 
 def run_key(config: RunConfig, fingerprint: str) -> str:
@@ -194,20 +196,28 @@ class Store:
         return Run(folder, config)
 
     def shorter(self, config: RunConfig) -> Run | None:
-        """Find the longest finished run that differs from ``config`` only in having fewer epochs.
+        """Find the longest finished run that differs from ``config`` only in having fewer epochs."""
+        return self._find_beginning(config, may_differ=EPOCHS)
 
-        Nothing in such a run depends on how many epochs will follow, so that a longer one can start where it ended. A
-        decaying rate does depend on it, and so does a last epoch that is cut short.
+    def beginning(self, config: RunConfig) -> Run | None:
+        """Find the longest finished run whose training is the beginning of this one's, or all of it.
+
+        Nothing in a run depends on how many epochs will follow, so that a longer one can start where it ended. A
+        decaying rate does depend on it, and so does a last epoch that is cut short. Runs that differ only in how they
+        predict have one training.
         """
+        return self._find_beginning(config, may_differ=EPOCHS | ANSWERS)
+
+    def _find_beginning(self, config: RunConfig, may_differ: frozenset[str]) -> Run | None:
         longest = None
-        # Any size folder: its name contains the number of epochs, which is what may differ.
-        for folder in self.root.glob(f"{config.protocol}/*/{config.name}/fold{config.fold}-seed{config.seed}-????????"):
+        # Any size and name: both tell what may differ.
+        for folder in self.root.glob(f"{config.protocol}/*/*/fold{config.fold}-seed{config.seed}-????????"):
             stored = _read_stored(folder)
             # The folder's name ends in a key, which does not tell its parts: the file does.
             if stored.get("fingerprint") != self.fingerprint:
                 continue
             run = Run(folder, RunConfig(**stored["config"]))
-            if not _continues(config, run.config) or stored["training_version"] != TRAINING_VERSION:
+            if not _begins(run.config, config, may_differ) or stored["training_version"] != TRAINING_VERSION:
                 continue
             if longest and longest.config.epochs > run.config.epochs:
                 continue
@@ -237,11 +247,11 @@ class Store:
         return Run(folder, config)
 
 
-def _continues(longer: RunConfig, shorter: RunConfig) -> bool:
-    """Return whether one configuration is the other with more epochs."""
-    more = longer.epochs > shorter.epochs
-    plans_ahead = longer.schedule != "constant" or longer.last_steps > 0
-    return more and not plans_ahead and longer.digest(without=EPOCHS) == shorter.digest(without=EPOCHS)
+def _begins(earlier: RunConfig, later: RunConfig, may_differ: frozenset[str]) -> bool:
+    """Return whether another run's training is the beginning or all of this one's."""
+    plans_ahead = later.schedule != "constant" or later.last_steps > 0
+    fits = earlier.epochs == later.epochs if plans_ahead else earlier.epochs <= later.epochs
+    return fits and earlier != later and earlier.digest(without=may_differ) == later.digest(without=may_differ)
 
 
 def _read_stored(folder: Path) -> dict:

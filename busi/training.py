@@ -172,7 +172,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     work = store.work(config)
     work.mkdir(parents=True, exist_ok=True)
     # Weights, optimizer and history of the last whole epoch; a fresh run has none.
-    history = _resume(model, work, store.shorter(config))
+    history = _resume(model, work, store.beginning(config))
     after_epoch = _AfterEpoch(config, parts, history, work)
     for last_epoch, epoch_steps in _plan_epochs(config, steps):
         if len(history) < last_epoch and not find_end(history, config):
@@ -442,17 +442,17 @@ def _newest(work: Path) -> Path | None:
     return max(work.glob("epoch-*"), default=None)
 
 
-def _resume(model: keras.Model, work: Path, shorter: Run | None) -> list[dict]:
-    """Load the newest checkpoint and return its epochs; without one, start where a shorter run ended."""
-    # Nothing in a shorter run depends on its end: its last epoch serves as a checkpoint of this one.
-    if shorter and not _newest(work):
+def _resume(model: keras.Model, work: Path, beginning: Run | None) -> list[dict]:
+    """Load the newest checkpoint and return its epochs; without one, start where ``beginning`` ended."""
+    # Its last epoch serves as a checkpoint of this run.
+    if beginning and not _newest(work):
         fresh = work / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         for name in ("history.csv", STATE, BEST):
-            if (shorter.folder / name).is_file():
-                shutil.copyfile(shorter.folder / name, fresh / name)
-        fresh.rename(work / f"epoch-{len(shorter.history):04d}")
+            if (beginning.folder / name).is_file():
+                shutil.copyfile(beginning.folder / name, fresh / name)
+        fresh.rename(work / f"epoch-{len(beginning.history):04d}")
     checkpoint = _newest(work)
     if checkpoint is None:
         return []

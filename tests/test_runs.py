@@ -289,6 +289,16 @@ def test_the_longest_shorter_run_is_continued(store):
     assert store.shorter(RunConfig(epochs=2)) is None
 
 
+def test_a_run_that_only_predicts_otherwise_has_been_trained_already(store):
+    averaged = RunConfig(**HELDOUT.model_dump() | {"schedule": "cosine", "patience": 0})
+    mirrored = averaged.model_copy(update={"flip_test": True})
+    finish(store, averaged)
+    assert store.beginning(mirrored).config == averaged
+    assert store.beginning(averaged) is store.shorter(mirrored) is None
+    # The rate falls over all planned epochs: a run of fewer is none of its beginnings.
+    assert store.beginning(mirrored.model_copy(update={"epochs": averaged.epochs + 1})) is None
+
+
 @pytest.mark.parametrize(
     "other",
     [
