@@ -1,4 +1,4 @@
-"""The study as a graph of jobs: data -> runs -> scores -> notebooks -> pages -> index. Settings come from the Makefile."""
+"""The study as a graph of jobs: images, runs, scores, notebooks, pages, index. Settings come from the Makefile."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from snakemake.logging import logger
 
 from busi.config import GALLERY, SECOND, StudyError, code_version, read_profile
-from busi.dataset import audit, duplicates, splits
+from busi.dataset import audit, catalog, duplicates, splits
 from busi.plan import tell_progress
 from busi.runs import find_damage
 from busi.scoring import blind, floors, metrics, predictors
@@ -33,10 +33,10 @@ RUNS = list_runs(PARAMETERS)
 LABELS = list(RUNS)
 SIZE = PARAMETERS.runs_per_job
 JOBS = [LABELS[start : start + SIZE] for start in range(0, len(LABELS), SIZE)]
+IMAGES = f"{REPORT}/results/dataset.csv"
 MEASURED = [
     f"{REPORT}/results/{name}.csv"
     for name in (
-        "dataset",
         "files",
         "audit",
         "mean_mask",
@@ -117,7 +117,7 @@ def needed_notebooks(wildcards):
 
 def tell():
     """Say what is being trained and when all runs will be trained, where Snakemake's own messages go."""
-    while not Path(MEASURED[0]).is_file():  # the job that reads the data has not ended yet
+    while not Path(IMAGES).is_file():  # the job that reads the data has not ended yet
         time.sleep(1)
     try:
         tell_progress(PARAMETERS, workflow.cores if workflow.local_exec else workflow.nodes, logger.info)
@@ -149,6 +149,7 @@ wildcard_constraints:
 # Seconds of work, not worth a place in a cluster's queue.
 localrules:
     all,
+    images,
     page,
     index,
 
@@ -161,9 +162,23 @@ rule all:
 
 if PARAMETERS.train_missing:
 
+    # By itself and first, so that data that are at fault stop a study with one message, before anything is trained.
+    rule images:
+        output:
+            IMAGES,
+        benchmark:
+            f"{BUILD}/benchmark/images.tsv"
+        params:
+            folder=str(PARAMETERS.data_path),
+            code=code_version(catalog),
+        shell:
+            "busi data --images-only {FILES} {PAIRS}"
+
     # Notebooks would notice a change of the code that measures these tables as well, but each in its own time, and those
     # made before the last of them once more in the next study.
     rule data:
+        input:
+            IMAGES,
         output:
             MEASURED,
         benchmark:
@@ -178,7 +193,7 @@ if PARAMETERS.train_missing:
     # and the command knows which of them are the run that is asked for.
     rule run:
         input:
-            MEASURED[0],
+            IMAGES,
         output:
             f"{MARKS}/{{first}}-{{digest}}",
         benchmark:
@@ -208,7 +223,7 @@ rule notebook:
         notebook="notebooks/{notebook}.ipynb",
         parameters=needed_parameters,
         sections="params/mechanisms.yaml",
-        measured=MEASURED if PARAMETERS.train_missing else [],
+        measured=[IMAGES, *MEASURED] if PARAMETERS.train_missing else [],
         runs=needed_runs,
         notebooks=needed_notebooks,
     output:

@@ -115,12 +115,18 @@ def convert(
 
 
 @app.command()
-def data(files: Files, pairs: Pairs = None) -> None:
+def data(
+    files: Files,
+    pairs: Pairs = None,
+    images_only: Annotated[bool, typer.Option("--images-only", help="Verify and describe the images only.")] = False,
+) -> None:
     """Verify a study's images and measure what its report needs of them besides the runs."""
     parameters = _read(files, pairs)  # first, so that a mistake is told at once
     from busi import study
 
     study.measure_images(parameters)
+    if images_only:
+        return
     study.measure_audit(parameters)
     study.measure_split(parameters)
     study.measure_duplicates(parameters)

@@ -16,9 +16,11 @@ from busi.study import load_results
 
 GROUP = "mechanisms/recipe"
 
-CHANGE = {"difference": "change", "low": "change_low", "high": "change_high"}
+CHANGE = {"difference": "change", "low": "change_low", "high": "change_high", "p_holm": "change_p"}
 """Columns of `busi.scoring.statistics.compare_pairs` that a rung takes over, with their names in its table."""
 
+SIGNIFICANCE = 0.05
+"""Corrected p value below which a change is told from chance."""
 
 SENSITIVITY = 0.95
 """Share of the lesion images that every rung touches where its false positives are compared."""
@@ -29,7 +31,8 @@ def tabulate(trained: Results) -> pd.DataFrame:
 
     Returns:
         `rung`; `n_runs`, `n_images`; `dice` with `dice_low` and `dice_high`; the change from the rung before as
-        `change`, `change_low` and `change_high`, missing for the first; `validation_dice`, the mean over the runs of
+        `change`, `change_low` and `change_high`, with its p value after Holm's correction over all rungs as `change_p`,
+        missing for the first; `validation_dice`, the mean over the runs of
         what the validation part chose by; `detected` (share of the lesions that are found); of the normal images the
         share with a finding, `normals_fpr` at each run's own threshold and `normals_at_95` where `SENSITIVITY` of the
         lesion images are touched; `parameters` of the network; `milliseconds` of training per image.
@@ -83,8 +86,8 @@ def title(table: pd.DataFrame) -> str:
 
 def find_effects(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `tabulate` whose change is told from zero, the largest change first."""
-    is_told = (table.change_low > 0) | (table.change_high < 0)
-    effects = table[is_told]
+    # Not by the interval: of a dozen changes that do nothing, every other ladder would have one whose interval says so.
+    effects = table[table.change_p < SIGNIFICANCE]
     return effects.reindex(effects.change.abs().sort_values(ascending=False).index)
 
 
@@ -102,7 +105,8 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         f"Of {section.count(len(table) - 1, 'change')}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
         f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}). Normal images with a finding go from "
         f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
-        f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}. Size of the first rung: {size}."
+        f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}. Told from chance: p below {SIGNIFICANCE} after Holm's "
+        f"correction. Size of the first rung: {size}."
     )
 
 
@@ -122,6 +126,7 @@ def show(parameters: Parameters) -> section.Section:
         caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
         "Right: share of normal images in which anything is marked, at the run's own threshold and at equal "
         f"sensitivity. {size}.",
-        table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs.",
+        table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs; change_p is "
+        "corrected by Holm for all rungs.",
         digits={"parameters": 0, "milliseconds": 1},
     )

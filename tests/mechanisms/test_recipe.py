@@ -43,9 +43,12 @@ def predict(rungs):
     return replace(empty_results(), **tables)
 
 
+RUNGS = {"baseline": (10, 3), "loss": (15, 3), "normals": (15, 0)}
+
+
 @pytest.fixture
 def table():
-    return recipe.tabulate(predict({"baseline": (10, 3), "loss": (15, 3), "normals": (15, 0)}))
+    return recipe.tabulate(predict(RUNGS))
 
 
 def test_each_rung_is_compared_with_the_one_before_on_the_same_images(table):
@@ -56,6 +59,14 @@ def test_each_rung_is_compared_with_the_one_before_on_the_same_images(table):
     assert table.change_low.tolist() == pytest.approx(table.change.tolist(), nan_ok=True)
     assert table.change_high.tolist() == pytest.approx(table.change.tolist(), nan_ok=True)
     assert (table.n_runs.tolist(), table.n_images.tolist()) == ([2, 2, 2], [4, 4, 4])
+
+
+def test_a_change_is_told_from_chance_by_its_corrected_p_not_by_its_interval(table):
+    """Of two intervals that exclude zero, Holm's correction leaves one."""
+    table = table.assign(change_low=[np.nan, 0.1, 0.001], change_p=[np.nan, 0.01, 0.06])
+    assert recipe.find_effects(table).rung.tolist() == ["loss"]
+    # The two changes' own p values are 0, of a change without error, and 1, of no change: corrected they stay so.
+    assert recipe.tabulate(predict(RUNGS)).change_p.tolist() == pytest.approx([np.nan, 0, 1], nan_ok=True)
 
 
 def test_normals_validation_and_training_time_are_told_beside_dice(table):
@@ -72,7 +83,8 @@ def test_title_and_sentence_follow_the_numbers(table):
     assert recipe.conclude(table, "64 pixels") == (
         "Of 2 changes, what moves Dice is loss +0.190 (+0.190 to +0.190); 1 other change cannot be told from chance. "
         "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857). Normal images with a finding go from 50% to 0%; "
-        "where 95% of the lesions are touched, from 50% to 0%. Size of the first rung: 64 pixels."
+        "where 95% of the lesions are touched, from 50% to 0%. Told from chance: p below 0.05 after Holm's correction. "
+        "Size of the first rung: 64 pixels."
     )
     flat = recipe.tabulate(predict({"baseline": (10, 3), "loss": (10, 3)}))
     assert recipe.title(flat) == "0 of 1 changes move Dice beyond chance"
