@@ -98,6 +98,7 @@ def _share_colour(file: str) -> float:
     with open_image(file) as image:
         if image.mode not in ("RGB", "RGBA", "P"):
             return 0.0
+        # A palette may hold greys only; its colours tell.
         channels = np.asarray(image.convert("RGB"))
     return float((np.ptp(channels, axis=-1) > 40).mean())
 
@@ -116,6 +117,7 @@ def mean_mask(catalog: Catalog) -> pd.DataFrame:
     masks = []
     for files in catalog.lesions.masks:
         mask = Image.fromarray(read_union(files)).convert("L")
+        # A box takes the mean of the pixels under it: each number stays a share of the area.
         small = mask.resize((SIDE, SIDE), Image.Resampling.BOX)
         masks.append(np.asarray(small) / 255)
     return pd.DataFrame(np.mean(masks, axis=0) if masks else np.zeros((SIDE, SIDE)))

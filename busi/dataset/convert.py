@@ -76,6 +76,7 @@ def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks",
         (unfinished / folder).mkdir(parents=True)
     for row in catalog.table.itertuples():
         image = Image.fromarray(read_grey(row.image))
+        # Labels are numbers, not colours: nnU-Net wants 1 for lesion, other trainers 255.
         mask = read_union(row.masks).astype(np.uint8) * np.uint8(inside)
         image.save(unfinished / images / f"{row.name}{channel}.png")
         Image.fromarray(mask).save(unfinished / masks / f"{row.name}.png")

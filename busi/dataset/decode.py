@@ -77,6 +77,7 @@ def read_grey(file: Path | str) -> np.ndarray:
         if image.mode.startswith("I"):
             # 65535 becomes 255.
             return np.round(_deep_levels(image, file) / 257).astype(np.uint8)
+        # Palette, RGB, transparency or 1 bit: Pillow knows how each becomes grey.
         return np.asarray(image.convert("L"))
 
 
@@ -176,6 +177,7 @@ def _read_finding(colour: np.ndarray) -> str:
     """Return the class that a mask's colour stands for; red wins, because one cancer makes an image malignant."""
     for finding in ("malignant", "benign"):
         pure = np.array(COLOURS[finding], np.int16)
+        # Not exact equality: a JPEG or a resized mask has neighbours of the pure colour.
         distance = np.abs(colour - pure).max(axis=-1)
         if (distance < 64).any():
             return finding

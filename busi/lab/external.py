@@ -96,6 +96,7 @@ def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
         for name, predict in ruler.BLIND.items():
             scores = ruler.score_answers(external, ruler.ask_blindly(external, predict))
             tables.append(scores.assign(predictor=name))
+        # Near-duplicates among the external images are resampled together, as the own ones are.
         groups = dict(zip(external.table.name, find_groups(external), strict=True))
         joined = pd.concat(tables)
         folder = Path(parameters.external_dir).name
@@ -134,6 +135,7 @@ def tabulate(images: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
     for predictor, scores in images.dropna(subset="dice").groupby("predictor", sort=False):
         row = {"predictor": predictor, "n_images": scores.name.nunique()}
         row |= {"n_networks": scores.n_networks.max(), "n_seeds": scores.seed.nunique()}
+        # Empty for a blind predictor, which has no seed.
         by_seed = scores.groupby("seed").dice.mean()
         row |= {"seed_low": by_seed.min(), "seed_high": by_seed.max()}
         row["dice"], row["low"], row["high"] = score_interval(_name_runs(scores))
@@ -174,6 +176,7 @@ def draw(table: pd.DataFrame) -> Figure:
     display.name_rows(ax, table.predictor)
     ax.grid(axis="x")
     display.add_legend(fig)
+    # The title speaks of networks alone: blind predictors are there to compare with.
     networks = table[table.n_networks.notna()]
     outside, inside = networks.dice, networks.heldout_dice
     title = f"Networks have Dice {outside.min():.3f} to {outside.max():.3f} on external images, "

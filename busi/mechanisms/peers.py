@@ -62,6 +62,7 @@ def _find_test_folds(split: pd.DataFrame) -> np.ndarray:
 
 
 def _hash_files(folder: Path) -> str:
+    # The name counts too: it is the name of a predictor.
     digest = hashlib.sha256(folder.name.encode())
     for file in sorted(folder.rglob("*")):
         if file.is_file():
@@ -103,6 +104,7 @@ def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
 def draw(table: pd.DataFrame) -> Figure:
     """Draw the Dice of each network with its 95 % interval."""
     fig, ax = plt.subplots(figsize=(display.WIDTH, 1.4 + 0.5 * len(table)))
+    # Matplotlib takes lengths to either side, not ends.
     lengths = [table.dice - table.low, table.high - table.dice]
     ax.errorbar(table.dice, np.arange(len(table)), xerr=lengths, fmt="o", capsize=4)
     ax.set(xlabel="Dice of held-out images")

@@ -45,6 +45,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """Draw AUC against loss of each run, by reading, with the fate as the marker."""
     fig, ax = plt.subplots(figsize=(display.WIDTH, 4.6))
     order = [fate for fate in FATES if fate in set(table.fate)]
+    # AUC against loss: KLD and DICE have losses of their own, AUC means the same in all.
     sns.scatterplot(table, x="loss", y="auc", hue="reading", style="fate", style_order=order, s=80, ax=ax)
     ax.set(xlabel="Training loss of the last epoch", ylabel="AUC")
     display.add_legend(fig, 2)

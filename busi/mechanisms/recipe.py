@@ -44,6 +44,7 @@ def tabulate(trained: Results) -> pd.DataFrame:
     for rung in scores:
         own = trained.of(rung)
         runs = own.runs
+        # An epoch shows every training image once.
         trained_images = runs.epochs * runs.images
         row = {"rung": rung, "n_runs": len(runs)} | summarize(own.images, own.pixels)
         row |= {"normals_at_95": normals_at_sensitivity(own.images, SENSITIVITY)}
@@ -63,6 +64,7 @@ def draw(table: pd.DataFrame) -> Figure:
     size = (display.WIDTH, 1.8 + 0.5 * len(table))
     fig, (dice, normals) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[3, 2])
     change = table.change.fillna(0)
+    # A bar begins where the rung before it ended.
     before = table.dice - change
     colours = np.where(change >= 0, display.OURS, display.PINK)
     dice.barh(places, change, 0.5, left=before, color=colours, alpha=0.7)

@@ -130,6 +130,7 @@ def measure_runs(
     Returns:
         Results; the table, with `variant`, `fold` and `seed` of the run, and with `group` where it names images.
     """
+    # Trained first: what is measured below needs the networks.
     trained = load_results(parameters, group)
 
     def make(catalog: Catalog) -> pd.DataFrame:
@@ -214,6 +215,7 @@ def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> p
     for variant, part in images.groupby(by, sort=False):
         row = {by: variant, "n_images": part.name.nunique()}
         scored = part.dropna(subset="dice")
+        # A variant whose output never sees a lesion has no Dice to average.
         if len(scored):
             row |= dict(zip(("dice", "low", "high"), score_interval(scored), strict=True))
         rows.append(row | part[list(others)].mean().to_dict())

@@ -31,6 +31,7 @@ def read_runs(parameters: Parameters) -> pd.DataFrame:
     for row in distinct_rows().itertuples():
         variants = read_family(row.family, parameters).configs("published")
         first = variants[row.method][0]
+        # Whatever its width, a run of the row has the digest of the first one without these fields.
         rows[row.method, first.digest(without=FREE)] = row.row
     found = []
     for run in _gather_runs(parameters).to_dict("records"):
@@ -53,6 +54,7 @@ def _gather_runs(parameters: Parameters) -> pd.DataFrame:
     tables = [empty_results().runs]
     for folder in sorted(parameters.report_path.parent.iterdir()):
         report = parameters.model_copy(update={"report": folder.name})
+        # A report on phantoms, or on another data set, says nothing about the width.
         if read_fingerprint(report) != data:
             continue
         for group in (*(f"published/{family}" for family in families()), READINGS):

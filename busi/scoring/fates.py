@@ -39,6 +39,7 @@ def measure_fate(
         `fate` (one of `FATES`); `crossentropy` of the probabilities, mean over pixels; `dice`: mean Dice of the lesion
         at a threshold of one half; `mask_dice`.
     """
+    # A certain and wrong pixel would cost an infinite cross-entropy.
     p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
     crossentropy = float(-(lesions * np.log(p) + (1 - lesions) * np.log(1 - p)).mean())
     half = np.flatnonzero(np.isclose(THRESHOLDS, 0.5))[0]
@@ -48,6 +49,7 @@ def measure_fate(
         return {"fate": "diverged"} | measured
     if np.ptp(probability) <= CONSTANT_SPREAD:
         return {"fate": "dead"} | measured
+    # Better than any one mask for all images: something in the images has been used.
     if dice > mask_dice:
         return {"fate": "learned"} | measured
     # Dice and KLD have other losses: the cross-entropy of the probabilities means the same in every row.

@@ -144,5 +144,6 @@ def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataF
 
 def _read_mask(file: Path, height: int, width: int) -> np.ndarray:
     grey = read_grey(file)
+    # Classes are written as 0 and 1, grey masks as 0 to 255.
     inside = Image.fromarray(grey > (0 if grey.max() <= 1 else 127))
     return np.asarray(inside.resize((width, height), Image.Resampling.NEAREST)).astype(np.float32)
