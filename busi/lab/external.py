@@ -1,7 +1,9 @@
 """External test: the study's networks on another data set, beside their held-out scores.
 
 Two variants are tested: the baseline, and the one with the highest Dice on its validation parts, so that neither a test
-part nor the other data set has a say. A prediction is the mean of the networks of all folds, made once for each seed.
+part nor the other data set has a say. The recipe's last rung joins them once it is trained in all folds, and no rung
+before it: asked at every rung, the external images would soon be part of the choice. A prediction is the mean of the
+networks of all folds, made once for each seed.
 """
 
 import sys
@@ -15,14 +17,14 @@ from matplotlib.figure import Figure
 
 from busi import display, results
 from busi.config import Parameters, RunConfig, StudyError, families, validate
+from busi.dataset import duplicates
 from busi.dataset.catalog import Catalog, read_catalog
-from busi.dataset.duplicates import find_groups
 from busi.lab.evaluate import ask_networks
-from busi.mechanisms import section
-from busi.results import Results, join_results
+from busi.mechanisms import recipe, section
+from busi.results import Results, empty_results, join_results
 from busi.scoring import metrics, ruler
 from busi.scoring.statistics import score_interval
-from busi.study import find_trained, load_results, measure_untrained, open_store
+from busi.study import find_groups, find_trained, load_results, measure_untrained, open_store
 
 NOT_GIVEN = "No external data set was given; `make study EXTERNAL=FOLDER` tests the networks on one."
 
@@ -50,16 +52,36 @@ def choose_networks(trained: Results, baseline: str) -> Results:
     return trained.in_order(runs.index[chosen])
 
 
+def take_last_rung(trained: Results, planned: dict[str, list[RunConfig]]) -> Results:
+    """Return the runs of the recipe's last rung; those of no run while one of them is missing.
+
+    Args:
+        trained: Runs of the recipe.
+        planned: Rung -> the configurations of its runs, in the order of the ladder.
+    """
+    last = list(planned)[-1]
+    rung = trained.of(last)
+    return rung if len(rung.runs) == len(planned[last]) else empty_results()
+
+
 def load_chosen(parameters: Parameters) -> Results:
     """Return the gathered results of the chosen variants, which are named after their family too: "loss: KLD"."""
     reader = parameters.model_copy(update={"train_missing": False})
-    parts = []
-    for family in families():
-        found = load_results(reader, f"heldout/{family}")
-        tables = {name: table.assign(variant=f"{family}: " + table.variant) for name, table in found.tables.items()}
-        parts.append(Results(**tables))
+    parts = [_name_after(family, load_results(reader, f"heldout/{family}")) for family in families()]
     baseline = validate(RunConfig, "heldout", parameters.heldout_fields())
-    return choose_networks(join_results(parts), baseline.name)
+    chosen = [choose_networks(join_results(parts), baseline.name)]
+    ladder = find_groups(parameters).get(recipe.GROUP)
+    # A study of one's own may have no recipe.
+    if ladder:
+        chosen.append(_name_after("recipe", take_last_rung(load_results(reader, recipe.GROUP), ladder.variants)))
+    return join_results(chosen)
+
+
+def _name_after(family: str, found: Results) -> Results:
+    """Return results with the family in front of the variants' names, because two families may have equal ones."""
+    return Results(
+        **{name: table.assign(variant=f"{family}: " + table.variant) for name, table in found.tables.items()}
+    )
 
 
 def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
@@ -97,7 +119,7 @@ def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
             scores = ruler.score_answers(external, ruler.ask_blindly(external, predict))
             tables.append(scores.assign(predictor=name))
         # Near-duplicates among the external images are resampled together, as the own ones are.
-        groups = dict(zip(external.table.name, find_groups(external), strict=True))
+        groups = dict(zip(external.table.name, duplicates.find_groups(external), strict=True))
         joined = pd.concat(tables)
         folder = Path(parameters.external_dir).name
         return joined.assign(data=folder, fingerprint=external.fingerprint, group=joined.name.map(groups))
@@ -201,6 +223,12 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
     return f"{text} Size: {size}."
 
 
+def describe_sizes(chosen: Results, predictors: set[str]) -> str:
+    """Return the sizes of the runs of ``predictors`` in words, each once: the recipe ends at a size of its own."""
+    tested = [variant for variant in chosen.variants if variant in predictors]
+    return "; ".join(dict.fromkeys(section.describe_runs(chosen.of(variant)) for variant in tested))
+
+
 @section.presents("external")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion, and write ``tables/external.csv``; only say so if there is no such data."""
@@ -213,9 +241,9 @@ def show(parameters: Parameters) -> section.Section:
     return section.compose(
         draw(table),
         table,
-        conclude(table, images.data.iloc[0], section.describe_runs(chosen)),
+        conclude(table, images.data.iloc[0], describe_sizes(chosen, set(images.predictor))),
         caption="Dice with 95 % intervals on an external data set and on the study's own held-out images. Networks: "
-        "the baseline, and the variant with the highest Dice on its validation parts.",
+        "the baseline, the variant with the highest Dice on its validation parts, and the recipe once it is whole.",
         table_caption="An external prediction is the mean of the networks of all folds, a held-out one that of one "
         "network. Intervals hold images and, where there are several, seeds.",
     )

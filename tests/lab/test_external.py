@@ -1,5 +1,7 @@
 """External test: which networks are tested, what they score on phantoms of another study, and how it is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from busi.dataset.catalog import read_catalog
 from busi.dataset.phantom import draw_phantoms
 from busi.lab import external
 from busi.lab.networks import Network, read_picture
-from busi.results import NotMeasured, Results, empty_results
+from busi.results import COLUMNS, NotMeasured, Results, empty_results
 from busi.scoring import metrics
 
 KLD = "loss: KLD"
@@ -40,14 +42,50 @@ def test_the_best_is_chosen_by_the_validation_part_among_variants_with_all_runs(
         external.choose_networks(empty_results(), "baseline")
 
 
-@pytest.fixture
-def parameters(laboratory, phantom_dir):
-    """The laboratory's study with its runs gathered into a report of their own, and other phantoms to test on."""
-    own = laboratory.parameters.model_copy(update={"report": "external", "external_dir": str(phantom_dir)})
+def test_the_recipe_is_tested_by_its_last_rung_once_that_is_whole():
+    rows = [("first", 0, 0.5, "bce"), ("first", 1, 0.5, "bce"), ("last", 0, 0.6, "kld"), ("last", 1, 0.6, "kld")]
+    ladder = trained(*rows)
+    planned = {rung: ladder.of(rung).configs for rung in ("first", "last")}
+    assert external.take_last_rung(ladder, planned).runs.variant.tolist() == ["last"] * 2
+    # A fold is missing: the rung before it is not asked in its place.
+    assert external.take_last_rung(trained(*rows[:3]), planned).runs.empty
+    assert external.take_last_rung(trained(*rows[:2]), planned).runs.empty
+
+
+def gather(laboratory, phantom_dir, report):
+    """Gather the laboratory's held-out runs into a report of their own, with other phantoms to test on."""
+    own = laboratory.parameters.model_copy(update={"report": report, "external_dir": str(phantom_dir)})
     for name, group in study.find_groups(own).items():
         if name.startswith("heldout/"):
             study.gather_results(own, group, laboratory.catalog, train=False)
     return own
+
+
+@pytest.fixture
+def parameters(laboratory, phantom_dir):
+    return gather(laboratory, phantom_dir, "external")
+
+
+def test_a_recipe_that_is_whole_joins_the_chosen_networks(laboratory, phantom_dir):
+    parameters = gather(laboratory, phantom_dir, "whole")
+    others = external.load_chosen(parameters).variants
+    ladder = study.find_group(parameters, "mechanisms/recipe")
+    last, configs = list(ladder.variants.items())[-1]
+    runs = trained(*((last, config.fold, 0.6, "kld") for config in configs)).runs
+    runs["config"] = [config.model_dump_json() for config in configs]
+    runs["planned_epochs"] = [config.epochs for config in configs]
+    columns = dict.fromkeys([*COLUMNS["runs"], *runs])
+    results.write_results(parameters, ladder.name, replace(empty_results(), runs=runs.reindex(columns=[*columns])))
+    assert external.load_chosen(parameters).variants == [*others, f"recipe: {last}"]
+
+
+def test_sizes_are_told_once_each_and_only_of_networks_that_were_asked():
+    chosen = trained(("A", 0, 0.5, "bce"), ("B", 0, 0.5, "kld"), ("C", 0, 0.5, "dice"))
+    larger = chosen.configs[2].model_copy(update={"image_size": 48})
+    chosen.runs.loc[2, "config"] = larger.model_dump_json()
+    small, large = (f"{pixels} pixels, 64 filters, at most 75 epochs, 1 seed" for pixels in (32, 48))
+    assert external.describe_sizes(chosen, {"A", "B", "C", "Blob"}) == f"{small}; {large}"
+    assert external.describe_sizes(chosen, {"A", "B", "Blob"}) == small
 
 
 def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, laboratory, phantom_dir):
