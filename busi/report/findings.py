@@ -54,7 +54,7 @@ def _join_sizes(verdicts: pd.DataFrame) -> str:
         return sizes[0]
     # Pixels, filters, then the runs.
     shared = [parts[0] for parts in zip(*(size.split(", ") for size in sizes), strict=False) if len(set(parts)) == 1]
-    return ", ".join([*shared, "runs: see each claim"])
+    return f"{', '.join(shared)}; each claim says from how many runs"
 
 
 def _answer_rows(rows: pd.DataFrame) -> str:

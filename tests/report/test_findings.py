@@ -35,7 +35,7 @@ def test_the_answer_counts_rows_claims_and_dice():
     assert claims.startswith("**Of 2 claims**, 1 is upheld, 1 is undecided,")
     assert dice == []
     sizes = ("64 pixels, 8 filters, 2 of 5 runs a variant", "64 pixels, 8 filters, 1 seed a fold")
-    assert answer(sizes=sizes)[1].endswith(" (64 pixels, 8 filters, runs: see each claim).")
+    assert answer(sizes=sizes)[1].endswith(" (64 pixels, 8 filters; each claim says from how many runs).")
     assert "for our networks, in the folds trained so far, 0.297 for" in answer(seen=39)[2]
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 
