@@ -418,35 +418,42 @@ def measure_untrained(parameters: Parameters, protocol: str = "heldout") -> tupl
 def measure_outlines(parameters: Parameters, name: str) -> pd.DataFrame:
     """Return the outlines of the best, median and worst lesion image that each variant held out.
 
+    Each variant has a file of its own, because the networks of one may be at hand where those of another are not.
+
     Args:
         parameters: Of the study.
         name: Of a held-out group, e.g. "heldout/loss".
 
     Returns:
         `variant`, `case` ("best", "median", "worst"), `dice`, and the columns of `busi.scoring.outlines.trace_case`.
-        No row where the runs are on another machine, or none has been trained.
+        No row of a variant that has been trained on another machine and not been traced there.
     """
     gathered = load_results(parameters, name)
+    tables = [pd.DataFrame(columns=["variant", "case", "dice", *outlines.COLUMNS])]
+    for variant in gathered.variants:
+        try:
+            table = _trace_variant(parameters, gathered.of(variant))
+        except NotMeasured:
+            continue
+        tables.append(table.assign(variant=variant))
+    # An empty table has columns without a type, which would take the types of the others away.
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def _trace_variant(parameters: Parameters, trained: Results) -> pd.DataFrame:
+    """Return the outlines of one variant's cases, as `measure_outlines` without `variant`."""
 
     def trace(catalog: Catalog) -> pd.DataFrame:
         store = open_store(parameters, catalog)
+        configs = dict(zip(trained.runs.run, trained.configs, strict=True))
         tables = []
-        for variant in gathered.variants:
-            own = gathered.of(variant)
-            configs = dict(zip(own.runs.run, own.configs, strict=True))
-            for case, image in outlines.choose_cases(own.images).items():
-                run = find_trained(configs[image.run], store)
-                traced = outlines.trace_case(run, catalog, image["name"])
-                traced.insert(0, "dice", image.dice)
-                traced.insert(0, "case", case)
-                traced.insert(0, "variant", variant)
-                tables.append(traced)
-        if not tables:
-            raise NotMeasured(f"{name}: no run has been trained yet")
-        return pd.concat(tables, ignore_index=True)
+        for case, image in outlines.choose_cases(trained.images).items():
+            run = find_trained(configs[image.run], store)
+            traced = outlines.trace_case(run, catalog, image["name"])
+            tables.append(traced.assign(case=case, dice=image.dice))
+        return pd.concat(tables, ignore_index=True)[["case", "dice", *outlines.COLUMNS]]
 
-    depends = [*gathered.runs.key, scoring_version()]
-    try:
-        return measure(parameters, f"outlines/{name}", trace, depends=depends, code=(outlines, arrays))
-    except NotMeasured:
-        return pd.DataFrame(columns=["variant", "case", "dice", *outlines.COLUMNS])
+    # Families share variants, such as the baseline, and these have one name.
+    file = f"outlines/heldout/{trained.runs['name'][0]}"
+    depends = [*trained.runs.key, scoring_version()]
+    return measure(parameters, file, trace, depends=depends, code=(outlines, arrays))
