@@ -7,6 +7,10 @@ networks of all folds, made once for each seed.
 """
 
 import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,7 +25,7 @@ from busi.dataset import duplicates
 from busi.dataset.catalog import Catalog, read_catalog
 from busi.lab.evaluate import ask_networks
 from busi.mechanisms import recipe, section
-from busi.results import Results, empty_results, join_results
+from busi.results import NotMeasured, Results, empty_results, join_results
 from busi.scoring import metrics, ruler
 from busi.scoring.statistics import score_interval
 from busi.study import find_groups, find_trained, load_results, measure_untrained, open_store
@@ -87,56 +91,85 @@ def _name_after(family: str, found: Results) -> Results:
 def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
     """Return the scores of the chosen networks, and of blind predictors, on the external images.
 
+    Each variant has a file of its own, because the networks of one may be at hand where those of another are not.
+
     Returns:
         `predictor`; `seed`, the place of the networks' seeds in their folds, and `n_networks` that were averaged, both
         missing for a blind predictor; `data` (name of the folder), `fingerprint`, `name`, `group` and the scores of
-        `busi.scoring.metrics.score_image`.
+        `busi.scoring.metrics.score_image`. No row of a variant that has been asked neither here nor elsewhere.
 
     Raises:
-        NotMeasured: Nothing has been measured, and no external data set is given, or the networks are not here.
-        StudyError: The external images are those of the study.
+        NotMeasured: No network has been asked before, and no external data set is given, or no network is here.
+        StudyError: The external images are those of the study, or other ones than those of an earlier test.
     """
     if not (parameters.external_dir and parameters.train_missing):
-        reader = parameters.model_copy(update={"train_missing": False})
-        return results.measure(reader, "external", lambda catalog: pd.DataFrame())
-    external = read_catalog(Path(parameters.external_dir), expected=None)
+        parameters = parameters.model_copy(update={"train_missing": False})
+    external = _Images(parameters)
+    # First, because it refuses images that must not be scored.
+    images = external.measure("images", external.describe)
+    tables = []
+    for variant in chosen.variants:
+        own = chosen.of(variant)
+        with suppress(NotMeasured):
+            table = external.measure(own.runs["name"][0], partial(external.ask_variant, own), own.runs.key)
+            tables.append(table.assign(predictor=variant))
+    if not tables:
+        raise NotMeasured(f"{parameters.runs_path}: none of the chosen networks is here; train them first")
+    tables.append(external.measure("blind", external.ask_blindly))
+    return pd.concat(tables, ignore_index=True).merge(images, on="name")
 
-    def make(catalog: Catalog) -> pd.DataFrame:
-        if external.fingerprint == catalog.fingerprint:
-            raise StudyError(
-                f"external_dir: {parameters.external_dir} holds the study's own images; expected other ones"
-            )
-        _refuse_other_data(parameters.results_path / "external.csv", external.fingerprint)
-        store = open_store(parameters, catalog)
-        places = chosen.runs.groupby(["variant", "fold"]).seed.rank("dense").astype(int)
+
+@dataclass(frozen=True)
+class _Images:
+    """Images of another data set, read when they are first needed: what has been measured is read without them."""
+
+    parameters: Parameters
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        return read_catalog(Path(self.parameters.external_dir), expected=None)
+
+    def measure(self, name: str, make: Callable[[Catalog], pd.DataFrame], depends: Iterable[str] = ()) -> pd.DataFrame:
+        """Return the table ``results/external/<name>.csv``, as `busi.results.measure`."""
+        if self.parameters.train_missing:
+            depends = [self.catalog.fingerprint, *depends]
+        code = (sys.modules[__name__], ruler, metrics)
+        return results.measure(self.parameters, f"external/{name}", make, depends=depends, code=code)
+
+    def describe(self, catalog: Catalog) -> pd.DataFrame:
+        """Return `name` and `group` (of near-duplicates) of each image, and `data` and `fingerprint` of them all."""
+        folder, fingerprint = Path(self.parameters.external_dir), self.catalog.fingerprint
+        if fingerprint == catalog.fingerprint:
+            raise StudyError(f"external_dir: {folder} holds the study's own images; expected other ones")
+        file = self.parameters.results_path / "external" / "images.csv"
+        if file.is_file():
+            measured = pd.read_csv(file, skiprows=1, dtype=str).fingerprint[0]
+            if measured != fingerprint:
+                raise StudyError(
+                    f"{file.parent}: holds results of external data {measured}, and these are {fingerprint}; put these "
+                    "into a report of their own with report: NAME (-p report NAME), or delete that folder first"
+                )
+        described = {"name": self.catalog.table.name, "group": duplicates.find_groups(self.catalog)}
+        return pd.DataFrame(described).assign(data=folder.name, fingerprint=fingerprint)
+
+    def ask_variant(self, trained: Results, catalog: Catalog) -> pd.DataFrame:
+        """Return the scores of a variant's networks, averaged over folds, with `seed` and `n_networks`."""
+        store = open_store(self.parameters, catalog)
+        places = trained.runs.groupby("fold").seed.rank("dense").astype(int)
         tables = []
-        for (variant, place), rows in chosen.runs.groupby(["variant", places], sort=False):
-            configs = [chosen.configs[row] for row in rows.index]
-            networks = [find_trained(config, store) for config in configs]
-            scores = ruler.score_answers(external, ask_networks(networks, external))
-            tables.append(scores.assign(predictor=variant, seed=place, n_networks=len(networks)))
+        for place, rows in trained.runs.groupby(places):
+            networks = [find_trained(trained.configs[row], store) for row in rows.index]
+            scores = ruler.score_answers(self.catalog, ask_networks(networks, self.catalog))
+            tables.append(scores.assign(seed=place, n_networks=len(networks)))
+        return pd.concat(tables)
+
+    def ask_blindly(self, catalog: Catalog) -> pd.DataFrame:
+        """Return the scores of the predictors of one image alone, with `predictor`."""
+        tables = []
         for name, predict in ruler.BLIND.items():
-            scores = ruler.score_answers(external, ruler.ask_blindly(external, predict))
+            scores = ruler.score_answers(self.catalog, ruler.ask_blindly(self.catalog, predict))
             tables.append(scores.assign(predictor=name))
-        # Near-duplicates among the external images are resampled together, as the own ones are.
-        groups = dict(zip(external.table.name, duplicates.find_groups(external), strict=True))
-        joined = pd.concat(tables)
-        folder = Path(parameters.external_dir).name
-        return joined.assign(data=folder, fingerprint=external.fingerprint, group=joined.name.map(groups))
-
-    depends = [external.fingerprint, *chosen.runs.key]
-    return results.measure(parameters, "external", make, depends=depends, code=(sys.modules[__name__], ruler, metrics))
-
-
-def _refuse_other_data(file: Path, fingerprint: str) -> None:
-    if not file.is_file():
-        return
-    measured = pd.read_csv(file, skiprows=1, dtype={"fingerprint": str}).fingerprint.iloc[0]
-    if measured != fingerprint:
-        raise StudyError(
-            f"{file}: holds results of external data {measured}, and these are {fingerprint}; put these into a report "
-            "of their own with report: NAME (-p report NAME), or delete that file first"
-        )
+        return pd.concat(tables)
 
 
 def tabulate(images: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
@@ -232,7 +265,7 @@ def describe_sizes(chosen: Results, predictors: set[str]) -> str:
 @section.presents("external")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion, and write ``tables/external.csv``; only say so if there is no such data."""
-    measured = (parameters.results_path / "external.csv").is_file()
+    measured = (parameters.results_path / "external" / "images.csv").is_file()
     if not (parameters.external_dir or measured):
         return section.Section(HTML(""), HTML(""), NOT_GIVEN)
     chosen = load_chosen(parameters)

@@ -124,6 +124,21 @@ def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, l
         external.measure(parameters.model_copy(update={"external_dir": str(another)}), chosen)
 
 
+def test_networks_that_were_asked_on_another_machine_keep_their_scores(laboratory, phantom_dir, tmp_path):
+    here = gather(laboratory, phantom_dir, "elsewhere")
+    elsewhere = here.model_copy(update={"runs_dir": str(tmp_path)})
+    chosen = external.load_chosen(here)
+    with pytest.raises(NotMeasured, match="none of the chosen networks is here"):
+        external.measure(elsewhere, chosen)
+    asked = external.measure(here, chosen)
+    [file] = (here.results_path / "external").glob("*loss-kld.csv")
+    # As if other code had scored them there.
+    there = file.read_text(encoding="utf-8").replace("made by", "made there by")
+    file.write_text(there, encoding="utf-8")
+    pd.testing.assert_frame_equal(external.measure(elsewhere, chosen), asked)
+    assert file.read_text(encoding="utf-8") == there
+
+
 def test_without_external_data_the_section_says_so_and_writes_nothing(laboratory):
     parameters = laboratory.parameters.model_copy(update={"report": "nothing"})
     shown = external.show(parameters)
