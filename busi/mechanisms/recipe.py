@@ -129,6 +129,7 @@ def show(parameters: Parameters) -> section.Section:
         "Right: share of normal images in which anything is marked, at the run's own threshold and at equal "
         f"sensitivity. {size}.",
         table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs; change_p is "
-        "corrected by Holm for all rungs.",
+        "corrected by Holm for all rungs. Milliseconds of training per image are those of the machine that trained the "
+        "rung, and compare within one machine only.",
         digits={"parameters": 0, "milliseconds": 1},
     )
