@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -431,6 +432,20 @@ def test_a_backend_that_training_is_not_made_for_is_refused_with_the_runs_name(p
     with pytest.raises(StudyError) as caught:
         study.find_or_train(small(), phantoms, store_in(tmp_path, phantoms))
     assert str(caught.value) == message
+
+
+def test_a_processor_is_named_with_its_widest_vectors(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    core = "processor\t: {}\nmodel name\t: AMD EPYC\nflags\t\t: fpu sse2 {}\n\n"
+    cpuinfo.write_text(core.format(0, "avx2 avx512f") + core.format(1, "avx2"), encoding="utf-8")
+    assert training.processor_name(cpuinfo) == "AMD EPYC, AVX-512"
+    cpuinfo.write_text(core.format(0, "avx avx2"), encoding="utf-8")
+    assert training.processor_name(cpuinfo) == "AMD EPYC, AVX2"
+    cpuinfo.write_text(core.format(0, "avx"), encoding="utf-8")
+    assert training.processor_name(cpuinfo) == "AMD EPYC"
+    # On an ARM processor Linux names no model, on another system there is no such file.
+    cpuinfo.write_text("processor\t: 0\nFeatures\t: fp asimd\n", encoding="utf-8")
+    assert training.processor_name(cpuinfo) == training.processor_name(tmp_path / "none") == platform.machine()
 
 
 # Averaged weights, and answers about mirror images

@@ -14,7 +14,7 @@ from busi.results import is_superseded
 from busi.scoring.predictors import MEAN_MASK
 
 # Sentences with places for the columns of a table of runs.
-_MACHINE = "{processor}, {cores} cores ({threads} used by a run), {gpus_in_words}"
+_MACHINE = "{processor}, {cores:g} cores ({threads:g} used by a run), {gpus_in_words}"
 
 _SOFTWARE = "Python {python}, Keras {keras} on {backend} {backend_version}, NumPy {numpy}"
 

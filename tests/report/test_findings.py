@@ -100,7 +100,7 @@ def test_the_making_tells_days_hours_machines_and_software(make_run):
         [
             make_run("BCE", environment={"seconds": 1800}),
             make_run("KLD", loss="kld", environment={"finished": "2026-02-28", "seconds": 1800}),
-            make_run("DICE", loss="dice", environment={"gpus": 1, "threads": 2, "seconds": 5400}),
+            make_run("DICE", loss="dice", environment={"gpus": 1, "threads": 2.0, "cores": 2.0, "seconds": 5400}),
         ]
     )
     made = findings.describe_making(results.runs)
