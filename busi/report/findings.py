@@ -9,7 +9,7 @@ import pandas as pd
 
 from busi.config import Parameters, RunConfig
 from busi.dataset.catalog import is_released
-from busi.report.tables import NO_PUBLISHED, REPRODUCED, is_comparable, tell_end
+from busi.report.tables import NO_PUBLISHED, ONE_RUN, REPRODUCED, is_comparable, tell_end
 from busi.results import is_superseded
 from busi.scoring.predictors import MEAN_MASK
 
@@ -63,6 +63,8 @@ def _answer_rows(rows: pd.DataFrame) -> str:
     here = "none has been trained here yet"
     if rows.n_runs.any():
         here = f"{reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced here"
+        opened = (rows.verdict == ONE_RUN).sum()
+        here += f", {opened} {agree(opened, 'is', 'are')} open after one run" if opened else ""
     return (
         f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'beats', 'beat')} every predictor that "
         f"never looks at the image; {here}."

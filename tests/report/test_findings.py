@@ -32,6 +32,7 @@ def test_the_answer_counts_rows_claims_and_dice():
     assert (
         rows == "**9 of 9 published rows** beat every predictor that never looks at the image; 9 are reproduced here."
     )
+    assert answer(n_runs=1, verdict=tables.ONE_RUN)[0].endswith("; none are reproduced here, 9 are open after one run.")
     assert claims.startswith("**Of 2 claims**, 1 is upheld, 1 is undecided,")
     assert dice == []
     sizes = ("64 pixels, 8 filters, 2 of 5 runs a variant", "64 pixels, 8 filters, 1 seed a fold")

@@ -88,7 +88,7 @@ def test_table_shows_the_mean_and_range_of_a_variant_s_runs_with_the_paper_and_t
         ((0.18, 0.20), 0.9429, 0.9850, tables.NOT_REPRODUCED),  # only 0.17
         ((0.15, 0.20), 0.9430, 0.9850, tables.NOT_REPRODUCED),  # the accuracies have no width
         ((0.148901,), 0.942949, 0.985049, tables.REPRODUCED),  # one run, equal in four digits
-        ((0.14896,), 0.9429, 0.9850, tables.NOT_REPRODUCED),
+        ((0.14896,), 0.9429, 0.9850, tables.ONE_RUN),  # other digits, which another seed would change
         ((), 0.9429, 0.9850, tables.NOT_RUN),
     ],
 )
@@ -186,7 +186,7 @@ def test_the_formatted_table_says_whose_numbers_are_whose(make_run):
         "published AUC": 0.9070,
         "our AUC": 0.92,
         "fates": "1 plateau",
-        "verdict": "not reproduced",
+        "verdict": "open: one run",
     }
     assert tables.choose_columns("blind", tables.format_blind(table)).iloc[1].to_dict() == {
         "method": "DICE",
