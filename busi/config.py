@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 PROTOCOLS = ("published", "heldout")
 
+PUBLISHED_LOSSES = ("bce", "kld", "dice")
+"""Losses of the published protocol, whose runs are judged beside the lowest loss of a constant."""
+
 SECOND = "second"
 """Name of the groups of held-out runs at a profile's second size."""
 
@@ -242,6 +245,15 @@ class RunConfig(Size):
     @model_validator(mode="after")
     def _check_image_size(self):
         check_image_size(self.image_size, self.padding)
+        return self
+
+    @model_validator(mode="after")
+    def _check_loss(self):
+        if self.protocol == "published" and self.loss not in PUBLISHED_LOSSES:
+            raise ValueError(
+                f"loss: got {self.loss!r} under protocol 'published'; it takes {', '.join(PUBLISHED_LOSSES)}: set "
+                "protocol to heldout for this one"
+            )
         return self
 
     @model_validator(mode="after")

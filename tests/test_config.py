@@ -111,6 +111,11 @@ def refusal(read, *arguments, **keywords):
         ({"learning_rate": float("nan")}, "learning_rate: got nan (float); should be a finite number"),
         ({"momentum": 1.0}, "momentum: got 1.0 (float); should be less than 1"),
         ({"base_filters": 15}, "base_filters: got 15 (int); should be a multiple of 2"),
+        (
+            {"loss": "lesion-dice"},
+            "loss: got 'lesion-dice' under protocol 'published'; it takes bce, kld, dice: set protocol to heldout for "
+            "this one",
+        ),
         ({"loss": "mse"}, "loss: got 'mse' (str); should be 'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice+bce'"),
         ({"fold": 5}, "fold: got 5 (int); should be less than 5"),
         ({"fold": 1}, "fold, patience: need a split that holds images out; set both to 0"),

@@ -10,9 +10,11 @@ import pytest
 
 from busi import results, runs
 from busi.config import Parameters, RunConfig, StudyError
+from busi.dataset.arrays import published_arrays
 from busi.dataset.catalog import load_catalog, read_catalog
 from busi.results import NotMeasured, Results
 from busi.runs import Store
+from busi.scoring.floors import constant_floors
 from busi.scoring.scores import find_or_score, scoring_version
 
 pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
@@ -348,6 +350,8 @@ def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(study, pha
     # One answer for every pixel, which costs ln 2 whatever the target; from one half on everything is lesion.
     assert (row.pop("fate"), row.pop("crossentropy")) == ("dead", pytest.approx(np.log(2)))
     assert 0 < row.pop("dice") < row.pop("mask_dice") < 1
+    floor = constant_floors(published_arrays(catalog, KLD[1]).targets)["kld"]
+    assert row.pop("relative_loss") == pytest.approx(0.2 / floor)
     assert row == {
         "variant": "My row",
         "run": "published/300px-64f-3e/loss-kld/fold0-seed1",

@@ -99,10 +99,13 @@ class Comparison(NamedTuple):
 
     def __str__(self) -> str:
         """Return the comparison in words, with its interval and tests."""
-        # With four decimals, a p value that is merely small would be shown as zero.
-        significance = "p < 0.0001" if self.p < 0.0001 else f"p = {self.p:.4f}"
-        corrected = "" if pd.isna(self.p_t) else f" (corrected resampled t, before Holm: {self.p_t:.2f})"
-        return f"{self.short}, {significance} after Holm{corrected}; {self.n_images} images"
+        corrected = "" if pd.isna(self.p_t) else f" (corrected resampled t, before Holm: {_format_p(self.p_t)})"
+        return f"{self.short}, {_format_p(self.p)} after Holm{corrected}; {self.n_images} images"
+
+
+def _format_p(p: float) -> str:
+    # With four decimals, a p value that is merely small would be shown as zero.
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
 
 
 _JUDGED = ["verdict", "evidence", "size", "reason"]

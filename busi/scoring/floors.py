@@ -44,6 +44,16 @@ def constant_floors(targets: np.ndarray) -> dict[str, float]:
     }
 
 
+def lowest_loss(loss: str, floors: dict[str, float]) -> float:
+    """Return the lowest value of a loss that a constant reaches.
+
+    Args:
+        loss: One of `busi.config.PUBLISHED_LOSSES`.
+        floors: As `constant_floors`.
+    """
+    return floors["dice_loss" if loss == "dice" else loss]
+
+
 def _clip(probability: float) -> float:
     return np.clip(probability, EPSILON, 1 - EPSILON)
 

@@ -73,8 +73,9 @@ def find_or_decide_fate(run: Run, catalog: Catalog) -> dict:
         targets = targets.targets[[rows[name] for name in names]]
         lesions = targets[..., 0]
         mask_dice = fates.score_mean_mask_dice(lesions)
-        constant_loss = floors.constant_floors(targets)["bce"]
-        fate = fates.measure_fate(lesions, probability, mask_dice, constant_loss, run.outcome["end"])
+        floor = floors.lowest_loss(run.config.loss, floors.constant_floors(targets))
+        relative_loss = run.outcome["still"]["loss"] / floor
+        fate = fates.measure_fate(lesions, probability, mask_dice, relative_loss, run.outcome["end"])
         return {"fate.json": json.dumps(fate)}
 
     return json.loads((_find_or_make(run, make) / "fate.json").read_text(encoding="utf-8"))

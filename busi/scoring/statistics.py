@@ -275,10 +275,10 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
 
     Returns:
         Over the lesion images, means of the images' means over seeds: `n_images`; `dice` with `dice_low` and
-        `dice_high` from `score_interval`; `dice_median`; `iou`, `precision`, `recall`, `hd95`, `nsd` (and its
-        `nsd_tolerance` in pixels), `detected` and `accuracy`. `n_empty` of `n_predictions`: predictions of these images
-        that mark nothing. Over the pixels of these images, means over runs: the scores of `pool_pixels`. Over the
-        normal images, nan if there are none: `normals_fpr`, share of predictions with any pixel marked, and
+        `dice_high` from `score_interval`, within 0 and 1; `dice_median`; `iou`, `precision`, `recall`, `hd95`, `nsd`
+        (and its `nsd_tolerance` in pixels), `detected` and `accuracy`. `n_empty` of `n_predictions`: predictions of
+        these images that mark nothing. Over the pixels of these images, means over runs: the scores of `pool_pixels`.
+        Over the normal images, nan if there are none: `normals_fpr`, share of predictions with any pixel marked, and
         `normals_area`, mean share of pixels marked.
     """
     lesions = lesion_images(scores)
@@ -537,5 +537,7 @@ def _average(scores: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 
 def _summarize_dice(lesions: pd.DataFrame) -> dict[str, float]:
     mean, low, high = score_interval(lesions)
+    # Five folds that vary widely have an interval that ends beyond what Dice can be.
+    low, high = np.clip([low, high], 0, 1)
     median = float(_average(lesions, ["dice"]).dice.median())
-    return {"dice": mean, "dice_low": low, "dice_high": high, "dice_median": median}
+    return {"dice": mean, "dice_low": float(low), "dice_high": float(high), "dice_median": median}

@@ -8,8 +8,6 @@ from busi.scoring.fates import count_fates, measure_fate, score_mean_mask_dice
 
 LESIONS = np.zeros((2, 1, 10))
 LESIONS[:, 0, 0] = 1
-CONSTANT = -(0.1 * np.log(0.1) + 0.9 * np.log(0.9))
-"""Lowest cross-entropy of a constant where one pixel of ten is lesion."""
 
 
 def predict(lesion, background, spread=0.0):
@@ -19,42 +17,42 @@ def predict(lesion, background, spread=0.0):
 
 
 @pytest.mark.parametrize(
-    "probability, end, fate",
+    "probability, loss, end, fate",
     [
-        (predict(0.9, 0.1), "planned", "learned"),
-        # -0.1 ln 0.45 - 0.9 ln 0.95 = 0.126: far below 0.95 of a constant's 0.325, but nothing is marked at one half
-        (predict(0.45, 0.05), "planned", "falling"),
-        # -0.1 ln 0.12 - 0.9 ln 0.9 = 0.307, 0.944 of it, and -0.1 ln 0.11 - 0.9 ln 0.9 = 0.316, 0.971 of it
-        (predict(0.12, 0.1), "planned", "falling"),
-        (predict(0.11, 0.1), "planned", "plateau"),
-        (predict(0.1, 0.1), "constant", "dead"),
-        (predict(0.1, 0.1, spread=0.01), "planned", "plateau"),
-        (predict(0.9, 0.9), "planned", "dead"),
-        (predict(np.nan, np.nan), "diverged", "diverged"),
+        (predict(0.9, 0.1), 0.5, "planned", "learned"),
+        (predict(0.45, 0.05), 0.5, "planned", "falling"),  # nothing is marked at one half
+        (predict(0.45, 0.05), 0.94, "planned", "falling"),
+        (predict(0.45, 0.05), 0.96, "planned", "plateau"),
+        (predict(0.1, 0.1), 0.99, "constant", "dead"),
+        (predict(0.1, 0.1, spread=0.01), 0.99, "planned", "plateau"),
+        (predict(0.9, 0.9), 3.0, "planned", "dead"),
+        (predict(np.nan, np.nan), np.nan, "diverged", "diverged"),
     ],
 )
-def test_the_fate_of_predictions_by_hand(probability, end, fate):
-    assert measure_fate(LESIONS, probability, 0.5, CONSTANT, end)["fate"] == fate
+def test_the_fate_of_predictions_by_hand(probability, loss, end, fate):
+    assert measure_fate(LESIONS, probability, 0.5, loss, end)["fate"] == fate
 
 
 def test_the_numbers_behind_a_fate_by_hand():
-    measured = measure_fate(LESIONS, predict(0.8, 0.2), 0.3, CONSTANT, "planned")
+    measured = measure_fate(LESIONS, predict(0.8, 0.2), 0.3, 0.7, "planned")
     assert measured["crossentropy"] == pytest.approx(-np.log(0.8), abs=1e-6)
-    assert (measured["dice"], measured["mask_dice"]) == (1.0, 0.3)
+    assert (measured["relative_loss"], measured["dice"], measured["mask_dice"]) == (0.7, 1.0, 0.3)
 
 
-def test_accuracy_does_not_decide():
-    """Background everywhere is right on nine pixels of ten, and one that marks half of a lesion on fewer."""
-    nothing = measure_fate(LESIONS, predict(0.2, 0.1), 0.5, CONSTANT, "planned")
+def test_neither_accuracy_nor_a_certain_mistake_decides():
+    """Background everywhere is right on nine pixels of ten; its cross-entropy grows with its certainty, to 1.6 here."""
+    certain = measure_fate(LESIONS, predict(1e-7, 1e-8), 0.5, 0.8, "planned")
+    assert certain["crossentropy"] > 1.6 > -(0.1 * np.log(0.1) + 0.9 * np.log(0.9))
     probability = predict(0.9, 0.1)
     probability[:, 0, 1] = 0.9
-    marks = measure_fate(LESIONS, probability, 0.5, CONSTANT, "planned")
-    assert (nothing["fate"], marks["fate"]) == ("falling", "learned")
+    marks = measure_fate(LESIONS, probability, 0.5, 0.8, "planned")
     assert marks["dice"] == pytest.approx(2 / 3)
+    # Each marks too little or too much: of accuracy, the second has the same.
+    assert (certain["fate"], marks["fate"]) == ("dead", "learned")
 
 
 def test_a_network_must_find_more_than_the_mean_mask():
-    assert measure_fate(LESIONS, predict(0.9, 0.1), 1.0, CONSTANT, "planned")["fate"] == "falling"
+    assert measure_fate(LESIONS, predict(0.9, 0.1), 1.0, 0.5, "planned")["fate"] == "falling"
 
 
 def test_the_dice_of_the_mean_mask_by_hand():

@@ -100,6 +100,20 @@ def test_no_constant_has_a_lower_bce_under_keras(second_channel):
     assert values["bce_probability"] == pytest.approx(0.01 + 0.01 * np.argmin(grid), abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("loss", "keras_loss"),
+    [
+        ("bce", keras.losses.BinaryCrossentropy()),
+        ("kld", keras.losses.KLDivergence()),
+        ("dice", keras.losses.Dice(axis=(1, 2, 3))),
+    ],
+)
+def test_the_lowest_loss_of_a_constant_is_that_of_the_runs_own_loss(loss, keras_loss):
+    targets = random_targets("complement")
+    grid = [float(keras_loss(targets, constant(targets, p))) for p in np.linspace(1e-7, 0.999, 400)]
+    assert floors.lowest_loss(loss, floors.constant_floors(targets)) == pytest.approx(min(grid), rel=1e-4)
+
+
 @pytest.mark.parametrize("second_channel", ["mirror", "complement"])
 def test_no_constant_has_a_lower_kld_under_keras(second_channel):
     targets, loss = random_targets(second_channel), keras.losses.KLDivergence()

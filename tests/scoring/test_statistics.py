@@ -617,3 +617,14 @@ def test_false_positives_are_compared_where_every_run_touches_as_many_lesions():
     assert statistics.normals_at_sensitivity(scores, 0.95) == pytest.approx(1 / 2)
     # Whatever touches all 20: 0.1 in the first run, 0.15 in the second.
     assert statistics.normals_at_sensitivity(scores, 1.0) == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_the_interval_of_dice_ends_where_dice_does():
+    """Folds of which some have learned nothing: a mean of 0.4 that five trainings would move by far more."""
+    folds = np.repeat(np.arange(5), 4)
+    scores = pd.DataFrame({"fold": folds, "seed": folds, "name": range(20), "group": range(20), "lesion_share": 0.1})
+    scores = scores.assign(image_class="benign", dice=np.isin(folds, [0, 3]).astype(float))
+    assert statistics.score_interval(scores).low < 0
+    row = statistics.dice_by(scores, "image_class").iloc[0]
+    assert (row.dice, row.dice_low) == (0.4, 0)
+    assert statistics.dice_by(scores.assign(dice=1 - scores.dice), "image_class").dice_high[0] == 1
