@@ -17,8 +17,8 @@ CONFIGS = {
     "published kld": RunConfig(loss="kld"),
     "dice": RunConfig(loss="dice", clipped=False),
     "published dice": RunConfig(loss="dice"),
-    "lesion-dice": RunConfig(loss="lesion-dice"),
-    "lesion-dice+bce": RunConfig(loss="lesion-dice+bce"),
+    "lesion-dice": RunConfig(protocol="heldout", image_size=64, loss="lesion-dice"),
+    "lesion-dice+bce": RunConfig(protocol="heldout", image_size=64, loss="lesion-dice+bce"),
 }
 STABLE = ("bce", "kld", "dice", "lesion-dice", "lesion-dice+bce")
 
