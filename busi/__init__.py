@@ -1,6 +1,6 @@
 """Breast ultrasound segmentation on BUSI: a published study trained again, explained and asked anew.
 
-Rooms, highest first, of which each imports only from those after it: ``lab``, ``report``, ``mechanisms``, ``study``,
+Layers, highest first, of which each imports only from those after it: ``lab``, ``report``, ``mechanisms``, ``study``,
 ``results``, ``scoring``, ``training``, ``runs``, ``model``, ``dataset``, ``config``. Importing ``busi`` imports none of
 them, and no Keras backend.
 """

@@ -23,7 +23,7 @@ Pairs = Annotated[list[str] | None, typer.Option("-p", "--parameter", help="NAME
 LAYOUT_HELP = "How files are paired, where it is not plain: see docs/datasets.md."
 Layout = Annotated[str, typer.Option(help=LAYOUT_HELP)]
 Labels = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="As `busi plan` names them: published/.../loss-kld/fold0-seed0")
+    list[str], typer.Argument(metavar="RUN...", help="For example published/300px-16f-75e/loss-kld/fold0-seed0.")
 ]
 
 

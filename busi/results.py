@@ -45,6 +45,10 @@ SUFFIXES = {"runs": ".csv", "epochs": ".csv", "images": ".csv.xz", "pixels": ".c
 """File types; the long tables are compressed."""
 
 
+ANOTHER_REPORT = "named by REPORT=NAME (make), -p report=NAME (busi) or -p report NAME (papermill)"
+"""How to have results apart from those of a report that holds others."""
+
+
 class NotMeasured(StudyError):
     """An error that says what has not been measured yet, and how to have it measured."""
 
@@ -288,8 +292,8 @@ def refuse_other_results(
         for difference in filter(None, differences):
             raise StudyError(
                 f"{parameters.results_path / group}: holds results of {difference} ({row.variant}). Results are not "
-                "replaced by those of other data, size or settings: put these into a report of their own with "
-                "report: NAME (-p report NAME), or delete that folder first"
+                "replaced by those of other data, size or settings: put these into a report of their own, "
+                f"{ANOTHER_REPORT}, or delete that folder first"
             )
 
 
@@ -374,8 +378,8 @@ def _refuse_other_data(file: Path, head: str, fingerprint: str) -> None:
     if head and head.split()[:3] != ["#", "data", fingerprint]:
         raise StudyError(
             f"{file}: holds results of other data ({head}), and these are of data {fingerprint}. Results are not "
-            "replaced by those of other data: put these into a report of their own with report: NAME "
-            "(-p report NAME), or delete that file first"
+            f"replaced by those of other data: put these into a report of their own, {ANOTHER_REPORT}, or delete that "
+            "file first"
         )
 
 

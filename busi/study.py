@@ -203,7 +203,8 @@ def find_trained(config: RunConfig, store: Store) -> Run:
     run = store.find(config)
     if run is None:
         raise NotMeasured(
-            f"{config.label}: its network is not in {store.root}; train it with: busi train {config.label}"
+            f"{config.label}: its network is not in {store.root}; train it with: "
+            f"busi train {config.label} -f params/PROFILE.yaml -p data_dir=FOLDER"
         )
     return run
 

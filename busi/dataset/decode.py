@@ -136,7 +136,7 @@ def decode_mask(file: Path | str, shape: tuple[int, int] | None = None) -> Decod
         )
     if shape and inside.shape != shape:
         if inside.shape == shape[::-1]:
-            raise DataError(f"{file}: {_size(inside.shape)} pixels, its image has {_size(shape)}: turn one of them")
+            raise DataError(f"{file}: {_size(inside.shape)} pixels, its image has {_size(shape)}: rotate one of them")
         notes.append("masks of another size than their image: brought to it by the nearest pixel")
         inside = np.asarray(Image.fromarray(inside).resize(shape[::-1], Image.Resampling.NEAREST))
     return DecodedMask(inside, "colours" if finding else encoding, finding, tuple(notes))

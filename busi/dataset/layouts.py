@@ -159,7 +159,10 @@ def _detect(folder: Path, files: list[Path]) -> Manifest:
         return next(iter(fitting.values()))
     if fitting:
         found = ", ".join(f"{name} ({len(manifest.rows)} images)" for name, manifest in fitting.items())
-        raise DataError(f"{folder}: several layouts fit: {found}; say which with layout: NAME, or part the data sets")
+        raise DataError(
+            f"{folder}: several layouts fit: {found}; say which with layout: NAME, or put the data sets into separate "
+            "folders"
+        )
     raise DataError(f"{folder}: no layout pairs images with masks; {_describe(folder, files)}")
 
 

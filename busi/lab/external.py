@@ -25,7 +25,7 @@ from busi.dataset import duplicates
 from busi.dataset.catalog import Catalog, read_catalog
 from busi.lab.evaluate import ask_networks
 from busi.mechanisms import recipe, section
-from busi.results import NotMeasured, Results, empty_results, join_results
+from busi.results import ANOTHER_REPORT, NotMeasured, Results, empty_results, join_results
 from busi.scoring import metrics, ruler
 from busi.scoring.statistics import score_interval
 from busi.study import find_groups, find_trained, load_results, measure_untrained, open_store
@@ -147,7 +147,7 @@ class _Images:
             if measured != fingerprint:
                 raise StudyError(
                     f"{file.parent}: holds results of external data {measured}, and these are {fingerprint}; put these "
-                    "into a report of their own with report: NAME (-p report NAME), or delete that folder first"
+                    f"into a report of their own, {ANOTHER_REPORT}, or delete that folder first"
                 )
         described = {"name": self.catalog.table.name, "group": duplicates.find_groups(self.catalog)}
         return pd.DataFrame(described).assign(data=folder.name, fingerprint=fingerprint)
@@ -234,8 +234,8 @@ def draw(table: pd.DataFrame) -> Figure:
     # The title speaks of networks alone: blind predictors are there to compare with.
     networks = table[table.n_networks.notna()]
     outside, inside = networks.dice, networks.heldout_dice
-    title = f"Networks have Dice {outside.min():.3f} to {outside.max():.3f} on external images, "
-    display.add_title(fig, f"{title}{inside.min():.3f} to {inside.max():.3f} on held-out ones")
+    external = f"Dice {outside.min():.3f} to {outside.max():.3f} on external images (mean of a variant's networks)"
+    display.add_title(fig, f"{external}, {inside.min():.3f} to {inside.max():.3f} held out (single networks)")
     return fig
 
 
@@ -247,7 +247,7 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
         data: Name of the external data set.
         size: Of the networks' runs, in words.
     """
-    text = f"Dice on the {table.n_images.iloc[0]} images of {data}, which no choice has seen."
+    text = f"Dice on the {table.n_images.iloc[0]} images of {data}, on which nothing was chosen."
     for row in table.itertuples():
         text += f" {row.predictor}: {row.dice:.3f} ({row.low:.3f} to {row.high:.3f}"
         if row.n_seeds > 1:
@@ -276,7 +276,7 @@ def show(parameters: Parameters) -> section.Section:
         table,
         conclude(table, images.data.iloc[0], describe_sizes(chosen, set(images.predictor))),
         caption="Dice with 95 % intervals on an external data set and on the study's own held-out images. Networks: "
-        "the baseline, the variant with the highest Dice on its validation parts, and the recipe once it is whole.",
+        "the baseline, and the variant with the highest Dice on its validation parts.",
         table_caption="An external prediction is the mean of the networks of all folds, a held-out one that of one "
-        "network. Intervals hold images and, where there are several, seeds.",
+        "network. Intervals cover images and, where there are several, seeds.",
     )

@@ -131,7 +131,7 @@ def draw(table: pd.DataFrame) -> Figure:
     axes[1].set_yscale("log")
     display.add_legend(fig)
     learned = (swept.fate == "learned").sum()
-    display.add_title(fig, f"{learned} of {len(swept)} runs at other learning rates learned")
+    display.add_title(fig, f"{learned} of {len(swept)} runs at these learning rates learned")
     return fig
 
 

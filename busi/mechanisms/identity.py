@@ -194,7 +194,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     display.add_legend(fig, 1)
     ends = rows[rows.step == rows.step.max()]
     together = (ends.distance < TOGETHER).sum()
-    display.add_title(fig, f"{together} of {len(ends)} trajectories stay with that of BCE")
+    display.add_title(fig, f"{together} of {len(ends)} trajectories stay with that of BCE of the probabilities")
     return fig
 
 
@@ -223,8 +223,9 @@ def show(parameters: Parameters) -> section.Section:
         table,
         conclude(table, size),
         caption="Distance from the weights that BCE of the probabilities leads to, as a share of the way travelled. "
-        f"Same start, same images in the same order. {size}, baseline optimizer on standardized images, in float64.",
+        f"Same start, same images in the same order. {size}, baseline optimizer on standardized images, in float64. "
+        f"A distance of 0 is not drawn. Dashed: {TOGETHER:.0%}, the limit for being together.",
         table_caption="Number of steps that each trajectory stays together with that of BCE of the probabilities "
         f"(distance below {TOGETHER:.0%}).",
-        digits={"first": 16, "last": 12},
+        digits=4,
     )

@@ -159,7 +159,12 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
         told.append(f"{label} {_describe_change(change)}")
     text = f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under "
     text += f"the grouped one {share['grouped']:.0%}, under the blocked one {share['blocked']:.0%}. "
-    return f"{text}Change of the same images' Dice from the grouped split: {'; '.join(told)}. Size: {size}."
+    text += f"Change of the same images' Dice from the grouped split: {'; '.join(told)}. "
+    # Numbers beside each other often are of one patient, whom the random split puts on both sides, too.
+    without = compare_with_grouped(scores, "random", "no twin")
+    if without and without.low > 0:
+        text += "Images without a near-duplicate gain as well: these do not explain all of it. "
+    return f"{text}Size: {size}."
 
 
 def _describe_change(change: Interval | None) -> str:
@@ -189,6 +194,6 @@ def show(parameters: Parameters) -> section.Section:
         caption="Held-out Dice with 95 % intervals, by split and by whether a near-duplicate was trained on; in "
         f"parentheses the number of images. {size}.",
         table_caption="Test images of all folds by split, and the Dice of those that have been scored (mean over "
-        "seeds). Change: from the same images' Dice under the grouped split. Intervals hold images, near-duplicates "
+        "seeds). Change: from the same images' Dice under the grouped split. Intervals cover images, near-duplicates "
         "together, and the runs of both.",
     )

@@ -105,7 +105,7 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
     """Return means over all images, and over each class, of what `measure` returns.
 
     Returns:
-        `images`, `n_images`, `dice` with `low` and `high`, `accuracy`, `background` and `outside`.
+        `images`, `n_images`, `n_dice`, `dice` with `low` and `high`, `accuracy`, `background` and `outside`.
     """
     both = pd.concat([per_image.assign(images="all"), per_image.assign(images=per_image.image_class)])
     return section.score_variants(both, "accuracy", "background", "outside", by="images")
@@ -142,9 +142,10 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     text = f"A segmenter without fault would reach accuracy {row.accuracy:.4f} under the published target, {verdict} "
     text += f"than {row.background:.4f} for background everywhere. The output does not reach {row.outside:.0%} of an "
     text += "average lesion. The published target and the one that matches what the output sees have a Dice of "
-    text += f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_images} images). "
-    text += "Networks are scored on what they see. "
-    for trained in tabulate_trained(scores).itertuples():
+    text += f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_dice} images). "
+    networks = tabulate_trained(scores)
+    text += f"Networks are scored on what they see, of which {networks.n_dice.iloc[0]} images hold a lesion. "
+    for trained in networks.itertuples():
         text += f"Trained on the {trained.variant} target they mark {trained.marked:.0%} of the pixels (Dice "
         text += f"{trained.dice:.3f}). "
     # Run by run: both targets have the same folds and seeds.

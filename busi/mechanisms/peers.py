@@ -84,7 +84,8 @@ def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
     runs = trained.runs.groupby("variant", sort=False).size()
     # A rung that lacks folds has answered fewer images.
     whole = runs.index[runs >= runs.iloc[0]]
-    tables = {f"this study, {rung}": trained.of(rung).images for rung in dict.fromkeys([whole[0], whole[-1]])}
+    ends = {whole[0]: whole[0]} | {rung: f"recipe up to {rung}" for rung in whole[1:][-1:]}
+    tables = {f"this study, {name}": trained.of(rung).images for rung, name in ends.items()}
     tables |= dict(iter(scores.groupby("predictor", sort=False)))
     baseline = lesion_images(next(iter(tables.values())))
     rows = []

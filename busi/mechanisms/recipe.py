@@ -12,7 +12,7 @@ from busi.config import Parameters
 from busi.mechanisms import section
 from busi.results import Results
 from busi.scoring.statistics import Interval, compare_pairs, format_interval, normals_at_sensitivity, summarize
-from busi.study import load_results
+from busi.study import find_group, load_results
 
 GROUP = "mechanisms/recipe"
 
@@ -31,11 +31,11 @@ def tabulate(trained: Results) -> pd.DataFrame:
 
     Returns:
         `rung`; `n_runs`, `n_images`; `dice` with `dice_low` and `dice_high`; the change from the rung before as
-        `change`, `change_low` and `change_high`, with its p value after Holm's correction over all rungs as `change_p`,
-        missing for the first; `validation_dice`, the mean over the runs of
-        what the validation part chose by; `detected` (share of the lesions that are found); of the normal images the
-        share with a finding, `normals_fpr` at each run's own threshold and `normals_at_95` where `SENSITIVITY` of the
-        lesion images are touched; `parameters` of the network; `milliseconds` of training per image.
+        `change`, `change_low` and `change_high`, with its p value after Holm's correction over the changes trained so
+        far as `change_p`, missing for the first; `validation_dice`, the mean over the runs of what the validation part
+        chose by; `detected` (share of the lesions that are found); of the normal images the share with a finding,
+        `normals_fpr` at each run's own threshold, `normals_at_95` where `SENSITIVITY` of the lesion images are touched;
+        `parameters` of the network; `milliseconds` of training per image.
     """
     scores = {rung: trained.of(rung).images for rung in trained.variants}
     compared = compare_pairs(scores, [(after, before) for before, after in pairwise(scores)])
@@ -93,8 +93,14 @@ def find_effects(table: pd.DataFrame) -> pd.DataFrame:
     return effects.reindex(effects.change.abs().sort_values(ascending=False).index)
 
 
-def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return what matters: the changes that are told from chance, and where all of them lead."""
+def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
+    """Return what matters: the changes that are told from chance, and where all of them lead.
+
+    Args:
+        table: As `tabulate`.
+        size: Of the first rung's runs, in words.
+        planned: Number of rungs, those included that are not trained yet.
+    """
     first, last = table.iloc[0], table.iloc[-1]
     effects = find_effects(table)
     told = []
@@ -103,8 +109,11 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     found = f"what moves Dice is {'; '.join(told)}" if told else "no single change is told from chance"
     others = len(table) - 1 - len(effects)
     rest = f"; {section.count(others, 'other change')} cannot be told from chance" if told and others else ""
+    changes = section.count(len(table) - 1, "change")
+    if len(table) < planned:
+        changes = f"the first {len(table) - 1} of {planned - 1} planned changes"
     return (
-        f"Of {section.count(len(table) - 1, 'change')}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
+        f"Of {changes}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
         f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}). Normal images with a finding go from "
         f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
         f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}. Told from chance: p below {SIGNIFICANCE} after Holm's "
@@ -119,17 +128,20 @@ def show(parameters: Parameters) -> section.Section:
     if len(trained.variants) < 2:
         raise results.NotMeasured(f"{GROUP}: there is no change to show yet; run the study with its data")
     table = results.write_table(parameters, "recipe", tabulate(trained))
+    planned = len(find_group(parameters, GROUP).variants)
     # Rungs may be sizes of their own.
     size = section.describe_runs(trained)
     return section.compose(
         draw(table),
         table,
-        conclude(table, size),
+        conclude(table, size, planned),
         caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
-        "Right: share of normal images in which anything is marked, at the run's own threshold and at equal "
-        f"sensitivity. {size}.",
+        "Blue is up, pink is down. Right: share of normal images in which anything is marked, at the run's own "
+        f"threshold and at equal sensitivity. {size}.",
         table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs; change_p is "
-        "corrected by Holm for all rungs. Milliseconds of training per image are those of the machine that trained the "
-        "rung, and compare within one machine only.",
+        "corrected by Holm for the changes trained so far. Detected: share of lesions that are touched. Normals fpr: "
+        "share of normal images with a finding; normals at 95: the same where 95 % of the lesions are touched. "
+        "Milliseconds of training per image are those of the machine that trained the rung, and compare within one "
+        "machine only.",
         digits={"parameters": 0, "milliseconds": 1},
     )

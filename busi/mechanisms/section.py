@@ -209,12 +209,12 @@ def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> p
         others: Columns that are averaged besides.
 
     Returns:
-        ``by``, `n_images`, `dice` with `low` and `high`, ``others``.
+        ``by``, `n_images` and `n_dice`, how many of them have a Dice; `dice` with `low` and `high`; ``others``.
     """
     rows = []
     for variant, part in images.groupby(by, sort=False):
-        row = {by: variant, "n_images": part.name.nunique()}
         scored = part.dropna(subset="dice")
+        row = {by: variant, "n_images": part.name.nunique(), "n_dice": scored.name.nunique()}
         # A variant whose output never sees a lesion has no Dice to average.
         if len(scored):
             row |= dict(zip(("dice", "low", "high"), score_interval(scored), strict=True))

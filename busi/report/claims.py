@@ -216,7 +216,7 @@ def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
 
 
 def describe_size(answers: Answers, compared: Collection[str] = ()) -> str:
-    """Return the size of a family's runs in words: pixels, filters, seeds a fold, or how far training has come.
+    """Return the size of a family's runs in words: pixels, filters, epochs, seeds a fold, or how far training has come.
 
     Args:
         answers: Of the family.
@@ -230,12 +230,13 @@ def describe_size(answers: Answers, compared: Collection[str] = ()) -> str:
     planned = max(variants.values(), key=len, default=[])
     if not planned:
         return "no size, for no run is planned"
+    size = f"{answers.size_words}, at most {with_noun(planned[0].epochs, 'epoch')}"
     trained = answers.results.runs.variant.value_counts().reindex(list(variants), fill_value=0)
     if trained.any() and trained.min() < len(planned):
         fewest = f"{trained.min()} to " if trained.min() < trained.max() else ""
-        return f"{answers.size_words}, {fewest}{trained.max()} of {len(planned)} runs a variant"
+        return f"{size}, {fewest}{trained.max()} of {len(planned)} runs a variant"
     seeds = len(planned) // len({run.fold for run in planned})
-    return f"{answers.size_words}, {with_noun(seeds, 'seed')} a fold"
+    return f"{size}, {with_noun(seeds, 'seed')} a fold"
 
 
 def judge(sizes: list[Answers]) -> Verdict:
@@ -407,7 +408,8 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     if "proof" in claim:
         replies.append(False)
         reason = f"{claim['proof']}. Measured beside it: {reason}"
-    sentences += _name_dead(answers)
+    sentences += _name_runs("Dead runs, which found nothing or say the same of every pixel", answers.dead)
+    sentences += _name_runs("Runs ended by the last planned epoch, not by patience", answers.capped)
     sentences.append(_describe_progress([answers]))
     sentences.append(claim.get("aside", ""))
     evidence = " ".join(filter(None, sentences))
@@ -457,11 +459,13 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     beyond = answers.count(False)
     is_alike = agree(within, "is", "are")
     differ = agree(beyond, "differs", "differ")
+    opened = answers.count(None)
+    is_open = agree(opened, "is", "are")
     # Of dozens of pairs only the widest is told with its numbers; the table of pairs has them all.
     widest = _find_widest(comparisons)
     return [
-        f"{within} of {len(comparisons)} pairs {is_alike} alike within ±{MARGIN}.",
-        f"{beyond or 'None'} of them {differ} by more.",
+        f"Of {with_noun(len(comparisons), 'pair')}, {within} {is_alike} alike within ±{MARGIN}, {beyond} {differ} by "
+        f"more, {opened} {is_open} open.",
         f"The widest: {widest}.",
     ]
 
@@ -483,11 +487,11 @@ def _read(comparison: Comparison) -> str:
     return f"not better by {MARGIN} or more"
 
 
-def _name_dead(answers: Answers) -> list[str]:
+def _name_runs(what: str, counts: dict[str, tuple[int, int]]) -> list[str]:
     parts = []
-    for variant, (dead, runs) in answers.dead.items():
-        parts.append(f"{variant} {dead} of {runs}")
-    return [f"Dead runs, which say the same of every pixel: {', '.join(parts)}."] if parts else []
+    for variant, (count, runs) in counts.items():
+        parts.append(f"{variant} {count} of {runs}")
+    return [f"{what}: {', '.join(parts)}."] if parts else []
 
 
 def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement:
@@ -505,8 +509,8 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
             wrong.append(f"By {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice).")
     pairs = with_noun(len(ranked), "pair")
     accuracy, auc, loss = (counts[metric] for metric in ("accuracy", "auc_pooled", "loss"))
-    reason = f"of {pairs}, accuracy ranks {accuracy} rightly, pooled AUC {auc}, loss {loss}"
-    asked = f"Asked for are {TELLING:.0%} of the pairs that Dice tells apart."
+    reason = f"of {pairs}, accuracy ranks {accuracy} as Dice does, pooled AUC {auc}, loss {loss}"
+    asked = f"Required: {TELLING:.0%} of the pairs that Dice tells apart. Accuracy is that of masks at their threshold."
     evidence = " ".join([asked, *wrong, progress])
     return Judgement(size, decide(replies), reason, evidence.strip())
 

@@ -317,10 +317,10 @@ def hash_distances(counts: pd.DataFrame, bound: int) -> Figure:
     fig, ax = plt.subplots()
     ax.bar(counts.distance, counts.pairs, width=0.9)
     # Half a bit beyond the bound: the bound itself still counts.
-    ax.axvline(bound + 0.5, label=f"near-duplicates: up to {bound} bits", **display.FLOOR_LINE)
+    ax.axvline(bound + 0.5, label=f"bound: {bound} bits", **display.FLOOR_LINE)
     ax.set(xlabel="Distance of the perceptual hashes (bits of 64)", ylabel="Pairs of images", yscale="log")
     near = counts.pairs[counts.distance <= bound].sum()
-    display.add_title(fig, f"{near} of {counts.pairs.sum():,} pairs of images are near-duplicates")
+    display.add_title(fig, f"{near} of {counts.pairs.sum():,} pairs of images have nearly equal hashes")
     display.add_legend(fig)
     return fig
 

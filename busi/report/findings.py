@@ -41,8 +41,8 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
         # The mean mask is scored on all images, a network on those of the folds that it has been trained for.
         part = ", in the folds trained so far" if (trained.n_images < mask.n_images).any() else ""
         sentences.append(
-            f"**Dice there** is {worst:.3f} to {best:.3f} for our networks{part}, {mask.dice:.3f} for the mean of all "
-            "masks."
+            f"**Dice on those images** is {worst:.3f} to {best:.3f} for the networks of the four tables{part}, "
+            f"{mask.dice:.3f} for the mean of all masks."
         )
     return sentences
 
@@ -134,7 +134,7 @@ def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -
     return (
         f"{near} of {pairs:,} pairs of images differ in at most {bound} bits of both hashes. With the crops that the "
         f"match finds, {tied} of {len(split)} images are tied into {number}. "
-        "A group is never on both sides of a split. "
+        "The grouped split never has a group on both sides. "
         f"{with_noun(mixed, 'group')} {hold} images of several classes."
     )
 
@@ -143,7 +143,7 @@ def describe_progress(runs: pd.DataFrame, planned: int) -> str:
     """Return how many published runs there are, and which of them have fewer epochs than planned."""
     if not len(runs):
         return "No published row has been trained under this profile yet."
-    text = f"{len(runs)} {agree(len(runs), 'run has', 'runs have')} been trained under this profile"
+    text = f"{with_noun(len(runs), 'run')} of published rows {agree(len(runs), 'has', 'have')} been trained"
     short = runs[runs.epochs < planned]
     if not len(short):
         return f"{text}, for {planned} epochs."
@@ -173,12 +173,14 @@ def describe_power(power: pd.DataFrame) -> str:
         return "There are no two variants to compare yet."
     if power.smallest.isna().all():
         return "One run a variant cannot tell how large a difference has to be."
+    pairs = with_noun(len(power), "pair")
+    text = f"With these runs, half of {pairs} can tell a difference of {power.smallest.median():.3f} Dice or less (80% "
+    text += "power, before Holm). "
     needed = power.runs_needed.median()
+    if pd.isna(needed):
+        return f"{text}How many runs one of 0.01 would need, one seed a fold cannot tell."
     runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
-    return (
-        f"For the median of {with_noun(len(power), 'pair')}, this design tells a difference of "
-        f"{power.smallest.median():.3f} Dice or more in four of five cases. One of 0.01 would need {runs}."
-    )
+    return f"{text}One of 0.01 would need {runs}."
 
 
 def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:
@@ -188,12 +190,14 @@ def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -
     heldout = RunConfig(**parameters.heldout_fields())
     seeds = with_noun(len(parameters.heldout_seeds), "seed")
     return {
-        "Images": f"{len(images)}, of which {lesions} with a lesion are trained on",
+        "Images": f"{len(images)}; the {lesions} with a lesion are used for training",
         "Data": name_data(parameters, images),
-        "Published runs": f"{_describe_network(parameters)} in {parameters.precision}, batches of one image",
-        "Published in the paper": "300² pixels, 64 to 1024 filters, 75 epochs",
+        "Our runs, published protocol": f"{_describe_network(parameters)} in {parameters.precision}, batches of one "
+        "image",
+        "Runs of the paper": "300² pixels, 64 to 1024 filters, 75 epochs",
         "Trained": progress,
-        "Held-out runs": f"{_describe_network(heldout)} at most, batches of {heldout.batch_size}, {seeds} a fold",
+        "Our runs, held-out protocol": f"{_describe_network(heldout)} at most, batches of {heldout.batch_size}, "
+        f"{seeds} a fold planned",
     }
 
 
@@ -223,7 +227,7 @@ def describe_making(runs: pd.DataFrame) -> dict[str, str]:
         # One day is told once.
         facts["Trained"] = " to ".join(dict.fromkeys([days[0], days[-1]]))
     hours = runs.seconds.sum() / 3600
-    facts["Training time"] = f"{hours:.1f} hours in {len(runs)} runs"
+    facts["Training time"] = f"{hours:.1f} hours in {len(runs)} runs of rows and variants"
     superseded = sum(is_superseded(run) for run in runs.itertuples())
     if superseded:
         facts["Training code"] = f"{superseded} of {len(runs)} runs by an earlier version, whose numbers differ"

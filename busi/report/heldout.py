@@ -43,6 +43,10 @@ VARIANCE_COLUMNS = ["family", "variant", *statistics.COMPONENTS, "n_runs", "size
 _NUMBERS = {"heldout": "%.6f", "pairwise": "%.6g", "variance": "%.6g", "power": "%.6g"}
 
 
+FOUND_NOTHING = 0.01
+"""Dice on the validation images, at the best threshold, below which a run has found nothing."""
+
+
 @dataclass(frozen=True)
 class Scored:
     """Scores of one predictor on held-out images.
@@ -60,13 +64,25 @@ class Scored:
 
     @cached_property
     def dead(self) -> set[str]:
-        """Return the labels of runs that mark nothing, or everything, on all their held-out lesion images."""
+        """Return the labels of dead runs.
+
+        They mark nothing, or everything, on all their held-out lesion images, or have found nothing on their validation
+        images: a run that marks a few pixels of a few images learned no more than one that marks none.
+        """
         if not len(self.runs):
             return set()
         lesions = statistics.lesion_images(self.images)
         marked = lesions.groupby("run").predicted_share.agg(["min", "max"])
         is_constant = (marked["max"] == 0) | (marked["min"] == 1)
-        return set(marked.index[is_constant])
+        has_found_nothing = self.runs.validation_dice < FOUND_NOTHING
+        return {*marked.index[is_constant], *self.runs.run[has_found_nothing]}
+
+    @property
+    def capped(self) -> set[str]:
+        """Return the labels of runs that the last planned epoch ended: patience would have let them go on."""
+        if not len(self.runs):
+            return set()
+        return set(self.runs.run[self.runs.epochs >= self.runs.planned_epochs])
 
 
 @dataclass(frozen=True)
@@ -130,13 +146,18 @@ class Answers:
         return {label: (len(own.dead), len(own.runs)) for label, own in self.variants.items() if own.dead}
 
     @cached_property
+    def capped(self) -> dict[str, tuple[int, int]]:
+        """Return variant -> the number of its capped runs and of all its runs, for variants that have a capped one."""
+        return {label: (len(own.capped), len(own.runs)) for label, own in self.variants.items() if own.capped}
+
+    @cached_property
     def table(self) -> pd.DataFrame:
         """Tabulate the variants, then the untrained predictors.
 
         Returns:
             `COLUMNS`, scores as `busi.scoring.statistics.summarize`. `size` of the runs; `settings` that differ from
             the protocol's baseline. `n_runs` (0 for an untrained predictor), `n_seeds` (runs a fold), `n_capped` (runs
-            that were still improving when the planned epochs ended), `n_dead`; `parameters` of the network; `seconds`
+            that reached the last planned epoch), `n_dead`; `parameters` of the network; `seconds`
             of training, mean over runs. A variant without a run has only counts.
         """
         rows = []
@@ -271,7 +292,10 @@ def count_runs(families: Iterable[Answers]) -> tuple[int, int]:
 def add_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Return `Answers.table` with columns for pages: `interval` in words, `minutes` a run, and the share `empty`."""
     intervals = _join_intervals(table.dice, table.dice_low, table.dice_high, ".3f")
-    return table.assign(interval=intervals, minutes=table.seconds / 60, empty=table.n_empty / table.n_predictions)
+    # With a row that lacks them, counts would be shown with decimals.
+    counts = table[["n_capped", "n_dead"]].astype("Int64")
+    minutes, empty = table.seconds / 60, table.n_empty / table.n_predictions
+    return table.assign(**counts, interval=intervals, minutes=minutes, empty=empty)
 
 
 def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -298,8 +322,7 @@ def _summarize(label: str, scored: Scored) -> dict[str, float]:
     if len(runs):
         row["settings"] = runs.name.iloc[0]
         row["n_seeds"] = runs.groupby("fold").size().max()
-        capped = runs.epochs >= runs.planned_epochs
-        row["n_capped"] = int(capped.sum())
+        row["n_capped"] = len(scored.capped)
         row["n_dead"] = len(scored.dead)
         # All runs of a variant have the same network.
         row["parameters"] = int(runs.parameters.iloc[0])

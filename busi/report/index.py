@@ -135,7 +135,8 @@ def _find_ladder(parameters: Parameters, summary: dict) -> dict[str, str] | None
 
 def _show_counts(parameters: Parameters) -> Markup:
     counts = results.read_table(parameters, "counts")
-    return Markup(display.table(counts, caption="Rows of the paper's tables; a row can be both.").data)
+    caption = "Rows of the paper's tables. A row can be reproduced, and yet be no better than blind."
+    return Markup(display.table(counts, caption=caption).data)
 
 
 def _list_pages(parameters: Parameters) -> dict[str, str]:

@@ -61,13 +61,22 @@ class _Fold(NamedTuple):
 
 
 class _Deviations(NamedTuple):
-    """Deviations that one source of variation adds to a mean, float (`RESAMPLES`,), and its degrees of freedom."""
+    """Deviations that sources of variation add to a mean, float (`RESAMPLES`,), and how well their size is known.
+
+    Each source adds to `doubt` the square of its mean square, as it enters the variance of the mean, over the mean
+    square's degrees of freedom; nothing if it is known from hundreds of images.
+    """
 
     values: np.ndarray
-    freedom: float
+    doubt: float = 0.0
+
+    @property
+    def freedom(self) -> float:
+        """Return the degrees of freedom of the deviations' variance (Satterthwaite, Biometrics Bulletin 2, 1946)."""
+        return self.values.var() ** 2 / self.doubt if self.doubt > 0 else np.inf
 
     def __neg__(self) -> "_Deviations":
-        return _Deviations(-self.values, self.freedom)
+        return self._replace(values=-self.values)
 
 
 class _Resampled(NamedTuple):
@@ -95,7 +104,7 @@ def score_interval(scores: pd.DataFrame, score: str = "dice", *, seed: int = 0) 
     the runs: drawn from a normal distribution, because a handful cannot be resampled, with the variance between the
     seeds of a fold that `find_components` finds beyond what their few images explain, which is in the first deviation
     already. Where every fold has one run, that between folds takes its place: they are separate trainings. One run in
-    all leaves the images alone. The interval is widened as Student's t is by the degrees of freedom of the runs.
+    all leaves the images alone. The interval is widened as Student's t is, by Satterthwaite's degrees of freedom.
 
     The percentile interval is used instead of BCa: over hundreds of groups the two agree, and BCa is undefined if all
     values are equal.
@@ -194,32 +203,34 @@ def find_components(scores: pd.DataFrame, score: str = "dice") -> dict[str, floa
     return _find_components(_split_folds(scores, score))
 
 
-def find_power(components: dict[str, float]) -> dict[str, float]:
-    """Compute what a comparison can tell, from the parts of the variance of its differences.
+def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[str, float]:
+    """Compute what a comparison can tell before any correction, from the parts of the variance of its differences.
 
     Args:
         components: As `find_components` of the differences between two variants.
+        freedom: Degrees of freedom of the comparison.
 
     Returns:
         `smallest`: Smallest difference that is told from zero with a chance of `POWER` at 95 % confidence.
         `limit`: The same with any number of runs on these images.
         `runs`: Number of runs a variant behind `smallest`.
         `runs_needed`: Number of runs a variant for a difference of `TARGET`; infinite if `limit` is above it.
+
+        Where every fold has one run, `limit` and `runs_needed` are missing: `image` then includes the residual, of
+        which more runs would leave less.
     """
-    errors = norm.ppf(0.975) + norm.ppf(POWER)
     images = components["image"] / components["groups"]
-    if np.isnan(components["seed"]):
-        run = components["fold"]
-    else:
-        run = components["seed"] + components["residual"] / components["images"]
+    one_seed = np.isnan(components["seed"])
+    run = components["fold"] if one_seed else components["seed"] + components["residual"] / components["images"]
+    few = student.ppf(0.975, freedom) + student.ppf(POWER, freedom)
+    power = {"smallest": few * np.sqrt(images + run / components["runs"]), "runs": components["runs"]}
+    if one_seed:
+        return power | {"limit": np.nan, "runs_needed": np.nan}
+    many = norm.ppf(0.975) + norm.ppf(POWER)
     # What the images leave of the variance that a difference of `TARGET` allows.
-    room = (TARGET / errors) ** 2 - images
-    return {
-        "smallest": errors * np.sqrt(images + run / components["runs"]),
-        "limit": errors * np.sqrt(images),
-        "runs": components["runs"],
-        "runs_needed": np.ceil(run / room) if room > 0 else np.inf,
-    }
+    room = (TARGET / many) ** 2 - images
+    needed = np.ceil(run / room) if room > 0 else np.inf
+    return power | {"limit": many * np.sqrt(images), "runs_needed": needed}
 
 
 def compare_pairs(
@@ -393,16 +404,8 @@ def _resample(split: list[_Fold], seed: int = 0) -> _Resampled:
 
 
 def _add_deviations(parts: list[_Deviations]) -> _Deviations:
-    """Add independent deviations; the degrees of freedom of their sum are Satterthwaite's."""
-    total = np.zeros(RESAMPLES)
-    variances, squares = 0.0, 0.0
-    for part in parts:
-        variance = part.values.var()
-        total += part.values
-        variances += variance
-        # Of hundreds of images there are enough: theirs are infinite, and add nothing.
-        squares += variance**2 / part.freedom
-    return _Deviations(total, variances**2 / squares if squares > 0 else np.inf)
+    """Add the deviations of independent sources."""
+    return _Deviations(sum(part.values for part in parts), sum(part.doubt for part in parts))
 
 
 def _resample_images(split: list[_Fold], seed: int) -> _Deviations:
@@ -410,10 +413,10 @@ def _resample_images(split: list[_Fold], seed: int) -> _Deviations:
     values, groups = _average_runs(split)
     names, groups = np.unique(groups, return_inverse=True)
     if len(names) == 1:
-        return _Deviations(np.full(RESAMPLES, np.nan), np.inf)
+        return _Deviations(np.full(RESAMPLES, np.nan))
     counts = _draw_counts(len(names), seed)
     means = counts @ np.bincount(groups, values) / (counts @ np.bincount(groups))
-    return _Deviations(means - values.mean(), np.inf)
+    return _Deviations(means - values.mean())
 
 
 def _vary_runs(split: list[_Fold], seed: int) -> _Deviations:
@@ -422,16 +425,21 @@ def _vary_runs(split: list[_Fold], seed: int) -> _Deviations:
     runs = np.array([fold.values.shape[1] for fold in split])
     components = _find_components(split)
     # A fold trained once has no seeds to compare, but varies as the others do.
-    variance, freedom = components["seed"], (runs - 1).sum()
-    if not freedom:
+    several = [fold for fold in split if fold.values.shape[1] > 1]
+    if several:
+        variance, freedom = components["seed"], (runs - 1).sum()
+        square = np.mean([fold.values.mean(axis=0).var(ddof=1) for fold in several])
+    elif len(split) > 1:
         # Where no fold is trained twice, all folds together show how training varies.
-        variance, freedom = components["fold"], len(runs) - 1
-    if not variance > 0:
-        return _Deviations(np.zeros(RESAMPLES), np.inf)
+        variance, freedom = components["fold"], len(split) - 1
+        square = np.var([fold.values.mean() for fold in split], ddof=1)
+    else:
+        return _Deviations(np.zeros(RESAMPLES))
     weights = images / images.sum()
-    error = np.sqrt((weights**2 * variance / runs).sum())
-    draws = np.random.default_rng([seed, 1]).normal(0, error, RESAMPLES)
-    return _Deviations(draws, freedom)
+    share = (weights**2 / runs).sum()
+    draws = np.random.default_rng([seed, 1]).normal(0, np.sqrt(share * variance), RESAMPLES)
+    # The whole mean square: what images explain of it has been subtracted from the variance, but its doubt stays.
+    return _Deviations(draws, (share * square) ** 2 / freedom)
 
 
 @lru_cache(maxsize=8)
@@ -509,7 +517,7 @@ def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     runs = np.concatenate([fold.values.mean(axis=0) for fold in split])
     components = _find_components(split)
     row |= {"p_t": _corrected_t(runs, ratio), "n_runs": len(runs)}
-    return row | components | find_power(components)
+    return row | components | find_power(components, resampled.deviations.freedom)
 
 
 def _corrected_t(differences: np.ndarray, ratio: float) -> float:

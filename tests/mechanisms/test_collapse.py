@@ -131,7 +131,7 @@ def test_lines_run_over_the_rates_and_markers_tell_the_fates():
     settings = {"Adam, 0.1": ["dead", "learned"], "Adam, 0.001": ["learned"], "shuffled": ["learned"]}
     fig = collapse.draw(collapse.tabulate(*sweep(settings)))
     dice, _, dead = fig.axes
-    assert fig.get_suptitle() == "2 of 3 runs at other learning rates learned"
+    assert fig.get_suptitle() == "2 of 3 runs at these learning rates learned"
     # The mean of both seeds; changed baselines are left out.
     assert dice.lines[0].get_xydata().tolist() == [[0.001, 0.5], [0.1, 0.25]]
     points = dice.collections[0]

@@ -68,7 +68,7 @@ def test_an_empty_target_has_no_dice_and_counts_in_everything_else():
     assert np.isnan(misalignment.compare_targets(empty, ~empty)["dice"])
     images = pd.concat([rows(), rows()[:1].assign(name="d", dice=np.nan, accuracy=0.4)])
     table = misalignment.tabulate(images).set_index("images")
-    assert table.loc["all", ["n_images", "dice", "accuracy"]].tolist() == pytest.approx([4, 0.2, 0.7])
+    assert table.loc["all", ["n_images", "n_dice", "dice", "accuracy"]].tolist() == pytest.approx([4, 3, 0.2, 0.7])
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def recipe(make_results):
 
 def test_a_peer_stands_beside_the_first_and_the_last_rung(recipe):
     table = peers.tabulate(images_of([0.3, 0.5], [0.0, 0.0], predictor="other"), recipe)
-    assert table.network.tolist() == ["this study, baseline", "this study, pixels", "other"]
+    assert table.network.tolist() == ["this study, baseline", "this study, recipe up to pixels", "other"]
     assert table.dice.tolist() == pytest.approx([0.5, 0.7, 0.4])
     # Every image changes by the same, so that the intervals have no width.
     for column in ("change", "change_low", "change_high"):
@@ -47,7 +47,7 @@ def test_a_rung_that_lacks_runs_is_not_the_last(recipe):
     more = recipe.runs[recipe.runs.variant != "pixels"].assign(fold=1)
     fewer = results.Results(pd.concat([recipe.runs, more]), recipe.epochs, recipe.images, recipe.pixels)
     table = peers.tabulate(images_of([0.3, 0.5], [0.0], predictor="other"), fewer)
-    assert table.network.tolist() == ["this study, baseline", "this study, loss", "other"]
+    assert table.network.tolist() == ["this study, baseline", "this study, recipe up to loss", "other"]
 
 
 def test_the_conclusion_says_what_can_be_told_apart(recipe):
@@ -55,7 +55,7 @@ def test_the_conclusion_says_what_can_be_told_apart(recipe):
     text = peers.conclude(peers.tabulate(pd.concat(scores), recipe), "64 pixels")
     assert text.endswith("Size of this study's first rung: 64 pixels.")
     assert text.startswith("The study's baseline has Dice 0.500 (")
-    assert "This study, pixels is better: +0.200 (+0.200 to +0.200). " in text
+    assert "This study, recipe up to pixels is better: +0.200 (+0.200 to +0.200). " in text
     assert "Worse is worse: -0.100 (-0.100 to -0.100). " in text
     assert "Mixed cannot be told from it: +0.050 (-0.200 to +0.300)." in text
 

@@ -80,7 +80,7 @@ def test_normals_validation_and_training_time_are_told_beside_dice(table):
 
 def test_title_and_sentence_follow_the_numbers(table):
     assert recipe.title(table) == "1 of 2 changes move Dice beyond chance"
-    assert recipe.conclude(table, "64 pixels") == (
+    assert recipe.conclude(table, "64 pixels", planned=3) == (
         "Of 2 changes, what moves Dice is loss +0.190 (+0.190 to +0.190); 1 other change cannot be told from chance. "
         "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857). Normal images with a finding go from 50% to 0%; "
         "where 95% of the lesions are touched, from 50% to 0%. Told from chance: p below 0.05 after Holm's correction. "
@@ -88,7 +88,10 @@ def test_title_and_sentence_follow_the_numbers(table):
     )
     flat = recipe.tabulate(predict({"baseline": (10, 3), "loss": (10, 3)}))
     assert recipe.title(flat) == "0 of 1 changes move Dice beyond chance"
-    assert recipe.conclude(flat, "").startswith("Of 1 change, no single change is told from chance. All together lead")
+    assert recipe.conclude(flat, "", 2).startswith(
+        "Of 1 change, no single change is told from chance. All together lead"
+    )
+    assert recipe.conclude(flat, "", 13).startswith("Of the first 1 of 12 planned changes, no single change")
 
 
 def test_the_figure_shows_the_title_and_a_bar_for_each_rung(table):

@@ -99,11 +99,11 @@ def test_variants_are_scored_over_images_and_seeds():
     # Without a Dice, an image counts in everything else.
     unseen = pd.DataFrame({"variant": "two", "seed": 0, "fold": 0, "name": ["a"], "group": 0, "marked": 0.5})
     table = section.score_variants(pd.concat([images, unseen]), "marked")
-    assert list(table) == ["variant", "n_images", "dice", "low", "high", "marked"]
-    assert table.loc[0, ["n_images", "dice", "marked"]].tolist() == pytest.approx([2, 0.5, 0.2])
+    assert list(table) == ["variant", "n_images", "n_dice", "dice", "low", "high", "marked"]
+    assert table.loc[0, ["n_images", "n_dice", "dice", "marked"]].tolist() == pytest.approx([2, 2, 0.5, 0.2])
     # Images alone would end at 0.3 and 0.7; the seeds are 0.2 apart.
     assert table.low[0] < 0.3 and table.high[0] > 0.7
-    assert table.loc[1, ["n_images", "marked"]].tolist() == [1, 0.5] and np.isnan(table.dice[1])
+    assert table.loc[1, ["n_images", "n_dice", "marked"]].tolist() == [1, 0, 0.5] and np.isnan(table.dice[1])
 
 
 @pytest.fixture

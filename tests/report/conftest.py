@@ -61,11 +61,12 @@ def make_heldout():
     Images are named by fold and number, the same for every run of a fold; each is a group alone.
     """
 
-    def make(variant, dice, *, fold=0, seconds=60.0, settings=None, **scores) -> Results:
+    def make(variant, dice, *, fold=0, seconds=60.0, validation_dice=0.5, settings=None, **scores) -> Results:
         fields = {"protocol": "heldout", "image_size": 32, "fold": fold, "seed": fold} | (settings or {})
         fields["seed"] += fields.pop("seed_offset", 0)
         config = RunConfig(**fields)
         row = {"threshold": 0.5, "best_epoch": 1, "epochs": 2, "parameters": 1000, "images": 8, "seconds": seconds}
+        row["validation_dice"] = validation_dice
         epochs = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "seconds": 1.0})
         images = _images(dice, fold=fold, **scores)
         return _results(variant, config, row | ENVIRONMENT, epochs, images, _pixels())

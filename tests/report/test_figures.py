@@ -269,7 +269,7 @@ def test_hash_distances_are_bars_with_the_bound_between_two():
     ]
     assert ax.lines[0].get_xdata()[0] == 8.5
     assert ax.get_yscale() == "log"
-    assert display.title(fig) == "22 of 27 pairs of images are near-duplicates"
+    assert display.title(fig) == "22 of 27 pairs of images have nearly equal hashes"
 
 
 # Held out

@@ -26,7 +26,8 @@ def test_the_answer_counts_rows_claims_and_dice():
         "**1 of 9 published rows** beats every predictor that never looks at the image; none has been trained here "
         "yet.",
         "**Of 2 claims**, 2 are upheld, on images never trained on (64 pixels).",
-        "**Dice there** is 0.500 to 0.610 for our networks, 0.297 for the mean of all masks.",
+        "**Dice on those images** is 0.500 to 0.610 for the networks of the four tables, 0.297 for the mean of all "
+        "masks.",
     ]
     rows, claims, *dice = answer(["upheld", "undecided"], (), n_runs=3, verdict=tables.REPRODUCED, reached_by="none")
     assert (
@@ -37,7 +38,7 @@ def test_the_answer_counts_rows_claims_and_dice():
     assert dice == []
     sizes = ("64 pixels, 8 filters, 2 of 5 runs a variant", "64 pixels, 8 filters, 1 seed a fold")
     assert answer(sizes=sizes)[1].endswith(" (64 pixels, 8 filters; each claim says from how many runs).")
-    assert "for our networks, in the folds trained so far, 0.297 for" in answer(seen=39)[2]
+    assert "for the networks of the four tables, in the folds trained so far, 0.297 for" in answer(seen=39)[2]
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 
 
@@ -48,7 +49,7 @@ def test_progress_names_runs_that_stop_short(make_run):
     kld, dice = make_run("KLD", loss="kld", losses=(0.5, 0.4)), make_run("DICE", loss="dice", losses=(0.5,))
     results = join_results([make_run("BCE"), kld, dice])
     assert findings.describe_progress(results.runs, 3) == (
-        "3 runs have been trained under this profile; 2 short of the 3 epochs planned: loss-kld seed 0 (as planned at "
+        "3 runs of published rows have been trained; 2 short of the 3 epochs planned: loss-kld seed 0 (as planned at "
         "2); loss-dice seed 0 (as planned at 1)."
     )
 
@@ -62,7 +63,7 @@ def test_progress_tells_why_a_run_ended_before_its_plan(make_run):
 
 def test_progress_when_all_runs_are_whole(make_run):
     results = join_results([make_run("BCE"), make_run("KLD", loss="kld")])
-    expected = "2 runs have been trained under this profile, for 3 epochs."
+    expected = "2 runs of published rows have been trained, for 3 epochs."
     assert findings.describe_progress(results.runs, 3) == expected
 
 
@@ -79,11 +80,16 @@ def test_the_size_names_data_network_and_runs():
         image_size=300, base_filters=16, precision="mixed_bfloat16", heldout={"image_size": 64, "base_filters": 8}
     )
     size = findings.describe_size(parameters, images(), "No run.")
-    assert size["Images"] == "4, of which 3 with a lesion are trained on"
+    assert size["Images"] == "4; the 3 with a lesion are used for training"
     assert size["Data"] == "images (not the BUSI release)"
-    assert size["Published runs"] == "300² pixels, 16 to 256 filters, 75 epochs in mixed_bfloat16, batches of one image"
+    assert (
+        size["Our runs, published protocol"]
+        == "300² pixels, 16 to 256 filters, 75 epochs in mixed_bfloat16, batches of one image"
+    )
     assert size["Trained"] == "No run."
-    assert size["Held-out runs"].startswith("64² pixels, 8 to 128 filters, 75 epochs at most, batches of 8, ")
+    assert size["Our runs, held-out protocol"].startswith(
+        "64² pixels, 8 to 128 filters, 75 epochs at most, batches of 8, "
+    )
     phantoms = parameters.model_copy(update={"data_dir": "phantom"})
     assert findings.describe_size(phantoms, images(), "")["Data"] == "phantom: synthetic images"
 
@@ -106,7 +112,7 @@ def test_the_making_tells_days_hours_machines_and_software(make_run):
     )
     made = findings.describe_making(results.runs)
     assert made["Trained"] == "2026-02-28 to 2026-03-04"
-    assert made["Training time"] == "2.5 hours in 3 runs"
+    assert made["Training time"] == "2.5 hours in 3 runs of rows and variants"
     assert set(made["Machine"].split("; ")) == {
         "AMD EPYC, 2 cores (1 used by a run), no GPUs",
         "AMD EPYC, 2 cores (2 used by a run), 1 GPU",
@@ -183,10 +189,12 @@ def test_held_out_progress_says_when_rows_cannot_be_compared():
 def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
     assert findings.describe_power(power) == (
-        "For the median of 3 pairs, this design tells a difference of 0.030 Dice or more in four of five cases. One of "
+        "With these runs, half of 3 pairs can tell a difference of 0.030 Dice or less (80% power, before Holm). One of "
         "0.01 would need 130 runs a variant."
     )
     assert findings.describe_power(power[2:]).endswith("would need more images, whatever the number of runs.")
+    one_seed = findings.describe_power(power.assign(runs_needed=np.nan))
+    assert one_seed.endswith("How many runs one of 0.01 would need, one seed a fold cannot tell.")
 
 
 def test_near_duplicates_are_counted_by_pair_group_and_image():
@@ -195,11 +203,11 @@ def test_near_duplicates_are_counted_by_pair_group_and_image():
     counts = pd.DataFrame({"distance": [0, 8, 9, 30], "pairs": [1, 2, 4, 8]})
     assert findings.describe_duplicates(split, counts, 8) == (
         "3 of 15 pairs of images differ in at most 8 bits of both hashes. With the crops that the match finds, 5 of 6 "
-        "images are tied into 2 groups, the largest of 3. A group is never on both sides of a split. 1 group holds "
-        "images of several classes."
+        "images are tied into 2 groups, the largest of 3. The grouped split never has a group on both sides. 1 group "
+        "holds images of several classes."
     )
     alone = findings.describe_duplicates(split.assign(group=range(6)), counts, 8)
-    assert "0 of 6 images are tied into 0 groups. A group" in alone and alone.endswith(
+    assert "0 of 6 images are tied into 0 groups. The grouped" in alone and alone.endswith(
         "0 groups hold images of several classes."
     )
 

@@ -109,7 +109,9 @@ def test_tables_of_both_sizes_and_all_families_are_joined(make_heldout, make_ans
 def test_runs_that_reach_the_last_epoch_are_counted(make_heldout, make_answers):
     ended = make_heldout("KLD", [0.5, 0.6], settings={"epochs": 3})  # the fixture trains two epochs
     capped = make_heldout("KLD", [0.5, 0.6], fold=1, settings={"epochs": 2})
-    assert make_answers(ended, capped).table.n_capped[0] == 1
+    answers = make_answers(ended, capped)
+    assert answers.table.n_capped[0] == 1
+    assert answers.capped == {"KLD": (1, 2)}
 
 
 def test_empty_predictions_are_counted_beside_what_they_cost(make_heldout, make_answers):
@@ -127,9 +129,11 @@ def test_runs_that_say_the_same_of_every_pixel_are_dead(make_heldout, make_answe
         make_heldout("DICE", [0.4] * 4, settings=DICE),
         make_heldout("DICE", [0] * 4, fold=1, marked=0.0, normals=[0.2], settings=DICE),
         make_heldout("BCE", [0] * 4, marked=[0, 0, 0, 0.001]),
+        # The same, by a network that has found nothing on its validation images either.
+        make_heldout("BCE", [0] * 4, fold=1, marked=[0, 0, 0, 0.001], validation_dice=0.009),
         make_heldout("all", [0.1] * 4, marked=1.0, settings={"loss": "lesion-dice"}),
     )
-    assert answers.dead == {"DICE": (1, 2), "all": (1, 1)}
+    assert answers.dead == {"DICE": (1, 2), "BCE": (1, 2), "all": (1, 1)}
 
 
 def test_a_pair_is_compared_once_more_without_dead_runs(make_heldout, make_answers):

@@ -267,8 +267,8 @@ def test_where_folds_are_trained_once_the_folds_vary():
     table = runs(np.random.default_rng(2), seeds=1, run=0.05, image=0.01, mean=0.5)
     error = np.sqrt(table.groupby("fold").dice.mean().var() / 5)
     interval = statistics.score_interval(table)
-    # Four degrees of freedom. A little less than Student's 2.78, because images explain some of it.
-    assert 2.6 * error < (interval.high - interval.low) / 2 < 2.9 * error
+    # Four degrees of freedom.
+    assert (interval.high - interval.low) / 2 == pytest.approx(2.776 * error, rel=0.05)
 
 
 def test_one_run_alone_says_nothing_about_training():
@@ -306,6 +306,20 @@ def test_two_equal_arms_differ_by_zero_at_the_nominal_rate(seeds, parts, monkeyp
     draw, covered, simulations = np.random.default_rng(4), 0, 150
     for _ in range(simulations):
         _, low, high = statistics.score_interval(runs(draw, seeds=seeds, **parts))
+        covered += low <= 0 <= high
+    statistics._draw_counts.cache_clear()
+    assert binom.ppf(0.001, simulations, 0.95) <= covered <= binom.ppf(0.9999, simulations, 0.95)
+
+
+@pytest.mark.parametrize("run", [0.03, 0.045])
+def test_five_runs_cover_zero_where_training_varies_as_much_as_images(run, monkeypatch):
+    """One run a fold: each image's part is subtracted from what varies between folds, and its doubt must not be."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
+    statistics._draw_counts.cache_clear()
+    draw, covered, simulations = np.random.default_rng(13), 0, 1000
+    for _ in range(simulations):
+        # A fold's mean varies by 0.032 with its 40 images.
+        _, low, high = statistics.score_interval(runs(draw, seeds=1, image=0.2, run=run))
         covered += low <= 0 <= high
     statistics._draw_counts.cache_clear()
     assert binom.ppf(0.001, simulations, 0.95) <= covered <= binom.ppf(0.9999, simulations, 0.95)
@@ -357,6 +371,15 @@ def test_the_smallest_difference_is_told_in_four_of_five_cases():
     spread = np.sqrt(0.04**2 + 0.1**2 / 40)
     means = np.random.default_rng(8).normal(smallest, spread, (4000, 25)).mean(axis=1)
     assert (abs(means) > 1.96 * spread / 5).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_few_runs_take_a_wider_difference():
+    """Four degrees of freedom: Student's 2.776 and 0.941 in place of 1.960 and 0.842."""
+    known = {"image": 0.0, "fold": 0.02**2, "seed": np.nan, "residual": np.nan, "groups": 500, "images": 100, "runs": 5}
+    power = statistics.find_power(known, freedom=4)
+    assert power["smallest"] == pytest.approx((2.776 + 0.941) * 0.02 / np.sqrt(5), rel=1e-3)
+    # What more seeds would leave cannot be told from one.
+    assert np.isnan([power["limit"], power["runs_needed"]]).all()
 
 
 def test_runs_needed_by_hand():
