@@ -99,9 +99,8 @@ def test_the_conclusion_judges_the_reason_of_claim_1_by_every_seed(transposed, v
     text = checkerboards.conclude(rows(transposed), "at this size")
     first = np.array(transposed[0])
     higher = (first > 0).sum()
-    assert (
-        f"{100 * first.mean():.3g}% (transposed; more than all others in {higher} of 2 trainings) of the power behind" in text
-    )
+    share = f"{100 * first.mean():.3g}%"
+    assert f"holds {share} (transposed; more than all others in {higher} of 2 trainings) of the power behind" in text
     assert text.endswith(verdict)
 
 
