@@ -139,26 +139,17 @@ def data(
 
 @app.command()
 def params(
-    notebook: Annotated[str, typer.Argument(help="Its name, e.g. 3_loss; without one, all are listed.")] = "",
+    context: typer.Context, notebook: Annotated[str, typer.Argument(metavar="NOTEBOOK", help="Its name, e.g. 3_loss.")]
 ) -> None:
     """Show each parameter of NOTEBOOK for papermill's -p NAME VALUE: type, default, meaning."""
-    import nbformat
-    from papermill import inspect_notebook
+    from papermill.inspection import display_notebook_help
 
     # Papermill logs the name of the file it reads, which is no news to the person who gave it.
     logging.getLogger("papermill").setLevel(logging.WARNING)
     notebooks = {file.stem: file for file in sorted((find_study_folder() / "notebooks").glob("*.ipynb"))}
-    if not notebook:
-        titles = [(name, _title(nbformat.read(file, as_version=4))) for name, file in notebooks.items()]
-        print(_align(titles))
-        return
     if notebook not in notebooks:
         raise StudyError(f"{notebook}: no such notebook; there are {', '.join(notebooks)}")
-    rows = []
-    for parameter in inspect_notebook(notebooks[notebook]).values():
-        columns = ("name", "inferred_type_name", "default", "help")
-        rows.append(tuple(parameter[column] for column in columns))
-    print(_align(rows))
+    display_notebook_help(context, str(notebooks[notebook]), None)
 
 
 @app.command()
@@ -374,26 +365,6 @@ def _find_configs(labels: list[str], parameters: Parameters) -> list[RunConfig]:
                 f"{label}: not one of the {len(runs)} runs of profile {parameters.profile!r}; close: {close}"
             )
     return [runs[label] for label in labels]
-
-
-def _title(notebook) -> str:
-    """Return the first heading of a notebook, which is the title of its page."""
-    for cell in notebook.cells:
-        for line in cell.source.splitlines():
-            if cell.cell_type == "markdown" and line.startswith("# "):
-                return line.removeprefix("# ")
-    return ""
-
-
-def _align(rows: list[tuple[str, ...]]) -> str:
-    """Return rows of text with aligned columns; the last column, which may be long, is not padded."""
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns[:-1]]
-    lines = []
-    for row in rows:
-        padded = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)]
-        lines.append("  ".join([*padded, row[-1]]))
-    return "\n".join(lines)
 
 
 def _read(files: list[Path], pairs: list[str] | None) -> Parameters:
