@@ -34,7 +34,7 @@ def published_log() -> pd.DataFrame:
 
 
 def published_network() -> dict:
-    """Return the network of Figure 1: `parameters` (count) and `blocks`, as `busi.model.unet.feature_blocks`."""
+    """Return the network of Figure 1: `parameters` (count), and `blocks` of feature maps, in order."""
     return _read()["network"]
 
 

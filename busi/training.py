@@ -100,7 +100,7 @@ def compile_network(
     """
     # Before the network is built, because its initial weights are drawn from this seed.
     keras.utils.set_random_seed(config.seed)
-    model = unet.build_for(config)
+    model = unet.build(config)
     optimizer = make_optimizer(config, planned_steps)
     model.compile(optimizer, make_loss(config), metrics=metrics, steps_per_execution=steps_per_execution)
     # At once, not in the first step: a checkpoint needs moments and step count to load into.

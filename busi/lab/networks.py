@@ -363,4 +363,4 @@ def load_model(run: Run):
 def _build_model(*architecture):
     from busi.model import unet
 
-    return unet.build(**dict(zip(unet.ARCHITECTURE, architecture, strict=True)))
+    return unet.build(RunConfig(**dict(zip(unet.ARCHITECTURE, architecture, strict=True))))

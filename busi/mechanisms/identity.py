@@ -131,14 +131,14 @@ def compile_network(config: RunConfig, loss: str, steps: int):
     from busi.model.optimizers import make_optimizer
     from busi.model.unet import build
 
-    config = config.model_copy(update=LOSSES[loss])
+    config = config.model_copy(update=LOSSES[loss] | {"precision": PRECISION})
     keras.utils.set_random_seed(config.seed)
     before = keras.config.floatx(), keras.config.dtype_policy()
     try:
         # Layers follow the policy, losses and optimizers the float type that they are made under.
         keras.config.set_floatx(PRECISION)
         keras.config.set_dtype_policy(PRECISION)
-        body = build(config.image_size, config.base_filters, config.upsampling, PRECISION, padding=config.padding)
+        body = build(config)
         # The network's own last layer is float32, whatever the precision of the rest.
         # Made under the policy, and so in double precision.
         head = keras.layers.Conv2D(2, 1, name="head")

@@ -16,69 +16,36 @@ from busi.config import RunConfig
 DEPTH = 4
 """Number of poolings, and of upsampling steps."""
 
-
 ARCHITECTURE = (
-    "image_size",
-    "base_filters",
-    "upsampling",
-    "precision",
-    "upsampling_steps",
-    "padding",
-    "normalization",
-    "residual",
+    *("image_size", "base_filters", "upsampling", "upsampling_steps"),
+    *("precision", "padding", "normalization", "residual"),
 )
-"""Fields of `busi.config.RunConfig` that `build` takes."""
+"""Fields of `busi.config.RunConfig` that decide what `build` returns."""
 
 
-def build_for(config: RunConfig) -> keras.Model:
-    """Build the network of a run, as `build`."""
-    return build(**{field: getattr(config, field) for field in ARCHITECTURE})
+def build(config: RunConfig) -> keras.Model:
+    """Build the network of a run and initialise it (Glorot uniform, zero biases) from Keras' global seed.
 
-
-def build(
-    image_size: int = 300,
-    base_filters: int = 64,
-    upsampling: str = "UpSampling2D",
-    precision: str = "float32",
-    *,
-    upsampling_steps: str = "first",
-    padding: str = "valid",
-    normalization: str = "none",
-    residual: bool = False,
-) -> keras.Model:
-    """Build the network and initialise it (Glorot uniform, zero biases) from Keras' global seed.
-
-    Args:
-        image_size: Height and width of the input in pixels: 188 + 16 k without padding, 16 k with padding.
-        base_filters: Filters of the first convolution; they double at each of the four poolings.
-        upsampling: "UpSampling2D" (nearest), "bilinear" or "Conv2DTranspose".
-        precision: Keras dtype policy of all layers except the last, which is float32.
-        upsampling_steps: "first" (published): ``upsampling`` is used in the first of the four steps, and the other
-            three are Conv2DTranspose. "all": it is used in all four.
-        padding: Padding of the 3x3 convolutions, "valid" (published) or "same".
-        normalization: "none" (published), or "instance": after each of these convolutions every feature map of an image
-            gets mean 0 and deviation 1, then a learned scale and offset (Ulyanov, Vedaldi, Lempitsky 2016, as nnU-Net
-            does).
-        residual: Whether the input of each pair of convolutions is added to its result, through a convolution of one
-            pixel (He, Zhang, Ren, Sun 2016); needs padding.
+    The fields of `ARCHITECTURE` count. Instance normalization gives every feature map of an image mean 0 and deviation
+    1, then a learned scale and offset (Ulyanov, Vedaldi, Lempitsky 2016, as nnU-Net does). A residual block adds its
+    input through a convolution of one pixel (He, Zhang, Ren, Sun 2016). The last layer is float32 in every precision.
 
     Returns:
         A model from float (n, image_size, image_size, 1) to float32 (n, o, o, 2), the logits of lesion and background;
-        their softmax is the published network's output. The output size o is image_size - 184 without padding,
-        image_size with padding.
+        their softmax is the published network's output. The output size o is ``config.output_size``.
 
     Example:
-        >>> model = build(image_size=300, base_filters=64)
+        >>> model = build(RunConfig())
         >>> model.output_shape
         (None, 116, 116, 2)
         >>> model.count_params()
         22321090
     """
     # 64, 128, 256 and 512 in the published network.
-    filters = [base_filters * 2**level for level in range(DEPTH)]
-    policy = keras.DTypePolicy(precision)
-    pair = _Pair(padding, normalization, residual, policy)
-    inputs = keras.Input((image_size, image_size, 1), name="image")
+    filters = [config.base_filters * 2**level for level in range(DEPTH)]
+    policy = keras.DTypePolicy(config.precision)
+    pair = _Pair(config.padding, config.normalization, config.residual, policy)
+    inputs = keras.Input((config.image_size, config.image_size, 1), name="image")
     x = inputs
     skips = []
     for level in range(DEPTH):
@@ -90,7 +57,7 @@ def build(
         name = f"up{level}"
         # Levels count from full resolution, so the first upsampling step is the deepest level.
         is_first = level == DEPTH - 1
-        method = upsampling if is_first or upsampling_steps == "all" else "Conv2DTranspose"
+        method = config.upsampling if is_first or config.upsampling_steps == "all" else "Conv2DTranspose"
         x = _double_size(x, filters[level], method, name, policy)
         # Unpadded convolutions have made the map from below smaller than the skip.
         skip = _crop_to(skips[level], x.shape[1], f"{name}_crop", policy)
@@ -211,31 +178,3 @@ class CenterCrop(layers.Layer):
         """Return the shape of the answer to an input of ``input_shape``."""
         batch, _, _, channels = input_shape
         return batch, self.size, self.size, channels
-
-
-def feature_blocks(model: keras.Model) -> list[dict]:
-    """List the feature maps after each pair of convolutions, in the order of computation.
-
-    Args:
-        model: A network made by `build`.
-
-    Returns:
-        One dictionary for each pair: `name`, `level` (0 at full resolution), `side` ("down", "bottom" or "up"), `size`
-        (height and width in pixels) and `filters`.
-
-    Example:
-        >>> feature_blocks(build(base_filters=2))[0]
-        {'name': 'down0', 'level': 0, 'side': 'down', 'size': 296, 'filters': 2}
-    """
-    blocks = []
-    for layer in model.layers:
-        # `build` names the second convolution of each pair "down0_conv2", "bottleneck_conv2" and so on.
-        if not layer.name.endswith("conv2"):
-            continue
-        name = layer.name.removesuffix("_conv2")
-        side, level = "bottom", DEPTH
-        if name != "bottleneck":
-            side, level = name[:-1], int(name[-1])
-        _, size, _, filters = layer.output.shape
-        blocks.append({"name": name, "level": level, "side": side, "size": size, "filters": filters})
-    return blocks

@@ -236,7 +236,7 @@ def _draw_outlines(ax: Axes, corners: pd.DataFrame) -> None:
 
 @display.style()
 def architecture(blocks: list[dict], *, title: str) -> Figure:
-    """Draw Figure 1: the network as a U of feature maps, as `busi.model.unet.feature_blocks` lists them."""
+    """Draw Figure 1: the network as a U of the feature maps in `busi.published.published_network`."""
     deepest = max(block["level"] for block in blocks)
     fig, ax = plt.subplots(figsize=(display.WIDTH, 4.6))
     centres = {}

@@ -5,6 +5,7 @@ import pytest
 from keras import layers
 
 from benchmarks import flops
+from busi.config import RunConfig
 from busi.model import unet
 
 
@@ -29,5 +30,5 @@ def test_training_is_forward_and_two_gradients_but_not_the_images(model):
 
 
 def test_the_published_network_takes_48_billion_operations_forward():
-    model = unet.build()
+    model = unet.build(RunConfig())
     assert sum(map(flops.count_forward, model.layers)) == pytest.approx(48e9, rel=0.01)

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from busi.config import StudyError
+from busi.config import RunConfig, StudyError
 from busi.dataset import preprocessing
 from busi.dataset.preprocessing import Scaling
 from busi.lab import export
@@ -73,7 +73,7 @@ def test_a_model_scales_as_the_preprocessing_does(reading):
     ],
 )
 def test_a_plain_copy_has_only_layers_of_keras_and_the_same_answers(size, choices, upsampling):
-    network = unet.build(size, 2, upsampling, **choices)
+    network = unet.build(RunConfig(image_size=size, base_filters=2, upsampling=upsampling, **choices))
     plain = export.copy_plain(network)
     assert {type(layer).__module__.partition(".")[0] for layer in plain.layers} == {"keras"}
     image = np.random.default_rng(2).random((1, size, size, 1), np.float32)

@@ -53,7 +53,7 @@ def test_no_gradient_passes_where_all_filters_are_dead():
 
 def test_every_relu_of_the_network_is_looked_at():
     keras.utils.set_random_seed(0)
-    model = unet.build(16, 2, padding="same")
+    model = unet.build(RunConfig(image_size=16, base_filters=2, padding="same"))
     names = [layer.name for layer in model.layers if layer.name.endswith(("conv1", "conv2"))]
     assert len(names) == 18
     for name in names:  # dead by their biases

@@ -27,7 +27,7 @@ WITH_EXAMPLE = {
     },
     "busi.model.metrics": {"LesionShare", "PooledAUC", "published_metrics"},
     "busi.model.optimizers": {"make_optimizer"},
-    "busi.model.unet": {"build", "feature_blocks"},
+    "busi.model.unet": {"build"},
 }
 
 

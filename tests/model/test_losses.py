@@ -300,7 +300,7 @@ def test_dice_of_the_lesion_and_bce_pull_with_the_sum_of_their_gradients(logits)
 @pytest.mark.parametrize("name, precision", [(name, "float32") for name in CONFIGS] + [("bce", "mixed_bfloat16")])
 def test_a_network_is_trained_on_its_loss(name, precision):
     """Keras' training step returns the loss. All features are zero, so the logits are the biases -2 and 0.5."""
-    model = unet.build(32, 2, precision=precision, padding="same")
+    model = unet.build(RunConfig(image_size=32, base_filters=2, precision=precision, padding="same"))
     model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
     model.get_layer("logits").bias.assign([-2.0, 0.5])
     image = np.zeros((1, 32, 32, 1), "float32")

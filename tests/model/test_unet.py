@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from busi.config import RunConfig
 from busi.model import unet
 
 PUBLISHED = {
@@ -48,11 +49,15 @@ PUBLISHED = {
 """Layer -> height (and width) in pixels, channels; both upsampling variants."""
 
 
+def build(size=300, filters=64, **fields) -> keras.Model:
+    return unet.build(RunConfig(image_size=size, base_filters=filters, **fields))
+
+
 @pytest.fixture(scope="module", params=["UpSampling2D", "Conv2DTranspose"])
 def full(request):
     """The published network at full width, once for each variant."""
     keras.utils.set_random_seed(0)
-    return unet.build(upsampling=request.param)
+    return build(upsampling=request.param)
 
 
 def kernels(model):
@@ -71,7 +76,7 @@ def test_layers_have_the_published_shapes(full):
 
 
 def test_only_the_first_upsampling_step_differs():
-    nearest, transposed = (unet.build(204, 2, upsampling) for upsampling in ("UpSampling2D", "Conv2DTranspose"))
+    nearest, transposed = (build(204, 2, upsampling=upsampling) for upsampling in ("UpSampling2D", "Conv2DTranspose"))
     pairs = list(zip(nearest.layers, transposed.layers, strict=True))
     assert [(type(a).__name__, type(b).__name__) for a, b in pairs if a.get_config() != b.get_config()] == [
         ("UpSampling2D", "Conv2DTranspose")
@@ -99,7 +104,7 @@ TRANSPOSED = {3: 1_049_088, 2: 262_400, 1: 65_664, 0: 16_448}
 
 @pytest.mark.parametrize(("upsampling", "steps"), STEPS)
 def test_upsampling_is_for_the_first_step_or_all(upsampling, steps):
-    model = unet.build(32, 2, upsampling, upsampling_steps=steps, padding="same")
+    model = build(32, 2, upsampling=upsampling, upsampling_steps=steps, padding="same")
     kinds = [
         getattr(model.get_layer(f"up{level}"), "interpolation", "transposed") for level in reversed(range(unet.DEPTH))
     ]
@@ -112,7 +117,7 @@ def test_only_transposed_steps_have_parameters(upsampling, steps):
     elsewhere = 22_321_090 - 262_400 - 65_664 - 16_448
     kinds = dict(zip((3, 2, 1, 0), STEPS[upsampling, steps], strict=True))
     expected = elsewhere + sum(TRANSPOSED[level] for level in kinds if kinds[level] == "transposed")
-    assert unet.build(32, 64, upsampling, upsampling_steps=steps, padding="same").count_params() == expected
+    assert build(32, 64, upsampling=upsampling, upsampling_steps=steps, padding="same").count_params() == expected
 
 
 PADDED = {
@@ -155,14 +160,14 @@ PADDED = {
 @pytest.mark.parametrize("steps", ["first", "all"])
 @pytest.mark.parametrize("upsampling", ["UpSampling2D", "bilinear", "Conv2DTranspose"])
 def test_padded_layers_keep_their_size(upsampling, steps):
-    model = unet.build(32, 2, upsampling, upsampling_steps=steps, padding="same")
+    model = build(32, 2, upsampling=upsampling, upsampling_steps=steps, padding="same")
     assert {layer.name: layer.output.shape for layer in model.layers} == {
         name: (None, size, size, channels) for name, (size, channels) in PADDED.items()
     }
 
 
 def test_normalized_maps_of_an_image_have_mean_0_and_deviation_1():
-    model = unet.build(32, 2, padding="same", normalization="instance")
+    model = build(32, 2, padding="same", normalization="instance")
     maps = keras.Model(model.input, model.get_layer("down0_conv1_norm").output)
     images = np.random.default_rng(0).uniform(0, 1, (3, 32, 32, 1)).astype("float32")
     answers = np.asarray(maps(images))
@@ -174,14 +179,14 @@ def test_normalized_maps_of_an_image_have_mean_0_and_deviation_1():
 
 def test_instance_normalization_adds_a_scale_and_an_offset_to_every_map():
     """With 2 filters: two maps in each of both convolutions at every level, as `PADDED` lists them."""
-    plain, normalized = (unet.build(32, 2, padding="same", normalization=kind) for kind in ("none", "instance"))
+    plain, normalized = (build(32, 2, padding="same", normalization=kind) for kind in ("none", "instance"))
     maps = sum(channels for name, (_, channels) in PADDED.items() if "conv" in name)
     assert normalized.count_params() - plain.count_params() == 2 * maps
 
 
 @pytest.mark.parametrize("normalization", ["none", "instance"])
 def test_a_residual_pair_without_kernels_passes_its_input_on(normalization):
-    model = unet.build(32, 2, padding="same", normalization=normalization, residual=True)
+    model = build(32, 2, padding="same", normalization=normalization, residual=True)
     for name in ("down0_conv1", "down0_conv2"):
         layer = model.get_layer(name)
         layer.kernel.assign(np.zeros(layer.kernel.shape))
@@ -220,7 +225,7 @@ def test_every_convolution_but_the_last_is_rectified_and_no_upsampling_is(full):
 def test_weights_follow_from_the_seed():
     def weights(seed):
         keras.utils.set_random_seed(seed)
-        return kernels(unet.build(204, 2))
+        return kernels(build(204, 2))
 
     first, again, other = weights(3), weights(3), weights(4)
     for name, kernel in first.items():
@@ -231,7 +236,7 @@ def test_weights_follow_from_the_seed():
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_logits_are_float32(precision):
     keras.utils.set_random_seed(1)
-    model = unet.build(204, 4, precision=precision)
+    model = build(204, 4, precision=precision)
     images = np.random.default_rng(1).random((2, 204, 204, 1), dtype="float32")
     output = keras.ops.convert_to_numpy(model(images))
     assert (output.shape, output.dtype) == ((2, 20, 20, 2), np.float32)
@@ -239,7 +244,7 @@ def test_logits_are_float32(precision):
 
 
 def test_bfloat16_is_for_computing_only():
-    model = unet.build(204, 2, precision="mixed_bfloat16")
+    model = build(204, 2, precision="mixed_bfloat16")
     assert {variable.dtype for variable in model.variables} == {"float32"}
     computed = {layer.name: layer.compute_dtype for layer in model.layers if layer.name != "image"}
     assert computed.pop("logits") == "float32"
@@ -267,7 +272,7 @@ def test_gradients_of_all_biases_in_bfloat16_are_near_those_in_float32(padding):
     images = np.random.default_rng(2).random((2, 208, 208, 1) if padding == "same" else (2, 204, 204, 1), np.float32)
     for precision in ("float32", "mixed_bfloat16"):
         keras.utils.set_random_seed(3)
-        model = unet.build(images.shape[1], 8, "Conv2DTranspose", precision, padding=padding)
+        model = build(images.shape[1], 8, upsampling="Conv2DTranspose", precision=precision, padding=padding)
         with tf.GradientTape() as tape:
             squares = tf.reduce_mean(tf.nn.softmax(model(images))[..., 0] ** 2)
         gradients.append(tape.gradient(squares, model.trainable_variables))
@@ -314,7 +319,7 @@ def test_crops_are_centred_skips_come_first_and_upsampling_repeats(level):
     each level above has cut two of its own pixels. Level 4 turns at the bottleneck, whose way up begins with
     UpSampling2D: repeated pixels give the maxima unchanged, interpolated ones would not.
     """
-    model = unet.build(300, 2)
+    model = build(300, 2)
     let_through(model, level)
     image = np.random.default_rng(level).uniform(0, 3, (300, 300)).astype("float32")
     output = keras.ops.convert_to_numpy(model(image[None, :, :, None]))[0, :, :, 0]
@@ -331,7 +336,7 @@ def test_crops_are_centred_skips_come_first_and_upsampling_repeats(level):
 @pytest.mark.parametrize("level", range(5))
 def test_a_padded_output_pixel_stands_for_the_input_pixel_in_its_place(level, steps):
     """On every path: it is the maximum of the square of 2**level input pixels around it, whichever step repeats it."""
-    model = unet.build(64, 2, upsampling_steps=steps, padding="same")
+    model = build(64, 2, upsampling_steps=steps, padding="same")
     let_through(model, level)
     image = np.random.default_rng(level).uniform(0, 3, (64, 64)).astype("float32")
     output = keras.ops.convert_to_numpy(model(image[None, :, :, None]))[0, :, :, 0]
@@ -345,7 +350,7 @@ def test_a_padded_output_pixel_stands_for_the_input_pixel_in_its_place(level, st
 )
 def test_upsampling_repeats_or_interpolates_pixels(upsampling, row):
     """Each pixel becomes four; interpolated, their centres lie a quarter of the way to the neighbours' either side."""
-    layer = unet.build(32, 2, upsampling, padding="same").get_layer("up3")
+    layer = build(32, 2, upsampling=upsampling, padding="same").get_layer("up3")
     pixels = np.array([[1, 2], [3, 4]], "float32").reshape(1, 2, 2, 1)
     output = keras.ops.convert_to_numpy(layer(pixels))[0, :, :, 0]
     np.testing.assert_allclose(output, 1 + 2 * np.array(row)[:, None] + np.array(row), rtol=0, atol=1e-6)
@@ -357,24 +362,10 @@ def test_an_output_pixel_sees_only_its_receptive_field():
     So the first 16 rows of the input must not change them. They do change the first row of the output.
     """
     keras.utils.set_random_seed(2)
-    model = unet.build(204, 2)
+    model = build(204, 2)
     image = np.random.default_rng(2).random((1, 204, 204, 1), dtype="float32")
     changed = image.copy()
     changed[:, :16] += 5
     before, after = (keras.ops.convert_to_numpy(model(x)) for x in (image, changed))
     np.testing.assert_array_equal(before[:, -4:], after[:, -4:])
     assert (before[:, 0] != after[:, 0]).any()
-
-
-def test_feature_blocks_are_the_pairs_of_convolutions():
-    assert [tuple(block.values()) for block in unet.feature_blocks(unet.build())] == [
-        ("down0", 0, "down", 296, 64),
-        ("down1", 1, "down", 144, 128),
-        ("down2", 2, "down", 68, 256),
-        ("down3", 3, "down", 30, 512),
-        ("bottleneck", 4, "bottom", 11, 512),
-        ("up3", 3, "up", 18, 256),
-        ("up2", 2, "up", 32, 128),
-        ("up1", 1, "up", 60, 64),
-        ("up0", 0, "up", 116, 64),
-    ]
