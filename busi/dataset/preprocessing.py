@@ -65,7 +65,7 @@ def fit_scaling(training_images: np.ndarray, reading: str) -> Scaling:
     return Scaling(float(normalized.mean()), float(deviation))
 
 
-def scale(images: np.ndarray, reading: str, scaling: Scaling) -> np.ndarray:
+def scale(images, reading: str, scaling: Scaling, ops=np):
     """Scale images: the part of preprocessing that is the same in every epoch.
 
     Args:
@@ -75,6 +75,7 @@ def scale(images: np.ndarray, reading: str, scaling: Scaling) -> np.ndarray:
             deviation. "text" gives each image mean 0 and deviation 1. "code" divides by 255 once more, to [0, 1/255]:
             the public notebook computes standardized images and does not use them.
         scaling: Constants of the training images, from `fit_scaling` with the same reading.
+        ops: Module that computes: NumPy, or `keras.ops` inside a model.
 
     Returns:
         float32 (n, h, w, 1).
@@ -84,10 +85,10 @@ def scale(images: np.ndarray, reading: str, scaling: Scaling) -> np.ndarray:
     if reading == "code":
         return images / np.float32(255)
     if reading == "text":
-        mean = images.mean(axis=_EACH_IMAGE, keepdims=True)
-        deviation = images.std(axis=_EACH_IMAGE, keepdims=True)
-        return (images - mean) / np.maximum(deviation, _SMALLEST)
-    normalized = _normalize(images)
+        mean = ops.mean(images, axis=_EACH_IMAGE, keepdims=True)
+        deviation = ops.std(images, axis=_EACH_IMAGE, keepdims=True)
+        return (images - mean) / ops.maximum(deviation, _SMALLEST)
+    normalized = _normalize(images, ops)
     if reading == "normalize":
         return normalized
     return (normalized - scaling.mean) / scaling.deviation
@@ -149,7 +150,7 @@ def _move(images: np.ndarray, targets: np.ndarray, generator: np.random.Generato
     return moved
 
 
-def _normalize(images: np.ndarray) -> np.ndarray:
-    lowest = images.min(axis=_EACH_IMAGE, keepdims=True)
-    highest = images.max(axis=_EACH_IMAGE, keepdims=True)
-    return (images - lowest) / np.maximum(highest - lowest, _SMALLEST)
+def _normalize(images, ops=np):
+    lowest = ops.min(images, axis=_EACH_IMAGE, keepdims=True)
+    highest = ops.max(images, axis=_EACH_IMAGE, keepdims=True)
+    return (images - lowest) / ops.maximum(highest - lowest, _SMALLEST)

@@ -7,7 +7,7 @@ import pandas as pd
 from keras import layers, ops
 
 from busi.config import StudyError
-from busi.dataset.preprocessing import Scaling
+from busi.dataset.preprocessing import scale
 from busi.lab import networks
 from busi.model import unet
 from busi.report.layout import render_template
@@ -15,13 +15,8 @@ from busi.runs import Run
 from busi.scoring.ruler import SCORES
 from busi.scoring.statistics import mean_interval
 
-# Images without contrast are divided by this, as in busi.dataset.preprocessing.
-_SMALLEST = 1e-6
-
 FORMATS = (".keras", ".onnx")
 """Endings of the files that can be written: Keras' own format, and ONNX for other software."""
-
-_EACH_IMAGE = {"axis": (1, 2, 3), "keepdims": True}
 
 
 def export_network(run: Run, out: Path) -> Path:
@@ -65,7 +60,7 @@ def build_plain_model(run: Run) -> keras.Model:
     network = networks.load_model(run)
     plain = copy_plain(network)
     image = keras.Input(network.input_shape[1:], name="image")
-    scaled = scale(image, run.config.preprocessing, run.scaling)
+    scaled = scale(image, run.config.preprocessing, run.scaling, ops)
     probability = _find_probability(plain(scaled))
     if run.config.flip_test:
         mirrored = _find_probability(plain(ops.flip(scaled, axis=2)))
@@ -96,21 +91,6 @@ def _make_plain(layer: keras.Layer) -> keras.Layer:
         sides = (excess // 2, excess - excess // 2)
         return layers.Cropping2D((sides, sides), name=layer.name, dtype=layer.dtype_policy)
     return layer.from_config(layer.get_config())
-
-
-def scale(image, reading: str, scaling: Scaling):
-    """Scale as `busi.dataset.preprocessing.scale`, in operations that a Keras model can hold."""
-    if reading == "none":
-        return image
-    if reading == "code":
-        return image / 255
-    if reading == "text":
-        deviation = ops.std(image, **_EACH_IMAGE)
-        return (image - ops.mean(image, **_EACH_IMAGE)) / ops.maximum(deviation, _SMALLEST)
-    lowest = ops.min(image, **_EACH_IMAGE)
-    contrast = ops.max(image, **_EACH_IMAGE) - lowest
-    normalized = (image - lowest) / ops.maximum(contrast, _SMALLEST)
-    return (normalized - scaling.mean) / scaling.deviation
 
 
 def _describe(run: Run, file: Path) -> str:
