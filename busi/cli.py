@@ -175,8 +175,7 @@ def train(
     keys = study.gathered_keys(parameters, catalog)
     failures = []
     for config in configs:
-        folder = store.folder(config)
-        if not folder.is_dir() and study.is_gathered(config, catalog, keys):
+        if store.key(config) in keys and not store.folder(config).is_dir():
             print(f"{config.label}: its results are in {parameters.results_path}")
             continue
         try:

@@ -10,7 +10,7 @@ import pandas as pd
 from busi.config import Parameters, RunConfig
 from busi.dataset.catalog import load_catalog
 from busi.runs import Run, Store
-from busi.study import gathered_keys, is_gathered, list_runs, open_store
+from busi.study import gathered_keys, list_runs, open_store
 
 SIZE = ["protocol", "image_size", "base_filters", "batch_size", "precision"]
 """`RunConfig` fields that decide how long an epoch takes."""
@@ -44,7 +44,7 @@ def plan_runs(parameters: Parameters) -> pd.DataFrame:
         size = {field: getattr(config, field) for field in SIZE}
         state, history = _look_up(config, store)
         # A run of another machine whose results are in the report is not trained again here.
-        if state != "finished" and is_gathered(config, catalog, keys):
+        if state != "finished" and store.key(config) in keys:
             state = "finished"
         rows.append({"run": label, "state": state, "epoch": len(history), "epochs": config.epochs} | size)
         epochs.append(history.assign(**size))

@@ -16,12 +16,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
 
 from busi.config import Parameters, RunConfig, StudyError, code_version
 from busi.dataset.catalog import Catalog, load_catalog
-from busi.runs import EPOCHS, TRAINING_VERSION, Run
+from busi.runs import EPOCHS, Run
 from busi.scoring.scores import find_or_decide_fate, find_or_score, scoring_version
 
 DRAW = frozenset({"fold", "seed"})
@@ -82,14 +83,6 @@ class Results:
         rows = {name: table[table.variant == variant].reset_index(drop=True) for name, table in self.tables.items()}
         return Results(**rows)
 
-    def select(self, chosen: pd.Series) -> "Results":
-        """Return the rows of some runs.
-
-        Args:
-            chosen: bool, one value for each row of `runs`.
-        """
-        return self.in_order(self.runs.index[chosen.to_numpy(dtype=bool)])
-
     def in_order(self, positions: Iterable[int]) -> "Results":
         """Return the rows of the runs at ``positions`` of `runs`, in that order."""
         order = self.runs.loc[list(positions), IDENTITY].reset_index(drop=True).reset_index(names="rank")
@@ -118,15 +111,16 @@ def empty_results() -> Results:
 
 def join_results(parts: Iterable[Results]) -> Results:
     """Return the rows of several results one below the other."""
+    parts = [*parts, empty_results()]
+    return Results(**{name: stack(part.tables[name] for part in parts) for name in COLUMNS})
+
+
+def stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Return tables one below the other; the first one where none has a row."""
+    tables = list(tables)
     # An empty table has columns without a type, which would take the types of the others away.
-    filled = [part for part in parts if len(part.runs)]
-    if not filled:
-        return empty_results()
-    tables = {}
-    for name in COLUMNS:
-        with_rows = [part.tables[name] for part in filled if len(part.tables[name])]
-        tables[name] = pd.concat(with_rows, ignore_index=True) if with_rows else filled[0].tables[name]
-    return Results(**tables)
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
 
 
 def collect_results(variant: str, run: Run, catalog: Catalog) -> Results:
@@ -267,7 +261,7 @@ def keep_others(gathered: Results, variants: dict[str, list[RunConfig]]) -> Resu
     asked = {(variant, config.digest(without=EPOCHS)) for variant, configs in variants.items() for config in configs}
     identities = zip(gathered.runs.variant, gathered.configs, strict=True)
     others = [(variant, config.digest(without=EPOCHS)) not in asked for variant, config in identities]
-    return gathered.select(pd.Series(others, dtype=bool))
+    return gathered.in_order(np.flatnonzero(others))
 
 
 def refuse_other_results(
@@ -364,7 +358,7 @@ def _make_table(file: Path, head: str, make: Callable[[], pd.DataFrame], number:
         if not file.is_file():
             raise
         return
-    _replace_text(file, f"{head}\n{table}")
+    replace_text(file, f"{head}\n{table}")
 
 
 def _first_line(file: Path) -> str:
@@ -386,7 +380,7 @@ def _refuse_other_data(file: Path, head: str, fingerprint: str) -> None:
 def write_table(parameters: Parameters, name: str, table: pd.DataFrame, *, number: str = "%.6f") -> pd.DataFrame:
     """Write ``tables/<name>.csv``, numbers as ``number`` formats them, and return the table."""
     parameters.tables_path.mkdir(parents=True, exist_ok=True)
-    _replace_text(parameters.tables_path / f"{name}.csv", table.to_csv(index=False, float_format=number))
+    replace_text(parameters.tables_path / f"{name}.csv", table.to_csv(index=False, float_format=number))
     return table
 
 
@@ -419,7 +413,7 @@ def record_finding(parameters: Parameters, section: str, **facts) -> None:
         # Sorted, so that the order in which notebooks finish leaves no trace.
         ordered = {name: dict(sorted(findings[name].items())) for name in sorted(findings)}
         text = json.dumps(ordered, indent=1, ensure_ascii=False)
-        _replace_text(file, f"{text}\n")
+        replace_text(file, f"{text}\n")
 
 
 def read_findings(parameters: Parameters) -> dict[str, dict]:
@@ -428,14 +422,8 @@ def read_findings(parameters: Parameters) -> dict[str, dict]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def _replace_text(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    # A rename: whoever reads at the same time sees the file before or after, never half of it.
+def replace_text(file: Path, text: str) -> None:
+    """Write a file in one step: whoever reads at the same time sees it before or after, never half of it."""
     partial = file.with_name(f"{file.name}.part")
     partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(file)
-
-
-def is_superseded(row: pd.Series) -> bool:
-    """Return whether a row of `Results.runs` was trained by code that has changed its meaning since."""
-    return int(row.training_version) != TRAINING_VERSION

@@ -36,9 +36,10 @@ from busi.results import (
     read_keys,
     read_results,
     refuse_other_results,
+    stack,
     write_results,
 )
-from busi.runs import Run, Store, run_key
+from busi.runs import Run, Store
 from busi.scoring import blind, floors, metrics, outlines, predictors
 from busi.scoring.scores import scoring_version
 
@@ -73,7 +74,7 @@ def find_groups(parameters: Parameters) -> dict[str, Group]:
         StudyError: A parameter file names an unknown parameter or gives an impossible value.
     """
     groups = {}
-    notebooks = {file.stem.partition("_")[2]: file.stem for file in _notebooks().glob("[0-9]_*.ipynb")}
+    notebooks = {file.stem.partition("_")[2]: file.stem for file in find_study_folder().glob("notebooks/[0-9]_*.ipynb")}
     for protocol in (*PROTOCOLS, SECOND):
         for family in families():
             # A notebook may be given variants of its own in place of its family's.
@@ -97,10 +98,6 @@ def find_group(parameters: Parameters, name: str) -> Group:
     if name not in groups:
         raise StudyError(f"{name}: no such group of runs; there are {', '.join(groups)}")
     return groups[name]
-
-
-def _notebooks():
-    return find_study_folder() / "notebooks"
 
 
 def _section_groups(parameters: Parameters) -> list[Group]:
@@ -284,11 +281,6 @@ def gathered_keys(parameters: Parameters, catalog: Catalog) -> set[str]:
     return keys
 
 
-def is_gathered(config: RunConfig, catalog: Catalog, keys: set[str]) -> bool:
-    """Return whether a run is among ``keys`` of `gathered_keys`."""
-    return run_key(config, catalog.fingerprint) in keys
-
-
 def measure_images(parameters: Parameters) -> pd.DataFrame:
     """Return one row for each image, as `busi.dataset.catalog.describe_images`."""
     return measure(parameters, "dataset", describe_images, number=None)
@@ -437,8 +429,7 @@ def measure_outlines(parameters: Parameters, name: str) -> pd.DataFrame:
         except NotMeasured:
             continue
         tables.append(table.assign(variant=variant))
-    # An empty table has columns without a type, which would take the types of the others away.
-    return pd.concat(tables[1:] or tables, ignore_index=True)
+    return stack(tables)
 
 
 def _trace_variant(parameters: Parameters, trained: Results) -> pd.DataFrame:

@@ -423,13 +423,6 @@ def test_collected_results_survive_writing_and_reading(scored_run, parameters):
         pd.testing.assert_frame_equal(read.tables[name], table, check_exact=True)
 
 
-def test_a_run_trained_by_code_that_has_changed_since_is_superseded():
-    made = make_results({"A": [KLD[0], HELDOUT]})
-    assert [results.is_superseded(row) for _, row in made.runs.iterrows()] == [False, False]
-    made.runs.loc[1, "training_version"] -= 1
-    assert [results.is_superseded(row) for _, row in made.runs.iterrows()] == [False, True]
-
-
 # Measured on the data
 
 

@@ -466,7 +466,7 @@ def test_gathered_results_stand_for_a_run_whose_folder_is_gone(tiny, trained):
     loaded = study.load_results(tiny, "heldout/loss")
     assert trained == configs[3:]
     assert loaded.configs == configs
-    kept = loaded.select(loaded.runs.run != configs[3].label)
+    kept = loaded.in_order(loaded.runs.index[loaded.runs.run != configs[3].label])
     for name, table in first.tables.items():
         pd.testing.assert_frame_equal(kept.tables[name], table, check_exact=True)
 
@@ -612,11 +612,11 @@ def test_keys_of_gathered_runs_are_those_of_the_data_at_hand(tiny, trained, phan
     heldout = study.find_group(tiny, "heldout/loss").configs
     gather(tiny, "published/loss", *published)
     gather(tiny, "heldout/loss", *heldout[:1])
-    keys = study.gathered_keys(tiny, catalog)
-    gathered = [run for run in study.list_runs(tiny).values() if study.is_gathered(run, catalog, keys)]
+    keys, store = study.gathered_keys(tiny, catalog), study.open_store(tiny, catalog)
+    gathered = [run for run in study.list_runs(tiny).values() if store.key(run) in keys]
     assert set(gathered) == {*published, heldout[0]}
     other = read_catalog(phantom_dir, expected=None)
-    assert not any(study.is_gathered(run, other, study.gathered_keys(tiny, other)) for run in published)
+    assert study.gathered_keys(tiny, other) == set()
 
 
 # Found or trained

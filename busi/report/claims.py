@@ -41,8 +41,9 @@ import pandas as pd
 import yaml
 
 from busi.config import Parameters
+from busi.mechanisms.section import count
 from busi.published import table_number
-from busi.report.findings import agree, with_noun
+from busi.report.findings import agree
 from busi.report.heldout import ALIVE, SAME, VARIANTS, Answers, count_runs
 from busi.results import NotMeasured, read_findings, record_finding
 
@@ -230,13 +231,13 @@ def describe_size(answers: Answers, compared: Collection[str] = ()) -> str:
     planned = max(variants.values(), key=len, default=[])
     if not planned:
         return "no size, for no run is planned"
-    size = f"{answers.size_words}, at most {with_noun(planned[0].epochs, 'epoch')}"
+    size = f"{answers.size_words}, at most {count(planned[0].epochs, 'epoch')}"
     trained = answers.results.runs.variant.value_counts().reindex(list(variants), fill_value=0)
     if trained.any() and trained.min() < len(planned):
         fewest = f"{trained.min()} to " if trained.min() < trained.max() else ""
         return f"{size}, {fewest}{trained.max()} of {len(planned)} runs a variant"
     seeds = len(planned) // len({run.fold for run in planned})
-    return f"{size}, {with_noun(seeds, 'seed')} a fold"
+    return f"{size}, {count(seeds, 'seed')} a fold"
 
 
 def judge(sizes: list[Answers]) -> Verdict:
@@ -282,7 +283,7 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
             known[label] = comparison
             better += _read(comparison) == "better"
             worse += _read(comparison) == "worse"
-    title = f"{better or 'None'} of {with_noun(len(known), 'variant')} better than {baseline}, {worse or 'none'} worse"
+    title = f"{better or 'None'} of {count(len(known), 'variant')} better than {baseline}, {worse or 'none'} worse"
     return title, _tabulate_differences(known, answers)
 
 
@@ -399,7 +400,7 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     sentences = _describe_comparisons(known, claim["test"])
     missing = len(comparisons) - len(known)
     if known and missing:
-        sentences.append(f"{with_noun(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
+        sentences.append(f"{count(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
     reason = "nothing to compare yet"
     if known:
         # A single pair against the claim decides it; without one, the widest says most. The evidence has them all.
@@ -464,7 +465,7 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     # Of dozens of pairs only the widest is told with its numbers; the table of pairs has them all.
     widest = _find_widest(comparisons)
     return [
-        f"Of {with_noun(len(comparisons), 'pair')}, {within} {is_alike} alike within ±{MARGIN}, {beyond} {differ} by "
+        f"Of {count(len(comparisons), 'pair')}, {within} {is_alike} alike within ±{MARGIN}, {beyond} {differ} by "
         f"more, {opened} {is_open} open.",
         f"The widest: {widest}.",
     ]
@@ -489,8 +490,8 @@ def _read(comparison: Comparison) -> str:
 
 def _name_runs(what: str, counts: dict[str, tuple[int, int]]) -> list[str]:
     parts = []
-    for variant, (count, runs) in counts.items():
-        parts.append(f"{variant} {count} of {runs}")
+    for variant, (some, runs) in counts.items():
+        parts.append(f"{variant} {some} of {runs}")
     return [f"{what}: {', '.join(parts)}."] if parts else []
 
 
@@ -507,7 +508,7 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
             others = ranked[~alike_ranked]
             worst = others.loc[others.difference.idxmax()]
             wrong.append(f"By {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice).")
-    pairs = with_noun(len(ranked), "pair")
+    pairs = count(len(ranked), "pair")
     accuracy, auc, loss = (counts[metric] for metric in ("accuracy", "auc_pooled", "loss"))
     reason = f"of {pairs}, accuracy ranks {accuracy} as Dice does, pooled AUC {auc}, loss {loss}"
     asked = f"Required: {TELLING:.0%} of the pairs that Dice tells apart. Accuracy is that of masks at their threshold."

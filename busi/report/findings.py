@@ -9,8 +9,9 @@ import pandas as pd
 
 from busi.config import Parameters, RunConfig
 from busi.dataset.catalog import is_released
+from busi.mechanisms.section import count
 from busi.report.tables import NO_PUBLISHED, ONE_RUN, REPRODUCED, is_comparable, tell_end
-from busi.results import is_superseded
+from busi.runs import TRAINING_VERSION
 from busi.scoring.predictors import MEAN_MASK
 
 # Sentences with places for the columns of a table of runs.
@@ -29,9 +30,9 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     """
     sentences = [_answer_rows(rows) if is_comparable(rows) else NO_PUBLISHED]
     counts = []
-    for verdict, count in verdicts.verdict.value_counts(sort=False).items():
-        verb = agree(count, "is", "are")
-        counts.append(f"{count} {verb} {verdict}")
+    for verdict, number in verdicts.verdict.value_counts(sort=False).items():
+        verb = agree(number, "is", "are")
+        counts.append(f"{number} {verb} {verdict}")
     listed = ", ".join(counts)
     sentences.append(f"**Of {len(verdicts)} claims**, {listed}, on images never trained on ({_join_sizes(verdicts)}).")
     trained = scores[scores.n_runs > 0].dropna(subset="dice")
@@ -124,7 +125,7 @@ def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -
     is_near = counts.distance <= bound
     near = counts.pairs[is_near].sum()
     pairs = counts.pairs.sum()
-    number = with_noun(len(several), "group")
+    number = count(len(several), "group")
     if len(several):
         largest = several["size"].max()
         number += f", the largest of {largest}"
@@ -135,7 +136,7 @@ def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -
         f"{near} of {pairs:,} pairs of images differ in at most {bound} bits of both hashes. With the crops that the "
         f"match finds, {tied} of {len(split)} images are tied into {number}. "
         "The grouped split never has a group on both sides. "
-        f"{with_noun(mixed, 'group')} {hold} images of several classes."
+        f"{count(mixed, 'group')} {hold} images of several classes."
     )
 
 
@@ -143,7 +144,7 @@ def describe_progress(runs: pd.DataFrame, planned: int) -> str:
     """Return how many published runs there are, and which of them have fewer epochs than planned."""
     if not len(runs):
         return "No published row has been trained under this profile yet."
-    text = f"{with_noun(len(runs), 'run')} of published rows {agree(len(runs), 'has', 'have')} been trained"
+    text = f"{count(len(runs), 'run')} of published rows {agree(len(runs), 'has', 'have')} been trained"
     short = runs[runs.epochs < planned]
     if not len(short):
         return f"{text}, for {planned} epochs."
@@ -173,7 +174,7 @@ def describe_power(power: pd.DataFrame) -> str:
         return "There are no two variants to compare yet."
     if power.smallest.isna().all():
         return "One run a variant cannot tell how large a difference has to be."
-    pairs = with_noun(len(power), "pair")
+    pairs = count(len(power), "pair")
     text = f"With these runs, half of {pairs} can tell a difference of {power.smallest.median():.3f} Dice or less (80% "
     text += "power, before Holm). "
     needed = power.runs_needed.median()
@@ -188,7 +189,7 @@ def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -
     lesions = (images.image_class != "normal").sum()
     # The protocol's baseline, of which every other held-out run is a change.
     heldout = RunConfig(**parameters.heldout_fields())
-    seeds = with_noun(len(parameters.heldout_seeds), "seed")
+    seeds = count(len(parameters.heldout_seeds), "seed")
     return {
         "Images": f"{len(images)}; the {lesions} with a lesion are used for training",
         "Data": name_data(parameters, images),
@@ -228,13 +229,13 @@ def describe_making(runs: pd.DataFrame) -> dict[str, str]:
         facts["Trained"] = " to ".join(dict.fromkeys([days[0], days[-1]]))
     hours = runs.seconds.sum() / 3600
     facts["Training time"] = f"{hours:.1f} hours in {len(runs)} runs of rows and variants"
-    superseded = sum(is_superseded(run) for run in runs.itertuples())
+    superseded = (runs.training_version.astype(int) != TRAINING_VERSION).sum()
     if superseded:
         facts["Training code"] = f"{superseded} of {len(runs)} runs by an earlier version, whose numbers differ"
     machines = []
     software = []
     for run in runs.to_dict("records"):
-        gpus = with_noun(run["gpus"], "GPU") if run["gpus"] else "no GPUs"
+        gpus = count(run["gpus"], "GPU") if run["gpus"] else "no GPUs"
         machines.append(_MACHINE.format(gpus_in_words=gpus, **run))
         software.append(_SOFTWARE.format(**run))
     facts["Machine"] = "; ".join(dict.fromkeys(machines))
@@ -242,11 +243,6 @@ def describe_making(runs: pd.DataFrame) -> dict[str, str]:
     return facts
 
 
-def with_noun(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless there is one: "1 run", "2 runs"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def agree(count: int, one: str, many: str) -> str:
+def agree(number: int, one: str, many: str) -> str:
     """Return the form of a word that goes with a number."""
-    return one if count == 1 else many
+    return one if number == 1 else many

@@ -196,8 +196,7 @@ class Answers:
         pairs = [*product(self.variants, blind), *combinations(blind, 2)]
         untrained = statistics.compare_pairs(images, pairs)
         tables.append(untrained.assign(kind=UNTRAINED))
-        joined = _stack(tables, list(trained))
-        return joined.assign(family=self.family, size=self.size)
+        return results.stack(tables).assign(family=self.family, size=self.size)
 
     def _kind(self, a: str, b: str) -> str:
         one, other = (self.results.of(label).configs[0] for label in (a, b))
@@ -253,7 +252,7 @@ def write_tables(parameters: Parameters, answers: list[Answers]) -> None:
     for name, number in _NUMBERS.items():
         attribute = {"heldout": "table", "pairwise": "pairs"}.get(name, name)
         parts = [getattr(each, attribute) for each in answers]
-        results.write_table(parameters, f"{name}_{family}", _stack(parts, list(parts[0])), number=number)
+        results.write_table(parameters, f"{name}_{family}", results.stack(parts), number=number)
 
 
 def join_tables(parameters: Parameters, name: str) -> pd.DataFrame:
@@ -266,8 +265,7 @@ def join_tables(parameters: Parameters, name: str) -> pd.DataFrame:
     Raises:
         NotMeasured: A family's notebook has not written its table.
     """
-    tables = [results.read_table(parameters, f"{name}_{family}") for family in families()]
-    joined = _stack(tables, list(tables[0]))
+    joined = results.stack(results.read_table(parameters, f"{name}_{family}") for family in families())
     if name == "heldout":
         # Read from CSV, a column of whole numbers with one missing has become one of decimals.
         counts = joined.filter(regex="^n_|^parameters$").columns
@@ -328,13 +326,6 @@ def _summarize(label: str, scored: Scored) -> dict[str, float]:
         row["parameters"] = int(runs.parameters.iloc[0])
         row["seconds"] = runs.seconds.mean()
     return row
-
-
-def _stack(tables: Iterable[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    """Return tables one below the other; ``columns`` where none has a row."""
-    # An empty table has columns without a type, which would take the types of the others away.
-    filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=columns)
 
 
 def _format_p(p: float) -> str:

@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
 from busi.config import GALLERY, StudyError
+from busi.results import replace_text
 
 LIMIT = 2_000_000
 """Largest size of a page in bytes."""
@@ -49,7 +50,9 @@ def write_html(out: Path, body: BeautifulSoup, *, profile: str, pages: Sequence[
         StudyError: The page would be larger than `LIMIT`. Nothing is written then.
     """
     _add_table_controls(body)
-    _make_preformatted_text_focusable(body)
+    # The keyboard has to reach preformatted text, which scrolls; a notebook's code is wrapped instead.
+    for block in body.select("pre:not(.highlight pre)"):
+        block["tabindex"] = "0"
     contents = _name_headings(body)
     html = render_template(
         "layout.html.j2",
@@ -67,24 +70,7 @@ def write_html(out: Path, body: BeautifulSoup, *, profile: str, pages: Sequence[
     if size > LIMIT:
         raise StudyError(f"{out}: would have {size:,} bytes, the limit is {LIMIT:,}; show fewer or smaller images")
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, html)
-
-
-def replace_file(file: Path, text: str) -> None:
-    """Write ``text`` to ``file`` in one step: a reader finds the old content or the new one, never a part of it."""
-    partial = file.with_name(f"{file.name}.part")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    partial.replace(file)
-
-
-def page_label(stem: str) -> str:
-    """Return the name of a page in the navigation: "3_loss" becomes "3 Loss"."""
-    return stem.replace("_", " ").title()
-
-
-def join_lines(text: str) -> str:
-    """Return ``text`` on one line, with single spaces between words."""
-    return " ".join(text.split())
+    replace_text(out, html)
 
 
 def plain_text(markdown: str) -> str:
@@ -93,8 +79,8 @@ def plain_text(markdown: str) -> str:
     >>> plain_text("KLD is **BCE** here.")
     'KLD is BCE here.'
     """
-    html = mistune.html(markdown)
-    return join_lines(BeautifulSoup(html, "html.parser").get_text())
+    text = BeautifulSoup(mistune.html(markdown), "html.parser").get_text()
+    return " ".join(text.split())
 
 
 def _add_table_controls(body: BeautifulSoup) -> None:
@@ -124,12 +110,6 @@ def _new_button(body: BeautifulSoup, kind: str, text: str = "") -> Tag:
     return body.new_tag("button", attrs={"type": "button", "class": kind}, string=text)
 
 
-def _make_preformatted_text_focusable(body: BeautifulSoup) -> None:
-    """Let the keyboard reach preformatted text, so that it can be scrolled; a notebook's code is wrapped instead."""
-    for block in body.select("pre:not(.highlight pre)"):
-        block["tabindex"] = "0"
-
-
 def _name_headings(body: BeautifulSoup) -> list[dict[str, str]]:
     """Give every second- and third-level heading outside cards a unique id; return level, id and text in order."""
     headings = []
@@ -156,10 +136,10 @@ def _choose_id(text: str, used: set[str]) -> str:
 
 
 def _list_navigation(current: str, pages: Sequence[str]) -> list[dict]:
-    """Return address, label and "is the current page" of the index and of each page."""
+    """Return address, label ("3 Loss") and "is the current page" of the index and of each page."""
     labels = {"index": "Overview"}
     for stem in pages:
-        labels[stem] = page_label(stem)
+        labels[stem] = stem.replace("_", " ").title()
     return [{"href": f"{stem}.html", "label": text, "current": stem == current} for stem, text in labels.items()]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from busi.config import Parameters, StudyError
 from busi.report import index, layout
+from busi.results import replace_text
 
 START = "<!-- findings -->"
 END = "<!-- /findings -->"
@@ -34,7 +35,7 @@ def update_readme(parameters: Parameters, readme: Path) -> Path:
             "put them where the findings belong"
         )
     block = compose_findings(parameters)
-    layout.replace_file(readme, f"{before}{START}\n{block}\n{END}{after}")
+    replace_text(readme, f"{before}{START}\n{block}\n{END}{after}")
     return readme
 
 

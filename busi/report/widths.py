@@ -9,7 +9,7 @@ import pandas as pd
 from busi.config import Parameters, RunConfig, families, read_family
 from busi.published import distinct_rows
 from busi.report.tables import METRICS, is_comparable, summarize_runs
-from busi.results import empty_results, read_fingerprint, read_results
+from busi.results import empty_results, read_fingerprint, read_results, stack
 
 READINGS = "mechanisms/readings"
 """Group beside the families that holds published rows at another width."""
@@ -58,11 +58,8 @@ def _gather_runs(parameters: Parameters) -> pd.DataFrame:
         if read_fingerprint(report) != data:
             continue
         for group in (*(f"published/{family}" for family in families()), READINGS):
-            runs = read_results(report, group).runs
-            # Tables without rows have columns without a type.
-            if len(runs):
-                tables.append(runs)
-    return pd.concat(tables, ignore_index=True)
+            tables.append(read_results(report, group).runs)
+    return stack(tables)
 
 
 def compare_widths(runs: pd.DataFrame, filters: int, placed: pd.DataFrame) -> pd.DataFrame:
