@@ -11,7 +11,6 @@ number far away follows its original, and is missing from the run around its own
 """
 
 import hashlib
-import io
 import warnings
 from pathlib import Path
 
@@ -35,26 +34,23 @@ _HEAD = "# data "
 
 
 def load_split(catalog: Catalog, kind: str) -> pd.DataFrame:
-    """Return the split of a data set: BUSI's is read from ``params/splits-<kind>.csv``, any other's is made.
-
-    Args:
-        catalog: The images.
-        kind: One of `KINDS`.
-
-    Returns:
-        As `make_split`.
+    """Return the split of a data set, as `make_split`: BUSI's from ``params/splits-<kind>.csv``, any other's is made.
 
     Raises:
-        StudyError: The file is not one that `write_split` has written.
+        StudyError: The file names these data, but is not one that `write_split` has written for them.
     """
-    path = split_file(kind)
-    split = read_split(path)
-    if split is None or split.attrs["fingerprint"] != catalog.fingerprint:
+    if not split_version(kind, catalog.fingerprint):
         return make_split(catalog, kind)
+    path = split_file(kind)
+    split = pd.read_csv(path, skiprows=1)
+    folds = split.filter(regex=r"^fold\d$")
+    # Edited by hand, a file may miss a fold or name a part that does not exist.
+    is_complete = folds.shape[1] == FOLDS and folds.isin(PARTS).all(axis=None)
     # Rows are used by position: in another order they would train on test images.
-    if list(split.name) != list(catalog.table.name):
+    if not is_complete or list(split.name) != list(catalog.table.name):
         raise StudyError(
-            f"{path}: the rows are not the data's images in the data's order; restore the file (git checkout)"
+            f"{path}: not the split of these data; expected a row for each image, in the data's order, with {FOLDS} "
+            f"columns fold0, fold1, ... that hold {', '.join(PARTS)}: restore the file (git checkout)"
         )
     return split
 
@@ -125,28 +121,6 @@ def write_split(catalog: Catalog, kind: str) -> Path:
     path = split_file(kind)
     path.write_text(f"{_HEAD}{catalog.fingerprint}\n{table}", encoding="utf-8")
     return path
-
-
-def read_split(path: Path) -> pd.DataFrame | None:
-    """Read a split, as `make_split`, with the data's fingerprint in ``attrs``; None if there is no file.
-
-    Raises:
-        StudyError: The first line does not name the data, a fold is missing, or a part is not one of `PARTS`.
-    """
-    if not path.is_file():
-        return None
-    head, _, table = path.read_text(encoding="utf-8").partition("\n")
-    split = pd.read_csv(io.StringIO(table))
-    folds = split.filter(regex=r"^fold\d$")
-    # Edited by hand, a file may miss a fold or name a part that does not exist.
-    is_complete = folds.shape[1] == FOLDS and folds.isin(PARTS).all(axis=None)
-    if not head.startswith(_HEAD) or not is_complete:
-        raise StudyError(
-            f"{path}: not a split; expected a first line '{_HEAD}FINGERPRINT' and {FOLDS} columns fold0, fold1, ... "
-            f"that hold {', '.join(PARTS)}: restore the file (git checkout)"
-        )
-    split.attrs["fingerprint"] = head.removeprefix(_HEAD).strip()
-    return split
 
 
 def find_strata(table: pd.DataFrame) -> np.ndarray:
