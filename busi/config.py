@@ -35,7 +35,6 @@ FOLDS = 5
 BORDER = 184
 """Pixels by which the unpadded network's output is smaller than its input, in height and in width: 300 gives 116."""
 
-
 CONSTANT_SPREAD = 1e-6
 """Spread of the probability of lesion, over pixels and images, up to which a network's output counts as constant."""
 
@@ -237,36 +236,20 @@ class RunConfig(Size):
         return HELDOUT | values if values.get("protocol") == "heldout" else values
 
     @model_validator(mode="after")
-    def _check_momentum(self):
+    def _check_combinations(self):
         if self.optimizer == "adam" and self.momentum:
             raise ValueError(f"momentum: got {self.momentum} with optimizer adam, which has none: set momentum to 0")
-        return self
-
-    @model_validator(mode="after")
-    def _check_image_size(self):
         check_image_size(self.image_size, self.padding)
-        return self
-
-    @model_validator(mode="after")
-    def _check_loss(self):
         if self.protocol == "published" and self.loss not in PUBLISHED_LOSSES:
             raise ValueError(
                 f"loss: got {self.loss!r} under protocol 'published'; it takes {', '.join(PUBLISHED_LOSSES)}: set "
                 "protocol to heldout for this one"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_residual(self):
         if self.residual and self.padding == "valid":
             raise ValueError(
                 "residual: got true with padding 'valid', under which outputs are smaller than what is added to them: "
                 "set padding to same"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_split(self):
         # A held-out run without a split would be tested on what it was trained on.
         if (self.protocol == "heldout") != (self.split != "none"):
             raise ValueError(

@@ -56,7 +56,6 @@ VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 FLOAT32_BYTES = 4
 """Size of a number in a weights file: weights and optimizer are kept in single precision whatever the arithmetic."""
 
-
 CONSTANT_SAMPLE = 16
 """Training images that are looked at to find a constant output."""
 
@@ -168,7 +167,8 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     one_execution = ON_TENSORFLOW and not config.last_steps
     model = compile_network(
         config,
-        _protocol_metrics(config),
+        # Held-out runs are judged by their validation part: their loss is enough while training.
+        published_metrics() if config.protocol == "published" else [],
         planned_steps=steps * config.epochs,
         steps_per_execution=steps if one_execution else 1,
     )
@@ -194,11 +194,6 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     # Only now: until the run is finished its checkpoints are all there is.
     shutil.rmtree(work)
     return run
-
-
-def _protocol_metrics(config: RunConfig) -> list[keras.metrics.Metric]:
-    # Held-out runs are judged by their validation part: their loss is enough while training.
-    return published_metrics() if config.protocol == "published" else []
 
 
 def _plan_epochs(config: RunConfig, steps: int) -> list[tuple[int, int]]:
@@ -474,7 +469,8 @@ def _describe_environment(threads: int | None) -> dict:
         "backend_version": __import__(backend).__version__,
         "numpy": version("numpy"),
         "processor": processor_name(),
-        "gpus": _count_gpus(),
+        # Of all devices: asked for GPUs alone, JAX fails where there are none.
+        "gpus": sum(device.startswith("gpu") for device in keras.distribution.list_devices()),
         "cores": os.cpu_count(),
         "threads": (threads if ON_TENSORFLOW else None) or os.cpu_count(),
     }
@@ -499,11 +495,6 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     flags = facts.get("flags", "").split()
     vectors = [name for flag, name in VECTORS.items() if flag in flags]
     return ", ".join([facts["model name"], *vectors[:1]])
-
-
-def _count_gpus() -> int:
-    # All devices: asked for GPUs alone, JAX fails where there are none.
-    return sum(device.startswith("gpu") for device in keras.distribution.list_devices())
 
 
 def _set_threads(threads: int | None) -> None:

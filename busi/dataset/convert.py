@@ -81,15 +81,11 @@ def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks",
         image.save(unfinished / images / f"{row.name}{channel}.png")
         Image.fromarray(mask).save(unfinished / masks / f"{row.name}.png")
     if is_nnunet:
-        (unfinished / "dataset.json").write_text(_describe_for_nnunet(len(catalog.table)), encoding="utf-8")
+        described = {
+            "channel_names": {"0": "ultrasound"},
+            "labels": {"background": 0, "lesion": 1},
+            "numTraining": len(catalog.table),
+            "file_ending": ".png",
+        }
+        (unfinished / "dataset.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     return unfinished.rename(out)
-
-
-def _describe_for_nnunet(images: int) -> str:
-    content = {
-        "channel_names": {"0": "ultrasound"},
-        "labels": {"background": 0, "lesion": 1},
-        "numTraining": images,
-        "file_ending": ".png",
-    }
-    return json.dumps(content, indent=1) + "\n"

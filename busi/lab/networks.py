@@ -133,9 +133,13 @@ class Network:
         from busi.training import predict_lesion
 
         config = self.runs[0].config
+
+        def shrink(pixels: np.ndarray) -> np.ndarray:
+            # In single precision, like the images that the network was trained on.
+            return arrays.resize_image(pixels / np.float32(255), config.image_size, config.resize)
+
         with ThreadPoolExecutor(THREADS) as pool:
-            shrunk = pool.map(lambda pixels: _shrink(pixels, config), images)
-            batch = np.stack(list(shrunk))[..., np.newaxis]
+            batch = np.stack(list(pool.map(shrink, images)))[..., np.newaxis]
         answers = []
         for run in self.runs:
             scaled = preprocessing.scale(batch, run.config.preprocessing, run.scaling)
@@ -191,7 +195,9 @@ class Variant:
         pixels, truth = read_picture(self._catalog, name)
         run = self.find_run(name)
         if self.holds_out(name):
-            probability = _read_probability(run, name, pixels.shape)
+            predictions = run.predictions["test"]
+            row = predictions.names.tolist().index(name)
+            probability = Network(run).restore(predictions.probability[row], pixels.shape)
         else:
             probability = Network(run).probability(pixels)
         return Case(name, pixels, truth, probability, run.threshold if threshold is None else threshold)
@@ -325,18 +331,6 @@ def _find_folder(label: str) -> Path:
         f"{label}: neither the folder of a finished run nor the name of one in {root}; close: {close}. To have one, "
         "train it: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI"
     )
-
-
-def _shrink(pixels: np.ndarray, config: RunConfig) -> np.ndarray:
-    # In single precision, like the images that the network was trained on.
-    return arrays.resize_image(pixels / np.float32(255), config.image_size, config.resize)
-
-
-def _read_probability(run: Run, name: str, shape: tuple[int, int]) -> np.ndarray:
-    """Read the prediction that a run has stored of an image that it held out, at the image's size."""
-    predictions = run.predictions["test"]
-    row = predictions.names.tolist().index(name)
-    return Network(run).restore(predictions.probability[row], shape)
 
 
 # One entry: networks of one architecture share a model, so that loading another run changes the model returned before.

@@ -17,7 +17,6 @@ from busi.config import Parameters
 from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
 from busi.mechanisms import section
-from busi.results import Results
 from busi.runs import Run
 
 GROUP = "mechanisms/checkerboards"
@@ -30,11 +29,6 @@ PROBED = 16
 
 LEAST = 1e-6
 """Smallest share that is drawn: repetition leaves rounding errors only, too small for a logarithmic axis."""
-
-
-def measure(parameters: Parameters) -> tuple[Results, pd.DataFrame]:
-    """Return the runs, and `measure_run` of each."""
-    return section.measure_runs(parameters, GROUP, GROUP, measure_run)
 
 
 def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
@@ -98,7 +92,7 @@ def expected_of_noise(size: ArrayLike) -> ArrayLike:
 
 
 def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and range over the runs of what `measure` returns.
+    """Return mean and range over the runs of what `measure_run` returns.
 
     Returns:
         `upsampling`, `stage`, `trained` (bool), `size`; `share` of power (mean) with its lowest and highest as `low`
@@ -175,7 +169,7 @@ def _compare_shares(rows: pd.DataFrame) -> str:
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_checkerboards.csv``."""
     # Networks are measured once; the table of them is read from the report after that.
-    trained, rows = measure(parameters)
+    trained, rows = section.measure_runs(parameters, GROUP, GROUP, measure_run)
     table = results.write_table(parameters, "mechanisms_checkerboards", tabulate(rows))
     size = section.describe_runs(trained)
     return section.compose(

@@ -24,11 +24,6 @@ PROBED = 16
 """Number of training images on which gradient and ReLUs are measured."""
 
 
-def measure(parameters: Parameters) -> tuple[Results, pd.DataFrame]:
-    """Return the runs, and `measure_run` of each."""
-    return section.measure_runs(parameters, GROUP, "mechanisms/collapse_probe", measure_run)
-
-
 def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
     """Measure what a run's final weights are like, and what they were before training.
 
@@ -166,7 +161,7 @@ def _conclude_adam(runs: pd.DataFrame) -> str:
 @section.presents("collapse")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_collapse.csv``."""
-    trained, probes = measure(parameters)
+    trained, probes = section.measure_runs(parameters, GROUP, "mechanisms/collapse_probe", measure_run)
     table = results.write_table(parameters, "mechanisms_collapse", tabulate(trained, probes))
     size = section.describe_runs(trained)
     return section.compose(

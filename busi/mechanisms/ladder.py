@@ -20,7 +20,7 @@ from busi.published import published_row
 from busi.results import Results
 from busi.runs import Run
 from busi.scoring.metrics import dice
-from busi.scoring.statistics import Interval, difference_interval
+from busi.scoring.statistics import difference_interval
 from busi.study import find_group
 
 GROUP = "mechanisms/ladder"
@@ -128,8 +128,8 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `rung`, `n_runs`, `n_images`; for each of `SCORES` its mean, and that of "background everywhere" as `floor_*`;
-        for each the change from the rung before as `*_change` with `*_low` and `*_high`, as `compare_rungs`, missing
-        for the first rung.
+        for each the change from the rung before as `*_change` with the ends of its 95 % interval over images and runs
+        as `*_low` and `*_high`, missing for the first rung.
     """
     rungs = per_image.groupby("rung", sort=False)
     table = rungs[["seed", "name"]].nunique().set_axis(["n_runs", "n_images"], axis=1)
@@ -138,19 +138,11 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
         columns = [f"{score}_change", f"{score}_low", f"{score}_high"]
         table[columns] = np.nan
         for before, after in pairwise(table.index):
-            change = compare_rungs(rungs.get_group(before), rungs.get_group(after), score)
-            table.loc[after, columns] = list(change)
+            # The targets of a rung may all be empty, which have no Dice.
+            if table.loc[[before, after], score].notna().all():
+                change = difference_interval(rungs.get_group(before), rungs.get_group(after), score)
+                table.loc[after, columns] = list(change)
     return table.reset_index()
-
-
-def compare_rungs(before: pd.DataFrame, after: pd.DataFrame, score: str) -> Interval:
-    """Compute the change of a score from one rung to the next, and its 95 % interval over images and runs.
-
-    All is missing where the targets of a rung are all empty, which have no Dice.
-    """
-    if before[score].isna().all() or after[score].isna().all():
-        return Interval(np.nan, np.nan, np.nan)
-    return difference_interval(before, after, score)
 
 
 @display.style()

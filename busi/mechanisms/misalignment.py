@@ -14,7 +14,6 @@ from busi.dataset.arrays import lesion_channel, resize_image
 from busi.dataset.catalog import Catalog, read_union
 from busi.dataset.splits import load_split
 from busi.mechanisms import section
-from busi.results import Results
 from busi.runs import Run
 from busi.scoring.metrics import dice
 from busi.scoring.statistics import difference_interval, format_interval
@@ -73,11 +72,6 @@ def compare_targets(squeezed: np.ndarray, aligned: np.ndarray) -> dict[str, floa
     """
     accuracy = float((squeezed == aligned).mean())
     return {"dice": dice(squeezed, aligned), "accuracy": accuracy, "background": float((~squeezed).mean())}
-
-
-def measure_trained(parameters: Parameters) -> tuple[Results, pd.DataFrame]:
-    """Return the runs on either target, and `score_crop` of each."""
-    return section.measure_runs(parameters, GROUP, f"{GROUP}_trained", score_crop)
 
 
 def score_crop(run: Run, catalog: Catalog) -> pd.DataFrame:
@@ -157,7 +151,7 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
 @section.presents("misalignment")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_misalignment.csv`` and that of the networks."""
-    trained, scores = measure_trained(parameters)
+    trained, scores = section.measure_runs(parameters, GROUP, f"{GROUP}_trained", score_crop)
     table = results.write_table(parameters, "mechanisms_misalignment", tabulate(measure(parameters)))
     results.write_table(parameters, "mechanisms_misalignment_trained", tabulate_trained(scores))
     return section.compose(

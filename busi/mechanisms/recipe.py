@@ -77,13 +77,9 @@ def draw(table: pd.DataFrame) -> Figure:
     normals.plot(table.normals_at_95, places, "D", color=display.ORANGE, label=f"{SENSITIVITY:.0%} of lesions touched")
     normals.set(xlim=(-0.05, 1.05), xlabel="Normals with a finding")
     display.add_legend(fig)
-    display.add_title(fig, title(table))
+    told = len(find_effects(table))
+    display.add_title(fig, f"{told} of {len(table) - 1} changes move Dice beyond chance")
     return fig
-
-
-def title(table: pd.DataFrame) -> str:
-    """Return what the figure shows: how far the rungs lead, and how many of them are told from chance."""
-    return f"{len(find_effects(table))} of {len(table) - 1} changes move Dice beyond chance"
 
 
 def find_effects(table: pd.DataFrame) -> pd.DataFrame:

@@ -39,7 +39,6 @@ _UNTRAINED_LOOKS = (
     {"color": display.GREEN, "linestyle": "-", "linewidth": 1},
 )
 
-
 _WHISKERS = {"capsize": 3, "linestyle": "none"}
 
 

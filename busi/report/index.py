@@ -50,6 +50,8 @@ _LADDER_CAPTION = (
     "Dashed: background everywhere on the same images."
 )
 
+_COUNTS_CAPTION = "Rows of the paper's tables. A row can be reproduced, and yet be no better than blind."
+
 
 def write_index(parameters: Parameters) -> Path:
     """Write ``reports/<report>/index.html``, which leads to the report's pages and tables.
@@ -66,6 +68,11 @@ def write_index(parameters: Parameters) -> Path:
     """
     summary = read_summary(parameters)
     listed = _list_pages(parameters)
+    ladder = None
+    # It needs runs that the study may not have trained yet.
+    if "ladder" in summary:
+        ladder = _embed_figure(parameters, LADDER_FIGURE, _LADDER_CAPTION, summary["ladder"])
+    counts = results.read_table(parameters, "counts")
     html = layout.render_template(
         "index.html.j2",
         title=_TITLE,
@@ -75,10 +82,10 @@ def write_index(parameters: Parameters) -> Path:
         headline=_embed_figure(parameters, HEADLINE_FIGURE, _HEADLINE_CAPTION, summary["rows"]),
         narrow=_embed_figure(parameters, NARROW_FIGURE, _HEADLINE_CAPTION, summary["rows"])["address"],
         cards=_list_cards(parameters),
-        ladder=_find_ladder(parameters, summary),
-        counts=_show_counts(parameters),
+        ladder=ladder,
+        counts=Markup(display.table(counts, caption=_COUNTS_CAPTION).data),
         pages=listed,
-        tables=_list_tables(parameters),
+        tables=sorted(f"tables/{file.name}" for file in parameters.tables_path.glob("*.csv")),
         size=summary["size"],
         made=summary["made"],
         commands=_list_commands(parameters),
@@ -126,19 +133,6 @@ def _list_cards(parameters: Parameters) -> list[dict]:
     return cards
 
 
-def _find_ladder(parameters: Parameters, summary: dict) -> dict[str, str] | None:
-    # The ladder needs runs that the study may not have trained yet.
-    if "ladder" not in summary:
-        return None
-    return _embed_figure(parameters, LADDER_FIGURE, _LADDER_CAPTION, summary["ladder"])
-
-
-def _show_counts(parameters: Parameters) -> Markup:
-    counts = results.read_table(parameters, "counts")
-    caption = "Rows of the paper's tables. A row can be reproduced, and yet be no better than blind."
-    return Markup(display.table(counts, caption=caption).data)
-
-
 def _list_pages(parameters: Parameters) -> dict[str, str]:
     """Return the title of each page that has been drawn, by its stem."""
     recorded = results.read_findings(parameters).get("pages", {})
@@ -148,12 +142,6 @@ def _list_pages(parameters: Parameters) -> dict[str, str]:
         if stem in recorded and (parameters.report_path / f"{stem}.html").is_file():
             listed[stem] = recorded[stem]
     return listed
-
-
-def _list_tables(parameters: Parameters) -> list[str]:
-    folder = parameters.report_path
-    # An address has forward slashes on every system.
-    return sorted(file.relative_to(folder).as_posix() for file in folder.glob("tables/*.csv"))
 
 
 def _list_commands(parameters: Parameters) -> dict[str, str]:

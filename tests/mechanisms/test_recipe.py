@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from busi import display
 from busi.mechanisms import recipe
 from busi.results import empty_results
 from busi.scoring import metrics
@@ -79,7 +80,7 @@ def test_normals_validation_and_training_time_are_told_beside_dice(table):
 
 
 def test_title_and_sentence_follow_the_numbers(table):
-    assert recipe.title(table) == "1 of 2 changes move Dice beyond chance"
+    assert display.title(recipe.draw(table)) == "1 of 2 changes move Dice beyond chance"
     assert recipe.conclude(table, "64 pixels", planned=3) == (
         "Of 2 changes, what moves Dice is loss +0.190 (+0.190 to +0.190); 1 other change cannot be told from chance. "
         "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857). Normal images with a finding go from 50% to 0%; "
@@ -87,7 +88,7 @@ def test_title_and_sentence_follow_the_numbers(table):
         "Size of the first rung: 64 pixels."
     )
     flat = recipe.tabulate(predict({"baseline": (10, 3), "loss": (10, 3)}))
-    assert recipe.title(flat) == "0 of 1 changes move Dice beyond chance"
+    assert display.title(recipe.draw(flat)) == "0 of 1 changes move Dice beyond chance"
     assert recipe.conclude(flat, "", 2).startswith(
         "Of 1 change, no single change is told from chance. All together lead"
     )
@@ -97,7 +98,7 @@ def test_title_and_sentence_follow_the_numbers(table):
 def test_the_figure_shows_the_title_and_a_bar_for_each_rung(table):
     fig = recipe.draw(table)
     dice, normals = fig.axes
-    assert fig.get_suptitle() == recipe.title(table)
+    assert fig.get_suptitle() == "1 of 2 changes move Dice beyond chance"
     assert [bar.get_width() for bar in dice.patches] == pytest.approx([0, 30 / 35 - 20 / 30, 0])
     assert normals.lines[0].get_xdata().tolist() == [0.5, 0.5, 0]
     assert [text.get_text() for text in dice.texts] == ["baseline", "loss", "normals"]
