@@ -9,19 +9,20 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
-from keras import layers
 
 from benchmarks.package import prepare_keras, start_from
 from benchmarks.race import Training
 from busi.config import RunConfig
 from busi.dataset import catalog
 from busi.dataset.catalog import Catalog
-from busi.model import losses, optimizers
+from busi.lab.export import copy_plain
+from busi.model import losses, optimizers, unet
 
 
 def prepare(config: RunConfig, data_dir: Path, weights: Path) -> Training:
     """Prepare training ``config`` on the images in ``data_dir``, starting from the file ``weights``."""
-    model = build_network(config)
+    # As the package's, but of Keras' own layers.
+    model = copy_plain(unet.build(config))
     start_from(model, weights)
     loss = losses.make_loss(config)
     model.compile(optimizers.make_optimizer(config), loss, metrics=["accuracy", keras.metrics.AUC(from_logits=True)])
@@ -54,33 +55,3 @@ def _decode(file: tf.Tensor, size: int) -> tf.Tensor:
     pixels = tf.io.decode_png(tf.io.read_file(file), channels=1)
     scaled = tf.image.convert_image_dtype(pixels, tf.float32)
     return tf.image.resize(scaled, (size, size))
-
-
-def build_network(config: RunConfig) -> keras.Model:
-    """Build the baseline's network layer by layer: that of `busi.model.unet.build`, which returns logits."""
-    f = config.base_filters
-
-    def convolve_twice(x, first: int, second: int):
-        for filters in (first, second):
-            x = layers.Conv2D(filters, 3, padding=config.padding, activation="relu")(x)
-        return x
-
-    image = keras.Input((config.image_size, config.image_size, 1))
-    x = image
-    skips = []
-    for filters in (f, 2 * f, 4 * f, 8 * f):
-        x = convolve_twice(x, filters, filters)
-        skips.append(x)
-        x = layers.MaxPooling2D()(x)
-    x = convolve_twice(x, 16 * f, 8 * f)
-    for filters, narrowed in ((8 * f, 4 * f), (4 * f, 2 * f), (2 * f, f), (f, f)):
-        # The published baseline repeats pixels at the first step up and transposes convolutions at the others.
-        first = filters == 8 * f
-        x = layers.UpSampling2D()(x) if first else layers.Conv2DTranspose(filters, 2, strides=2)(x)
-        skip = skips.pop()
-        # Unpadded convolutions have shrunk what the skip connection joins.
-        excess = skip.shape[1] - x.shape[1]
-        border = (excess // 2, excess - excess // 2)
-        skip = layers.Cropping2D((border, border))(skip)
-        x = convolve_twice(layers.Concatenate()([skip, x]), filters, narrowed)
-    return keras.Model(image, layers.Conv2D(2, 1)(x))
