@@ -97,7 +97,7 @@ class _Resampled(NamedTuple):
         return _find_p(self.mean, self.deviations.values.std(), self.deviations.freedom)
 
 
-def score_interval(scores: pd.DataFrame, score: str = "dice", *, seed: int = 0) -> Interval:
+def score_interval(scores: pd.DataFrame, score: str = "dice") -> Interval:
     """Compute the mean over images of a score, the mean over seeds of each, and its 95 % interval from both levels.
 
     A resample adds two deviations to the mean. Of the images: drawn with replacement in groups of near-duplicates. Of
@@ -112,33 +112,28 @@ def score_interval(scores: pd.DataFrame, score: str = "dice", *, seed: int = 0) 
     Args:
         scores: A table of scores, without normal images.
         score: The column.
-        seed: Seed of the resampling.
 
     Raises:
         StudyError: There is no row, or a value is missing.
     """
-    return _resample(_split_folds(scores, score), seed).interval
+    return _resample(_split_folds(scores, score)).interval
 
 
-def mean_interval(values: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> Interval:
+def mean_interval(values: ArrayLike, groups: ArrayLike) -> Interval:
     """Compute the mean of ``values`` and its 95 % interval over images alone, as `score_interval`.
 
     Args:
         values: float (n,), a score of each image.
         groups: (n,), the near-duplicate group of each image.
-        seed: Seed of the resampling.
 
     Raises:
-        StudyError: There are no values, a value is missing, or the numbers of values and groups differ.
+        StudyError: There are no values, or a value is missing.
     """
-    values, groups = np.asarray(values, dtype=float), np.asarray(groups)
-    if len(values) != len(groups):
-        raise StudyError(f"values: {len(values)} with {len(groups)} groups; expected a group for each image")
-    scores = pd.DataFrame({"name": range(len(values)), "group": groups, "value": values})
-    return score_interval(scores, "value", seed=seed)
+    scores = pd.DataFrame({"name": range(len(values)), "group": np.asarray(groups), "value": np.asarray(values, float)})
+    return score_interval(scores, "value")
 
 
-def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice", *, seed: int = 0) -> Interval:
+def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -> Interval:
     """Compute the mean of b - a and its 95 % interval from both levels.
 
     What both tables have in common is subtracted, because it varies less than the scores do: runs of the same folds and
@@ -149,7 +144,6 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice", *
         a: A table of scores. Images without a value are left out.
         b: The same of other runs, or of other images.
         score: The column that is compared.
-        seed: Seed of the resampling.
 
     Raises:
         StudyError: No image has a value.
@@ -157,40 +151,39 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice", *
     # Under two splits an image is in different folds, and finds no match.
     both = _match(b, a, score)
     if len(both) == len(a) == len(b):
-        return score_interval(both.dropna(subset="difference"), "difference", seed=seed)
+        return score_interval(both.dropna(subset="difference"), "difference")
     a, b = a.dropna(subset=score), b.dropna(subset=score)
-    runs = [-_vary_runs(_split_folds(a, score), seed), _vary_runs(_split_folds(b, score), seed + 100)]
+    # Seeds of their own: the two are drawn independently.
+    runs = [-_vary_runs(_split_folds(a, score), seed=0), _vary_runs(_split_folds(b, score), seed=100)]
     before, after = (table.groupby(["name", "group"], as_index=False)[score].mean() for table in (a, b))
     both = _match(after, before, score)
     if len(both) == len(before) == len(after):
-        change = _resample_images(_split_folds(both, "difference"), seed)
+        change = _resample_images(_split_folds(both, "difference"))
         return _Resampled(float(both.difference.mean()), _add_deviations([change, *runs])).interval
     difference = after[score].mean() - before[score].mean()
     # A mean of a that is too high makes the difference too low.
-    images = [-_resample_images(_split_folds(before, score), seed)]
-    images.append(_resample_images(_split_folds(after, score), seed + 1))
+    images = [-_resample_images(_split_folds(before, score)), _resample_images(_split_folds(after, score), seed=1)]
     return _Resampled(float(difference), _add_deviations([*images, *runs])).interval
 
 
-def format_interval(interval: Interval, digits: int = 3) -> str:
+def format_interval(interval: Interval) -> str:
     """Format a difference and its interval for a sentence.
 
     Example:
         >>> format_interval(Interval(0.0121, -0.003, 0.0274))
         '+0.012 (-0.003 to +0.027)'
     """
-    mean, low, high = (f"{value:+.{digits}f}" for value in interval)
+    mean, low, high = (f"{value:+.3f}" for value in interval)
     return f"{mean} ({low} to {high})"
 
 
-def find_components(scores: pd.DataFrame, score: str = "dice") -> dict[str, float]:
-    """Estimate the parts of the variance of a score, by analysis of variance within folds and between them.
+def find_components(scores: pd.DataFrame) -> dict[str, float]:
+    """Estimate the parts of the variance of Dice, by analysis of variance within folds and between them.
 
     Near-duplicates count once, with their mean. Estimates below zero are given as zero.
 
     Args:
         scores: A table of scores of trained runs, without normal images.
-        score: The column.
 
     Returns:
         `image`: Variance between images that are not near-duplicates.
@@ -200,7 +193,7 @@ def find_components(scores: pd.DataFrame, score: str = "dice") -> dict[str, floa
             cannot be told from `fold` and `image`, which include them.
         `groups`, `images`, `runs`: Numbers of groups, of groups in a fold (mean), and of runs.
     """
-    return _find_components(_split_folds(scores, score))
+    return _find_components(_split_folds(scores, "dice"))
 
 
 def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[str, float]:
@@ -397,9 +390,9 @@ def _average_runs(split: list[_Fold]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(values), np.concatenate([fold.groups for fold in split])
 
 
-def _resample(split: list[_Fold], seed: int = 0) -> _Resampled:
+def _resample(split: list[_Fold]) -> _Resampled:
     values, _ = _average_runs(split)
-    parts = [_resample_images(split, seed), _vary_runs(split, seed)]
+    parts = [_resample_images(split), _vary_runs(split)]
     return _Resampled(float(values.mean()), _add_deviations(parts))
 
 
@@ -408,7 +401,7 @@ def _add_deviations(parts: list[_Deviations]) -> _Deviations:
     return _Deviations(sum(part.values for part in parts), sum(part.doubt for part in parts))
 
 
-def _resample_images(split: list[_Fold], seed: int) -> _Deviations:
+def _resample_images(split: list[_Fold], seed: int = 0) -> _Deviations:
     """Return what drawn groups of images add to the mean; nan where there is only one group."""
     values, groups = _average_runs(split)
     names, groups = np.unique(groups, return_inverse=True)
@@ -419,7 +412,7 @@ def _resample_images(split: list[_Fold], seed: int) -> _Deviations:
     return _Deviations(means - values.mean())
 
 
-def _vary_runs(split: list[_Fold], seed: int) -> _Deviations:
+def _vary_runs(split: list[_Fold], seed: int = 0) -> _Deviations:
     """Return what other runs would add to the mean; nothing where a run stands alone."""
     images = np.array([len(fold.values) for fold in split])
     runs = np.array([fold.values.shape[1] for fold in split])

@@ -61,9 +61,9 @@ def clustered(draw, groups=60, size=4, spread=0.2, noise=0.02):
 def test_interval_without_near_duplicates_is_scipys():
     values = np.random.default_rng(0).beta(2, 1, 80)
     expected = bootstrap(
-        (values,), np.mean, n_resamples=9999, batch=1000, method="percentile", rng=np.random.default_rng(7)
+        (values,), np.mean, n_resamples=9999, batch=1000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    interval = statistics.mean_interval(values, np.arange(80), seed=7)
+    interval = statistics.mean_interval(values, np.arange(80))
     assert interval.mean == pytest.approx(values.mean(), abs=1e-12)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
@@ -114,7 +114,6 @@ def test_one_group_has_no_interval():
     [
         ([0.5, np.nan], [0, 1], "value: 2 values, 1 of them missing"),
         ([], [], "value: 0 values, 0 of them missing"),
-        ([0.5, 0.5], [0], "values: 2 with 1 groups; expected a group for each image"),
     ],
 )
 def test_what_has_no_mean_is_refused(values, groups, message):
@@ -161,7 +160,7 @@ def test_other_images_without_near_duplicates_are_resampled_as_scipy_does():
 
     rng = np.random.default_rng(3)
     expected = bootstrap((a, b), difference, batch=1000, method="percentile", rng=rng).confidence_interval
-    interval = statistics.difference_interval(scores(a), elsewhere(b), "dice", seed=3)
+    interval = statistics.difference_interval(scores(a), elsewhere(b), "dice")
     # Other draws, from one generator in place of two: ends of 9999 resamples agree to a few hundredths of the width.
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.01)
 
@@ -242,7 +241,6 @@ def test_a_mean_that_may_be_lower_widens_the_difference_on_the_other_side():
 def test_an_interval_is_written_with_signs():
     interval = Interval(0.1234, -0.05, 0.3)
     assert statistics.format_interval(interval) == "+0.123 (-0.050 to +0.300)"
-    assert statistics.format_interval(interval, digits=1) == "+0.1 (-0.1 to +0.3)"
 
 
 def test_lesion_images_leaves_normals_out():
