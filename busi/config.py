@@ -733,11 +733,7 @@ def read_notebook(namespace: dict[str, Any]) -> Parameters:
 
 
 def _injected_names(cells: list[str]) -> set[str]:
-    """Return the names that papermill's own cell of parameters sets; none in a notebook that a person runs.
-
-    Args:
-        cells: Source of the executed cells.
-    """
+    """Return the names that papermill's own cell sets, given the sources of executed cells; none in one run by hand."""
     names = set()
     for cell in cells:
         # Papermill writes such a cell after the notebook's own, one literal value a line.

@@ -85,13 +85,7 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
 
 
 def describe_plan(parameters: Parameters, planned: pd.DataFrame, workers: int) -> str:
-    """Return the plan in sentences.
-
-    Args:
-        parameters: Of the study; its profile and `runs_per_job` count.
-        planned: As `plan_runs`.
-        workers: Number of runs trained side by side.
-    """
+    """Return the plan, as `plan_runs`, in sentences; ``workers`` runs are trained side by side."""
     states = planned.state.value_counts().reindex(["finished", "unfinished", "missing"], fill_value=0)
     lines = [
         f"{parameters.profile}: {len(planned)} runs; {states.finished} finished, {states.unfinished} in training, "
@@ -113,14 +107,7 @@ def describe_plan(parameters: Parameters, planned: pd.DataFrame, workers: int) -
 
 
 def describe_progress(parameters: Parameters, planned: pd.DataFrame, workers: int, now: datetime) -> str:
-    """Return one line about a study in progress: what is being trained, its epoch, when everything will be trained.
-
-    Args:
-        parameters: As for `describe_plan`.
-        planned: As `plan_runs`.
-        workers: Number of runs trained side by side.
-        now: Time at which ``planned`` was made.
-    """
+    """Return one line about a plan made ``now``: what is being trained, its epoch, when everything will be trained."""
     head = f"{now:%H:%M:%S} {parameters.profile}: "
     finished = (planned.state == "finished").sum()
     if finished == len(planned):
@@ -139,13 +126,7 @@ def describe_progress(parameters: Parameters, planned: pd.DataFrame, workers: in
 
 
 def tell_progress(parameters: Parameters, workers: int, say: Callable[[str], None]) -> None:
-    """Tell the progress of a study that other processes train: now, and every minute until all of it is trained.
-
-    Args:
-        parameters: Of the study; its data must be there.
-        workers: Number of runs trained side by side.
-        say: Takes a line.
-    """
+    """Tell the progress of a study that other processes train: now, and every minute until all of it is trained."""
     while True:
         start = time.monotonic()
         planned = plan_runs(parameters)

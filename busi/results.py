@@ -124,13 +124,7 @@ def stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def collect_results(variant: str, run: Run, catalog: Catalog) -> Results:
-    """Return the results of one run, which is scored if it has not been scored by the present code.
-
-    Args:
-        variant: The run's label in the tables of its group.
-        run: With its folder.
-        catalog: The images that it was trained on.
-    """
+    """Return the results of one run, which is scored if it has not been scored by the present code."""
     config = run.config
     head = {"variant": variant, "run": config.label, "fold": config.fold, "seed": config.seed}
     described = head | _describe_run(run)
@@ -233,10 +227,6 @@ def match_results(gathered: Results, variants: dict[str, list[RunConfig]]) -> Re
     """Return the gathered runs of the configurations asked for, those of fewer epochs included, in the order asked.
 
     A run of other settings under the same label is left out.
-
-    Args:
-        gathered: As `read_results`.
-        variants: Label -> the configurations of its runs.
     """
     rows = {}
     # Without the epochs: a run of fewer stands in for one that is longer and missing.
@@ -252,12 +242,7 @@ def match_results(gathered: Results, variants: dict[str, list[RunConfig]]) -> Re
 
 
 def keep_others(gathered: Results, variants: dict[str, list[RunConfig]]) -> Results:
-    """Return the gathered runs that were not asked for this time: other variants, seeds and folds.
-
-    Args:
-        gathered: As `read_results`.
-        variants: Label -> the configurations asked for.
-    """
+    """Return the gathered runs that were not asked for this time: other variants, seeds and folds."""
     asked = {(variant, config.digest(without=EPOCHS)) for variant, configs in variants.items() for config in configs}
     identities = zip(gathered.runs.variant, gathered.configs, strict=True)
     others = [(variant, config.digest(without=EPOCHS)) not in asked for variant, config in identities]
@@ -267,15 +252,7 @@ def keep_others(gathered: Results, variants: dict[str, list[RunConfig]]) -> Resu
 def refuse_other_results(
     parameters: Parameters, group: str, gathered: Results, variants: dict[str, list[RunConfig]], fingerprint: str
 ) -> None:
-    """Raise StudyError where results of other data, size or settings would be replaced; called before any training.
-
-    Args:
-        parameters: Of the study.
-        group: Name of the group.
-        gathered: Results that are in the report, as `read_results`.
-        variants: Label -> the configurations whose results would be written.
-        fingerprint: Of the data at hand.
-    """
+    """Raise StudyError where results of other data, size or settings would be replaced; called before any training."""
     for row, before in zip(gathered.runs.itertuples(), gathered.configs, strict=True):
         configs = variants.get(row.variant)
         if not configs:

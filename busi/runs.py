@@ -126,12 +126,7 @@ class Run:
 
 
 def find_damage(folder: Path, *, weights: Literal["read", "there"]) -> str:
-    """Return the first thing wrong with the files of a finished run's folder; "" if nothing is.
-
-    Args:
-        folder: Of the run.
-        weights: As `Store.find`.
-    """
+    """Return the first thing wrong with a finished run's folder, "" if nothing is; ``weights`` as `Store.find`."""
     checksums = _read_stored(folder).get("sha256")
     if not checksums:
         return "config.json is missing or broken"

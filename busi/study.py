@@ -167,12 +167,6 @@ def open_store(parameters: Parameters, catalog: Catalog) -> Store:
 def find_or_train(config: RunConfig, catalog: Catalog, store: Store, *, threads: int | None = None) -> Run:
     """Return the finished run of ``config``: found in the store, or trained into it.
 
-    Args:
-        config: The run.
-        catalog: The verified images.
-        store: Of the profile's runs on these images.
-        threads: As `busi.training.train`.
-
     Raises:
         StudyError: The run cannot be trained as asked, or a file cannot be written or read: the disk is full, the store
             read-only, ... Names the run.
@@ -207,13 +201,9 @@ def find_trained(config: RunConfig, store: Store) -> Run:
 
 
 def load_results(parameters: Parameters, name: str) -> Results:
-    """Return the results of a group; missing runs are trained first, unless `train_missing` is off.
+    """Return the results of a group, e.g. "heldout/loss"; missing runs are trained first, if `train_missing` is on.
 
     Without `train_missing` no data are needed: what the report has gathered is returned, runs of fewer epochs included.
-
-    Args:
-        parameters: Of the study.
-        name: Of the group, e.g. "heldout/loss".
 
     Raises:
         StudyError: The data are missing or not whole, a run cannot be trained, or results of other data or another size
@@ -409,13 +399,9 @@ def measure_untrained(parameters: Parameters, protocol: str = "heldout") -> tupl
 
 
 def measure_outlines(parameters: Parameters, name: str) -> pd.DataFrame:
-    """Return the outlines of the best, median and worst lesion image that each variant held out.
+    """Return the outlines of the best, median and worst lesion image that each variant of a held-out group held out.
 
     Each variant has a file of its own, because the networks of one may be at hand where those of another are not.
-
-    Args:
-        parameters: Of the study.
-        name: Of a held-out group, e.g. "heldout/loss".
 
     Returns:
         `variant`, `case` ("best", "median", "worst"), `dice`, and the columns of `busi.scoring.outlines.trace_case`.

@@ -20,15 +20,11 @@ FORMATS = (".keras", ".onnx")
 
 
 def export_network(run: Run, out: Path) -> Path:
-    """Write a network as a Keras or ONNX file, and its model card beside it, ``<file>.md``.
+    """Write a finished run's network as a file in one of `FORMATS`, and its model card beside it, ``<file>.md``.
 
     The model takes images in [0, 1] at the network's size and returns the probability of lesion: scaling, softmax and,
     where the run has them, mirrored predictions are part of it. It is made of Keras' own layers, so that it loads in
     safe mode wherever Keras is installed.
-
-    Args:
-        run: A finished run.
-        out: The file, ending in one of `FORMATS`.
 
     Raises:
         StudyError: A file exists, or ``out`` has another ending.

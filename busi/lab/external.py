@@ -37,13 +37,9 @@ SHOWN = ("iou", "nsd", "detected")
 
 
 def choose_networks(trained: Results, baseline: str) -> Results:
-    """Return the runs of the baseline and of the variant with the highest mean Dice on its validation parts.
+    """Return the runs of the baseline, by its name, and of the variant with the highest mean Dice in validation.
 
     A variant with fewer runs than others is not chosen: its folds may be easier ones.
-
-    Args:
-        trained: Held-out runs of all families.
-        baseline: `RunConfig.name` of the baseline.
 
     Raises:
         NotMeasured: There is no run yet.
@@ -240,13 +236,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, data: str, size: str) -> str:
-    """Return what each predictor scores on the external images, beside the study's own.
-
-    Args:
-        table: As `tabulate`.
-        data: Name of the external data set.
-        size: Of the networks' runs, in words.
-    """
+    """Return what each predictor scores on the external images, beside the study's own."""
     text = f"Dice on the {table.n_images.iloc[0]} images of {data}, on which nothing was chosen."
     for row in table.itertuples():
         text += f" {row.predictor}: {row.dice:.3f} ({row.low:.3f} to {row.high:.3f}"

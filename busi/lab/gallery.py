@@ -51,11 +51,7 @@ def average_dice(variants: dict[str, Variant]) -> pd.DataFrame:
 
 
 def conclude(lesions: pd.DataFrame) -> str:
-    """Return how Dice depends on class and size, and which lesion is the hardest, Markdown.
-
-    Args:
-        lesions: As `average_dice`.
-    """
+    """Return how Dice, as `average_dice`, depends on class and size, and which lesion is the hardest, Markdown."""
     text = "In parentheses: number of images. "
     for column, words in {"image_class": "class", "lesion_size": "size of the lesion"}.items():
         rows = statistics.dice_by(lesions, column).to_dict("records")

@@ -13,10 +13,6 @@ def training(config: RunConfig, catalog: Catalog) -> Iterator[dict[str, float]]:
 
     The steps are those of `busi.training.train`. Training goes on to the last epoch: it does not stop early.
 
-    Args:
-        config: The run.
-        catalog: The images.
-
     Yields:
         After every step: `step` (from 1), `epoch` (steps so far divided by the steps of an epoch; 1.0 at the end of
         the first) and `loss` of the step's batch. At the end of an epoch also `validation_dice`, as in the history of

@@ -107,10 +107,7 @@ class Network:
                     )
 
     def probability(self, pixels: np.ndarray) -> np.ndarray:
-        """Predict an image.
-
-        Args:
-            pixels: Grey image of any size, uint8 (h, w).
+        """Predict a grey image of any size, uint8 (h, w).
 
         Returns:
             Probability of lesion, float32 (h, w), 0 to 1.
@@ -121,10 +118,7 @@ class Network:
         return self.restore(self.predict([pixels])[0], pixels.shape)
 
     def predict(self, images: list[np.ndarray]) -> np.ndarray:
-        """Predict images at the network's size: many at once are faster than one by one.
-
-        Args:
-            images: Grey images of any sizes, uint8 (h, w).
+        """Predict grey images of any sizes, uint8 (h, w), at the network's size: many at once are faster.
 
         Returns:
             Probability of lesion, float32 (n, o, o), 0 to 1, for `restore`.
@@ -156,12 +150,7 @@ class Network:
 
 
 class Variant:
-    """A variant of the study: its trained networks, one for each fold and seed.
-
-    Args:
-        runs: Finished held-out runs, at least one.
-        catalog: The images that they were trained and scored on.
-    """
+    """A variant of the study: its finished held-out runs, at least one, and the images that they were trained on."""
 
     def __init__(self, runs: tuple[Run, ...], catalog: Catalog):
         self.runs = runs
@@ -188,9 +177,7 @@ class Variant:
     def case(self, name: str, threshold: float | None = None) -> Case:
         """Return the answer about an image of the data set, from a run that held it out if there is one.
 
-        Args:
-            name: Name of the image.
-            threshold: Replaces the threshold of the run.
+        A ``threshold`` takes the place of the run's own.
         """
         pixels, truth = read_picture(self._catalog, name)
         run = self.find_run(name)
@@ -203,13 +190,7 @@ class Variant:
         return Case(name, pixels, truth, probability, run.threshold if threshold is None else threshold)
 
     def foreign_case(self, name: str, pixels: np.ndarray, threshold: float | None = None) -> Case:
-        """Return the answer of the first run's network about an image that is not in the data set.
-
-        Args:
-            name: Title of the image.
-            pixels: Grey image, uint8 (h, w).
-            threshold: Replaces the threshold of the run.
-        """
+        """Return the answer of the first run's network about an image of another data set, as `case`."""
         # None of the networks has seen the image: each would do.
         run = self.runs[0]
         probability = Network(run).probability(pixels)

@@ -66,11 +66,6 @@ def predict_files(network: Network, files: list[Path], out: Path) -> Iterator[di
     of the image's size: ``masks/<name>.png``, 255 inside; ``probability/<name>.png``, 255 times the probability;
     ``overlay/<name>.jpg``, the image with the outline.
 
-    Args:
-        network: The network, or several averaged.
-        files: As `find_images`.
-        out: A new folder.
-
     Yields:
         `COLUMNS` for each image: `lesion_share` (of the pixels), the bounding box in pixels (`right` and `bottom` just
         outside; empty like `mean_probability`, which is that inside the mask, where nothing is predicted), `seconds`

@@ -196,9 +196,6 @@ class Trainer(ipywidgets.VBox):
 
     Earlier attempts stay in the figure for comparison. Nothing is stored.
 
-    Args:
-        catalog: The images.
-
     Attributes:
         parameter: Chooses one of `CHANGES`.
         value: Value of the parameter, as in YAML.

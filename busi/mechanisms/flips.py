@@ -29,10 +29,7 @@ def measure(parameters: Parameters) -> pd.DataFrame:
 
 
 def measure_noise(inside: np.ndarray) -> dict[str, float]:
-    """Measure how wrong a mask is for its flipped image.
-
-    Args:
-        inside: Mask, bool (h, w), not empty.
+    """Measure how wrong a mask, bool (h, w) and not empty, is for its flipped image.
 
     Returns:
         `wrong`: share of pixels with a wrong label in a flipped image. `missed`: share of the flipped lesion's pixels

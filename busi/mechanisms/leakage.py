@@ -139,13 +139,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(twins: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
-    """Return how many test images leak under each split, and how much that changes the score of the same images.
-
-    Args:
-        twins: As `measure` returns them.
-        scores: As `join_scores` returns them.
-        size: That of the runs, in words.
-    """
+    """Return how many test images leak under each split, and how much that changes the score of the same images."""
     share = twins.groupby("split").twin.mean()
     changes = {"random": ("random", "all")}
     # A small data set may have images of one kind only.

@@ -73,10 +73,6 @@ def _hash_files(folder: Path) -> str:
 def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
     """Return one row for the study's baseline, the recipe's first rung, one for its last whole rung, and one a peer.
 
-    Args:
-        scores: As `measure`.
-        trained: Runs of the recipe.
-
     Returns:
         `network`, `n_images` (with a lesion), `dice` with `low` and `high`; the change from the baseline as `change`,
         `change_low` and `change_high`, missing for itself; `normals_fpr`, share of normal images with a finding.

@@ -119,13 +119,7 @@ def require(trained: Results, what: str = "its runs") -> Results:
 def measure_runs(
     parameters: Parameters, group: str, name: str, measure: Callable[[Run, Catalog], pd.DataFrame]
 ) -> tuple[Results, pd.DataFrame]:
-    """Return a group's runs, and the tables that ``measure`` makes of each, one below the other.
-
-    Args:
-        parameters: Of the study.
-        group: Name of the group.
-        name: Name of the table in the results.
-        measure: Makes a table from a run and the images.
+    """Return a group's runs, and ``results/<name>.csv``: the tables that ``measure`` makes of each run.
 
     Returns:
         Results; the table, with `variant`, `fold` and `seed` of the run, and with `group` where it names images.

@@ -219,9 +219,7 @@ def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
 def describe_size(answers: Answers, compared: Collection[str] = ()) -> str:
     """Return the size of a family's runs in words: pixels, filters, epochs, seeds a fold, or how far training has come.
 
-    Args:
-        answers: Of the family.
-        compared: Variants whose runs count; all if none is given.
+    Where some variants are ``compared``, only their runs count.
     """
     variants = answers.group.variants
     chosen = variants.keys() & set(compared)
@@ -293,12 +291,7 @@ def _tabulate_differences(comparisons: dict[str, Comparison], answers: Answers) 
 
 
 def judge_metrics(families: list[list[Answers]], ranked: pd.DataFrame) -> Verdict:
-    """Return the verdict on claim 5: whether the published metrics rank predictors as Dice does.
-
-    Args:
-        families: Of each family its answers at each size.
-        ranked: As `rank_pairs`.
-    """
+    """Return the verdict on claim 5, from each family's answers at each size and the pairs of `rank_pairs`."""
     judged = []
     # The second size of a study is often that of a single family.
     for place in range(max(map(len, families))):
@@ -311,15 +304,10 @@ def judge_metrics(families: list[list[Answers]], ranked: pd.DataFrame) -> Verdic
 
 
 def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs that Dice tells apart, and how each published metric ranks them.
+    """Return the pairs of ``pairwise.csv`` that Dice tells apart, and how the metrics in ``heldout.csv`` rank them.
 
     A pair of settings that belongs to several families counts once at each size. Runs that are dead count. Of a size
     without a run there are no pairs: those of untrained predictors say the same at every size.
-
-    Args:
-        families: Of each family its answers at each size.
-        table: As ``heldout.csv``.
-        pairs: As ``pairwise.csv``.
 
     Returns:
         `size` (in short words), `better` and `worse` by Dice, `difference` (positive), and by each of `METRICS` whether

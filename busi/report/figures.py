@@ -176,14 +176,7 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
 
 @display.style()
 def ranks(ranked: pd.DataFrame, metrics: Mapping[str, str], *, telling: float, title: str) -> Figure:
-    """Draw the share of pairs that each published metric ranks as Dice does, and the share asked for.
-
-    Args:
-        ranked: As `busi.report.claims.rank_pairs`.
-        metrics: Its columns of metrics, and their names.
-        telling: Share asked for.
-        title: What the shares show.
-    """
+    """Draw the share of pairs that each published metric ranks as Dice does, and the share asked for (``telling``)."""
     fig, ax = plt.subplots(figsize=(4.4, 3.1))
     shares = ranked.melt("size", list(metrics), "metric", "alike")
     shares["alike"] = shares.alike.astype(float)
@@ -200,11 +193,7 @@ def ranks(ranked: pd.DataFrame, metrics: Mapping[str, str], *, telling: float, t
 
 @display.style()
 def outlines(table: pd.DataFrame) -> Figure:
-    """Draw the best, median and worst held-out case of each variant: both outlines, lesions at one place and size.
-
-    Args:
-        table: As `busi.study.measure_outlines`. At least one row.
-    """
+    """Draw the cases of `busi.study.measure_outlines`, one at least: both outlines, lesions at one place and size."""
     variants = list(table.variant.unique())
     cases = ["best", "median", "worst"]
     fig, axes = plt.subplots(len(variants), 3, figsize=(display.WIDTH, 1 + 1.9 * len(variants)), squeeze=False)

@@ -258,10 +258,6 @@ def write_tables(parameters: Parameters, answers: list[Answers]) -> None:
 def join_tables(parameters: Parameters, name: str) -> pd.DataFrame:
     """Write ``tables/<name>.csv``, the tables of all families one below the other, and return it.
 
-    Args:
-        parameters: Of the study.
-        name: "heldout", "pairwise", "variance" or "power".
-
     Raises:
         NotMeasured: A family's notebook has not written its table.
     """

@@ -26,10 +26,6 @@ def render_report(folder: Path, *, jobs: int = 2) -> Path:
 
     A gallery stays as it is, because it needs the data and the trained networks.
 
-    Args:
-        folder: ``reports/<profile>``, where ``params/<profile>.yaml`` exists.
-        jobs: Number of notebooks executed at the same time.
-
     Returns:
         The index.
 

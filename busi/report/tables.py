@@ -153,10 +153,7 @@ def judge_row(row: dict) -> str:
 
 
 def place_rows(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
-    """Return the nine distinct published rows between the predictors that never look and our runs.
-
-    Args:
-        tables: Tables 1 to 4, as `compare_rows`.
+    """Return the nine distinct published rows of `compare_rows`, between the predictors that never look and our runs.
 
     Returns:
         `row`, the columns of `compare_rows`, and `reached_by`: the least predictor that never looks and explains the
@@ -240,10 +237,6 @@ def format_blind(table: pd.DataFrame) -> pd.DataFrame:
 def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.DataFrame:
     """Return how many rows of each of the paper's tables are reproduced, and how many need no look at the image.
 
-    Args:
-        tables: Tables 1 to 4, as `compare_rows`.
-        placed: As `place_rows`.
-
     Returns:
         One row for each table, then one for all distinct rows: `table`, `rows`, `reproduced`, `no better than blind`
         (reached by a predictor that never looks) and `neither`. A row can be both.
@@ -277,9 +270,6 @@ def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
 def summarize_classes(images: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each class: `images`, `several_masks` (images with more than one), and medians.
 
-    Args:
-        images: As `busi.dataset.catalog.describe_images`.
-
     Returns:
         Indexed by `class`; the medians are `width` and `height` in pixels and `lesion_area` as a share of the image.
     """
@@ -296,11 +286,7 @@ def summarize_classes(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_folds(split: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each fold: its number, lesion images in training and validation, test images by class.
-
-    Args:
-        split: As `busi.dataset.splits.make_split`.
-    """
+    """Return one row for each fold: its number, lesion images in training and validation, test images by class."""
     # Normal images have a part in every fold, but only the test part uses them.
     lesions = split[split.image_class != "normal"]
     rows = []
@@ -318,9 +304,6 @@ def count_folds(split: pd.DataFrame) -> pd.DataFrame:
 
 def count_groups(split: pd.DataFrame) -> pd.DataFrame:
     """Count the groups of near-duplicates by size and classes; of BUSI, beside those of the published audit.
-
-    Args:
-        split: As `busi.dataset.splits.make_split`.
 
     Returns:
         One row for each size, the largest first: `images` in a group, `groups`, `audit` (groups of that size in

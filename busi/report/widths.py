@@ -63,12 +63,7 @@ def _gather_runs(parameters: Parameters) -> pd.DataFrame:
 
 
 def compare_widths(runs: pd.DataFrame, filters: int, placed: pd.DataFrame) -> pd.DataFrame:
-    """Compare each row of the paper with our runs at each width.
-
-    Args:
-        runs: As `read_runs`.
-        filters: A width to list even without runs.
-        placed: As `busi.report.tables.place_rows`: the rows and their published numbers.
+    """Compare each row of the paper with our runs at each width; ``filters`` is one to list even without runs.
 
     Returns:
         One row for each width, the widest first, and distinct row of the paper: `filters`, `precision` (of its

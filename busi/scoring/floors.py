@@ -45,12 +45,7 @@ def constant_floors(targets: np.ndarray) -> dict[str, float]:
 
 
 def lowest_loss(loss: str, floors: dict[str, float]) -> float:
-    """Return the lowest value of a loss that a constant reaches.
-
-    Args:
-        loss: One of `busi.config.PUBLISHED_LOSSES`.
-        floors: As `constant_floors`.
-    """
+    """Return the lowest value of one of `busi.config.PUBLISHED_LOSSES` that a constant reaches."""
     return floors["dice_loss" if loss == "dice" else loss]
 
 

@@ -30,11 +30,6 @@ def trace_case(run: Run, catalog: Catalog, name: str) -> pd.DataFrame:
     The marked lesion is moved to (0, 0) and scaled to `REACH`, and the prediction with it: neither the place nor the
     size of the lesion is told.
 
-    Args:
-        run: A held-out run.
-        catalog: The images that the run was trained on.
-        name: Name of the image.
-
     Returns:
         One row for each corner: `line` ("truth" or "prediction"), `piece` (number of the outline), `x` to the right and
         `y` downwards, with two decimals. A prediction that marks nothing has no row.

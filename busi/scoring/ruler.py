@@ -103,10 +103,6 @@ def score_answers(catalog: Catalog, answers: Iterable[Answer]) -> pd.DataFrame:
 def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compare predictors on the images that all of them have answered.
 
-    Args:
-        catalog: The images.
-        scored: Predictor -> its scores, as `score_answers`.
-
     Returns:
         One row for each predictor: `predictor`, `answered` (images), `n_images` (with a lesion, answered by all), the
         mean of each of `SCORES` over these with the ends of its 95 % interval, e.g. `dice`, `dice_low`, `dice_high`;
