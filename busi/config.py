@@ -658,11 +658,7 @@ def read_profile(name: str, **overrides: Any) -> Parameters:
 
 
 def read_family(family: str, parameters: Parameters) -> Parameters:
-    """Read the variants of ``family`` and return them with the size and settings of ``parameters``.
-
-    Raises:
-        StudyError: As `read_parameters`.
-    """
+    """Read the variants of ``family`` and return them with the size and settings of ``parameters``."""
     # Size, seeds and folders are the study's; what is compared is the family's.
     shared = parameters.model_dump(exclude={"family", "variants", "heldout_variants", "second_variants"})
     return read_parameters(find_study_folder() / "params" / f"{family}.yaml", **shared)

@@ -32,9 +32,6 @@ def plan_runs(parameters: Parameters) -> pd.DataFrame:
         One row for each run: `run` (as `busi train` takes it), `state` ("finished", "unfinished" or "missing"),
         `epoch` (epochs trained), `epochs` (epochs planned; a held-out run may end earlier), the fields of `SIZE`, and
         `seconds` (training left, at the median seconds per epoch of runs of the same size; NaN where none has any).
-
-    Raises:
-        StudyError: As `busi.dataset.catalog.load_catalog`.
     """
     catalog = load_catalog(parameters)
     store = open_store(parameters, catalog)

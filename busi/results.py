@@ -186,11 +186,7 @@ def read_fingerprint(parameters: Parameters) -> str:
 
 
 def read_keys(parameters: Parameters, group: str, fingerprint: str) -> set[str]:
-    """Return the keys of the gathered runs of a group that were trained on the data with this fingerprint.
-
-    Raises:
-        StudyError: As `read_results`.
-    """
+    """Return the keys of the gathered runs of a group that were trained on the data with this fingerprint."""
     if not (parameters.results_path / group).is_dir():
         return set()
     runs = _read_rows(parameters, group, "runs")

@@ -82,22 +82,14 @@ def read_grey(file: Path | str) -> np.ndarray:
 
 
 def read_mask(mask: Mask | Path | str) -> np.ndarray:
-    """Read a mask as bool (h, w): at its image's size, or at its own where only a file is given.
-
-    Raises:
-        DataError: As `decode_mask`.
-    """
+    """Read a mask as bool (h, w): at its image's size, or at its own where only a file is given."""
     if not isinstance(mask, Mask):
         return decode_mask(mask).inside
     return decode_mask(mask.file, mask.shape).inside if mask.file else np.zeros(mask.shape, bool)
 
 
 def read_union(masks: Iterable[Mask | Path | str]) -> np.ndarray:
-    """Read the pixels inside any of an image's masks, bool (h, w).
-
-    Raises:
-        DataError: As `decode_mask`.
-    """
+    """Read the pixels inside any of an image's masks, bool (h, w)."""
     return np.logical_or.reduce([read_mask(mask) for mask in masks])
 
 

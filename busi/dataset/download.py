@@ -88,9 +88,6 @@ def download(
         accept: Whether a data set that is in no manifest is taken too. Its manifest is then written into params/, named
             by the fingerprint of its catalog, and recognised from then on.
 
-    Returns:
-        What was put where, in a sentence.
-
     Raises:
         StudyError: The data set could not be fetched or is not the expected one; says what to do.
     """

@@ -66,9 +66,6 @@ def find_groups(catalog: Catalog) -> np.ndarray:
 
     Returns:
         int (n,), numbered from 0 in order of first appearance. An image without near-duplicates has its own group.
-
-    Raises:
-        StudyError: As `read_pairs`.
     """
     patients = catalog.table.group
     if patients.notna().any():

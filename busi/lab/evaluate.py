@@ -32,9 +32,6 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
         folders: Of masks, as `busi.scoring.ruler.read_masks`; each is a row.
         out: The folder.
 
-    Returns:
-        The table in ``scores.csv``.
-
     Raises:
         StudyError: ``out`` exists, there is nothing to score, or as the functions of `busi.scoring.ruler`.
     """

@@ -230,11 +230,7 @@ class Answers:
 
 
 def load_answers(parameters: Parameters, family: str) -> list[Answers]:
-    """Return a family's held-out answers at the profile's size and, where it has one, at its second size.
-
-    Raises:
-        StudyError: As `busi.study.load_results` and `busi.study.measure_untrained`.
-    """
+    """Return a family's held-out answers at the profile's size and, where it has one, at its second size."""
     groups = study.find_groups(parameters)
     answers = []
     for protocol in ("heldout", "second"):

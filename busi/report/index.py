@@ -58,9 +58,6 @@ def write_index(parameters: Parameters) -> Path:
 
     A page that has not been drawn is not listed.
 
-    Returns:
-        The index.
-
     Raises:
         NotMeasured: The summary notebook has not been run for this report. Nothing is written then.
         StudyError: A figure of the notebooks is missing, or the index would be larger than

@@ -31,9 +31,6 @@ def write_page(notebook: Path, out: Path, *, parameters: Parameters) -> Path:
         out: The page, e.g. ``reports/laptop/3_loss.html``.
         parameters: Parameters of the study: profile, report and pages.
 
-    Returns:
-        ``out``.
-
     Raises:
         StudyError: A cell failed or was not run, no text cell has a first-level heading, an image has no alternative
             text or is not embedded, or the page would be larger than `busi.report.layout.LIMIT`. Nothing is written

@@ -17,9 +17,6 @@ def update_readme(parameters: Parameters, readme: Path) -> Path:
         parameters: Parameters of the study, which name the report.
         readme: Markdown file in the study's folder that holds `START` and then `END`, once each.
 
-    Returns:
-        ``readme``.
-
     Raises:
         StudyError: The markers are not there (`busi.results.NotMeasured`: the report has no findings). Nothing is
             written then.

@@ -145,9 +145,6 @@ def count_pixels(truth: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
         One row for each of the `BINS` equal bins of [0, 1]: `probability` (the middle of the bin), `lesion` and
         `background` (numbers of pixels). A bin includes its lower end but not its upper end; the last one includes 1.
 
-    Raises:
-        StudyError: As `score_image`.
-
     Example:
         >>> counts = count_pixels(np.array([True, False, False]), np.array([0.9, 0.9, 0.1]))
         >>> counts[counts.lesion + counts.background > 0].values.tolist()

@@ -46,9 +46,6 @@ def find_or_score(run: Run, catalog: Catalog) -> Scores:
     """Read the scores of a held-out run, and compute them first if this version of the scoring code has not done so.
 
     They are kept in the run's folder, in ``scores-<scoring version>/``; those of other versions are removed.
-
-    Raises:
-        StudyError: As `score_run`.
     """
 
     def make() -> dict[str, str]:
