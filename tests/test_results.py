@@ -293,8 +293,8 @@ def test_results_of_another_size_or_settings_do_not_replace_those_of_a_report(pa
     told = refusal(refuse, parameters, make_results(LOSSES), changed(**fields))
     assert told == (
         f"{parameters.results_path / GROUP}: holds results of {difference}. Results are not replaced by those of other "
-        "data, size or settings: put these into a report of their own with report: NAME (-p report NAME), or delete "
-        "that folder first"
+        "data, size or settings: put these into a report of their own, named by REPORT=NAME (make), "
+        "-p report=NAME (busi) or -p report NAME (papermill), or delete that folder first"
     )
 
 

@@ -168,7 +168,7 @@ replace("an empty lesion", MASK, "empty, but a benign image shows a lesion", np.
 replace("a normal image with a lesion", "normal/normal (1)_mask.png", "72 mask pixels; a normal image", INSIDE)
 replace("an inverted mask", MASK, "all four corners and 91% of the pixels are lesion", ~INSIDE)
 replace("a white mask", MASK, "all four corners and 100% of the pixels are lesion", np.ones(SHAPE, bool))
-replace("a mask on its side", MASK, "24 x 32 pixels, its image has 32 x 24: turn one of them", INSIDE.T)
+replace("a mask on its side", MASK, "24 x 32 pixels, its image has 32 x 24: rotate one of them", INSIDE.T)
 replace("an image for a mask", MASK, "of the pixels are grey; expected a mask", RANDOM)
 replace("a dark image for a mask", MASK, "levels up to 31; expected a mask", RANDOM // 8)
 replace("three classes in a mask", MASK, "3 levels up to 2; expected a mask", INSIDE + (RANDOM > 250) * np.uint8(1))

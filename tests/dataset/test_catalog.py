@@ -97,7 +97,7 @@ def test_a_mask_without_image(folder):
 def test_a_mask_that_lies_on_its_side(folder):
     file = folder / "benign" / "b (2)_mask.png"
     Image.fromarray(INSIDE.T).save(file)
-    assert f"{file}: 6 x 8 pixels, its image has 8 x 6: turn one of them" in refusal(folder)
+    assert f"{file}: 6 x 8 pixels, its image has 8 x 6: rotate one of them" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["b (1)_mask.png", "b (1)_mask_1.png"])

@@ -65,7 +65,11 @@ def test_index_and_readme_read_what_notebooks_wrote_and_compute_nothing(study):
         "busi.results",
     }
     public = {name.rpartition(".")[2] for name in called if name.startswith("busi.results.")}
-    assert {name for name in public if not name.startswith(("_", "<"))} == {"read_findings", "read_table"}
+    assert {name for name in public if not name.startswith(("_", "<"))} == {
+        "read_findings",
+        "read_table",
+        "replace_text",
+    }
 
 
 def test_the_index_opens_with_question_and_answer():
