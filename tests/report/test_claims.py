@@ -220,6 +220,18 @@ def test_optimizers_are_alike_differ_or_are_left_open(verdict):
     assert unclear.verdict == UNDECIDED
 
 
+def test_runs_that_reach_the_last_epoch_are_part_of_the_evidence(make_heldout, make_answers):
+    """The fixture trains two epochs: a run planned for two was ended by the plan, one planned for nine by patience."""
+    runs = []
+    for label, settings in (("SGD + fixed LR", {"optimizer": "sgd"}), ("Adam, LR 0.001", {})):
+        for seed in (0, 5):
+            epochs = 2 if (label, seed) == ("SGD + fixed LR", 5) else 9
+            scores = np.linspace(0.4, 0.6, IMAGES)
+            runs.append(make_heldout(label, scores, settings=settings | {"seed": seed, "epochs": epochs}))
+    evidence = claims.judge([make_answers(*runs, family="optimization")]).first.evidence
+    assert "Runs ended by the last planned epoch, not by patience: SGD + fixed LR 1 of 2." in evidence
+
+
 # Claim 4: no better
 
 
