@@ -36,10 +36,10 @@ BORDER = 184
 """Pixels by which the unpadded network's output is smaller than its input, in height and in width: 300 gives 116."""
 
 CONSTANT_SPREAD = 1e-6
-"""Spread of the probability of lesion, over pixels and images, up to which a network's output counts as constant."""
+"""Difference between the highest and the lowest answer, over pixels and images, up to which an output is constant."""
 
 CONSTANT_EPOCHS = 10
-"""Epochs with a constant output after which a published run ends: its weights get no gradient any more."""
+"""Epochs with a constant output after which a published run ends: only its output biases get a gradient any more."""
 
 DECAYS = 48.525
 """Times that the published rate decays by 0.96: once every 1,000 of the 48,525 steps of 75 epochs with 647 images."""

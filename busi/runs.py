@@ -212,7 +212,8 @@ class Store:
             if stored.get("fingerprint") != self.fingerprint:
                 continue
             run = Run(folder, RunConfig(**stored["config"]))
-            if not _begins(run.config, config, may_differ) or stored["training_version"] != TRAINING_VERSION:
+            # Under another split or an older version, the same configuration is another run.
+            if stored["key"] != self.key(run.config) or not _begins(run.config, config, may_differ):
                 continue
             if longest and longest.config.epochs > run.config.epochs:
                 continue

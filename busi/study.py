@@ -353,23 +353,15 @@ def measure_blind(parameters: Parameters) -> pd.DataFrame:
             lowest = {"loss": loss_floor(row, constants), "accuracy": constants["accuracy"], "auc": constants["auc"]}
             still = {"constant": lowest, "mean mask": blind.score_mean_mask(targets, run.loss)}
             for predictor, scores in still.items():
-                ranges = _ranges(pd.DataFrame([scores]))
+                ranges = blind.find_ranges(pd.DataFrame([scores]))
                 table.append({"predictor": predictor, "row": row, "order": "any"} | ranges)
             for order, drawn in orders.items():
-                ranges = _ranges(blind.train_biases(targets, drawn, run))
+                ranges = blind.find_ranges(blind.train_biases(targets, drawn, run))
                 table.append({"predictor": "two biases", "row": row, "order": order} | ranges)
         return pd.DataFrame(table)
 
     depends = [json.dumps(each.model_dump()) for each in (config, *rows.values())]
     return measure(parameters, "blind", compute, depends=depends, code=(blind, floors, arrays), number="%.6f")
-
-
-def _ranges(scores: pd.DataFrame) -> dict[str, float]:
-    """Return the lowest and highest value of each column, and the number of rows as `orders`."""
-    ranges: dict[str, float] = {"orders": len(scores)}
-    for name, column in scores.items():
-        ranges |= {f"{name}_low": column.min(), f"{name}_high": column.max()}
-    return ranges
 
 
 def measure_untrained(parameters: Parameters, protocol: str = "heldout") -> tuple[pd.DataFrame, pd.DataFrame]:

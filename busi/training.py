@@ -107,6 +107,15 @@ def compile_network(
     return model
 
 
+def predict_difference(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Predict the logit of lesion minus that of background, float32 (n, o, o), for scaled images (n, s, s, 1)."""
+    # Not `predict`, which unrolls as many steps into its graph as `fit` takes in one execution.
+    starts = range(0, len(images), batch_size)
+    batches = [model.predict_on_batch(images[start : start + batch_size]) for start in starts]
+    logits = np.concatenate(batches)
+    return logits[..., 0] - logits[..., 1]
+
+
 def predict_lesion(model: keras.Model, images: np.ndarray, batch_size: int, *, flip_too: bool = False) -> np.ndarray:
     """Predict the probability of lesion, float32 (n, o, o), for scaled images (n, s, s, 1).
 
@@ -119,12 +128,8 @@ def predict_lesion(model: keras.Model, images: np.ndarray, batch_size: int, *, f
     if flip_too:
         mirrored = predict_lesion(model, images[:, :, ::-1], batch_size)[:, :, ::-1]
         return (predict_lesion(model, images, batch_size) + mirrored) / 2
-    # Not `predict`, which unrolls as many steps into its graph as `fit` takes in one execution.
-    starts = range(0, len(images), batch_size)
-    batches = [model.predict_on_batch(images[start : start + batch_size]) for start in starts]
-    logits = np.concatenate(batches)
     # The softmax of two channels is the sigmoid of their difference.
-    return expit(logits[..., 0] - logits[..., 1])
+    return expit(predict_difference(model, images, batch_size))
 
 
 @contextmanager
@@ -222,13 +227,14 @@ def find_end(history: list[dict], config: RunConfig) -> str:
 
 
 def measure_spread(model: keras.Model, training: Arrays) -> dict[str, float]:
-    """Compute `spread`: highest minus lowest probability of lesion in a few training images, the weights held still.
+    """Compute `spread`: highest minus lowest difference of the logits in a few training images, the weights held still.
 
-    It is 0 for a network that has died: one whose answer is the same at every pixel of every image.
+    It is 0 for a network that has died: one whose answer is the same at every pixel of every image. Of probabilities it
+    would also be 0 where they are all next to 0, and such a network may still come back.
     """
     # Every image would take a third as long as the epoch.
     sample = training.images[:: max(1, len(training) // CONSTANT_SAMPLE)]
-    return {"spread": float(np.ptp(predict_lesion(model, sample, batch_size=1)))}
+    return {"spread": float(np.ptp(predict_difference(model, sample, batch_size=1)))}
 
 
 def _conclude(

@@ -333,6 +333,15 @@ def test_a_run_on_other_data_or_of_another_version_is_not_continued(store, monke
     assert yesterday.shorter(RunConfig(epochs=10)) is None
 
 
+def test_a_run_on_another_split_is_not_continued(store, monkeypatch):
+    """What it was trained on may be what is tested now."""
+    finish(store, HELDOUT)
+    mirrored = HELDOUT.model_copy(update={"flip_test": True})
+    assert store.beginning(mirrored).config == HELDOUT
+    monkeypatch.setattr(runs, "split_version", lambda *arguments: "another")
+    assert store.beginning(mirrored) is None
+
+
 @pytest.mark.parametrize("damage", [cut_history, no_weights, other_weights, no_predictions, cut_config])
 def test_a_damaged_run_is_not_continued(store, damage):
     finish(store, RunConfig(epochs=4))

@@ -782,8 +782,13 @@ def test_a_published_run_ends_after_ten_epochs_with_one_answer_for_every_pixel(s
 def test_a_dead_network_has_no_spread_and_a_fresh_one_has(phantoms):
     arrays = read_arrays(phantoms, small())
     model = compile_network(small())
-    outputs = predict_lesion(model, arrays.images, 1)
+    outputs = training.predict_difference(model, arrays.images, 1)
     assert training.measure_spread(model, arrays)["spread"] == pytest.approx(outputs.max() - outputs.min(), abs=1e-6)
+    np.testing.assert_allclose(expit(outputs), predict_lesion(model, arrays.images, 1))
+    # So certain that no probability is above 1e-7, and yet it sees its images: such a network is not dead.
+    model.get_layer("logits").bias.assign([-40.0, 0.0])
+    assert predict_lesion(model, arrays.images, 1).max() < 1e-7
+    assert training.measure_spread(model, arrays)["spread"] == pytest.approx(outputs.max() - outputs.min(), rel=1e-3)
     model.get_layer("up0_conv2").bias.assign([-1e3, -1e3])
     assert training.measure_spread(model, arrays) == {"spread": 0.0}
 

@@ -1,6 +1,7 @@
 """The ladder: from the published number to the held-out one, one change at a time.
 
-A rung changes how a network is trained, or what its answers are compared with, or the threshold; never two of these.
+A rung changes one setting: how a network is trained, what its answers are compared with, or the threshold. That from
+training to validation images also takes these away from the training.
 The definition of the scores is the same on all rungs: each image at network size.
 """
 

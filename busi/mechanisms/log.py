@@ -5,16 +5,20 @@ impossible for clipped probabilities, so that the log also says what the publish
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from busi import display, results
 from busi.config import Parameters
+from busi.dataset import arrays
+from busi.dataset.catalog import Catalog
 from busi.mechanisms import section
 from busi.published import published_log
 from busi.results import Results
-from busi.study import load_results
+from busi.scoring import blind
+from busi.study import BLIND_ORDERS, find_group, load_results, published_targets_config
 
 GROUP = "mechanisms/log"
 
@@ -24,12 +28,44 @@ CLIPPED = 32
 """Highest cross-entropy of probabilities clipped to [1e-7, 1 - 1e-7]: -2 ln 1e-7, of targets that mirror to 2."""
 
 
-def tabulate(trained: Results) -> pd.DataFrame:
+def measure_biases(parameters: Parameters) -> pd.DataFrame:
+    """Return what two output biases that see no image score in each epoch of the log.
+
+    Returns:
+        `epoch`, `order` of the images ("mixed" or "by class"), and as `busi.scoring.blind.find_ranges`.
+    """
+    targets_config = published_targets_config(parameters)
+    log = find_group(parameters, GROUP).configs[0]
+
+    def make(catalog: Catalog) -> pd.DataFrame:
+        targets = arrays.published_arrays(catalog, targets_config).targets
+        images = len(targets)
+        orders = {"mixed": blind.draw_orders(images, range(BLIND_ORDERS)), "by class": np.arange(images)[None]}
+        rows = []
+        for epoch in range(1, log.epochs + 1):
+            # Of each epoch as the last one, and only the log's own last one is cut short.
+            cut = log.last_steps if epoch == log.epochs else 0
+            config = log.model_copy(update={"epochs": epoch, "last_steps": cut})
+            for order, drawn in orders.items():
+                scores = blind.train_biases(targets, drawn, config)
+                rows.append({"epoch": epoch, "order": order} | blind.find_ranges(scores))
+        return pd.DataFrame(rows)
+
+    depends = [log.model_dump_json()]
+    return results.measure(parameters, "mechanisms/log_biases", make, depends=depends, code=(blind, arrays))
+
+
+def tabulate(trained: Results, biases: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each epoch of the log.
+
+    Args:
+        trained: The runs.
+        biases: As `measure_biases`.
 
     Returns:
         `epoch`; `published_loss`, `published_accuracy` and `published_auc`; `seeds`, and over these the lowest and the
-        highest value of ours, e.g. `loss_low` and `loss_high`.
+        highest value of ours, e.g. `loss_low` and `loss_high`; the same of the biases in mixed orders, e.g.
+        `biases_loss_low`.
     """
     epochs = trained.epochs.groupby("epoch")
     ours = pd.DataFrame({"seeds": epochs.size()})
@@ -37,7 +73,10 @@ def tabulate(trained: Results) -> pd.DataFrame:
         ours[f"{metric}_low"] = epochs[metric].min()
         ours[f"{metric}_high"] = epochs[metric].max()
     published = published_log().rename(columns={metric: f"published_{metric}" for metric in METRICS})
-    return published.merge(ours.reset_index(), on="epoch", how="left")
+    mixed = biases[biases.order == "mixed"].set_index("epoch").drop(columns=["order", "orders"]).add_prefix("biases_")
+    return published.merge(ours.reset_index(), on="epoch", how="left").merge(
+        mixed.reset_index(), on="epoch", how="left"
+    )
 
 
 @display.style()
@@ -55,27 +94,45 @@ def draw(table: pd.DataFrame, trained: Results) -> Figure:
     return fig
 
 
-def conclude(table: pd.DataFrame, trained: Results) -> str:
-    """Return whether the first epoch explodes here as printed, and whether the second and third read the same."""
-    # The fourth epoch was interrupted, and so is not comparable.
-    first, later = table.iloc[0], table.iloc[1:3]
+def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str:
+    """Return whether the first epoch explodes here as printed, and whether the others read the same here and blind.
+
+    Args:
+        table: As `tabulate`.
+        trained: The runs.
+        biases: As `measure_biases`.
+    """
+    first, later = table.iloc[0], table.iloc[1:]
     exploded = (trained.epochs[trained.epochs.epoch == 1].loss > CLIPPED).sum()
-    within = 0
-    for metric in METRICS:
-        # Rounded as Keras prints them.
-        low, high = later[f"{metric}_low"].round(4), later[f"{metric}_high"].round(4)
-        within += later[f"published_{metric}"].between(low, high).sum()
     config = trained.configs[0]
     seeds = section.count(int(first.seeds), "seed")
+    printed = later.set_index("epoch")
+    numbers = printed[[f"published_{metric}" for metric in METRICS]].size
     # The range of a single seed is a point.
     compared = "lie within the range of the seeds" if first.seeds > 1 else "are the same here, to their last digit"
     text = f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. Here "
     text += f"the first epoch ends at {_tell_range(first.loss_low, first.loss_high, '.4g')}, above {CLIPPED} in "
-    text += f"{exploded} of {seeds}. In epochs 2 and 3 the loss is "
+    text += f"{exploded} of {seeds}. In the epochs after it the loss is "
     text += f"{_tell_range(later.loss_low.min(), later.loss_high.max(), '.4f')} and the AUC "
     text += f"{_tell_range(later.auc_low.min(), later.auc_high.max(), '.4f')}. "
-    text += f"{within} of {len(METRICS) * len(later)} printed numbers {compared}. "
+    text += f"{_count_within(printed, printed)} of their {numbers} printed numbers {compared}. "
+    blind_counts = {}
+    for order, ranges in biases.groupby("order"):
+        blind_counts[order] = _count_within(printed, ranges.set_index("epoch"))
+    mixed, by_class = blind_counts["mixed"], blind_counts["by class"]
+    text += f"Of two biases that see no image, {BLIND_ORDERS} mixed orders cover {mixed} of them, the order by class "
+    text += f"{by_class}"
+    text += ": the images came mixed, and the network saw none. " if mixed == numbers and by_class < numbers else ". "
     return f"{text}Size: {section.describe_size(config)}, {config.precision}."
+
+
+def _count_within(printed: pd.DataFrame, ranges: pd.DataFrame) -> int:
+    """Return how many printed numbers lie in a range of the same epoch, both rounded as Keras prints them."""
+    within = 0
+    for metric in METRICS:
+        low, high = (ranges[f"{metric}_{end}"].reindex(printed.index).round(4) for end in ("low", "high"))
+        within += int(printed[f"published_{metric}"].between(low, high).sum())
+    return within
 
 
 def _tell_range(low: float, high: float, form: str) -> str:
@@ -88,13 +145,14 @@ def _tell_range(low: float, high: float, form: str) -> str:
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/printed_log.csv``."""
     trained = section.require(load_results(parameters, GROUP))
-    table = results.write_table(parameters, "printed_log", tabulate(trained))
+    biases = measure_biases(parameters)
+    table = results.write_table(parameters, "printed_log", tabulate(trained, biases))
     return section.compose(
         draw(table, trained),
         table,
-        conclude(table, trained),
+        conclude(table, trained, biases),
         caption="Training metrics of each epoch, averaged while the weights change, as Keras prints them. The fourth "
         "epoch was interrupted after 426 of 647 steps. Logarithmic axis of the loss.",
         table_caption="The log as printed, and the lowest and highest value over our seeds, each with an order of its "
-        "own.",
+        "own, and of two biases over 25 orders.",
     )

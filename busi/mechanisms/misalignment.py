@@ -128,14 +128,17 @@ def tabulate_trained(scores: pd.DataFrame) -> pd.DataFrame:
     return section.score_variants(scores, "marked", "everywhere")
 
 
-def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
-    """Return what the misalignment costs a perfect segmenter, and networks trained on either target."""
+def conclude(table: pd.DataFrame, scores: pd.DataFrame, pixels: int, size: str) -> str:
+    """Return what the misalignment costs a perfect segmenter, at ``pixels``, and networks of another ``size``."""
     # The first row is that of all images.
     row = table.iloc[0]
     verdict = "worse" if row.accuracy < row.background else "better"
-    text = f"A segmenter without fault would reach accuracy {row.accuracy:.4f} under the published target, {verdict} "
-    text += f"than {row.background:.4f} for background everywhere. The output does not reach {row.outside:.0%} of an "
-    text += "average lesion. The published target and the one that matches what the output sees have a Dice of "
+    text = f"At {pixels} pixels, a segmenter without fault would reach accuracy {row.accuracy:.4f} under the published "
+    text += f"target, {verdict} than {row.background:.4f} for background everywhere. The output does not reach "
+    text += (
+        f"{row.outside:.0%} of an average lesion. The published target and the one that matches what the output sees "
+    )
+    text += "have a Dice of "
     text += f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_dice} images). "
     networks = tabulate_trained(scores)
     text += f"Networks are scored on what they see, of which {networks.n_dice.iloc[0]} images hold a lesion. "
@@ -145,7 +148,7 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     # Run by run: both targets have the same folds and seeds.
     change = difference_interval(scores[scores.variant == "squeezed"], scores[scores.variant == "aligned"])
     text += f"Aligning the target changes Dice by {format_interval(change)}; lesion everywhere has "
-    return f"{text}{scores.everywhere.mean():.3f}. Size: {size}."
+    return f"{text}{scores.everywhere.mean():.3f}. Size of the networks: {size}."
 
 
 @section.presents("misalignment")
@@ -157,7 +160,7 @@ def show(parameters: Parameters) -> section.Section:
     return section.compose(
         draw(table),
         table,
-        conclude(table, scores, section.describe_runs(trained)),
+        conclude(table, scores, parameters.image_size, section.describe_runs(trained)),
         caption="Accuracy under the published target of a perfect segmenter, which marks exactly the lesion that it "
         "sees, and of calling everything background.",
         table_caption="A perfect segmenter scored against the published, squeezed target, and the share of the lesion "

@@ -116,8 +116,8 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
     learned = (rows.reached_by == "none").sum()
     title = "Our runs and predictors that never look"
     if comparable:
-        beat = agree(learned, "beats", "beat")
-        title = f"{learned or 'None'} of {len(rows)} published rows {beat} every predictor that never looks"
+        have = agree(learned, "has", "have")
+        title = f"{learned or 'None'} of {len(rows)} published rows {have} a higher AUC than predictors that never look"
     display.add_title(fig, title)
     display.add_legend(fig, 2 if narrow else 4)
     return fig

@@ -67,8 +67,8 @@ def _answer_rows(rows: pd.DataFrame) -> str:
         opened = (rows.verdict == ONE_RUN).sum()
         here += f", {opened} {agree(opened, 'is', 'are')} open after one run" if opened else ""
     return (
-        f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'beats', 'beat')} every predictor that "
-        f"never looks at the image; {here}."
+        f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'has', 'have')} a higher AUC than every "
+        f"predictor that never looks at the image; {here}."
     )
 
 

@@ -19,7 +19,7 @@ METRICS = ("loss", "accuracy", "auc")
 """Published metrics."""
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run at this width"
-ONE_RUN = "open: one run"
+ONE_RUN, FATES_DIFFER = "open: one run", "open: fates differ"
 """Verdicts on a row of the paper."""
 
 NOT_COMPARABLE = "not comparable"
@@ -129,21 +129,24 @@ def summarize_runs(published: dict[str, float], runs: pd.DataFrame) -> dict:
     row["n_runs"] = len(runs)
     row["epochs"] = own.epochs.min()
     row["fates"] = count_fates(own.fate)
-    row["verdict"] = judge_row(row)
+    row["verdict"] = judge_row(row, set(own.fate))
     return row
 
 
-def judge_row(row: dict) -> str:
-    """Return the verdict on a row of the paper: one of the four above, or `NOT_COMPARABLE`.
+def judge_row(row: dict, fates: set[str]) -> str:
+    """Return the verdict on a row of the paper from our runs and their ``fates``: one of the five above.
 
     It is reproduced if loss, accuracy and AUC all lie within the range of our runs, widened by half of its width on
     either side and seen in the paper's four digits. The range of one run is a point: equal digits reproduce the row,
-    other ones leave it open, because another seed gives other digits.
+    other ones leave it open, because another seed gives other digits. Runs of several fates leave it open, too: between
+    a network that has learned and one that has not, nearly any number lies. `NOT_COMPARABLE` without published numbers.
     """
     if not row["n_runs"]:
         return NOT_RUN
     if np.isnan(row["published_loss"]):
         return NOT_COMPARABLE
+    if len(fates) > 1:
+        return FATES_DIFFER
     for metric in METRICS:
         low, high = row[f"{metric}_low"], row[f"{metric}_high"]
         half = (high - low) / 2

@@ -27,8 +27,8 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
     Args:
         targets: float (n, h, w, 2), lesion and background, as `busi.dataset.arrays.published_arrays` makes them.
         orders: int (k, n): k orders in which the images are seen, each the same in every epoch.
-        config: Its `loss` ("bce", "kld" or "dice", as published), `optimizer`, `learning_rate`, `momentum`, `schedule`
-            and `epochs` count.
+        config: Its `loss` ("bce", "kld" or "dice", as published), `optimizer`, `learning_rate`, `momentum`, `schedule`,
+            `epochs` and `last_steps` count.
 
     Returns:
         One row for each order: `loss`, `accuracy` and `auc` (both channels pooled), averaged over the epoch as Keras
@@ -40,7 +40,9 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
     biases = np.zeros((len(orders), 2))
     optimizer = _Optimizer(config, planned_steps=config.epochs * len(targets))
     differentiate = _LOSSES[config.loss](targets)
-    for _ in range(config.epochs):
+    for epoch in range(config.epochs):
+        if epoch == config.epochs - 1 and config.last_steps:
+            orders = orders[:, : config.last_steps]
         # Only the last epoch's are kept.
         losses, accuracies, probabilities = [], [], []
         for images in orders.T:
@@ -59,6 +61,14 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
         areas.append(_pool_auc(both, positive[images], targets[0, ..., 0].size))
     scores = {"loss": np.mean(losses, axis=0), "accuracy": np.mean(accuracies, axis=0), "auc": areas}
     return pd.DataFrame(scores)
+
+
+def find_ranges(scores: pd.DataFrame) -> dict[str, float]:
+    """Return the lowest and highest value of each column, e.g. `loss_low`, and the number of rows as `orders`."""
+    ranges: dict[str, float] = {"orders": len(scores)}
+    for name, column in scores.items():
+        ranges |= {f"{name}_low": column.min(), f"{name}_high": column.max()}
+    return ranges
 
 
 Differentiate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

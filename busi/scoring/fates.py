@@ -54,7 +54,7 @@ def measure_fate(
     if dice > mask_dice:
         return {"fate": "learned"} | measured
     # Not the cross-entropy of the probabilities: published BCE trains each logit by itself, which makes the softmax of
-    # both too certain. A network whose loss has fallen to 0.22 has a cross-entropy above that of a constant.
+    # both too certain. A network whose loss has fallen to 0.25 has a cross-entropy above that of a constant.
     fate = "falling" if relative_loss < FALLEN else "plateau"
     return {"fate": fate} | measured
 

@@ -109,22 +109,14 @@ def conclude(settings: dict[str, list[str]]) -> str:
     return collapse.conclude(collapse.tabulate(*sweep(settings)), "64 pixels, 2 seeds")
 
 
-def test_the_conclusion_lets_adams_rates_decide_on_claim_2():
-    rates = {"Adam, 0.1": ["dead", "dead"], "Adam, 0.001": ["learned", "learned"]}
+def test_the_conclusion_counts_the_rates_at_which_every_seed_learns():
+    rates = {"Adam, 0.1": ["dead", "dead"], "Adam, 0.001": ["learned", "learned"], "Adam, 0.01": ["learned", "dead"]}
     assert conclude({"SGD, 0.1": ["plateau", "falling"]} | rates) == (
-        "Of 6 runs 2 learned, 1 falling, 1 plateau, 2 dead (with 90% of their ReLUs dead). Lesions are learned by "
-        "Adam, 0.001 (2 of 2). Adam learns from every seed at some rates and from none at others: the rate decides, "
-        "against claim 2. Size: 64 pixels, 2 seeds."
+        "Of 8 runs 3 learned, 1 falling, 1 plateau, 3 dead (with 90% of their ReLUs dead). Lesions are learned by "
+        "Adam, 0.001 (2 of 2); Adam, 0.01 (1 of 2). Rates at which every seed learns lesions: SGD 0 of 1, Adam 1 of 3; "
+        "too few to say whether the rate matters less to Adam. Size: 64 pixels, 2 seeds."
     )
-    assert conclude(rates | {"Adam, 0.1": ["learned", "learned"]}).endswith(
-        "at every rate tried, as claim 2 has it. Size: 64 pixels, 2 seeds."
-    )
-    # A rate at which one of two seeds learns decides nothing.
-    open_here = "Adam's rates leave claim 2 open here."
-    assert f"by Adam, 0.1 (1 of 2); Adam, 0.001 (2 of 2). {open_here}" in conclude(
-        rates | {"Adam, 0.1": ["learned", "dead"]}
-    )
-    assert f"Lesions are learned by no setting. {open_here}" in conclude({"Adam, 0.1": ["plateau"]})
+    assert "Lesions are learned by no setting. Rates" in conclude({"Adam, 0.1": ["plateau"]})
 
 
 def test_lines_run_over_the_rates_and_markers_tell_the_fates():

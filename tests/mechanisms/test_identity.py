@@ -120,7 +120,7 @@ def test_the_section_writes_its_table_and_concludes(nothing_measured, write_meas
     assert "stay together for 1 of 4 steps, so they are one loss. Their first step differs by 1e-06 of its" in text
     assert "as published, they stay together for 2. The published BCE, of logits, is another loss: its first" in text
     assert "differs by 50%." in text and text.endswith("Size: 32 pixels, 2 filters, batches of 4.")
-    assert "So what Table 3 sets 0.0780 apart" in text
+    assert "whose KLD and BCE are 0.0780 apart" in text and "the baseline and BCE, is 0.0392 apart." in text
     assert "32 pixels, 2 filters, batches of 4" in shown.figure.data
     assert results.read_table(nothing_measured, "mechanisms_identity").together.tolist() == [2, 0, 1]
 

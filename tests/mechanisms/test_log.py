@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from busi import results
 from busi.config import RunConfig
@@ -25,30 +24,57 @@ def train(*seeds: dict[int, tuple[float, float, float]]):
     return replace(empty_results(), runs=pd.DataFrame(runs), epochs=pd.DataFrame(rows))
 
 
-EXPLODES = {1: (900.0, 0.89, 0.88), 2: (0.3066, 0.9082, 0.9050), 3: (0.3068, 0.9083, 0.9058)}
-SETTLES = {1: (0.5, 0.90, 0.90), 2: (0.3069, 0.9084, 0.9070), 3: (0.3070, 0.9083, 0.9056)}
+EXPLODES = {1: (900.0, 0.89, 0.88), 2: (0.3066, 0.9082, 0.9050), 3: (0.3068, 0.9083, 0.9058), 4: (0.31, 0.90, 0.90)}
+SETTLES = {1: (0.5, 0.90, 0.90), 2: (0.3069, 0.9084, 0.9070), 3: (0.3070, 0.9083, 0.9056), 4: (0.312, 0.91, 0.90)}
+
+
+def cover(wide: str) -> pd.DataFrame:
+    """Return ranges of two biases that hold every number of one order, and none of the other's."""
+    rows = []
+    for order in ("mixed", "by class"):
+        low, high = (0.0, 2000.0) if order == wide else (0.2, 0.2)
+        for epoch in (1, 2, 3, 4):
+            row = {"epoch": epoch, "order": order, "orders": 1}
+            for metric in log.METRICS:
+                row |= {f"{metric}_low": low, f"{metric}_high": high}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def test_published_and_ours_stand_epoch_by_epoch_with_the_range_over_seeds():
-    table = log.tabulate(train(EXPLODES, SETTLES))
+    table = log.tabulate(train(EXPLODES, SETTLES), cover("mixed"))
     assert table.epoch.tolist() == [1, 2, 3, 4]
     assert table.published_loss.tolist() == [1601.7706, 0.3068, 0.3069, 0.3131]
     assert (table.loss_low[1], table.loss_high[1], table.auc_high[1]) == (0.3066, 0.3069, 0.9070)
-    assert table.seeds.tolist() == [2, 2, 2, pytest.approx(float("nan"), nan_ok=True)]
+    assert table.seeds.tolist() == [2] * 4
+    assert table[["biases_loss_low", "biases_auc_high"]].to_numpy().tolist() == [[0.0, 2000.0]] * 4
+
+
+def conclude(trained, biases):
+    return log.conclude(log.tabulate(trained, biases), trained, biases)
 
 
 def test_the_conclusion_counts_explosions_and_printed_numbers_within_the_range():
-    trained = train(EXPLODES, SETTLES)
-    text = log.conclude(log.tabulate(trained), trained)
+    text = conclude(train(EXPLODES, SETTLES), cover("mixed"))
     assert "above 32 in 1 of 2 seeds" in text
-    # 0.3068, 0.9083 and 0.9064 of epoch 2; 0.3069, 0.9083 and 0.9057 of epoch 3: all within.
-    assert "6 of 6 printed numbers lie within" in text
+    # All of epochs 2 (0.3068, 0.9083, 0.9064) and 3 (0.3069, 0.9083, 0.9057); of epoch 4 the accuracy alone, 0.9056.
+    assert "7 of their 9 printed numbers lie within" in text
     assert "300 pixels, 64 filters, 4 epochs, float32" in text
     one = train(EXPLODES)
     # One seed is a point: only the accuracy of epoch 3 is equal.
-    alone = log.conclude(log.tabulate(one), one)
-    assert "1 of 6 printed numbers are the same here, to their last digit" in alone
+    alone = conclude(one, cover("mixed"))
+    assert "1 of their 9 printed numbers are the same here, to their last digit" in alone
     assert f"the first epoch ends at {one.epochs.loss.iloc[0]:.4g}, above 32 in 1 of 1 seed." in alone
+
+
+def test_two_biases_tell_the_order_where_mixed_ones_alone_cover_what_was_printed():
+    trained = train(EXPLODES)
+    text = conclude(trained, cover("mixed"))
+    assert (
+        "25 mixed orders cover 9 of them, the order by class 0: the images came mixed, and the network saw none. "
+        in text
+    )
+    assert "25 mixed orders cover 0 of them, the order by class 9. Size" in conclude(trained, cover("by class"))
 
 
 def test_a_clipped_cross_entropy_cannot_reach_what_counts_as_an_explosion():
@@ -63,8 +89,9 @@ def test_the_runs_are_the_printed_training(laptop):
     assert [run.model_copy(update={"seed": 0}) for run in runs] == [expected] * 3
 
 
-def test_the_section_writes_the_table(nothing_measured, monkeypatch):
+def test_the_section_writes_the_table(nothing_measured, write_measured, monkeypatch):
     monkeypatch.setattr(log, "load_results", lambda *arguments: train(EXPLODES, SETTLES))
+    write_measured("mechanisms/log_biases", cover("mixed"))
     shown = log.show(nothing_measured)
     assert "printed log" in shown.conclusion
     assert results.read_table(nothing_measured, "printed_log").published_auc.tolist()[0] == 0.8847

@@ -108,15 +108,15 @@ def scores() -> pd.DataFrame:
 
 def test_the_conclusion_says_which_of_the_two_is_worse_and_what_training_makes_of_it():
     table = misalignment.tabulate(rows())
-    text = misalignment.conclude(table, scores(), "236 pixels, 2 seeds")
+    text = misalignment.conclude(table, scores(), 300, "236 pixels, 2 seeds")
     assert "(0.000 to 0.400, 3 images). " in text
     assert "reach accuracy 0.8000 under the published target, worse than 0.9000" in text
     assert text.endswith(
         "Trained on the squeezed target they mark 90% of the pixels (Dice 0.200). Trained on the aligned target they "
         "mark 30% of the pixels (Dice 0.600). Aligning the target changes Dice by +0.400 (+0.400 to +0.400); lesion "
-        "everywhere has 0.400. Size: 236 pixels, 2 seeds."
+        "everywhere has 0.400. Size of the networks: 236 pixels, 2 seeds."
     )
-    better = misalignment.conclude(table.assign(accuracy=0.97), scores(), "")
+    better = misalignment.conclude(table.assign(accuracy=0.97), scores(), 300, "")
     assert "accuracy 0.9700 under the published target, better than 0.9000" in better
 
 
@@ -125,7 +125,7 @@ def test_the_section_writes_both_tables(nothing_measured, write_measured, runs_o
     write_measured("mechanisms/misalignment_trained", scores())
     runs_of({"squeezed": [0, 1], "aligned": [0, 1]})
     shown = misalignment.show(nothing_measured)
-    assert shown.conclusion.endswith("Size: 64 pixels, 2 filters, at most 7 epochs, 2 seeds.")
+    assert shown.conclusion.endswith("Size of the networks: 64 pixels, 2 filters, at most 7 epochs, 2 seeds.")
     written = results.read_table(nothing_measured, "mechanisms_misalignment_trained")
     assert written[["variant", "marked", "n_images"]].values.tolist() == [["squeezed", 0.9, 2], ["aligned", 0.3, 2]]
 

@@ -113,7 +113,7 @@ def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_heigh
         rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"], rows[f"mask_{metric}"] = 0.30, 0.31, 0.24
     fig = figures.rows_against_blind(rows)
     left, right = fig.axes
-    assert display.title(fig) == "1 of 9 published rows beats every predictor that never looks"
+    assert display.title(fig) == "1 of 9 published rows has a higher AUC than predictors that never look"
     assert [label.get_text() for label in left.get_yticklabels()] == rows.row.tolist()
     assert left.get_ylim()[0] > left.get_ylim()[1]
     for ax, metric, ours in ((left, "auc", 0.95), (right, "loss", 0.2)):

@@ -100,6 +100,16 @@ def test_a_row_is_reproduced_within_the_widened_range_of_all_three_metrics(make_
     assert table.verdict["KLD"] == verdict
 
 
+def test_runs_of_several_fates_leave_a_row_open(make_run):
+    """Between 0.30 and 0.15 nearly any published loss lies."""
+    parts = []
+    for seed, (loss, fate) in enumerate([(0.15, "learned"), (0.30, "plateau"), (float("nan"), "diverged")]):
+        parts.append(make_run("KLD", {"loss": loss}, loss="kld", seed=seed, fate=fate))
+    for runs in (parts[:2], parts[::2]):
+        table = tables.compare_rows(3, join_results(runs), BLIND).set_index("method")
+        assert table.verdict["KLD"] == tables.FATES_DIFFER == "open: fates differ"
+
+
 def test_a_row_without_a_run_keeps_its_published_numbers_and_says_nothing_else(make_run):
     for results, waiting in ((make_run("KLD", loss="kld"), ["DICE", "BCE"]), (empty_results(), ["KLD", "DICE", "BCE"])):
         table = tables.compare_rows(3, results, BLIND).set_index("method")
