@@ -7,6 +7,8 @@ RUNS    ?= runs
 KILLS   ?= 100
 PARTS   ?= speed profile growth
 REPORT  ?=
+# Of the report: its folder under reports/.
+NAME    := $(or $(REPORT),$(PROFILE))
 
 # Where the jobs of a study run: on this machine, or through one of profiles/, and then how many at a time.
 WORKFLOW_PROFILE ?=
@@ -47,21 +49,21 @@ data: .venv/.installed ## Get BUSI from Kaggle into data/Dataset_BUSI_with_GT [O
 study: .venv/.installed ## Run a study [PROFILE=smoke|laptop|paper DATA=Dataset_BUSI_with_GT LAYOUT=name RUNS=runs REPORT=name EXTERNAL=folder JOBS=2 WORKFLOW_PROFILE=slurm GPUS=1]
 	.venv/bin/snakemake --snakefile Snakefile $(WORKERS) --nolock --rerun-incomplete --keep-going \
 		--config profile="$(PROFILE)" runs_dir="$(RUNS)" $(if $(DATA),data_dir="$(DATA)") $(if $(LAYOUT),layout="$(LAYOUT)") $(if $(EXTERNAL),external_dir="$(EXTERNAL)") $(if $(REPORT),report="$(REPORT)")
-	@echo "The study is in reports/$(or $(REPORT),$(PROFILE))/index.html"
+	@echo "The study is in reports/$(NAME)/index.html"
 
-plan: .venv/.installed ## Say what a study has left to train and for how long, and start nothing [PROFILE=laptop DATA=... LAYOUT=name JOBS=2]
-	.venv/bin/busi plan -f params/$(PROFILE).yaml -p runs_dir="$(RUNS)" $(if $(DATA),-p data_dir="$(DATA)") $(if $(LAYOUT),-p layout="$(LAYOUT)") --jobs $(JOBS)
+plan: .venv/.installed ## Say what a study has left to train and for how long, and start nothing [PROFILE=laptop DATA=... LAYOUT=name REPORT=name JOBS=2]
+	.venv/bin/busi plan -f params/$(PROFILE).yaml -p runs_dir="$(RUNS)" $(if $(DATA),-p data_dir="$(DATA)") $(if $(LAYOUT),-p layout="$(LAYOUT)") $(if $(REPORT),-p report="$(REPORT)") --jobs $(JOBS)
 
-report: .venv/.installed ## Draw a report again from what it has gathered, without data or training [PROFILE=laptop]
-	.venv/bin/busi render "reports/$(PROFILE)" --jobs $(JOBS)
-	@echo "The report is in reports/$(PROFILE)/index.html"
+report: .venv/.installed ## Draw a report again from what it has gathered, without data or training [PROFILE=laptop REPORT=name]
+	.venv/bin/busi render "reports/$(NAME)" --profile "$(PROFILE)" --jobs $(JOBS)
+	@echo "The report is in reports/$(NAME)/index.html"
 
 # For whoever has the data: its page shows them. What is not trained is not shown.
-gallery: .venv/.installed ## Draw each variant's best, median and worst cases, not to be published [PROFILE=laptop DATA=... LAYOUT=name RUNS=runs]
-	@mkdir -p "build/$(PROFILE)"
+gallery: .venv/.installed ## Draw each variant's best, median and worst cases, not to be published [PROFILE=laptop DATA=... LAYOUT=name REPORT=name RUNS=runs]
+	@mkdir -p "build/$(NAME)"
 	.venv/bin/papermill --no-progress-bar --log-level WARNING -f "params/$(PROFILE).yaml" -p show_pixels True \
-		-p runs_dir "$(RUNS)" $(if $(DATA),-p data_dir "$(DATA)") $(if $(LAYOUT),-p layout "$(LAYOUT)") notebooks/gallery.ipynb "build/$(PROFILE)/gallery.ipynb"
-	.venv/bin/busi page "build/$(PROFILE)/gallery.ipynb" "reports/$(PROFILE)/gallery.html" -f "params/$(PROFILE).yaml" -p show_pixels=true
+		-r runs_dir "$(RUNS)" $(if $(DATA),-r data_dir "$(DATA)") $(if $(LAYOUT),-r layout "$(LAYOUT)") $(if $(REPORT),-r report "$(REPORT)") notebooks/gallery.ipynb "build/$(NAME)/gallery.ipynb"
+	.venv/bin/busi page "build/$(NAME)/gallery.ipynb" "reports/$(NAME)/gallery.html" -f "params/$(PROFILE).yaml" -p show_pixels=true $(if $(REPORT),-p report="$(REPORT)")
 
 bench: .venv/.installed ## Measure speed and growth on a quiet machine, into reports/benchmark/ [PARTS="speed profile growth", or precision with PROFILE=laptop DATA=...]
 	.venv/bin/python -m benchmarks $(PARTS) --profile "$(PROFILE)" --runs-dir "$(RUNS)" $(if $(DATA),--data-dir "$(DATA)")

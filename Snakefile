@@ -19,7 +19,9 @@ from busi.scoring.scores import scoring_version
 from busi.study import find_groups, list_runs
 
 PROFILE = config.get("profile", "smoke")
-OVERRIDES = {name: config[name] for name in ("data_dir", "layout", "external_dir", "runs_dir", "report") if name in config}
+# All of them are text, also a report called 2024.
+TEXTS = ("data_dir", "layout", "external_dir", "runs_dir", "report")
+OVERRIDES = {name: str(config[name]) for name in TEXTS if name in config}
 
 PARAMETERS = read_profile(PROFILE, **OVERRIDES)
 if PARAMETERS.train_missing and not PARAMETERS.data_dir:
@@ -52,7 +54,8 @@ MEASURED = [
 SUMMARY = "6_summary"
 FILES = f"-f params/{PROFILE}.yaml"
 PAIRS = " ".join("-p " + quote(f"{name}={value}") for name, value in OVERRIDES.items())
-PAPERMILL_PAIRS = " ".join(f"-p {name} {quote(str(value))}" for name, value in OVERRIDES.items())
+# -r: papermill would read numbers from -p.
+PAPERMILL_PAIRS = " ".join(f"-r {name} {quote(value)}" for name, value in OVERRIDES.items())
 
 # Two studies of one profile in one folder would overwrite each other's pages: the second waits for the first, then finds
 # everything made. The system releases this lock when a study is killed.
@@ -232,7 +235,8 @@ rule notebook:
         f"{BUILD}/benchmark/notebook/{{notebook}}.tsv"
     params:
         files=lambda wildcards, input: " ".join(f"-f {file}" for file in input.parameters),
-        pairs=PAPERMILL_PAIRS,
+        # A function, because Snakemake would take the braces of a layout for wildcards.
+        pairs=lambda wildcards: PAPERMILL_PAIRS,
     # A busy machine may fail to start a kernel in time.
     retries: 2
     shell:

@@ -323,11 +323,15 @@ def index(files: Files, pairs: Pairs = None) -> None:
 
 
 @app.command()
-def render(folder: Path, jobs: int = 2) -> None:
+def render(
+    folder: Path,
+    profile: Annotated[str, typer.Option(help="Its profile, where it is not called after it.")] = "",
+    jobs: int = 2,
+) -> None:
     """Draw the report FOLDER, e.g. reports/laptop, again from its results: no data, no training, no TensorFlow."""
     from busi.report.render import render_report
 
-    print(render_report(folder, jobs=jobs))
+    print(render_report(folder, profile, jobs=jobs))
 
 
 @app.command()
@@ -350,6 +354,9 @@ def main() -> None:
             sys.exit(f"busi: {error}")
         print(f"busi: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A folder that cannot be written, a full disk: Python's own message names the file.
+        sys.exit(f"busi: {error}")
 
 
 def _find_configs(labels: list[str], parameters: Parameters) -> list[RunConfig]:
@@ -372,6 +379,11 @@ def _read(files: list[Path], pairs: list[str] | None) -> Parameters:
         name, equals, text = pair.partition("=")
         if not equals:
             raise StudyError(f"-p {name}: expected NAME=VALUE, e.g. -p epochs=5")
+        field = Parameters.model_fields.get(name)
+        # Text is taken as it is: a folder may be called "set #1", a report 2024, and a layout holds braces.
+        if field and field.annotation is str:
+            overrides[name] = text
+            continue
         # As in a parameter file: numbers, lists and true are written the same way.
         try:
             overrides[name] = yaml.safe_load(text)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml.constructor import ConstructorError
 
 PROTOCOLS = ("published", "heldout")
 
@@ -413,14 +414,23 @@ class Parameters(Size):
             StudyError: A variant, `settings`, `heldout` or `second_size` names an unknown field or gives an impossible
                 value, or there is no variant with a label of `second_variants`.
         """
+        self._check_shared()
+        # Begins messages about a variant.
+        where = f"params/{self.family}.yaml: " if self.family else ""
         if protocol in ("heldout", SECOND):
             is_second = protocol == SECOND
             draws = heldout_draws(self.second_seeds if is_second else self.heldout_seeds, self.folds)
             variants = self._second_variants() if is_second else self.heldout_variants
-            return expand_variants(variants, self.heldout_fields(protocol), draws)
+            return expand_variants(variants, self.heldout_fields(protocol), draws, where)
         # Published runs hold nothing out: only their seeds tell them apart.
         shared = {field: getattr(self, field) for field in Size.model_fields} | self.settings
-        return expand_variants(self.variants, shared, [{"seed": seed} for seed in self.seeds])
+        return expand_variants(self.variants, shared, [{"seed": seed} for seed in self.seeds], where)
+
+    def _check_shared(self) -> None:
+        """Check the names of the fields that all variants share, for a mistake there is not one of a variant."""
+        for name in ("settings", "heldout", "second_size"):
+            for field in getattr(self, name).keys() - RunConfig.model_fields:
+                raise StudyError(f"{name}: unknown parameter {field!r}; known are {', '.join(RunConfig.model_fields)}")
 
     def heldout_fields(self, protocol: str = "heldout") -> dict[str, Any]:
         """Return the `RunConfig` fields that all held-out runs share, at the second size under `SECOND`."""
@@ -619,6 +629,22 @@ def read_parameters(*files: Path | str, **overrides: Any) -> Parameters:
     return validate(Parameters, "parameters", values | overrides, origins)
 
 
+class _Loader(yaml.CSafeLoader):
+    """Loads YAML as `yaml.safe_load` does, but refuses a name that is given twice: the first value would be lost.
+
+    In C, because a notebook reads every parameter file of the study several times.
+    """
+
+    def construct_mapping(self, node, deep=False):
+        names = set()
+        # Before merged mappings (<<) are added, whose names may be given again.
+        for key, _ in node.value:
+            if key.value in names:
+                raise ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """Read a YAML file of ``name: value`` lines.
 
@@ -630,8 +656,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         present = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml"))) or "none"
         raise StudyError(f"{file}: no such parameter file; in this folder there are: {present}")
     try:
-        # As `yaml.safe_load`, in C: a notebook reads every parameter file of the study several times.
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
         raise StudyError(f"{file}: not YAML ({error}); expected 'name: value' lines") from error
     if content is None:

@@ -468,3 +468,23 @@ def test_ctrl_c_ends_training_in_the_middle_of_an_epoch(here, phantom_dir):
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
         assert run.wait() == -signal.SIGINT
+
+
+def test_text_is_taken_as_it_is(busi):
+    """As YAML, "set #1" would be "set", 2024 a number, and a layout's braces a mapping."""
+    parameters = cli._read([Path(SMOKE)], ["data_dir=set #1", "report=2024", "layout={images}/{key} | {masks}/{key}"])
+    assert parameters.data_dir == "set #1" and parameters.report == "2024"
+    assert parameters.layout == "{images}/{key} | {masks}/{key}"
+    assert cli._read([Path(SMOKE)], ["seeds=[0, 1]", "epochs=3"]).seeds == [0, 1]
+
+
+def test_a_place_that_cannot_be_written_is_one_message(busi, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert busi("phantom", tmp_path / "file" / "images") == f"busi: [Errno 17] File exists: '{tmp_path}/file'"
+
+
+def test_a_file_that_is_no_notebook_makes_no_page(busi, tmp_path):
+    (tmp_path / "notes.txt").write_text("no JSON")
+    message = busi("page", tmp_path / "notes.txt", tmp_path / "page.html", "-f", SMOKE)
+    assert message == f"busi: {tmp_path}/notes.txt: not a notebook; expected one that papermill has executed"
+    assert not (tmp_path / "page.html").exists()

@@ -828,3 +828,25 @@ def test_importing_the_configuration_imports_no_backend():
     code = "import sys, busi.config; print({'keras', 'tensorflow', 'jax'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+def test_a_name_given_twice_is_refused_and_merged_names_may_be_given_again(tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("variants:\n  A: {loss: kld}\n  A: {loss: dice}\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"twice\.yaml: not YAML \('A' is given twice"):
+        config.read_yaml(file)
+    file.write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, y: 4}\n", encoding="utf-8")
+    assert config.read_yaml(file) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 4}}
+
+
+@pytest.mark.parametrize("name", ["settings", "heldout", "second_size"])
+def test_a_mistake_in_what_all_variants_share_is_not_told_as_one_of_a_variant(name):
+    parameters = Parameters(**{name: {"epoch": 3}}, variants={"A": {}}, family="loss")
+    with pytest.raises(StudyError, match=f"^{name}: unknown parameter 'epoch'; known are image_size,"):
+        parameters.configs("published")
+
+
+def test_a_faulty_variant_is_told_with_its_file():
+    parameters = Parameters(variants={"KLD": {"los": "kld"}}, family="loss")
+    with pytest.raises(StudyError, match=r"^params/loss\.yaml: variant 'KLD': unknown parameter 'los'"):
+        parameters.configs("published")

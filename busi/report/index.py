@@ -110,7 +110,7 @@ def read_summary(parameters: Parameters) -> dict:
         file = parameters.report_path / "findings.json"
         raise NotMeasured(
             f"{file}: no summary yet; {SUMMARY} writes it: execute it, or draw the whole report with "
-            f"busi render {parameters.report_path}"
+            f"{_render_command(parameters)}"
         )
     return findings["summary"]
 
@@ -148,19 +148,23 @@ def _list_commands(parameters: Parameters) -> dict[str, str]:
     if parameters.data_dir != "phantom":
         arguments += " DATA=/path/to/Dataset_BUSI_with_GT"
     return {
-        "Draw these pages again from the committed results, without data or training": (
-            f"busi render reports/{parameters.report_path.name}"
-        ),
+        "Draw these pages again from the committed results, without data or training": (_render_command(parameters)),
         "Train what is missing, then draw the pages": f"make study {arguments}",
         "Draw the gallery: each variant's best, median and worst cases, for yourself": f"make gallery {arguments}",
     }
+
+
+def _render_command(parameters: Parameters) -> str:
+    # A report of another name does not tell its profile.
+    profile = f" --profile {parameters.profile}" if parameters.report else ""
+    return f"busi render reports/{parameters.report_path.name}{profile}"
 
 
 def _embed_figure(parameters: Parameters, name: str, caption: str, finding: str) -> dict[str, str]:
     """Return address, alternative text and caption of a figure of the report, with its data in the address."""
     file = parameters.report_path / "figures" / name
     if not file.is_file():
-        raise StudyError(f"{file}: no such figure; draw the report again: busi render {parameters.report_path}")
+        raise StudyError(f"{file}: no such figure; draw the report again: {_render_command(parameters)}")
     # The index must be complete when someone sends it without its folder.
     data = base64.b64encode(file.read_bytes()).decode("ascii")
     address = f"data:image/svg+xml;base64,{data}"

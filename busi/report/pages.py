@@ -8,6 +8,7 @@ import nbformat
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
+from nbformat.reader import NotJSONError
 
 from busi import config, results
 from busi.config import Parameters, StudyError
@@ -67,7 +68,10 @@ def _read_executed(notebook: Path) -> NotebookNode:
     """Read a notebook, and check that every code cell has run without an error."""
     if not notebook.is_file():
         raise StudyError(f"{notebook}: no such notebook; execute it with papermill first")
-    nb = nbformat.read(notebook, as_version=4)
+    try:
+        nb = nbformat.read(notebook, as_version=4)
+    except NotJSONError as error:
+        raise StudyError(f"{notebook}: not a notebook; expected one that papermill has executed") from error
     for number, cell in enumerate(nb.cells, start=1):
         source = cell.source.strip()
         if cell.cell_type == "code" and source:

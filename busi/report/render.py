@@ -21,10 +21,11 @@ _START_SECONDS = 300  # a kernel starts slowly on a busy machine
 _KERNEL_ARGUMENTS = ["--log-level=50"]
 
 
-def render_report(folder: Path, *, jobs: int = 2) -> Path:
+def render_report(folder: Path, profile: str = "", *, jobs: int = 2) -> Path:
     """Draw the report in ``folder`` again from ``folder/results``; needs no data, no training and no Keras.
 
-    A gallery stays as it is, because it needs the data and the trained networks.
+    Without a ``profile`` the folder is called after it. A gallery stays as it is, because it needs the data and the
+    trained networks.
 
     Returns:
         The index.
@@ -33,7 +34,7 @@ def render_report(folder: Path, *, jobs: int = 2) -> Path:
         StudyError: The folder is not a report of this study or has no results, or a notebook failed. No page is
             written then.
     """
-    parameters = _read_parameters(folder)
+    parameters = _read_parameters(folder, profile)
     stems = [stem for stem in parameters.pages if stem != config.GALLERY]
     with TemporaryDirectory() as executed:
         bodies = _draw_bodies(stems, parameters, Path(executed), jobs)
@@ -42,9 +43,10 @@ def render_report(folder: Path, *, jobs: int = 2) -> Path:
     return index.write_index(parameters)
 
 
-def _read_parameters(folder: Path) -> Parameters:
-    """Read the profile that a report's folder is named after."""
-    parameters = config.read_profile(folder.resolve().name, train_missing=False)
+def _read_parameters(folder: Path, profile: str) -> Parameters:
+    name = folder.resolve().name
+    report = name if profile and profile != name else ""
+    parameters = config.read_profile(profile or name, train_missing=False, report=report)
     expected = parameters.report_path
     if folder.resolve() != expected.resolve():
         raise StudyError(f"{folder}: not a report of this study; expected {expected}")
@@ -82,7 +84,7 @@ def _execute(stem: str, parameters: Parameters, out: Path) -> Path:
         papermill.execute_notebook(
             source,
             executed,
-            parameters={"profile": parameters.profile, "train_missing": False},
+            parameters={"profile": parameters.profile, "report": parameters.report, "train_missing": False},
             progress_bar=False,
             request_save_on_cell_execute=False,
             start_timeout=_START_SECONDS,

@@ -41,7 +41,7 @@ def study(tmp_path, monkeypatch) -> Path:
 
 def write_notebook(study: Path, stem: str, source: str) -> None:
     """Write a notebook with parameters, a title and one more cell."""
-    parameters = "profile = None\ntrain_missing = None"
+    parameters = "profile = None\nreport = None\ntrain_missing = None"
     cells = [
         new_code_cell(parameters, metadata={"tags": ["parameters"]}),
         new_markdown_cell(f"# {stem}"),
@@ -119,3 +119,18 @@ def test_a_folder_that_is_not_a_report_is_refused(study, tmp_path):
         StudyError, match=r"reports/smoke: has no results; run the study first: make study PROFILE=smoke"
     ):
         render.render_report(study / "reports" / "smoke")
+
+
+def test_a_report_of_another_name_is_drawn_under_its_profile(study, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests"))
+    (study / "reports" / "mine" / "results").mkdir(parents=True)
+    source = "\n".join(
+        [
+            "from small_report import read_parameters, record_summary",
+            "assert (profile, report) == ('laptop', 'mine')",
+            "record_summary(read_parameters().model_copy(update={'report': report}))",
+        ]
+    )
+    write_notebook(study, "6_summary", source)
+    assert render.render_report(study / "reports" / "mine", "laptop") == study / "reports" / "mine" / "index.html"
+    assert not (study / "reports" / "laptop" / "index.html").exists()
