@@ -93,12 +93,13 @@ def read_union(masks: Iterable[Mask | Path | str]) -> np.ndarray:
     return np.logical_or.reduce([read_mask(mask) for mask in masks])
 
 
-def decode_mask(file: Path | str, shape: tuple[int, int] | None = None) -> DecodedMask:
+def decode_mask(file: Path | str, shape: tuple[int, int] | None = None, *, may_fill: bool = False) -> DecodedMask:
     """Read a mask and find out how it is encoded.
 
     Args:
         file: Its file.
         shape: Height and width to bring it to, by the nearest pixel; None leaves its own.
+        may_fill: Whether it may mark the whole image, as a prediction may; a data set's own masks do not.
 
     Raises:
         DataError: The file cannot be read as an image, or its pixels are not those of a mask of this size.
@@ -118,10 +119,10 @@ def decode_mask(file: Path | str, shape: tuple[int, int] | None = None) -> Decod
             if colour.ndim == 3:
                 finding = _read_finding(colour)
                 levels = colour.max(axis=-1)
-    inside, encoding = _threshold(levels, white, file)
+    inside, encoding = _threshold(levels, white, file, may_fill)
     corners = inside[[0, 0, -1, -1], [0, -1, 0, -1]]
     # A lesion may reach one corner, but not all four.
-    if corners.all():
+    if corners.all() and not may_fill:
         raise DataError(
             f"{file}: all four corners and {inside.mean():.0%} of the pixels are lesion; expected a dark background "
             "around it: invert the mask"
@@ -176,13 +177,13 @@ def _read_finding(colour: np.ndarray) -> str:
     return ""
 
 
-def _threshold(levels: np.ndarray, white: int, file: Path | str) -> tuple[np.ndarray, str]:
+def _threshold(levels: np.ndarray, white: int, file: Path | str, may_fill: bool) -> tuple[np.ndarray, str]:
     """Return the pixels inside a mask, bool (h, w), and how they were told from those outside."""
     counts = np.bincount(levels.ravel())
     used = np.flatnonzero(counts)
     top = int(used[-1])
-    # One dark level is no mask, black or not.
-    if top == used[0] and top <= white / 2:
+    # One dark level is no mask, black or not; in a mask that may fill the image it is the upper one of two.
+    if top == 0 or (top == used[0] and top <= white / 2 and not may_fill):
         return np.zeros(levels.shape, bool), "empty"
     if top > white / 2:
         tenth = white // 10

@@ -3,18 +3,18 @@
 Every row of a table is over the same images: those that all of its predictors have answered.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from busi.config import RunConfig, StudyError
 from busi.dataset import arrays, duplicates
-from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.dataset.decode import SUFFIXES
+from busi.dataset.catalog import Catalog, DataWarning, read_grey, read_union
+from busi.dataset.decode import SUFFIXES, decode_mask
 from busi.dataset.splits import load_split
 from busi.scoring import metrics, predictors
 from busi.scoring.statistics import mean_interval
@@ -46,12 +46,20 @@ class Answer(NamedTuple):
 def read_masks(catalog: Catalog, folder: Path) -> Iterator[Answer]:
     """Read the masks of a folder, one for each image, matched by name whatever the ending, in any folder below.
 
-    White is lesion, from half of full white on; where no pixel exceeds 1, as nnU-Net writes classes, 1 is lesion. A
-    mask of another size is resized to the image's, nearest neighbour.
+    They are read by the rules for a data set's own masks, `busi.dataset.decode.decode_mask`, but may mark everything.
+    What is unusual about them, such as another size than the image's, is a `DataWarning`.
 
     Raises:
-        StudyError: No mask has the name of an image, two have that of the same image, or one cannot be read.
+        StudyError: There is no such folder, no mask has the name of an image, or two have that of the same image, all
+            told at once; or, when its turn comes, a mask cannot be read.
     """
+    return _decode_masks(catalog, _find_masks(catalog, folder))
+
+
+def _find_masks(catalog: Catalog, folder: Path) -> dict[str, Path]:
+    """Return the file of each image that has a mask in a folder, by the image's name."""
+    if not folder.is_dir():
+        raise StudyError(f"{folder}: no such folder; expected one of masks, like {catalog.table.name[0]}.png")
     # By exact name: pairing by order, or by a part of the name, gives an image the mask of another one.
     files: dict[str, Path] = {}
     names = set(catalog.table.name)
@@ -66,9 +74,20 @@ def read_masks(catalog: Catalog, folder: Path) -> Iterator[Answer]:
         files[file.stem] = file
     if not files:
         raise StudyError(f"{folder}: no mask has the name of an image; expected files like {catalog.table.name[0]}.png")
+    return files
+
+
+def _decode_masks(catalog: Catalog, files: dict[str, Path]) -> Iterator[Answer]:
+    noted: dict[str, list[Path]] = {}
     for row in catalog.table.itertuples():
         if row.name in files:
-            yield Answer(row.name, _read_mask(files[row.name], row.height, row.width))
+            file = files[row.name]
+            mask = decode_mask(file, (row.height, row.width), may_fill=True)
+            for note in mask.notes:
+                noted.setdefault(note, []).append(file)
+            yield Answer(row.name, mask.inside.astype(np.float32))
+    for note, unusual in noted.items():
+        warnings.warn(f"{note}: {len(unusual)}, e.g. {unusual[0]}", DataWarning, stacklevel=2)
 
 
 def ask_blindly(catalog: Catalog, predict: Callable[[np.ndarray], np.ndarray]) -> Iterator[Answer]:
@@ -136,10 +155,3 @@ def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataF
     per_image = pd.concat(tables, ignore_index=True)
     per_image.insert(0, "predictor", per_image.pop("predictor"))
     return pd.DataFrame(rows), per_image
-
-
-def _read_mask(file: Path, height: int, width: int) -> np.ndarray:
-    grey = read_grey(file)
-    # Classes are written as 0 and 1, grey masks as 0 to 255.
-    inside = Image.fromarray(grey > (0 if grey.max() <= 1 else 127))
-    return np.asarray(inside.resize((width, height), Image.Resampling.NEAREST)).astype(np.float32)
