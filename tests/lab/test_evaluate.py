@@ -152,3 +152,29 @@ def test_nothing_to_score_and_a_folder_that_exists_are_refused(laboratory, tmp_p
     with pytest.raises(StudyError, match="exists; nothing is overwritten"):
         evaluate.evaluate_predictors(laboratory.catalog, [run], [], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_scored(laboratory, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(ruler, "score_answers", None)
+    run = laboratory.variants[RAW].runs[0]
+    with pytest.raises(StudyError, match=r"file.new.out: cannot be made \(.*Not a directory"):
+        evaluate.evaluate_predictors(laboratory.catalog, [run], [], tmp_path / "file" / "new" / "out")
+
+
+def test_folders_without_masks_are_told_before_networks_are_asked(laboratory, tmp_path, monkeypatch):
+    monkeypatch.setattr(ruler, "score_answers", None)
+    run = laboratory.variants[RAW].runs[0]
+    with pytest.raises(StudyError, match="nope: no such folder"):
+        evaluate.evaluate_predictors(laboratory.catalog, [run], [tmp_path / "nope"], tmp_path / "out")
+
+
+def test_what_fails_half_way_leaves_nothing_behind(laboratory, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(evaluate.layout, "write_html", fail)
+    run = laboratory.variants[RAW].runs[0]
+    with pytest.raises(OSError, match="disk full"):
+        evaluate.evaluate_predictors(laboratory.catalog, [run], [], tmp_path / "new" / "out")
+    assert not list(tmp_path.iterdir())
