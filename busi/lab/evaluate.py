@@ -107,9 +107,9 @@ def ask_networks(runs: list[Run], catalog: Catalog) -> Iterator[ruler.Answer]:
     no run may be asked about are left out.
 
     Raises:
-        StudyError: Every run was trained on all images.
+        StudyError: Every run was trained on all images, or this is another data set that holds images of a run's own.
     """
-    allowed = [_heldout_names(run) if run.stored["fingerprint"] == catalog.fingerprint else None for run in runs]
+    allowed = [_fair_names(run, catalog) for run in runs]
 
     def find_fair(image) -> tuple[int, ...]:
         return tuple(number for number, names in enumerate(allowed) if names is None or image.name in names)
@@ -132,10 +132,22 @@ def _ask_network(network: Network, rows: list) -> Iterator[ruler.Answer]:
             yield ruler.Answer(row.name, network.restore(output, (row.height, row.width)), network.threshold)
 
 
-def _heldout_names(run: Run) -> set[str]:
+def _fair_names(run: Run, catalog: Catalog) -> set[str] | None:
+    """Return the names of the images that a run may be asked about, None for all."""
     predictions = run.predictions
-    # Published runs have trained on all lesion images.
-    return set(predictions["test"].names) if "test" in predictions else set()
+    if run.stored["fingerprint"] == catalog.fingerprint:
+        # Published runs have trained on all lesion images.
+        return set(predictions["test"].names) if "test" in predictions else set()
+    # By name, because a run keeps no pixels, and those of a converted or cropped copy would differ.
+    own = {name for part in predictions.values() for name in part.names}
+    shared = own & set(catalog.table.name)
+    if shared:
+        raise StudyError(
+            f"{run.folder}: {len(shared)} of these {len(catalog.table)} images are named like images of its own, e.g. "
+            f"{min(shared)}, and the data set is another one: it may have been trained on the rest. Evaluate it on the "
+            "data that it was trained on, or, if these are other images, rename them (docs/ruler.md)"
+        )
+    return None
 
 
 def _name_network(runs: list[Run]) -> str:

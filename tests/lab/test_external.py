@@ -1,5 +1,6 @@
 """External test: which networks are tested, what they score on phantoms of another study, and how it is told."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -52,9 +53,18 @@ def test_the_recipe_is_tested_by_its_last_rung_once_that_is_whole():
     assert external.take_last_rung(trained(*rows[:2]), planned).runs.empty
 
 
-def gather(laboratory, phantom_dir, report):
+@pytest.fixture(scope="module")
+def other_dir(phantom_dir, tmp_path_factory):
+    """Copy the phantoms, with names that none of the laboratory's images has."""
+    folder = shutil.copytree(phantom_dir, tmp_path_factory.mktemp("other") / "phantom")
+    for file in list(folder.glob("*/*.png")):
+        file.rename(file.with_name(f"other {file.name}"))
+    return folder
+
+
+def gather(laboratory, other_dir, report):
     """Gather the laboratory's held-out runs into a report of their own, with other phantoms to test on."""
-    own = laboratory.parameters.model_copy(update={"report": report, "external_dir": str(phantom_dir)})
+    own = laboratory.parameters.model_copy(update={"report": report, "external_dir": str(other_dir)})
     for name, group in study.find_groups(own).items():
         if name.startswith("heldout/"):
             study.gather_results(own, group, laboratory.catalog, train=False)
@@ -62,12 +72,12 @@ def gather(laboratory, phantom_dir, report):
 
 
 @pytest.fixture
-def parameters(laboratory, phantom_dir):
-    return gather(laboratory, phantom_dir, "external")
+def parameters(laboratory, other_dir):
+    return gather(laboratory, other_dir, "external")
 
 
-def test_a_recipe_that_is_whole_joins_the_chosen_networks(laboratory, phantom_dir):
-    parameters = gather(laboratory, phantom_dir, "whole")
+def test_a_recipe_that_is_whole_joins_the_chosen_networks(laboratory, other_dir):
+    parameters = gather(laboratory, other_dir, "whole")
     others = external.load_chosen(parameters).variants
     ladder = study.find_group(parameters, "mechanisms/recipe")
     last, configs = list(ladder.variants.items())[-1]
@@ -88,11 +98,11 @@ def test_sizes_are_told_once_each_and_only_of_networks_that_were_asked():
     assert external.describe_sizes(chosen, {"A", "B", "Blob"}) == small
 
 
-def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, laboratory, phantom_dir):
+def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, laboratory, other_dir):
     shown = external.show(parameters)
     table = results.read_table(parameters, "external").set_index("predictor")
     assert table.index.tolist() == [KLD, "Lesion everywhere", "Darkest blob"]
-    other = read_catalog(phantom_dir, expected=None)
+    other = read_catalog(other_dir, expected=None)
     network = Network(*laboratory.variants[KLD].runs)
     dice = []
     for row in other.lesions.itertuples():
@@ -124,8 +134,8 @@ def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, l
         external.measure(parameters.model_copy(update={"external_dir": str(another)}), chosen)
 
 
-def test_networks_that_were_asked_on_another_machine_keep_their_scores(laboratory, phantom_dir, tmp_path):
-    here = gather(laboratory, phantom_dir, "elsewhere")
+def test_networks_that_were_asked_on_another_machine_keep_their_scores(laboratory, other_dir, tmp_path):
+    here = gather(laboratory, other_dir, "elsewhere")
     elsewhere = here.model_copy(update={"runs_dir": str(tmp_path)})
     chosen = external.load_chosen(here)
     with pytest.raises(NotMeasured, match="none of the chosen networks is here"):
