@@ -116,7 +116,7 @@ def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, labo
     assert row.heldout_dice == pytest.approx(own.dice.mean(), abs=1e-6)
     assert np.isnan(table.n_networks["Darkest blob"])
     assert shown.conclusion.startswith(
-        f"Dice on the 10 images of phantom, which no choice has seen. {KLD}: {row.dice:.3f}"
+        f"Dice on the 10 images of phantom, on which nothing was chosen. {KLD}: {row.dice:.3f}"
     )
     # Without data and networks the section is drawn again from what the report holds.
     reader = parameters.model_copy(update={"train_missing": False, "external_dir": ""})
@@ -175,8 +175,10 @@ def test_seeds_vary_the_score_and_their_range_stands_beside_it():
     assert np.isnan(table.heldout_dice["Blob"])
     fig = external.draw(table.reset_index())
     # Of the networks alone: the blob is not trained.
-    assert display.title(fig) == "Networks have Dice 0.600 to 0.600 on external images, 0.700 to 0.700 on held-out ones"
+    assert display.title(fig) == (
+        "Dice 0.600 to 0.600 on external images (mean of a variant's networks), 0.700 to 0.700 held out (single networks)"
+    )
     text = external.conclude(table.reset_index(), "Hospital", "64 pixels")
     assert text.endswith("held out nan. Size: 64 pixels.")
-    assert text.startswith("Dice on the 2 images of Hospital, which no choice has seen. A: 0.600 (")
+    assert text.startswith("Dice on the 2 images of Hospital, on which nothing was chosen. A: 0.600 (")
     assert "; 2 seeds 0.500 to 0.700), held out 0.700. Blob: 0.300 (0.200 to 0.400), held out nan." in text
