@@ -123,9 +123,11 @@ def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, labo
     assert external.show(reader).conclusion == shown.conclusion
 
 
-def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, laboratory, tmp_path):
+def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, laboratory, tmp_path, monkeypatch):
     chosen = external.load_chosen(parameters)
-    own = {"external_dir": str(laboratory.root / "data" / "phantom"), "report": "own"}
+    # From any folder of the study: like `data_dir` it starts at the study's own.
+    monkeypatch.chdir(laboratory.root / "data")
+    own = {"external_dir": "data/phantom", "report": "own"}
     with pytest.raises(StudyError, match="holds the study's own images"):
         external.measure(parameters.model_copy(update=own), chosen)
     external.measure(parameters, chosen)
