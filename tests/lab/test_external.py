@@ -178,7 +178,8 @@ def test_seeds_vary_the_score_and_their_range_stands_beside_it():
     fig = external.draw(table.reset_index())
     # Of the networks alone: the blob is not trained.
     assert display.title(fig) == (
-        "Dice 0.600 to 0.600 on external images (mean of a variant's networks), 0.700 to 0.700 held out (single networks)"
+        "Dice 0.600 to 0.600 on external images (mean of a variant's networks), "
+        "0.700 to 0.700 held out (single networks)"
     )
     text = external.conclude(table.reset_index(), "Hospital", "64 pixels")
     assert text.endswith("held out nan. Size: 64 pixels.")
