@@ -376,6 +376,11 @@ class Parameters(Size):
         return find_study_folder() / Path(self.data_dir).expanduser()
 
     @property
+    def external_path(self) -> Path:
+        """Return the folder of the external data set; a relative one starts at the study's folder."""
+        return find_study_folder() / Path(self.external_dir).expanduser()
+
+    @property
     def runs_path(self) -> Path:
         """Return the folder of the profile's runs."""
         return find_study_folder() / Path(self.runs_dir).expanduser() / self.profile

@@ -122,12 +122,12 @@ class Run:
     @cached_property
     def stored(self) -> dict:
         """Read `config.json`: `key`, `config`, `fingerprint`, `training_version` and `sha256`."""
-        return _read_stored(self.folder)
+        return read_stored(self.folder)
 
 
 def find_damage(folder: Path, *, weights: Literal["read", "there"]) -> str:
     """Return the first thing wrong with a finished run's folder, "" if nothing is; ``weights`` as `Store.find`."""
-    checksums = _read_stored(folder).get("sha256")
+    checksums = read_stored(folder).get("sha256")
     if not checksums:
         return "config.json is missing or broken"
     # Sorted, so that equal damage is always named alike.
@@ -207,7 +207,7 @@ class Store:
         longest = None
         # Any size and name: both tell what may differ.
         for folder in self.root.glob(f"{config.protocol}/*/*/fold{config.fold}-seed{config.seed}-????????"):
-            stored = _read_stored(folder)
+            stored = read_stored(folder)
             # The folder's name ends in a key, which does not tell its parts: the file does.
             if stored.get("fingerprint") != self.fingerprint:
                 continue
@@ -250,7 +250,8 @@ def _begins(earlier: RunConfig, later: RunConfig, may_differ: frozenset[str]) ->
     return fits and earlier != later and earlier.digest(without=may_differ) == later.digest(without=may_differ)
 
 
-def _read_stored(folder: Path) -> dict:
+def read_stored(folder: Path) -> dict:
+    """Read a run's `config.json`, as `Run.stored`; an empty one where it is missing or broken."""
     # A folder without this file, or with half of it, is no finished run: its training is repeated, and nothing is lost.
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))

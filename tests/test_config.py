@@ -338,8 +338,11 @@ def test_relative_folders_start_at_the_study_and_absolute_ones_stay(study, tmp_p
     assert parameters.report_path == study / "reports" / "laptop"
     assert parameters.results_path == study / "reports" / "laptop" / "results"
     assert parameters.tables_path == study / "reports" / "laptop" / "tables"
-    relative = Parameters(profile="laptop", data_dir="images")
+    relative = Parameters(profile="laptop", data_dir="images", external_dir="others")
     assert relative.data_path == study / "images"
+    assert relative.external_path == study / "others"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Parameters(external_dir="~/others").external_path == tmp_path / "others"
     assert relative.runs_path == study / "runs" / "laptop"
 
 

@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 from bs4 import BeautifulSoup
@@ -33,38 +35,69 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
         out: The folder.
 
     Raises:
-        StudyError: ``out`` exists, there is nothing to score, or as the functions of `busi.scoring.ruler`.
+        StudyError: ``out`` exists or cannot be made, there is nothing to score, or as `ask_networks` and the functions
+            of `busi.scoring.ruler`. Nothing is written then.
     """
     if out.exists():
         raise StudyError(f"{out}: exists; nothing is overwritten: give another folder")
     if not runs and not folders:
         raise StudyError("nothing to score: give a run, or a folder of masks with --masks")
-    scored = {}
+    # First, because scoring takes minutes: a place that cannot be written to is told before.
+    with _make_folder(out) as folder:
+        scored = _score_predictors(catalog, runs, folders)
+        table, images = ruler.compare(catalog, scored)
+        missing = _list_missing(catalog, scored)
+        table.to_csv(folder / "scores.csv", index=False, float_format="%.6f")
+        images.to_csv(folder / "images.csv", index=False, float_format="%.6f")
+        missing.to_csv(folder / "missing.csv", index=False)
+        body = BeautifulSoup(_draw_page(catalog, table, missing), "html.parser")
+        layout.write_html(folder / "index.html", body, profile="evaluation", pages=())
+    return table
+
+
+@contextmanager
+def _make_folder(out: Path) -> Iterator[Path]:
+    """Make a folder that becomes ``out`` when the body of a ``with`` statement is done, and vanishes where it fails."""
+    # Where ``out`` will be, so that it can be renamed when it is whole: a folder that exists is finished.
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        scratch = TemporaryDirectory(prefix=f".{out.name}-", dir=place)
+    except OSError as error:
+        raise StudyError(f"{out}: cannot be made ({error}); give a folder in a place that can be written to") from error
+    with scratch:
+        # Of its own, because the temporary one is closed to other users.
+        folder = Path(scratch.name) / out.name
+        folder.mkdir()
+        yield folder
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(out)
+
+
+def _score_predictors(catalog: Catalog, runs: list[Run], folders: list[Path]) -> dict[str, pd.DataFrame]:
+    """Return each predictor's scores, as `ruler.score_answers`, by its name: networks, masks, blind predictors."""
+    answers = {}
     if runs:
-        scored[_name_network(runs)] = ruler.score_answers(catalog, ask_networks(runs, catalog))
+        answers[_name_network(runs)] = ask_networks(runs, catalog)
     for folder in folders:
-        scored[str(folder)] = ruler.score_answers(catalog, ruler.read_masks(catalog, folder))
+        answers[str(folder)] = ruler.read_masks(catalog, folder)
     for name, predict in ruler.BLIND.items():
-        scored[name] = ruler.score_answers(catalog, ruler.ask_blindly(catalog, predict))
+        answers[name] = ruler.ask_blindly(catalog, predict)
+    # Only now are networks asked: folders without masks have been refused before.
+    scored = {name: ruler.score_answers(catalog, given) for name, given in answers.items()}
     try:
         scored[MEAN_MASK] = ruler.score_answers(catalog, ruler.ask_mean_mask(catalog))
     except StudyError as error:  # a few images can be scored, but not be split
         warnings.warn(f"no row {MEAN_MASK!r}: {error}", DataWarning, stacklevel=2)
-    # Before anything is written: it refuses predictors that share no image.
-    table, images = ruler.compare(catalog, scored)
+    return scored
+
+
+def _list_missing(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return `predictor` and `name` of each image that a predictor has not answered."""
     tables = []
-    for name, answers in scored.items():
+    for predictor, answers in scored.items():
         is_answered = catalog.table.name.isin(answers.name)
-        names = catalog.table.name[~is_answered]
-        tables.append(pd.DataFrame({"predictor": name, "name": names}))
-    missing = pd.concat(tables)
-    out.mkdir(parents=True)
-    table.to_csv(out / "scores.csv", index=False, float_format="%.6f")
-    images.to_csv(out / "images.csv", index=False, float_format="%.6f")
-    missing.to_csv(out / "missing.csv", index=False)
-    body = BeautifulSoup(_draw_page(catalog, table, missing), "html.parser")
-    layout.write_html(out / "index.html", body, profile="evaluation", pages=())
-    return table
+        tables.append(pd.DataFrame({"predictor": predictor, "name": catalog.table.name[~is_answered]}))
+    return pd.concat(tables)
 
 
 def ask_networks(runs: list[Run], catalog: Catalog) -> Iterator[ruler.Answer]:
@@ -74,9 +107,9 @@ def ask_networks(runs: list[Run], catalog: Catalog) -> Iterator[ruler.Answer]:
     no run may be asked about are left out.
 
     Raises:
-        StudyError: Every run was trained on all images.
+        StudyError: Every run was trained on all images, or this is another data set that holds images of a run's own.
     """
-    allowed = [_heldout_names(run) if run.stored["fingerprint"] == catalog.fingerprint else None for run in runs]
+    allowed = [_fair_names(run, catalog) for run in runs]
 
     def find_fair(image) -> tuple[int, ...]:
         return tuple(number for number, names in enumerate(allowed) if names is None or image.name in names)
@@ -99,10 +132,22 @@ def _ask_network(network: Network, rows: list) -> Iterator[ruler.Answer]:
             yield ruler.Answer(row.name, network.restore(output, (row.height, row.width)), network.threshold)
 
 
-def _heldout_names(run: Run) -> set[str]:
+def _fair_names(run: Run, catalog: Catalog) -> set[str] | None:
+    """Return the names of the images that a run may be asked about, None for all."""
     predictions = run.predictions
-    # Published runs have trained on all lesion images.
-    return set(predictions["test"].names) if "test" in predictions else set()
+    if run.stored["fingerprint"] == catalog.fingerprint:
+        # Published runs have trained on all lesion images.
+        return set(predictions["test"].names) if "test" in predictions else set()
+    # By name, because a run keeps no pixels, and those of a converted or cropped copy would differ.
+    own = {name for part in predictions.values() for name in part.names}
+    shared = own & set(catalog.table.name)
+    if shared:
+        raise StudyError(
+            f"{run.folder}: {len(shared)} of these {len(catalog.table)} images are named like images of its own, e.g. "
+            f"{min(shared)}, and the data set is another one: it may have been trained on the rest. Evaluate it on the "
+            "data that it was trained on, or, if these are other images, rename them (docs/ruler.md)"
+        )
+    return None
 
 
 def _name_network(runs: list[Run]) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -96,7 +95,8 @@ def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
 
     Raises:
         NotMeasured: No network has been asked before, and no external data set is given, or no network is here.
-        StudyError: The external images are those of the study, or other ones than those of an earlier test.
+        StudyError: The external images are those of the study, named like some of them, or other ones than those of
+            an earlier test.
     """
     if not (parameters.external_dir and parameters.train_missing):
         parameters = parameters.model_copy(update={"train_missing": False})
@@ -123,7 +123,7 @@ class _Images:
 
     @cached_property
     def catalog(self) -> Catalog:
-        return read_catalog(Path(self.parameters.external_dir), expected=None)
+        return read_catalog(self.parameters.external_path, expected=None)
 
     def measure(self, name: str, make: Callable[[Catalog], pd.DataFrame], depends: Iterable[str] = ()) -> pd.DataFrame:
         """Return the table ``results/external/<name>.csv``, as `busi.results.measure`."""
@@ -134,7 +134,7 @@ class _Images:
 
     def describe(self, catalog: Catalog) -> pd.DataFrame:
         """Return `name` and `group` (of near-duplicates) of each image, and `data` and `fingerprint` of them all."""
-        folder, fingerprint = Path(self.parameters.external_dir), self.catalog.fingerprint
+        folder, fingerprint = self.parameters.external_path, self.catalog.fingerprint
         if fingerprint == catalog.fingerprint:
             raise StudyError(f"external_dir: {folder} holds the study's own images; expected other ones")
         file = self.parameters.results_path / "external" / "images.csv"

@@ -4,7 +4,6 @@ A network needs its run folder and nothing else. Answers about images that a run
 no network is loaded for them.
 """
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,7 +16,7 @@ import pandas as pd
 from busi.config import Parameters, RunConfig, StudyError, find_study_folder, read_profile, validate
 from busi.dataset import arrays, preprocessing
 from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.runs import TRAINING_VERSION, Run, find_damage
+from busi.runs import TRAINING_VERSION, Run, find_damage, read_stored
 from busi.scoring import metrics
 from busi.scoring.scores import find_or_score
 from busi.study import find_group, find_groups, open_store
@@ -259,8 +258,7 @@ def open_run(name: str | Path) -> Run:
     damage = find_damage(folder, weights="read")
     if damage:
         raise StudyError(f"{folder}: {damage}; expected the folder of a finished run: copy or train it again")
-    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return Run(folder, validate(RunConfig, f"{folder / 'config.json'}", stored["config"]))
+    return Run(folder, validate(RunConfig, f"{folder / 'config.json'}", read_stored(folder)["config"]))
 
 
 def find_recipe_runs() -> list[Run]:
@@ -287,12 +285,12 @@ def _list_folders() -> dict[str, list[Path]]:
     """Return the folders of all runs that the present code has trained, whatever their profile, by label."""
     root = find_study_folder() / "runs"
     folders: dict[str, list[Path]] = {}
-    for file in sorted(root.rglob("config.json")):
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        if stored["training_version"] == TRAINING_VERSION:
-            # runs/<profile>/<label>-<key>
-            own = Path(*file.parent.relative_to(root).parts[1:]).as_posix()
-            folders.setdefault(own.rpartition("-")[0], []).append(file.parent)
+    # Of a store's depth, runs/<profile>/<label>-<key>: unfinished runs, whose folders come and go, are passed over.
+    for folder in sorted(root.glob("*/*/*/*/fold*-????????")):
+        # A file that is missing, broken or of other software has no version.
+        if read_stored(folder).get("training_version") == TRAINING_VERSION:
+            own = Path(*folder.relative_to(root).parts[1:]).as_posix()
+            folders.setdefault(own.rpartition("-")[0], []).append(folder)
     return folders
 
 

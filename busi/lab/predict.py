@@ -4,6 +4,7 @@ import csv
 import glob
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from busi.config import StudyError
-from busi.dataset.catalog import read_grey
+from busi.dataset.catalog import DataWarning, read_grey
 from busi.dataset.decode import SUFFIXES
 from busi.lab.networks import THREADS, Network
 
@@ -36,26 +37,28 @@ _PASSED_OVER = re.compile(r"\..*|.*_mask(_\d+)?")
 def find_images(where: str) -> list[Path]:
     """Return the image files that ``where`` names: a file, a folder or a pattern such as "scans/*.png".
 
-    Masks named as in the BUSI release, ``*_mask.png``, and hidden files are left out of a folder.
+    Masks named as in the BUSI release, ``*_mask.png``, hidden files and those of other formats are left out of a folder
+    and of what a pattern fits.
 
     Raises:
         StudyError: There is no such image, or two have the same name, which their masks would share.
     """
     path = Path(where)
-    if path.is_dir():
-        images = (file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES)
-        files = [file for file in images if not _PASSED_OVER.fullmatch(file.stem)]
-    elif path.is_file():
+    if path.is_file():
         files = [path]
     else:
-        files = [Path(file) for file in sorted(glob.glob(where, recursive=True))]
+        found = path.iterdir() if path.is_dir() else map(Path, glob.glob(where, recursive=True))
+        images = (file for file in sorted(found) if file.suffix.lower() in SUFFIXES)
+        files = [file for file in images if not _PASSED_OVER.fullmatch(file.stem)]
     if not files:
         raise StudyError(f"{where}: no image; expected an image file, a folder of them, or a pattern in quotes")
     names: dict[str, Path] = {}
     for file in files:
-        if file.stem in names:
-            raise StudyError(f"{file}: named like {names[file.stem]}, and so would be their masks: rename one of them")
-        names[file.stem] = file
+        # Whatever the case: on some systems two masks of names that differ in nothing else are one file.
+        name = file.stem.casefold()
+        if name in names:
+            raise StudyError(f"{file}: named like {names[name]}, and so would be their masks: rename one of them")
+        names[name] = file
     return files
 
 
@@ -64,7 +67,7 @@ def predict_files(network: Network, files: list[Path], out: Path) -> Iterator[di
 
     ``out`` gets ``predictions.csv``, a row for each image as below, and for each image a file in each of `FOLDERS`, all
     of the image's size: ``masks/<name>.png``, 255 inside; ``probability/<name>.png``, 255 times the probability;
-    ``overlay/<name>.jpg``, the image with the outline.
+    ``overlay/<name>.jpg``, the image with the outline. A `DataWarning` at the end counts nearly black images.
 
     Yields:
         `COLUMNS` for each image: `lesion_share` (of the pixels), the bounding box in pixels (`right` and `bottom` just
@@ -79,18 +82,25 @@ def predict_files(network: Network, files: list[Path], out: Path) -> Iterator[di
         raise StudyError(f"{out}: not empty; nothing is overwritten: give another folder")
     for folder in FOLDERS:
         (out / folder).mkdir(parents=True)
+    dark: list[Path] = []
     with (out / "predictions.csv").open("w", newline="", encoding="utf-8") as table:
         writer = csv.DictWriter(table, COLUMNS)
         writer.writeheader()
         with ThreadPoolExecutor(THREADS) as pool:
             for start in range(0, len(files), CHUNK):
-                for row in _predict_chunk(network, files[start : start + CHUNK], out, pool):
+                for row in _predict_chunk(network, files[start : start + CHUNK], out, pool, dark):
                     if "error" not in row:
                         writer.writerow(row)
                     yield row
+    if dark:
+        note = "images that are nearly black: perhaps of fewer bits than their file has room for"
+        warnings.warn(f"{note}: {len(dark)}, e.g. {dark[0]}", DataWarning, stacklevel=2)
 
 
-def _predict_chunk(network: Network, files: list[Path], out: Path, pool: ThreadPoolExecutor) -> list[dict]:
+def _predict_chunk(
+    network: Network, files: list[Path], out: Path, pool: ThreadPoolExecutor, dark: list[Path]
+) -> list[dict]:
+    """Predict images read at once and return their rows; nearly black ones join ``dark``."""
     start = time.perf_counter()
     rows = []
     images = {}
@@ -99,6 +109,9 @@ def _predict_chunk(network: Network, files: list[Path], out: Path, pool: ThreadP
             rows.append({"error": str(answer)})
         else:
             images[file] = answer
+            # As the catalog of a data set judges its images.
+            if answer.max() < 16:
+                dark.append(file)
     if not images:
         return rows
     outputs = network.predict(list(images.values()))

@@ -13,6 +13,7 @@ from PIL import Image
 from busi import study
 from busi.config import StudyError
 from busi.dataset.catalog import DataWarning, read_catalog
+from busi.dataset.convert import convert_catalog
 from busi.lab import evaluate, networks
 from busi.lab.networks import Network
 from busi.scoring import metrics, predictors, ruler
@@ -88,14 +89,34 @@ def test_networks_are_asked_only_about_images_that_they_held_out(laboratory):
         assert answer.threshold == case.threshold
 
 
+def rename(catalog):
+    """Return a catalog whose images have names that no run knows."""
+    return replace(catalog, table=catalog.table.assign(name="other " + catalog.table.name))
+
+
 def test_on_other_data_networks_are_averaged_over_all_images(laboratory, phantom_dir):
     runs = list(laboratory.variants[KLD].runs)
-    other = read_catalog(phantom_dir, expected=None)
+    other = rename(read_catalog(phantom_dir, expected=None))
     answers = {answer.name: answer for answer in evaluate.ask_networks(runs, other)}
     assert sorted(answers) == sorted(other.table.name)
-    pixels, _ = networks.read_picture(other, "malignant (2)")
+    pixels, _ = networks.read_picture(other, "other malignant (2)")
     expected = Network(*runs).probability(pixels)
-    np.testing.assert_allclose(answers["malignant (2)"].probability, expected, atol=1e-6)
+    np.testing.assert_allclose(answers["other malignant (2)"].probability, expected, atol=1e-6)
+
+
+def test_a_copy_in_another_form_does_not_score_a_network_on_what_it_was_trained_on(laboratory, tmp_path):
+    run = laboratory.variants[RAW].runs[0]
+    parts = run.predictions
+    known = len(parts["test"].names) + len(parts["validation"].names)
+    copy = read_catalog(convert_catalog(laboratory.catalog, tmp_path / "copy", "images-masks"), expected=None)
+    assert copy.fingerprint != laboratory.catalog.fingerprint and known < len(copy.table)
+    with pytest.raises(StudyError, match=rf"fold0-seed0-\w+: {known} of these 34 images are named .*, e\.g\. benign"):
+        evaluate.evaluate_predictors(copy, [run], [], tmp_path / "out")
+    # One of them is enough.
+    few = copy.table[copy.table.name.isin(parts["validation"].names[:1])]
+    with pytest.raises(StudyError, match="1 of these 1 images"):
+        list(evaluate.ask_networks([run], replace(copy, table=few)))
+    assert len(list(evaluate.ask_networks([run], rename(copy)))) == 34
 
 
 def test_missing_images_are_named_and_the_page_says_so(laboratory, tmp_path):
@@ -137,9 +158,9 @@ def test_the_mean_mask_has_the_score_of_the_study_s_own_row(laboratory, tmp_path
 
 
 def test_few_images_are_scored_without_a_mean_mask(laboratory, tmp_path, recwarn):
-    few = replace(laboratory.catalog, table=laboratory.catalog.table[:3])
+    few = replace(laboratory.catalog, table=laboratory.catalog.table[:3], fingerprint="other")
     run = laboratory.variants[RAW].runs[0]
-    table = evaluate.evaluate_predictors(replace(few, fingerprint="other"), [run], [], tmp_path / "out")
+    table = evaluate.evaluate_predictors(rename(few), [run], [], tmp_path / "out")
     said = [str(warning.message) for warning in recwarn if warning.category is DataWarning]
     assert len(said) == 1 and said[0].startswith("no row 'Mean mask': 3 images")
     assert table.n_images.tolist() == [3, 3, 3]
@@ -151,4 +172,30 @@ def test_nothing_to_score_and_a_folder_that_exists_are_refused(laboratory, tmp_p
     run = laboratory.variants[RAW].runs[0]
     with pytest.raises(StudyError, match="exists; nothing is overwritten"):
         evaluate.evaluate_predictors(laboratory.catalog, [run], [], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_scored(laboratory, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(ruler, "score_answers", None)
+    run = laboratory.variants[RAW].runs[0]
+    with pytest.raises(StudyError, match=r"file.new.out: cannot be made \(.*Not a directory"):
+        evaluate.evaluate_predictors(laboratory.catalog, [run], [], tmp_path / "file" / "new" / "out")
+
+
+def test_folders_without_masks_are_told_before_networks_are_asked(laboratory, tmp_path, monkeypatch):
+    monkeypatch.setattr(ruler, "score_answers", None)
+    run = laboratory.variants[RAW].runs[0]
+    with pytest.raises(StudyError, match="nope: no such folder"):
+        evaluate.evaluate_predictors(laboratory.catalog, [run], [tmp_path / "nope"], tmp_path / "out")
+
+
+def test_what_fails_half_way_leaves_nothing_behind(laboratory, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(evaluate.layout, "write_html", fail)
+    run = laboratory.variants[RAW].runs[0]
+    with pytest.raises(OSError, match="disk full"):
+        evaluate.evaluate_predictors(laboratory.catalog, [run], [], tmp_path / "new" / "out")
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """External test: which networks are tested, what they score on phantoms of another study, and how it is told."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -52,9 +53,18 @@ def test_the_recipe_is_tested_by_its_last_rung_once_that_is_whole():
     assert external.take_last_rung(trained(*rows[:2]), planned).runs.empty
 
 
-def gather(laboratory, phantom_dir, report):
+@pytest.fixture(scope="module")
+def other_dir(phantom_dir, tmp_path_factory):
+    """Copy the phantoms, with names that none of the laboratory's images has."""
+    folder = shutil.copytree(phantom_dir, tmp_path_factory.mktemp("other") / "phantom")
+    for file in list(folder.glob("*/*.png")):
+        file.rename(file.with_name(f"other {file.name}"))
+    return folder
+
+
+def gather(laboratory, other_dir, report):
     """Gather the laboratory's held-out runs into a report of their own, with other phantoms to test on."""
-    own = laboratory.parameters.model_copy(update={"report": report, "external_dir": str(phantom_dir)})
+    own = laboratory.parameters.model_copy(update={"report": report, "external_dir": str(other_dir)})
     for name, group in study.find_groups(own).items():
         if name.startswith("heldout/"):
             study.gather_results(own, group, laboratory.catalog, train=False)
@@ -62,12 +72,12 @@ def gather(laboratory, phantom_dir, report):
 
 
 @pytest.fixture
-def parameters(laboratory, phantom_dir):
-    return gather(laboratory, phantom_dir, "external")
+def parameters(laboratory, other_dir):
+    return gather(laboratory, other_dir, "external")
 
 
-def test_a_recipe_that_is_whole_joins_the_chosen_networks(laboratory, phantom_dir):
-    parameters = gather(laboratory, phantom_dir, "whole")
+def test_a_recipe_that_is_whole_joins_the_chosen_networks(laboratory, other_dir):
+    parameters = gather(laboratory, other_dir, "whole")
     others = external.load_chosen(parameters).variants
     ladder = study.find_group(parameters, "mechanisms/recipe")
     last, configs = list(ladder.variants.items())[-1]
@@ -88,11 +98,11 @@ def test_sizes_are_told_once_each_and_only_of_networks_that_were_asked():
     assert external.describe_sizes(chosen, {"A", "B", "Blob"}) == small
 
 
-def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, laboratory, phantom_dir):
+def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, laboratory, other_dir):
     shown = external.show(parameters)
     table = results.read_table(parameters, "external").set_index("predictor")
     assert table.index.tolist() == [KLD, "Lesion everywhere", "Darkest blob"]
-    other = read_catalog(phantom_dir, expected=None)
+    other = read_catalog(other_dir, expected=None)
     network = Network(*laboratory.variants[KLD].runs)
     dice = []
     for row in other.lesions.itertuples():
@@ -106,16 +116,18 @@ def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, labo
     assert row.heldout_dice == pytest.approx(own.dice.mean(), abs=1e-6)
     assert np.isnan(table.n_networks["Darkest blob"])
     assert shown.conclusion.startswith(
-        f"Dice on the 10 images of phantom, which no choice has seen. {KLD}: {row.dice:.3f}"
+        f"Dice on the 10 images of phantom, on which nothing was chosen. {KLD}: {row.dice:.3f}"
     )
     # Without data and networks the section is drawn again from what the report holds.
     reader = parameters.model_copy(update={"train_missing": False, "external_dir": ""})
     assert external.show(reader).conclusion == shown.conclusion
 
 
-def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, laboratory, tmp_path):
+def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, laboratory, tmp_path, monkeypatch):
     chosen = external.load_chosen(parameters)
-    own = {"external_dir": str(laboratory.root / "data" / "phantom"), "report": "own"}
+    # From any folder of the study: like `data_dir` it starts at the study's own.
+    monkeypatch.chdir(laboratory.root / "data")
+    own = {"external_dir": "data/phantom", "report": "own"}
     with pytest.raises(StudyError, match="holds the study's own images"):
         external.measure(parameters.model_copy(update=own), chosen)
     external.measure(parameters, chosen)
@@ -124,8 +136,8 @@ def test_neither_own_images_nor_those_of_an_earlier_test_are_taken(parameters, l
         external.measure(parameters.model_copy(update={"external_dir": str(another)}), chosen)
 
 
-def test_networks_that_were_asked_on_another_machine_keep_their_scores(laboratory, phantom_dir, tmp_path):
-    here = gather(laboratory, phantom_dir, "elsewhere")
+def test_networks_that_were_asked_on_another_machine_keep_their_scores(laboratory, other_dir, tmp_path):
+    here = gather(laboratory, other_dir, "elsewhere")
     elsewhere = here.model_copy(update={"runs_dir": str(tmp_path)})
     chosen = external.load_chosen(here)
     with pytest.raises(NotMeasured, match="none of the chosen networks is here"):
@@ -165,8 +177,11 @@ def test_seeds_vary_the_score_and_their_range_stands_beside_it():
     assert np.isnan(table.heldout_dice["Blob"])
     fig = external.draw(table.reset_index())
     # Of the networks alone: the blob is not trained.
-    assert display.title(fig) == "Networks have Dice 0.600 to 0.600 on external images, 0.700 to 0.700 on held-out ones"
+    assert display.title(fig) == (
+        "Dice 0.600 to 0.600 on external images (mean of a variant's networks), "
+        "0.700 to 0.700 held out (single networks)"
+    )
     text = external.conclude(table.reset_index(), "Hospital", "64 pixels")
     assert text.endswith("held out nan. Size: 64 pixels.")
-    assert text.startswith("Dice on the 2 images of Hospital, which no choice has seen. A: 0.600 (")
+    assert text.startswith("Dice on the 2 images of Hospital, on which nothing was chosen. A: 0.600 (")
     assert "; 2 seeds 0.500 to 0.700), held out 0.700. Blob: 0.300 (0.200 to 0.400), held out nan." in text

@@ -238,6 +238,26 @@ def test_a_run_is_opened_by_its_folder_or_its_name(laboratory, tmp_path):
         shutil.rmtree(laboratory.root / "runs" / "copy")
 
 
+def test_what_is_no_finished_run_keeps_none_from_being_found_by_name(laboratory):
+    run = laboratory.variants[KLD].runs[0]
+    foreign = laboratory.root / "runs" / "foreign"
+    size = foreign / Path(run.config.label).parent
+    contents = {
+        foreign / "model": '{"model": "of other software"}',
+        size / "fold1-seed1-00000000": '{"model": "of other software"}',
+        size / "fold2-seed2-00000000": '{"training_ver',
+        size / f"{run.folder.name}.unfinished": (run.folder / "config.json").read_text(),
+    }
+    try:
+        for folder, content in contents.items():
+            folder.mkdir(parents=True)
+            (folder / "config.json").write_text(content)
+        (size / "fold3-seed3-00000000").mkdir()
+        assert networks.open_run(run.config.label).folder == run.folder
+    finally:
+        shutil.rmtree(foreign)
+
+
 def test_a_run_that_is_not_there_is_told_with_a_close_one_and_the_way_to_get_one(laboratory, tmp_path, monkeypatch):
     label = laboratory.variants[KLD].runs[0].config.label
     with pytest.raises(StudyError, match=rf"{label}9: neither .*; close: {label}.*`make study`"):

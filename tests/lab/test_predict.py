@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from busi.config import StudyError
-from busi.dataset.catalog import read_grey
+from busi.dataset.catalog import DataWarning, read_grey
 from busi.lab import networks, predict
 from busi.lab.networks import Network
 from busi.scoring import metrics
@@ -108,9 +108,12 @@ def test_images_are_found_by_file_folder_and_pattern(phantom_dir, tmp_path):
     assert {file.name for file in predict.find_images(str(phantom_dir / "*" / "*(1).png"))} == {
         *("benign (1).png", "malignant (1).png", "normal (1).png")
     }
+    # A pattern fits "benign (1)_mask.png" too, and is no reason to predict it.
+    assert {file.name for file in predict.find_images(str(benign / "*1*"))} == {"benign (1).png"}
     for name in ("[1].png", "._x.png", "1.txt"):
         shutil.copy(benign / "benign (1).png", tmp_path / name)
     assert predict.find_images(str(tmp_path)) == [tmp_path / "[1].png"]
+    assert predict.find_images(str(tmp_path / "*1*")) == [tmp_path / "[1].png"]
     assert predict.find_images(str(tmp_path / "[1].png")) == [tmp_path / "[1].png"]
 
 
@@ -121,6 +124,24 @@ def test_images_that_are_not_there_or_share_a_name_are_refused(tmp_path):
         Image.new("L", (20, 20)).save(tmp_path / name)
     with pytest.raises(StudyError, match=r"a\.png: named like .*a\.bmp"):
         predict.find_images(str(tmp_path))
+    (tmp_path / "a.bmp").rename(tmp_path / "A.bmp")
+    for where in (tmp_path, tmp_path / "*.*"):
+        with pytest.raises(StudyError, match=r"a\.png: named like .*A\.bmp"):
+            predict.find_images(str(where))
+
+
+def test_deep_images_of_fewer_bits_are_predicted_with_a_word(network, tmp_path):
+    """Of twelve bits in a file of sixteen: 3800 of 65535 becomes 15 of 255."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    levels = np.random.default_rng(0).integers(0, 3800, (48, 60), dtype=np.uint16)
+    for number in range(predict.CHUNK + 1):
+        Image.fromarray(levels).save(folder / f"{number:02d}.png")
+    Image.fromarray(levels * np.uint16(16)).save(folder / "whole.png")
+    files = predict.find_images(str(folder))
+    with pytest.warns(DataWarning, match=r"nearly black: .*: 17, e\.g\. .*00\.png") as told:
+        rows = list(predict.predict_files(network, files, tmp_path / "out"))
+    assert len(told) == 1 and len(rows) == 18
 
 
 def test_memory_does_not_grow_with_the_number_of_images(network, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from busi.config import StudyError
-from busi.dataset.catalog import read_catalog, read_union
+from busi.dataset.catalog import DataWarning, read_catalog, read_union
 from busi.scoring import metrics, ruler
 from busi.scoring.ruler import Answer
 
@@ -54,6 +54,70 @@ def test_greys_count_from_half_of_white(phantoms, tmp_path):
     (answer,) = ruler.read_masks(phantoms, tmp_path)
     assert answer.name == name
     assert answer.probability.sum(axis=0).tolist()[:3] == [0, height, 0]
+
+
+def encode(truth, coding):
+    """Return a mask in a coding that software is known to write, as an image of Pillow's."""
+    if coding == "palette":
+        # Dark red, as in Pascal VOC: its luma is 38, and half of white would miss it.
+        image = Image.fromarray(truth.astype(np.uint8)).convert("P")
+        image.putpalette([0, 0, 0, 128, 0, 0])
+        return image
+    if coding == "red":
+        return Image.fromarray(truth[..., np.newaxis] * np.array([255, 0, 0], np.uint8))
+    kind, level = {"0/2": (np.uint8, 2), "0/100": (np.uint8, 100), "deep 0/1": (np.uint16, 1)}[coding]
+    return Image.fromarray(truth.astype(kind) * kind(level))
+
+
+@pytest.mark.parametrize("coding", ["0/2", "0/100", "deep 0/1", "palette", "red"])
+def test_a_perfect_mask_is_perfect_in_every_coding_of_a_data_set_s_own_masks(phantoms, tmp_path, coding):
+    name, truth = next(iter(truths(phantoms).items()))
+    encode(truth, coding).save(tmp_path / f"{name}.png")
+    scores = ruler.score_answers(phantoms, ruler.read_masks(phantoms, tmp_path))
+    assert scores.dice.tolist() == [1]
+
+
+@pytest.mark.parametrize("level", [1, 2, 255])
+def test_a_mask_may_mark_everything_or_nothing(phantoms, tmp_path, level):
+    """Its four corners would have a data set's own mask refused as inverted."""
+    first, second, *_ = truths(phantoms).items()
+    save(tmp_path / f"{first[0]}.png", np.ones_like(first[1]), inside=level)
+    save(tmp_path / f"{second[0]}.png", np.zeros_like(second[1]))
+    answers = ruler.read_masks(phantoms, tmp_path)
+    assert [answer.probability.mean() for answer in answers] == [1, 0]
+
+
+def test_masks_that_cannot_be_meant_are_refused_by_name(phantoms, tmp_path):
+    # Not a square, which has no other way round.
+    name, truth = next((name, truth) for name, truth in truths(phantoms).items() if len(truth) != len(truth.T))
+    file = tmp_path / f"{name}.png"
+    alpha = Image.new("RGBA", truth.shape[::-1])
+    alpha.putalpha(Image.fromarray(truth.astype(np.uint8) * np.uint8(255)))
+    levels = np.linspace(0, 255, truth.size).astype(np.uint8).reshape(truth.shape)
+    for image, told in (
+        (alpha, "transparent pixels"),
+        (Image.fromarray(truth.T), "rotate one of them"),
+        (Image.fromarray(levels), "of the pixels are grey"),
+    ):
+        image.save(file)
+        with pytest.raises(StudyError, match=told) as caught:
+            list(ruler.read_masks(phantoms, tmp_path))
+        assert str(caught.value).startswith(f"{file}: ")
+
+
+def test_masks_of_another_size_are_counted_in_one_warning(phantoms, tmp_path):
+    for name, truth in list(truths(phantoms).items())[:3]:
+        save(tmp_path / f"{name}.png", truth.repeat(2, axis=0).repeat(2, axis=1))
+    with pytest.warns(DataWarning, match=r"another size than their image: .*: 3, e\.g\. .*benign \(1\)\.png") as told:
+        list(ruler.read_masks(phantoms, tmp_path))
+    assert len(told) == 1
+
+
+def test_a_folder_that_is_not_there_is_told_before_any_mask_is_asked_for(phantoms, tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("nope", "file"):
+        with pytest.raises(StudyError, match=rf"{name}: no such folder"):
+            ruler.read_masks(phantoms, tmp_path / name)
 
 
 def test_two_masks_of_an_image_and_a_folder_without_any_are_refused(phantoms, tmp_path):
