@@ -37,7 +37,7 @@ def load_split(catalog: Catalog, kind: str) -> pd.DataFrame:
     """Return the split of a data set, as `make_split`: BUSI's from ``params/splits-<kind>.csv``, any other's is made.
 
     Raises:
-        StudyError: The file names these data, but is not one that `write_split` has written for them.
+        StudyError: The file names these data, but is not one that `write_splits` has written for them.
     """
     if not split_version(kind, catalog.fingerprint):
         return make_split(catalog, kind)
@@ -115,12 +115,25 @@ def _cut_into_runs(images: pd.DataFrame, parts: int) -> np.ndarray:
     return images.group.map(dict(zip(first.group, run.astype(int), strict=True))).to_numpy()
 
 
-def write_split(catalog: Catalog, kind: str) -> Path:
-    """Write the split of ``catalog`` into its file, headed by the fingerprint of the data, and return the file."""
-    table = make_split(catalog, kind).to_csv(index=False)
-    path = split_file(kind)
-    path.write_text(f"{_HEAD}{catalog.fingerprint}\n{table}", encoding="utf-8")
-    return path
+def write_splits(catalog: Catalog) -> list[Path]:
+    """Write the splits of all `KINDS`, each headed by the fingerprint of the data, and return their files.
+
+    Raises:
+        StudyError: A file holds the split of other data, or as `make_split`. Nothing is written then.
+    """
+    files = [split_file(kind) for kind in KINDS]
+    head = f"{_HEAD}{catalog.fingerprint}"
+    for file in filter(Path.is_file, files):
+        found = file.read_text(encoding="utf-8").partition("\n")[0]
+        if found != head:
+            raise StudyError(
+                f"{file}: holds the split of other data: it begins with {found!r}, not with {head!r}; move this file "
+                "or delete it, or write the folds elsewhere with --format and --out"
+            )
+    tables = [make_split(catalog, kind).to_csv(index=False) for kind in KINDS]
+    for file, table in zip(files, tables, strict=True):
+        file.write_text(f"{head}\n{table}", encoding="utf-8")
+    return files
 
 
 def find_strata(table: pd.DataFrame) -> np.ndarray:
