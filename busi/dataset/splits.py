@@ -79,7 +79,7 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
         near-duplicates), `stratum`, and `fold0` to `fold4`, each one of `PARTS`.
 
     Raises:
-        StudyError: No stratum has an image for every fold.
+        StudyError: No stratum has an image for every fold, or there are fewer groups than folds.
     """
     strata = find_strata(catalog.table)
     groups = find_groups(catalog)
@@ -87,6 +87,12 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
     divide = _cut_into_runs if kind == "blocked" else _stratify
     # Images of one group stay in the same part.
     together = split if kind != "random" else split.assign(group=np.arange(len(split)))
+    found = together.group.nunique()
+    if found < FOLDS:
+        raise StudyError(
+            f"{len(split)} images in {found} groups (patients, else near-duplicates), which stay together; expected "
+            f"{FOLDS} or more, one for the test part of each fold: give images of more patients"
+        )
     tested_in = divide(together, FOLDS)
     for fold in range(FOLDS):
         rest = tested_in != fold
@@ -169,8 +175,8 @@ def _stratify(images: pd.DataFrame, parts: int) -> np.ndarray:
     # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.model_selection import StratifiedGroupKFold
 
-    # Scikit-learn refuses to make more parts than the largest stratum has images.
-    parts = min(parts, _largest_count(images.stratum))
+    # Scikit-learn refuses to make more parts than the largest stratum has images, or than there are groups.
+    parts = min(parts, _largest_count(images.stratum), images.group.nunique())
     found = np.empty(len(images), int)
     with warnings.catch_warnings():
         # A small data set has strata with fewer images than parts.

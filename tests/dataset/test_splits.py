@@ -278,6 +278,30 @@ def test_too_few_images_are_refused(planted):
         splits.make_split(thinned(planted, 4), "grouped")
 
 
+def of_patients(data, number):
+    """Give the images to so many patients in turn."""
+    return Catalog(data.table.assign(group=[f"p{row % number}" for row in range(len(data.table))]), f"of {number}")
+
+
+@pytest.mark.parametrize("kind", ["grouped", "blocked"])
+def test_too_few_patients_are_refused(planted, kind):
+    with pytest.raises(StudyError, match=r"^42 images in 4 groups \(patients, .*; expected 5 or more, one for"):
+        splits.make_split(of_patients(planted, 4), kind)
+    # They are no hindrance where groups are separated.
+    assert splits.make_split(of_patients(planted, 4), "random").group.nunique() == 4
+
+
+@pytest.mark.parametrize("number", [5, 6, 8])
+def test_a_few_patients_can_be_split(planted, number):
+    """Outside a test part there are fewer than the seven that a validation part asks for."""
+    split = splits.make_split(of_patients(planted, number), "grouped")
+    for fold in FOLDS:
+        of_part = split.groupby(fold).group.agg(set)
+        assert set(of_part.index) == set(splits.PARTS)
+        assert sum(map(len, of_part)) == number
+    assert ((split[FOLDS] == "test").sum(axis=1) == 1).all()
+
+
 def test_a_few_images_can_be_split(planted):
     """No stratum of a trial study has the seven images that a validation part asks for."""
     split = splits.make_split(thinned(planted, 2), "grouped")
