@@ -124,9 +124,8 @@ def _describe_state(manifest: Manifest) -> str:
     files = [repr(manifest)]
     for row in manifest.rows:
         for file in map(Path, (row["image"], *row["masks"])):
-            # A table may name files that are not there, which is a problem of the manifest.
-            status = file.stat() if file.exists() else None
-            files.append(repr(status and (status.st_size, status.st_mtime_ns)))
+            status = file.stat()
+            files.append(repr((status.st_size, status.st_mtime_ns)))
     return hashlib.sha256("".join(files).encode()).hexdigest()
 
 
@@ -217,7 +216,7 @@ def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
             encodings[mask.encoding] += 1
             notes += [(note, Path(file).name) for note in mask.notes]
         notes += [(note, Path(row["image"]).name) for note in _find_oddities(row, pixels, masks)]
-    if not manifest.rows:
+    if not manifest.rows and not problems:
         problems.append(f"{folder}: no images")
     # All problems in one message: otherwise it would take a run to find each of them.
     if problems:

@@ -286,7 +286,7 @@ def table(name, text, told, file="pairs.csv"):
 
 
 table("a table without masks", f"image,class\n{IMAGE},benign\n", "columns image, class; expected image, mask")
-table("a table of nothing", "", "not a readable table")
+table("a table of nothing", "", "columns none; expected image, mask")
 table("a table of no rows", "image,mask\n", "no images", file="")
 table("a table in another encoding", b"image,mask\n\xff\xfe,\x80\n", "not a readable table")
 table("a table with a wrong path", f"image,mask\n{IMAGE},benign/9.png\n", "line 2: ")
@@ -296,6 +296,30 @@ table(
     "an image of two classes",
     f"image,mask,class\n{IMAGE},{MASK},benign\n{IMAGE},{MASK},malignant\n",
     "'malignant' here and 'benign' above",
+)
+table(
+    "an unknown column", f"image,mask,clas\n{IMAGE},{MASK},benign\n", "columns image, mask, clas; expected image, mask"
+)
+table("a doubled column", f"image,mask,Mask\n{IMAGE},{MASK},{MASK}\n", "columns image, mask, mask; expected")
+table("two columns of patients", f"image,mask,patient,group\n{IMAGE},{MASK},1,2\n", "and group or patient, each once")
+table("a row cut short", f"class,image,mask\nbenign,{IMAGE}\n", "line 2: no mask")
+table("a row without an image", f"mask,image\n{MASK}\n", "line 2: image '' is no file")
+table("a row too long", f"image,mask\n{IMAGE},{MASK},benign\n", "line 2: 3 cells, but 2 columns")
+table("an open quote", f'image,mask\n{IMAGE},"{MASK}\n', "not a readable table")
+table(
+    "a row twice, spelt in two ways",
+    f"image,mask\n{IMAGE},{MASK}\n\n./{IMAGE},normal/../{MASK}\n",
+    "line 4: ",
+)
+table(
+    "a normal image twice",
+    "image,mask,class\nnormal/normal (1).png,,normal\n./normal/normal (1).png,,normal\n",
+    "line 3: ",
+)
+table(
+    "one mask for two images",
+    f"image,mask\n{IMAGE},{MASK}\nbenign/benign (2).png,{MASK}\n",
+    "line 3: ",
 )
 
 

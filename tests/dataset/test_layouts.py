@@ -187,6 +187,28 @@ def test_a_table_of_pairs(phantom_dir, tmp_path, separator):
     assert found.table.lesion_share.tolist() == [whole["benign (2)"], whole["malignant (1)"], 0]
 
 
+def test_a_table_has_one_row_for_an_image_however_it_is_spelt(phantom_dir, tmp_path):
+    """Blanks around cells, blank lines and cells that a line lacks change nothing either."""
+    folder = tmp_path / "data"
+    shutil.copytree(phantom_dir / "benign", folder / "scans")
+    text = (
+        "image ; mask; patient;name\n"
+        "./scans/benign (2).png ; scans/benign (2)_mask.png ; 7 ; two\n"
+        "\n"
+        "scans/benign (2).png;scans//benign (2)_mask_1.png;7;two\n"
+        "scans/../scans/benign (1).png;scans/benign (1)_mask.png;;one;;\n"
+        ";;;\n"
+    )
+    (folder / "pairs.csv").write_text(text, encoding="utf-8")
+    manifest = layouts.find_images(folder)
+    assert manifest.problems == []
+    assert [(row["name"], row["group"], len(row["masks"])) for row in manifest.rows] == [
+        ("one", None, 1),
+        ("two", "7", 2),
+    ]
+    assert manifest.rows[1]["image"] == str(folder / "scans" / "benign (2).png")
+
+
 def test_a_special_layout_goes_before_the_general_one_only_where_it_names_patients(phantom_dir, tmp_path):
     """Four letters that all names share are no patient."""
     images = [f"images/SCAN_00{k}" for k in range(4)]
