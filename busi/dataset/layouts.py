@@ -258,6 +258,9 @@ def _check_pair(pair: dict[str, str], image: Path, mask: Path) -> list[str]:
     for column, file in (("image", image), ("mask", mask)):
         if not file.is_file() and (column == "image" or pair["mask"]):
             problems.append(f"{column} {pair[column]!r} is no file; expected an image: correct the path")
+    # Files are written by this name.
+    if "name" in pair and not re.fullmatch(r"[^/\\:]+", pair["name"]):
+        problems.append(f"name {pair['name']!r}; expected a file's name, without / \\ and colon: correct it")
     return problems
 
 

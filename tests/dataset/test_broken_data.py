@@ -321,6 +321,8 @@ table(
     f"image,mask\n{IMAGE},{MASK}\nbenign/benign (2).png,{MASK}\n",
     "line 3: ",
 )
+for kind, name in {"a path": "../1", "a Windows path": "a\\1", "a drive": "c:1", "nothing": " "}.items():
+    table(f"{kind} for a name", f"image,mask,name\n{IMAGE},{MASK},{name}\n", f"line 2: name {name.strip()!r}; expected")
 
 
 def test_the_corpus_has_not_shrunk():
