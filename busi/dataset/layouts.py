@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from operator import itemgetter
 from pathlib import Path
+from unicodedata import normalize
 
 from busi.dataset.decode import SUFFIXES, DataError
 from busi.dataset.phantom import CLASSES
@@ -133,7 +134,7 @@ def _compile(layout: str) -> tuple[re.Pattern, re.Pattern]:
 
 
 def _translate(pattern: str) -> re.Pattern:
-    text = re.escape(pattern.strip())
+    text = re.escape(normalize("NFC", pattern.strip()))
     for name, expression in PLACEHOLDERS.items():
         text = text.replace(re.escape(f"{{{name}}}"), expression)
     return re.compile(text, re.IGNORECASE)
@@ -186,7 +187,8 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
     rows: dict[tuple, dict] = {}
     masks: dict[tuple, dict[str, str]] = defaultdict(dict)
     for file in files:
-        path = file.relative_to(folder).with_suffix("").as_posix()
+        # An "é" may be one character or two, as macOS writes it: the same letter in the same name.
+        path = normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
         of_mask = mask.fullmatch(path)
         matched = of_mask or image.fullmatch(path)
         if not matched:
@@ -197,7 +199,9 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
         parts["image_class"] = parts.get("image_class", "").lower()
         key = tuple(parts[part] for part in shared)
         if of_mask:
-            masks[key][file.stem] = str(file)
+            other = masks[key].setdefault(normalize("NFC", file.stem), str(file))
+            if other != str(file):
+                manifest.problems.append(f"{file}: named like {other}: remove one of them")
         elif key in rows:
             manifest.problems.append(f"{file}: named like {rows[key]['image']}: remove one of them")
         else:
@@ -304,8 +308,8 @@ def _sort(manifest: Manifest) -> Manifest:
     manifest.rows.sort(key=itemgetter("image_class", "name"))
     seen: dict[str, str] = {}
     for row in manifest.rows:
-        # Two names that differ in case alone are one file on other systems; predictions are kept by name.
-        other = seen.setdefault(row["name"].casefold(), row["image"])
+        # Names that differ in case or encoding alone are one file on other systems; predictions are kept by name.
+        other = seen.setdefault(normalize("NFC", row["name"]).casefold(), row["image"])
         if other != row["image"]:
             manifest.problems.append(f"{row['image']}: {other} has the same name: rename one of them")
     return manifest

@@ -220,6 +220,21 @@ def an_image_in_two_formats(folder):
     save(folder / "benign" / "benign (1).bmp", RANDOM)
 
 
+@broken("benign/benign (1)_mask.bmp", "named like")
+def a_mask_in_two_formats(folder):
+    save(folder / "benign" / "benign (1)_mask.bmp", INSIDE)
+
+
+@broken("benign/Jos\u00e9.png", "has the same name")
+def a_name_in_two_forms_of_unicode(folder):
+    rows = ["image,mask"]
+    for name in ("Jos\u00e9", "Jose\u0301"):
+        shutil.copy(folder / IMAGE, folder / "benign" / f"{name}.png")
+        shutil.copy(folder / MASK, folder / "benign" / f"{name}_mask.png")
+        rows.append(f"benign/{name}.png,benign/{name}_mask.png")
+    (folder / "pairs.csv").write_text("\n".join(rows), encoding="utf-8")
+
+
 @broken("malignant/benign (1).png", "has the same name")
 def a_name_in_two_classes(folder):
     for end in ("", "_mask"):
