@@ -42,8 +42,8 @@ class Catalog:
             ("lesion" or "normal" where the data set names no classes), `name`, `image` (path), `masks` (each a `Mask`),
             `height`, `width` (pixels), `lesion_share` (share of the image's pixels inside the union of its masks, 0 to
             1), `group` (patient; None where the data set names none).
-        fingerprint: Hash of names, classes and decoded pixels: the same for the release, for a losslessly re-encoded
-            copy, and for one in another layout.
+        fingerprint: Hash of names, classes and decoded pixels, those of each mask by itself: the same for the release,
+            for a losslessly re-encoded copy, and for one in another layout that tells the same names and classes.
         layout: As `busi.dataset.layouts.Manifest`.
         encodings: Number of masks by their encoding, as `DecodedMask`.
         notes: `note` and the `file` it is about, one row for each unusual file.
