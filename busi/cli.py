@@ -84,6 +84,8 @@ def split(
 
     With --format, write its grouped folds to OUT instead, in the form that other software reads.
     """
+    if out and not form:
+        raise StudyError(f"--out: got {out} without --format; expected both: say the form, e.g. --format csv")
     from busi.dataset import splits
     from busi.dataset.catalog import read_catalog
     from busi.dataset.convert import SPLIT_FILES, write_split
@@ -93,8 +95,7 @@ def split(
         print(write_split(splits.load_split(catalog, "grouped"), form, out or Path(SPLIT_FILES[form])))
         return
     # All of them, because a study compares its splits.
-    for kind in splits.KINDS:
-        print(splits.write_split(catalog, kind))
+    print(*splits.write_splits(catalog), sep="\n")
 
 
 @app.command()

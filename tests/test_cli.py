@@ -402,6 +402,18 @@ def test_split_and_convert_write_what_other_software_reads_and_never_over_it(bus
     assert busi("convert", quarters, here / "raw", "--layout", "images-masks").startswith("busi: ")
 
 
+def test_splits_of_other_data_are_never_replaced(busi, here, quarters):
+    """Neither where --out is given without --format."""
+    (here / "params").unlink()
+    committed = shutil.copytree(REPOSITORY / "params", here / "params")
+    before = {file.name: file.read_bytes() for file in committed.iterdir()}
+    told = busi("split", quarters, "--out", here / "folds.csv")
+    assert told.startswith(f"busi: --out: got {here / 'folds.csv'} without --format; expected both")
+    assert busi("split", quarters).startswith(f"busi: {committed / 'splits-random.csv'}: holds the split of other data")
+    assert {file.name: file.read_bytes() for file in committed.iterdir()} == before
+    assert list_files(here) == set()
+
+
 def test_a_layout_is_told_to_every_command_that_reads_a_folder(busi, here, quarters, capsys):
     """Names that no layout knows: scan1.png with its mask mark1.png."""
     folder = here / "own"

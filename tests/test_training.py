@@ -688,7 +688,8 @@ def retrain(quarters, quarters_dir, tmp_path, monkeypatch):
     def run(rows):
         monkeypatch.chdir(make_study(tmp_path / "study"))
         other = change_images(quarters, quarters_dir, rows, tmp_path / "changed")
-        file = splits.write_split(quarters, "grouped")
+        splits.write_splits(quarters)
+        file = splits.split_file("grouped")
         text = file.read_text(encoding="utf-8")
         file.write_text(text.replace(quarters.fingerprint, other.fingerprint), encoding="utf-8")
         return other, train(tiny(), other, store_in(tmp_path, other))

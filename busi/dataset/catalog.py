@@ -42,8 +42,8 @@ class Catalog:
             ("lesion" or "normal" where the data set names no classes), `name`, `image` (path), `masks` (each a `Mask`),
             `height`, `width` (pixels), `lesion_share` (share of the image's pixels inside the union of its masks, 0 to
             1), `group` (patient; None where the data set names none).
-        fingerprint: Hash of names, classes and decoded pixels: the same for the release, for a losslessly re-encoded
-            copy, and for one in another layout.
+        fingerprint: Hash of names, classes and decoded pixels, those of each mask by itself: the same for the release,
+            for a losslessly re-encoded copy, and for one in another layout that tells the same names and classes.
         layout: As `busi.dataset.layouts.Manifest`.
         encodings: Number of masks by their encoding, as `DecodedMask`.
         notes: `note` and the `file` it is about, one row for each unusual file.
@@ -124,9 +124,8 @@ def _describe_state(manifest: Manifest) -> str:
     files = [repr(manifest)]
     for row in manifest.rows:
         for file in map(Path, (row["image"], *row["masks"])):
-            # A table may name files that are not there, which is a problem of the manifest.
-            status = file.stat() if file.exists() else None
-            files.append(repr(status and (status.st_size, status.st_mtime_ns)))
+            status = file.stat()
+            files.append(repr((status.st_size, status.st_mtime_ns)))
     return hashlib.sha256("".join(files).encode()).hexdigest()
 
 
@@ -217,7 +216,7 @@ def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
             encodings[mask.encoding] += 1
             notes += [(note, Path(file).name) for note in mask.notes]
         notes += [(note, Path(row["image"]).name) for note in _find_oddities(row, pixels, masks)]
-    if not manifest.rows:
+    if not manifest.rows and not problems:
         problems.append(f"{folder}: no images")
     # All problems in one message: otherwise it would take a run to find each of them.
     if problems:

@@ -1,7 +1,7 @@
 """Data sets and folds in the forms that other software reads."""
 
 import json
-import shutil
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -66,20 +66,25 @@ def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks",
     """
     if out.exists():
         raise StudyError(f"{out}: exists; nothing is overwritten: give the name of a new folder")
-    is_nnunet = layout == "nnunet"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        # Renamed when it is whole: a folder that exists is finished.
+        whole = Path(temporary) / "whole"
+        _write_images(catalog, whole, is_nnunet=layout == "nnunet")
+        return whole.rename(out)
+
+
+def _write_images(catalog: Catalog, folder: Path, *, is_nnunet: bool) -> None:
     images, masks, inside = ("imagesTr", "labelsTr", 1) if is_nnunet else ("images", "masks", 255)
     channel = "_0000" if is_nnunet else ""
-    # Renamed when it is whole: a folder that exists is finished.
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for folder in (images, masks):
-        (unfinished / folder).mkdir(parents=True)
+    for name in (images, masks):
+        (folder / name).mkdir(parents=True)
     for row in catalog.table.itertuples():
         image = Image.fromarray(read_grey(row.image))
         # Labels are numbers, not colours: nnU-Net wants 1 for lesion, other trainers 255.
         mask = read_union(row.masks).astype(np.uint8) * np.uint8(inside)
-        image.save(unfinished / images / f"{row.name}{channel}.png")
-        Image.fromarray(mask).save(unfinished / masks / f"{row.name}.png")
+        image.save(folder / images / f"{row.name}{channel}.png")
+        Image.fromarray(mask).save(folder / masks / f"{row.name}.png")
     if is_nnunet:
         described = {
             "channel_names": {"0": "ultrasound"},
@@ -87,5 +92,4 @@ def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks",
             "numTraining": len(catalog.table),
             "file_ending": ".png",
         }
-        (unfinished / "dataset.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    return unfinished.rename(out)
+        (folder / "dataset.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")

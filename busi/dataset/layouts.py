@@ -5,14 +5,14 @@ They belong together where the parts that both patterns name are equal, never by
 """
 
 import csv
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, zip_longest
 from operator import itemgetter
 from pathlib import Path
-
-import pandas as pd
+from unicodedata import normalize
 
 from busi.dataset.decode import SUFFIXES, DataError
 from busi.dataset.phantom import CLASSES
@@ -134,7 +134,7 @@ def _compile(layout: str) -> tuple[re.Pattern, re.Pattern]:
 
 
 def _translate(pattern: str) -> re.Pattern:
-    text = re.escape(pattern.strip())
+    text = re.escape(normalize("NFC", pattern.strip()))
     for name, expression in PLACEHOLDERS.items():
         text = text.replace(re.escape(f"{{{name}}}"), expression)
     return re.compile(text, re.IGNORECASE)
@@ -187,7 +187,8 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
     rows: dict[tuple, dict] = {}
     masks: dict[tuple, dict[str, str]] = defaultdict(dict)
     for file in files:
-        path = file.relative_to(folder).with_suffix("").as_posix()
+        # An "é" may be one character or two, as macOS writes it: the same letter in the same name.
+        path = normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
         of_mask = mask.fullmatch(path)
         matched = of_mask or image.fullmatch(path)
         if not matched:
@@ -198,7 +199,9 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
         parts["image_class"] = parts.get("image_class", "").lower()
         key = tuple(parts[part] for part in shared)
         if of_mask:
-            masks[key][file.stem] = str(file)
+            other = masks[key].setdefault(normalize("NFC", file.stem), str(file))
+            if other != str(file):
+                manifest.problems.append(f"{file}: named like {other}: remove one of them")
         elif key in rows:
             manifest.problems.append(f"{file}: named like {rows[key]['image']}: remove one of them")
         else:
@@ -223,44 +226,77 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
 
 
 def _read_pairs(table: Path) -> Manifest:
-    """Read a table with columns `image` and `mask`, and if it has them `class`, `group` (or `patient`) and `name`.
-
-    An image with several masks has a row for each. Paths start at the table's folder.
-    """
-    try:
-        # Commas or semicolons, whichever the table uses; names such as "NA" and "001" stay as they are.
-        pairs = pd.read_csv(table, sep=None, engine="python", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{table}: not a readable table ({error}); expected CSV with columns image, mask") from error
-    pairs.columns = pairs.columns.str.strip().str.lower()
-    pairs = pairs.rename(columns={"patient": "group"})
-    if not {"image", "mask"} <= set(pairs.columns):
-        raise DataError(
-            f"{table}: columns {', '.join(pairs.columns)}; expected image, mask and, if known, class, group"
-        )
+    """Pair the files that a table names; paths start at its folder, an image with several masks has a row for each."""
     manifest = Manifest(table.name, [])
-    rows: dict[str, dict] = {}
-    for line, pair in enumerate(pairs.to_dict("records"), start=2):
-        image, mask = (table.parent / pair[column] for column in ("image", "mask"))
-        for file in (image, mask):
-            if not file.is_file() and (file == image or pair["mask"]):
-                manifest.problems.append(
-                    f"{table}: line {line}: {file} is no file; expected an image: correct the path"
-                )
+    rows: dict[Path, dict] = {}
+    images: dict[Path, Path] = {}  # of masks
+    for line, pair in _read_table(table):
+        # One spelling of each path: "./a.png" and "a.png" are one image.
+        image, mask = (Path(os.path.normpath(table.parent / pair[column])) for column in ("image", "mask"))
         row = _make_row(image, pair.get("class", "").lower(), pair.get("group") or None)
-        row["name"] = pair.get("name") or image.stem
-        first = rows.setdefault(pair["image"], row)
-        for column in ("image_class", "group", "name"):
-            if row[column] != first[column]:
-                manifest.problems.append(
-                    f"{table}: line {line}: {image} is {row[column]!r} here and {first[column]!r} above: correct one"
-                )
-        if pair["mask"]:
-            first["masks"].append(str(mask))
-        elif first["image_class"] != "normal":
-            manifest.problems.append(f"{table}: line {line}: no mask; only an image of class normal may have none")
+        row["name"] = pair.get("name", image.stem)
+        problems = _check_pair(pair, image, mask)
+        # A line whose files are not there has nothing to compare.
+        if not problems:
+            first = rows.setdefault(image, row)
+            for column in ("image_class", "group", "name"):
+                if row[column] != first[column]:
+                    problems.append(f"{image} is {row[column]!r} here and {first[column]!r} above: correct one")
+            if pair["mask"]:
+                first["masks"].append(str(mask))
+            elif first["image_class"] != "normal":
+                problems.append("no mask; only an image of class normal may have none")
+            elif first is not row:
+                problems.append(f"{image} is above already: remove this line")
+            if mask in images and pair["mask"]:
+                problems.append(f"{mask} is the mask of {images[mask]} above: remove this line, or correct one")
+            images[mask] = image
+        manifest.problems += [f"{table}: line {line}: {problem}" for problem in problems]
     manifest.rows = list(rows.values())
     return manifest
+
+
+def _check_pair(pair: dict[str, str], image: Path, mask: Path) -> list[str]:
+    """Return what is wrong with the cells of one line, whatever the other lines say."""
+    problems = []
+    for column, file in (("image", image), ("mask", mask)):
+        if not file.is_file() and (column == "image" or pair["mask"]):
+            problems.append(f"{column} {pair[column]!r} is no file; expected an image: correct the path")
+    # Files are written by this name.
+    if "name" in pair and not re.fullmatch(r"[^/\\:]+", pair["name"]):
+        problems.append(f"name {pair['name']!r}; expected a file's name, without / \\ and colon: correct it")
+    return problems
+
+
+def _read_table(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """Read a table with the columns `image` and `mask`, and if it has them `class`, `group` (or `patient`) and `name`.
+
+    Returns:
+        The number and the cells of each line, empty where it is short; names such as "NA" and "001" stay as they are.
+    """
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        head = text.partition("\n")[0]
+        # Commas or semicolons, whichever the table uses.
+        reader = csv.reader(text.split("\n"), delimiter=max(",;\t", key=head.count), strict=True)
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table}: not a readable table ({error}); expected CSV with columns image, mask") from error
+    names = [name.lower() for name in lines[0][1]] if lines else []
+    columns = ["group" if name == "patient" else name for name in names]
+    is_known = {"image", "mask"} <= set(columns) <= {"image", "mask", "class", "group", "name"}
+    if not is_known or len(set(columns)) < len(columns):
+        raise DataError(
+            f"{table}: columns {', '.join(names) or 'none'}; expected image, mask and, if known, class, name, and "
+            "group or patient, each once: rename or remove the others"
+        )
+    for line, cells in lines[1:]:
+        if any(cells[len(columns) :]):
+            raise DataError(
+                f"{table}: line {line}: {len(cells)} cells, but {len(columns)} columns; expected no more: put quotes "
+                "around a name that holds the separator"
+            )
+    return [(line, dict(zip_longest(columns, cells[: len(columns)], fillvalue=""))) for line, cells in lines[1:]]
 
 
 def _make_row(image: Path, image_class: str, group: str | None) -> dict:
@@ -272,8 +308,8 @@ def _sort(manifest: Manifest) -> Manifest:
     manifest.rows.sort(key=itemgetter("image_class", "name"))
     seen: dict[str, str] = {}
     for row in manifest.rows:
-        # Two names that differ in case alone are one file on other systems; predictions are kept by name.
-        other = seen.setdefault(row["name"].casefold(), row["image"])
+        # Names that differ in case or encoding alone are one file on other systems; predictions are kept by name.
+        other = seen.setdefault(normalize("NFC", row["name"]).casefold(), row["image"])
         if other != row["image"]:
             manifest.problems.append(f"{row['image']}: {other} has the same name: rename one of them")
     return manifest

@@ -37,7 +37,7 @@ def load_split(catalog: Catalog, kind: str) -> pd.DataFrame:
     """Return the split of a data set, as `make_split`: BUSI's from ``params/splits-<kind>.csv``, any other's is made.
 
     Raises:
-        StudyError: The file names these data, but is not one that `write_split` has written for them.
+        StudyError: The file names these data, but is not one that `write_splits` has written for them.
     """
     if not split_version(kind, catalog.fingerprint):
         return make_split(catalog, kind)
@@ -79,7 +79,7 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
         near-duplicates), `stratum`, and `fold0` to `fold4`, each one of `PARTS`.
 
     Raises:
-        StudyError: No stratum has an image for every fold.
+        StudyError: No stratum has an image for every fold, or there are fewer groups than folds.
     """
     strata = find_strata(catalog.table)
     groups = find_groups(catalog)
@@ -87,6 +87,12 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
     divide = _cut_into_runs if kind == "blocked" else _stratify
     # Images of one group stay in the same part.
     together = split if kind != "random" else split.assign(group=np.arange(len(split)))
+    found = together.group.nunique()
+    if found < FOLDS:
+        raise StudyError(
+            f"{len(split)} images in {found} groups (patients, else near-duplicates), which stay together; expected "
+            f"{FOLDS} or more, one for the test part of each fold: give images of more patients"
+        )
     tested_in = divide(together, FOLDS)
     for fold in range(FOLDS):
         rest = tested_in != fold
@@ -115,12 +121,25 @@ def _cut_into_runs(images: pd.DataFrame, parts: int) -> np.ndarray:
     return images.group.map(dict(zip(first.group, run.astype(int), strict=True))).to_numpy()
 
 
-def write_split(catalog: Catalog, kind: str) -> Path:
-    """Write the split of ``catalog`` into its file, headed by the fingerprint of the data, and return the file."""
-    table = make_split(catalog, kind).to_csv(index=False)
-    path = split_file(kind)
-    path.write_text(f"{_HEAD}{catalog.fingerprint}\n{table}", encoding="utf-8")
-    return path
+def write_splits(catalog: Catalog) -> list[Path]:
+    """Write the splits of all `KINDS`, each headed by the fingerprint of the data, and return their files.
+
+    Raises:
+        StudyError: A file holds the split of other data, or as `make_split`. Nothing is written then.
+    """
+    files = [split_file(kind) for kind in KINDS]
+    head = f"{_HEAD}{catalog.fingerprint}"
+    for file in filter(Path.is_file, files):
+        found = file.read_text(encoding="utf-8").partition("\n")[0]
+        if found != head:
+            raise StudyError(
+                f"{file}: holds the split of other data: it begins with {found!r}, not with {head!r}; move this file "
+                "or delete it, or write the folds elsewhere with --format and --out"
+            )
+    tables = [make_split(catalog, kind).to_csv(index=False) for kind in KINDS]
+    for file, table in zip(files, tables, strict=True):
+        file.write_text(f"{head}\n{table}", encoding="utf-8")
+    return files
 
 
 def find_strata(table: pd.DataFrame) -> np.ndarray:
@@ -156,8 +175,8 @@ def _stratify(images: pd.DataFrame, parts: int) -> np.ndarray:
     # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.model_selection import StratifiedGroupKFold
 
-    # Scikit-learn refuses to make more parts than the largest stratum has images.
-    parts = min(parts, _largest_count(images.stratum))
+    # Scikit-learn refuses to make more parts than the largest stratum has images, or than there are groups.
+    parts = min(parts, _largest_count(images.stratum), images.group.nunique())
     found = np.empty(len(images), int)
     with warnings.catch_warnings():
         # A small data set has strata with fewer images than parts.

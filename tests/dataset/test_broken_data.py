@@ -220,6 +220,21 @@ def an_image_in_two_formats(folder):
     save(folder / "benign" / "benign (1).bmp", RANDOM)
 
 
+@broken("benign/benign (1)_mask.bmp", "named like")
+def a_mask_in_two_formats(folder):
+    save(folder / "benign" / "benign (1)_mask.bmp", INSIDE)
+
+
+@broken("benign/Jos\u00e9.png", "has the same name")
+def a_name_in_two_forms_of_unicode(folder):
+    rows = ["image,mask"]
+    for name in ("Jos\u00e9", "Jose\u0301"):
+        shutil.copy(folder / IMAGE, folder / "benign" / f"{name}.png")
+        shutil.copy(folder / MASK, folder / "benign" / f"{name}_mask.png")
+        rows.append(f"benign/{name}.png,benign/{name}_mask.png")
+    (folder / "pairs.csv").write_text("\n".join(rows), encoding="utf-8")
+
+
 @broken("malignant/benign (1).png", "has the same name")
 def a_name_in_two_classes(folder):
     for end in ("", "_mask"):
@@ -286,7 +301,7 @@ def table(name, text, told, file="pairs.csv"):
 
 
 table("a table without masks", f"image,class\n{IMAGE},benign\n", "columns image, class; expected image, mask")
-table("a table of nothing", "", "not a readable table")
+table("a table of nothing", "", "columns none; expected image, mask")
 table("a table of no rows", "image,mask\n", "no images", file="")
 table("a table in another encoding", b"image,mask\n\xff\xfe,\x80\n", "not a readable table")
 table("a table with a wrong path", f"image,mask\n{IMAGE},benign/9.png\n", "line 2: ")
@@ -297,6 +312,32 @@ table(
     f"image,mask,class\n{IMAGE},{MASK},benign\n{IMAGE},{MASK},malignant\n",
     "'malignant' here and 'benign' above",
 )
+table(
+    "an unknown column", f"image,mask,clas\n{IMAGE},{MASK},benign\n", "columns image, mask, clas; expected image, mask"
+)
+table("a doubled column", f"image,mask,Mask\n{IMAGE},{MASK},{MASK}\n", "columns image, mask, mask; expected")
+table("two columns of patients", f"image,mask,patient,group\n{IMAGE},{MASK},1,2\n", "and group or patient, each once")
+table("a row cut short", f"class,image,mask\nbenign,{IMAGE}\n", "line 2: no mask")
+table("a row without an image", f"mask,image\n{MASK}\n", "line 2: image '' is no file")
+table("a row too long", f"image,mask\n{IMAGE},{MASK},benign\n", "line 2: 3 cells, but 2 columns")
+table("an open quote", f'image,mask\n{IMAGE},"{MASK}\n', "not a readable table")
+table(
+    "a row twice, spelt in two ways",
+    f"image,mask\n{IMAGE},{MASK}\n\n./{IMAGE},normal/../{MASK}\n",
+    "line 4: ",
+)
+table(
+    "a normal image twice",
+    "image,mask,class\nnormal/normal (1).png,,normal\n./normal/normal (1).png,,normal\n",
+    "line 3: ",
+)
+table(
+    "one mask for two images",
+    f"image,mask\n{IMAGE},{MASK}\nbenign/benign (2).png,{MASK}\n",
+    "line 3: ",
+)
+for kind, name in {"a path": "../1", "a Windows path": "a\\1", "a drive": "c:1", "nothing": " "}.items():
+    table(f"{kind} for a name", f"image,mask,name\n{IMAGE},{MASK},{name}\n", f"line 2: name {name.strip()!r}; expected")
 
 
 def test_the_corpus_has_not_shrunk():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from busi.config import StudyError
-from busi.dataset.catalog import read_catalog, read_grey, read_union
+from busi.dataset.catalog import Catalog, read_catalog, read_grey, read_union
 from busi.dataset.convert import convert_catalog, format_split, write_split
 from busi.dataset.splits import load_split
 
@@ -56,6 +56,20 @@ def test_nothing_is_converted_over_a_folder(phantoms, tmp_path):
     with pytest.raises(StudyError, match="exists; nothing is overwritten"):
         convert_catalog(phantoms, tmp_path, "nnunet")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_conversion_that_fails_leaves_nothing_and_takes_nothing(phantoms, tmp_path):
+    """The second image is gone; a folder of somebody's that is named like an unfinished one stays."""
+    kept = tmp_path / "out.unfinished" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine", encoding="utf-8")
+    table = phantoms.table.copy()
+    table.loc[1, "image"] = str(tmp_path / "gone.png")
+    with pytest.raises(StudyError, match=r"gone\.png"):
+        convert_catalog(Catalog(table, "other"), tmp_path / "out", "images-masks")
+    convert_catalog(phantoms, tmp_path / "other", "images-masks")
+    assert {path.name for path in tmp_path.iterdir()} == {"other", "out.unfinished"}
+    assert kept.read_text(encoding="utf-8") == "mine"
 
 
 def test_json_folds_are_those_of_the_split(split):

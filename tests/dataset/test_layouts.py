@@ -3,6 +3,7 @@
 import random
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -187,6 +188,28 @@ def test_a_table_of_pairs(phantom_dir, tmp_path, separator):
     assert found.table.lesion_share.tolist() == [whole["benign (2)"], whole["malignant (1)"], 0]
 
 
+def test_a_table_has_one_row_for_an_image_however_it_is_spelt(phantom_dir, tmp_path):
+    """Blanks around cells, blank lines and cells that a line lacks change nothing either."""
+    folder = tmp_path / "data"
+    shutil.copytree(phantom_dir / "benign", folder / "scans")
+    text = (
+        "image ; mask; patient;name\n"
+        "./scans/benign (2).png ; scans/benign (2)_mask.png ; 7 ; two\n"
+        "\n"
+        "scans/benign (2).png;scans//benign (2)_mask_1.png;7;two\n"
+        "scans/../scans/benign (1).png;scans/benign (1)_mask.png;;one;;\n"
+        ";;;\n"
+    )
+    (folder / "pairs.csv").write_text(text, encoding="utf-8")
+    manifest = layouts.find_images(folder)
+    assert manifest.problems == []
+    assert [(row["name"], row["group"], len(row["masks"])) for row in manifest.rows] == [
+        ("one", None, 1),
+        ("two", "7", 2),
+    ]
+    assert manifest.rows[1]["image"] == str(folder / "scans" / "benign (2).png")
+
+
 def test_a_special_layout_goes_before_the_general_one_only_where_it_names_patients(phantom_dir, tmp_path):
     """Four letters that all names share are no patient."""
     images = [f"images/SCAN_00{k}" for k in range(4)]
@@ -194,6 +217,19 @@ def test_a_special_layout_goes_before_the_general_one_only_where_it_names_patien
     found = catalog.read_catalog(folder, expected=None)
     assert found.layout == "folders"
     assert found.table.group.isna().all()
+
+
+@pytest.mark.parametrize(("form_of_images", "form_of_masks"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_are_the_same_in_both_forms_of_unicode(phantom_dir, tmp_path, form_of_images, form_of_masks):
+    """An archive made on macOS holds "é" as two characters, masks named by other software as one."""
+    names = [f"Jos\u00e9_{k}" for k in range(4)]
+    images = [normalize(form_of_images, f"sc\u00e1ns/{name}") for name in names]
+    masks = [normalize(form_of_masks, f"marques/{name}") for name in names]
+    folder = lay_out(phantom_dir, tmp_path / "data", images, masks)
+    for form in ("NFC", "NFD"):
+        found = catalog.read_catalog(folder, normalize(form, "sc\u00e1ns/{group}_{key} | marques/{group}_{key}"))
+        assert_paired(found, images, phantom_dir)
+        assert found.table.group.tolist() == [names[0][:-2]] * 4
 
 
 def test_hidden_files_are_passed_over(phantom_dir, tmp_path):

@@ -212,8 +212,9 @@ def test_the_random_split_leaks_near_duplicates_into_training():
 
 def test_a_written_split_is_the_one_used(patients, other_study):
     """A line changed by hand shows that it is read, not made."""
-    file = splits.write_split(patients, "grouped")
-    assert file == other_study / "params" / "splits-grouped.csv" == splits.split_file("grouped")
+    files = splits.write_splits(patients)
+    assert files == [other_study / "params" / f"splits-{kind}.csv" for kind in ("random", "grouped", "blocked")]
+    file = splits.split_file("grouped")
     made = splits.make_split(patients, "grouped")
     pd.testing.assert_frame_equal(splits.load_split(patients, "grouped"), made, check_dtype=False)
     fold = made.loc[0, FOLDS].tolist()
@@ -224,12 +225,29 @@ def test_a_written_split_is_the_one_used(patients, other_study):
 
 
 def test_the_split_of_other_data_is_not_used(patients, other_study):
-    file = splits.write_split(patients, "grouped")
+    splits.write_splits(patients)
+    file = splits.split_file("grouped")
     text = (
         file.read_text(encoding="utf-8").replace(patients.fingerprint, "0123456789abcdef").replace("test", "training")
     )
     file.write_text(text, encoding="utf-8")
     pd.testing.assert_frame_equal(splits.load_split(patients, "grouped"), splits.make_split(patients, "grouped"))
+
+
+def test_the_split_of_other_data_is_not_replaced(patients, other_study):
+    """One file of other data is enough: a study whose splits are of two data sets would compare nothing."""
+    others = other_study / "params" / "splits-blocked.csv"
+    others.write_text("# data 0123456789abcdef\nimage_class,name\n", encoding="utf-8")
+    with pytest.raises(StudyError) as caught:
+        splits.write_splits(patients)
+    message = str(caught.value)
+    assert message.startswith(f"{others}: holds the split of other data: it begins with '# data 0123456789abcdef', not")
+    assert patients.fingerprint in message and "move this file or delete it" in message
+    assert {file.name: file.stat().st_size for file in others.parent.iterdir()} == {"splits-blocked.csv": 41}
+    others.unlink()
+    first = [file.read_bytes() for file in splits.write_splits(patients)]
+    # One's own may be written again.
+    assert [file.read_bytes() for file in splits.write_splits(patients)] == first
 
 
 def test_without_a_file_the_split_is_made(patients, other_study):
@@ -239,7 +257,8 @@ def test_without_a_file_the_split_is_made(patients, other_study):
 
 @pytest.mark.parametrize("old, new", [("fold4", "fold five"), (",validation", ",valid"), (",test", ",")])
 def test_a_file_that_is_no_split_is_refused(patients, other_study, old, new):
-    file = splits.write_split(patients, "grouped")
+    splits.write_splits(patients)
+    file = splits.split_file("grouped")
     file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(StudyError) as caught:
         splits.load_split(patients, "grouped")
@@ -259,6 +278,30 @@ def test_too_few_images_are_refused(planted):
         splits.make_split(thinned(planted, 4), "grouped")
 
 
+def of_patients(data, number):
+    """Give the images to so many patients in turn."""
+    return Catalog(data.table.assign(group=[f"p{row % number}" for row in range(len(data.table))]), f"of {number}")
+
+
+@pytest.mark.parametrize("kind", ["grouped", "blocked"])
+def test_too_few_patients_are_refused(planted, kind):
+    with pytest.raises(StudyError, match=r"^42 images in 4 groups \(patients, .*; expected 5 or more, one for"):
+        splits.make_split(of_patients(planted, 4), kind)
+    # They are no hindrance where groups are separated.
+    assert splits.make_split(of_patients(planted, 4), "random").group.nunique() == 4
+
+
+@pytest.mark.parametrize("number", [5, 6, 8])
+def test_a_few_patients_can_be_split(planted, number):
+    """Outside a test part there are fewer than the seven that a validation part asks for."""
+    split = splits.make_split(of_patients(planted, number), "grouped")
+    for fold in FOLDS:
+        of_part = split.groupby(fold).group.agg(set)
+        assert set(of_part.index) == set(splits.PARTS)
+        assert sum(map(len, of_part)) == number
+    assert ((split[FOLDS] == "test").sum(axis=1) == 1).all()
+
+
 def test_a_few_images_can_be_split(planted):
     """No stratum of a trial study has the seven images that a validation part asks for."""
     split = splits.make_split(thinned(planted, 2), "grouped")
@@ -271,7 +314,8 @@ def test_a_few_images_can_be_split(planted):
 
 def test_a_file_with_its_rows_in_another_order_is_refused(patients, other_study):
     """Rows are used by position: another order would train on test images."""
-    path = splits.write_split(patients, "grouped")
+    splits.write_splits(patients)
+    path = splits.split_file("grouped")
     pd.testing.assert_frame_equal(
         splits.load_split(patients, "grouped"), splits.make_split(patients, "grouped"), check_dtype=False
     )
