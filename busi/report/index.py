@@ -98,7 +98,7 @@ def read_summary(parameters: Parameters) -> dict:
     """Read what the summary notebook has recorded in the report's ``findings.json``.
 
     Returns:
-        `answer` (three short sentences, Markdown), `rows` (which are reproduced, and which ones a blind predictor
+        `answer` (short sentences, Markdown), `rows` (which are reproduced, and which ones a blind predictor
         reaches), `progress` of the published runs and, where the ladder has been measured, `ladder`. Facts by name:
         `size` (data and size of the study) and `made` (when, on what and with what the runs were trained).
 

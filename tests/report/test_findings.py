@@ -14,6 +14,7 @@ from busi.scoring.predictors import MEAN_MASK
 def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", "64 pixels"), seen=40, **rows):
     """Answer of nine rows, of which one is beyond blind predictors, of claims with verdicts, and of networks."""
     table = pd.DataFrame({"reached_by": ["none", *["two biases"] * 8], "published_loss": 0.3, "n_runs": 0})
+    table["row"] = list("abcdefghi")
     table = table.assign(**{"verdict": tables.NOT_RUN} | rows)
     scores = pd.DataFrame({"variant": [*"AB"[: len(dice)], MEAN_MASK], "dice": [*dice, 0.297]})
     scores["n_runs"] = [*[5] * len(dice), 0]
@@ -39,6 +40,21 @@ def test_the_answer_counts_rows_claims_and_dice():
     assert answer(sizes=sizes)[1].endswith(" (64 pixels, 8 filters; each claim says from how many runs).")
     assert "for the networks of the four tables, in the folds trained so far, 0.297 for" in answer(seen=39)[2]
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
+
+
+def test_seeds_are_told_apart_where_one_configuration_was_published_twice():
+    twice = {
+        "row": ["Upsampling2D", "KLD", "BCE", "DICE", *"efghi"],
+        "reached_by": ["none", "none", "the mean mask", *["two biases"] * 6],
+        "published_loss": [0.1877, 0.1489, 0.2269, *[0.3] * 6],
+        "loss": [0.2237, 0.1755, 0.1168, *[0.3] * 6],
+    }
+    assert answer(**twice, n_runs=1)[1] == (
+        "**One configuration is published twice**, as Upsampling2D and BCE, with losses 0.1877 and 0.2269; here its "
+        "seeds end at 0.2237 and 0.1168. The rows beyond blind predictors, which the paper compares, are 0.0388 apart."
+    )
+    # Nothing is told of a row that has not been trained.
+    assert len(answer(**twice, n_runs=[1, 1, 0, *[1] * 6])) == 3
 
 
 # How far the study is
