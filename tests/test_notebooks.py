@@ -421,7 +421,7 @@ def test_the_summary_records_what_the_index_tells(repository):
     assert set(summary) == {"answer", "rows", "progress", "size", "made"}
     assert summary["rows"].endswith(" of 9 published rows have a higher AUC than predictors that never look")
     assert summary["size"]["Our runs, published protocol"].startswith("188² pixels, 2 to 32 filters, 1 epochs")
-    assert summary["made"]["Training time"].endswith("hours in 28 runs")
+    assert summary["made"]["Training time"].endswith("hours in 28 runs of rows and variants")
     assert (repository.report / "figures" / "rows-against-blind.svg").is_file()
 
 
@@ -456,7 +456,7 @@ def test_the_index_leads_to_every_page(repository):
     links = {link["href"] for link in index.main.find_all("a")}
     assert {f"{stem}.html" for stem in EXECUTED} <= links
     assert {f"tables/table{number}.csv" for number in (1, 2, 3, 4)} <= links
-    assert "9 runs have been trained under this profile" in index.main.get_text()
+    assert "9 runs of published rows have been trained" in index.main.get_text()
 
 
 def test_the_gallery_shows_three_cases_of_each_variant_once(repository):
