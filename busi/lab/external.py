@@ -209,6 +209,14 @@ def _name_runs(scores: pd.DataFrame) -> pd.DataFrame:
     return scores if "fold" in scores else scores.assign(fold=0)
 
 
+def keep_asked(chosen: Results, images: pd.DataFrame) -> Results:
+    """Return the runs of the seeds whose networks have been asked, as `measure`: others may have been trained since."""
+    places = chosen.runs.groupby(["variant", "fold"]).seed.rank("dense")
+    asked = images.dropna(subset="seed").groupby("predictor").seed.agg(set).to_dict()
+    was_asked = [place in asked.get(variant, ()) for variant, place in zip(chosen.runs.variant, places, strict=True)]
+    return chosen.in_order(np.flatnonzero(was_asked))
+
+
 def load_heldout(parameters: Parameters, chosen: Results) -> pd.DataFrame:
     """Return the held-out scores of the chosen networks and of the untrained predictors, for `tabulate`."""
     untrained, _ = measure_untrained(parameters)
@@ -260,6 +268,7 @@ def show(parameters: Parameters) -> section.Section:
         return section.Section(HTML(""), HTML(""), NOT_GIVEN)
     chosen = load_chosen(parameters)
     images = measure(parameters, chosen)
+    chosen = keep_asked(chosen, images)
     table = results.write_table(parameters, "external", tabulate(images, load_heldout(parameters, chosen)))
     return section.compose(
         draw(table),

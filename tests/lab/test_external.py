@@ -98,6 +98,16 @@ def test_sizes_are_told_once_each_and_only_of_networks_that_were_asked():
     assert external.describe_sizes(chosen, {"A", "B", "Blob"}) == small
 
 
+def test_runs_of_seeds_that_were_not_asked_are_left_out():
+    """The second seed of each fold was trained after the test; the held-out score beside it must not include it."""
+    chosen = trained(("A", 0, 0.5, "bce"), ("A", 1, 0.5, "bce"), ("A", 0, 0.7, "kld"), ("A", 1, 0.7, "kld"))
+    chosen.runs["seed"] = [0, 1, 5, 6]
+    images = pd.DataFrame({"predictor": ["A", "A", "Blob"], "seed": [1, 1, np.nan], "dice": 0.5})
+    assert external.keep_asked(chosen, images).runs.seed.tolist() == [0, 1]
+    both = images.assign(seed=[1, 2, np.nan])
+    assert external.keep_asked(chosen, both).runs.seed.tolist() == [0, 1, 5, 6]
+
+
 def test_networks_of_all_folds_are_averaged_on_the_other_images(parameters, laboratory, other_dir):
     shown = external.show(parameters)
     table = results.read_table(parameters, "external").set_index("predictor")
