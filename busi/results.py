@@ -210,13 +210,18 @@ def _read_rows(parameters: Parameters, group: str, name: str) -> pd.DataFrame:
 def write_results(parameters: Parameters, group: str, gathered: Results) -> None:
     """Write the gathered results of a group, in place of those that stand there."""
     folder = parameters.results_path / group
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in gathered.tables.items():
+    # The first tables of a group come into place together: a folder with some of them would pass for a damaged one.
+    target = folder if folder.is_dir() else folder.with_name(f"{folder.name}.part")
+    target.mkdir(parents=True, exist_ok=True)
+    # Later ones come one by one, and that of the runs last: it names no run whose rows are not there.
+    for name in sorted(COLUMNS, key="runs".__eq__):
         suffix = SUFFIXES[name]
         # The suffix stays last: pandas compresses by it.
-        partial = folder / f"{name}.part{suffix}"
-        table.to_csv(partial, index=False)
-        partial.replace(folder / f"{name}{suffix}")
+        partial = target / f"{name}.part{suffix}"
+        gathered.tables[name].to_csv(partial, index=False)
+        partial.replace(target / f"{name}{suffix}")
+    if target != folder:
+        target.replace(folder)
 
 
 def match_results(gathered: Results, variants: dict[str, list[RunConfig]]) -> Results:
