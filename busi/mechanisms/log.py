@@ -122,7 +122,11 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
     mixed, by_class = blind_counts["mixed"], blind_counts["by class"]
     text += f"Of two biases that see no image, {BLIND_ORDERS} mixed orders cover {mixed} of them, the order by class "
     text += f"{by_class}"
-    text += ": the images came mixed, and the network saw none. " if mixed == numbers and by_class < numbers else ". "
+    text += (
+        ": the images came mixed, and the numbers are as of a network that sees none. "
+        if mixed == numbers and by_class < numbers
+        else ". "
+    )
     return f"{text}Size: {section.describe_size(config)}, {config.precision}."
 
 
@@ -154,5 +158,5 @@ def show(parameters: Parameters) -> section.Section:
         caption="Training metrics of each epoch, averaged while the weights change, as Keras prints them. The fourth "
         "epoch was interrupted after 426 of 647 steps. Logarithmic axis of the loss.",
         table_caption="The log as printed, and the lowest and highest value over our seeds, each with an order of its "
-        "own, and of two biases over 25 orders.",
+        f"own, and of two biases over {BLIND_ORDERS} orders.",
     )

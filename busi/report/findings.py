@@ -21,16 +21,17 @@ _MACHINE = "{processor}, {cores:g} cores ({threads:g} used by a run), {gpus_in_w
 _SOFTWARE = "Python {python}, Keras {keras} on {backend} {backend_version}, NumPy {numpy}"
 
 
-def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
+def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataFrame, filters: int) -> list[str]:
     """Return what came out in short sentences: of the published rows and their seeds, of the claims, of the networks.
 
     Args:
         rows: As `busi.report.tables.place_rows`.
         verdicts: As `busi.report.claims.read_verdicts`.
         scores: As ``heldout.csv``.
+        filters: Of the first convolution, in our runs of the rows.
     """
     sentences = [_answer_rows(rows) if is_comparable(rows) else NO_PUBLISHED]
-    sentences += _compare_seeds(rows)
+    sentences += _compare_seeds(rows, filters)
     counts = []
     for verdict, number in verdicts.verdict.value_counts(sort=False).items():
         verb = agree(number, "is", "are")
@@ -74,17 +75,20 @@ def _answer_rows(rows: pd.DataFrame) -> str:
     )
 
 
-def _compare_seeds(rows: pd.DataFrame) -> list[str]:
+def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
     """Return how far two trainings of one configuration lie apart; nothing before both rows have been trained."""
     one, other = (rows[rows.row == name] for name in ("Upsampling2D", "BCE"))
     if not (is_comparable(rows) and one.n_runs.sum() and other.n_runs.sum()):
         return []
-    published = f"{one.published_loss.iloc[0]:.4f} and {other.published_loss.iloc[0]:.4f}"
-    ours = f"{one.loss.iloc[0]:.4f} and {other.loss.iloc[0]:.4f}"
-    beyond = rows.published_loss[rows.reached_by == "none"]
+    # In AUC, which means the same whatever the loss.
+    published = f"{one.published_auc.iloc[0]:.4f} and {other.published_auc.iloc[0]:.4f}"
+    both = pd.concat([one, other])
+    size = f"{filters} filters, {both.epochs.min():.0f} epochs"
+    beyond = rows.published_auc[rows.reached_by == "none"]
     return [
-        f"**One configuration is published twice**, as Upsampling2D and BCE, with losses {published}; here its seeds "
-        f"end at {ours}. The rows beyond blind predictors, which the paper compares, are {np.ptp(beyond):.4f} apart."
+        f"**One configuration is published twice**, as Upsampling2D and BCE, with AUC {published}; its "
+        f"{count(both.n_runs.sum(), 'run')} here have {both.auc_low.min():.4f} to {both.auc_high.max():.4f} ({size}). "
+        f"The rows beyond blind predictors, which the paper compares, are {np.ptp(beyond):.4f} apart."
     ]
 
 
