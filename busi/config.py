@@ -251,6 +251,17 @@ class RunConfig(Size):
                 "residual: got true with padding 'valid', under which outputs are smaller than what is added to them: "
                 "set padding to same"
             )
+        if self.preprocessing == "augment-strong" and self.padding == "valid":
+            raise ValueError(
+                "preprocessing: got augment-strong with padding 'valid', under which the target does not cover the "
+                "image and cannot be moved with it: set padding to same"
+            )
+        if self.average and (self.protocol == "published" or self.last_steps):
+            raise ValueError(
+                f"average: got {self.average}; it needs protocol heldout, whose validation part chooses among the "
+                "averages, and last_steps 0: set average to 0"
+            )
+        self._refuse_what_has_no_effect()
         # A held-out run without a split would be tested on what it was trained on.
         if (self.protocol == "heldout") != (self.split != "none"):
             raise ValueError(
@@ -260,6 +271,22 @@ class RunConfig(Size):
         if self.split == "none" and (self.fold or self.patience):
             raise ValueError("fold, patience: need a split that holds images out; set both to 0")
         return self
+
+    def _refuse_what_has_no_effect(self) -> None:
+        """Raise ValueError for a setting that would give a run another name and the same numbers."""
+        reasons = {}
+        if self.protocol == "heldout":
+            reasons["order"] = "which draws its order from shuffle and seed"
+        else:
+            reasons["normals"] = "which trains on images with a lesion alone"
+            reasons["largest_component"] = "which scores pixels, not masks"
+        # Fields that a protocol has no use for stand at its default.
+        defaults = {name: info.default for name, info in RunConfig.model_fields.items()}
+        defaults |= HELDOUT if self.protocol == "heldout" else {}
+        for name, reason in reasons.items():
+            value = getattr(self, name)
+            if value != defaults[name]:
+                raise ValueError(f"{name}: got {value!r} under protocol {self.protocol!r}, {reason}: leave it out")
 
     @property
     def output_size(self) -> int:

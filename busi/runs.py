@@ -208,11 +208,12 @@ class Store:
         # Any size and name: both tell what may differ.
         for folder in self.root.glob(f"{config.protocol}/*/*/fold{config.fold}-seed{config.seed}-????????"):
             stored = read_stored(folder)
-            # The folder's name ends in a key, which does not tell its parts: the file does.
-            if stored.get("fingerprint") != self.fingerprint:
+            # The folder's name ends in a key, which does not tell its parts: the file does. Another version may have
+            # had settings that this one does not know.
+            if (stored.get("fingerprint"), stored.get("training_version")) != (self.fingerprint, TRAINING_VERSION):
                 continue
             run = Run(folder, RunConfig(**stored["config"]))
-            # Under another split or an older version, the same configuration is another run.
+            # Under another split, the same configuration is another run.
             if stored["key"] != self.key(run.config) or not _begins(run.config, config, may_differ):
                 continue
             if longest and longest.config.epochs > run.config.epochs:

@@ -167,6 +167,8 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     # A batch of more images than there are would never be whole.
     batch_size = min(config.batch_size, len(parts.training))
     steps = len(parts.training) // batch_size
+    if config.last_steps > steps:
+        raise StudyError(f"last_steps: got {config.last_steps}; an epoch of these images has {steps} steps: set fewer")
     # An epoch is one execution: returning to Python after every step takes time that counts where steps are short.
     # JAX would compile every step of an execution separately, and a shorter last epoch would end in the middle of one.
     one_execution = ON_TENSORFLOW and not config.last_steps
@@ -274,6 +276,8 @@ def _predict_parts(model: keras.Model, parts: dict[str, Arrays], config: RunConf
     predictions = {}
     for name, arrays in parts.items():
         probability = predict_lesion(model, arrays.images, config.batch_size, flip_too=config.flip_test)
+        # A network that diverged in its first epoch answers with no number; it is scored as one that finds nothing.
+        probability = np.nan_to_num(probability, nan=0.0)
         predictions[name] = Predictions(np.asarray(arrays.names, dtype=str), probability)
     return predictions
 
@@ -287,7 +291,7 @@ def _write_predictions(folder: Path, predictions: dict[str, Predictions]) -> Non
 
 
 def _choose_threshold(validation: Predictions, catalog: Catalog, config: RunConfig) -> float:
-    """Choose the threshold on the validation images at their original size, as the test part will be scored."""
+    """Choose the threshold on the validation images at their original size, before small regions are removed."""
     truths = read_truths(catalog, validation.names)
     restored = [
         restore(probability, *truth.shape, config)

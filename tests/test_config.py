@@ -137,6 +137,18 @@ def refusal(read, *arguments, **keywords):
          " patience, last_steps, seed"),
         ({"residual": True}, "residual: got true with padding 'valid', under which outputs are smaller than what is"
          " added to them: set padding to same"),
+        ({"preprocessing": "augment-strong"}, "preprocessing: got augment-strong with padding 'valid', under which the"
+         " target does not cover the image and cannot be moved with it: set padding to same"),
+        ({"average": 0.9}, "average: got 0.9; it needs protocol heldout, whose validation part chooses among the"
+         " averages, and last_steps 0: set average to 0"),
+        ({"protocol": "heldout", "image_size": 32, "average": 0.9, "last_steps": 3}, "average: got 0.9; it needs"
+         " protocol heldout, whose validation part chooses among the averages, and last_steps 0: set average to 0"),
+        ({"normals": True}, "normals: got True under protocol 'published', which trains on images with a lesion alone:"
+         " leave it out"),
+        ({"largest_component": True}, "largest_component: got True under protocol 'published', which scores pixels, not"
+         " masks: leave it out"),
+        ({"protocol": "heldout", "image_size": 32, "order": "mixed"}, "order: got 'mixed' under protocol 'heldout',"
+         " which draws its order from shuffle and seed: leave it out"),
     ],
 )  # fmt: skip
 def test_a_faulty_parameter_is_named_with_its_value_and_what_is_expected(values, message):
@@ -669,6 +681,9 @@ def change(field):
     """Return two configurations that differ in one field."""
     # 300 pixels are for the unpadded network, 304 for the padded one; Adam has no momentum.
     base = RunConfig(**ADAM if field == "optimizer" else {})
+    # These have an effect on held-out runs alone.
+    if field in ("average", "normals", "largest_component"):
+        base = RunConfig(protocol="heldout", image_size=32)
     if field == "padding":
         base = base.model_copy(update={"image_size": 304})
     if field == "residual":

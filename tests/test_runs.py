@@ -333,6 +333,15 @@ def test_a_run_on_other_data_or_of_another_version_is_not_continued(store, monke
     assert yesterday.shorter(RunConfig(epochs=10)) is None
 
 
+def test_a_run_of_a_version_with_other_settings_stops_no_training(store):
+    folder = finish(store, RunConfig(epochs=5)).folder
+    stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored["training_version"] -= 1
+    stored["config"]["dropout"] = 0.1
+    (folder / "config.json").write_text(json.dumps(stored), encoding="utf-8")
+    assert store.shorter(RunConfig(epochs=10)) is None
+
+
 def test_a_run_on_another_split_is_not_continued(store, monkeypatch):
     """What it was trained on may be what is tested now."""
     finish(store, HELDOUT)

@@ -341,6 +341,20 @@ def test_a_last_epoch_may_end_early(phantoms, tmp_path):
     assert run.outcome["end"] == "planned"
 
 
+def test_more_last_steps_than_an_epoch_has_are_refused(phantoms, tmp_path):
+    """They would go on into the order and the augmentation of an epoch that is not planned."""
+    store = store_in(tmp_path, phantoms)
+    with pytest.raises(StudyError, match=r"^last_steps: got 11; an epoch of these images has 10 steps: set fewer$"):
+        train(small(epochs=2, last_steps=11), phantoms, store)
+
+
+def test_a_heldout_run_that_diverges_at_once_is_scored_as_finding_nothing(quarters, tmp_path):
+    config = tiny(optimizer="sgd", learning_rate=1e30, momentum=0.0)
+    run = train(config, quarters, store_in(tmp_path, quarters))
+    assert (run.outcome["end"], run.outcome["epochs"]) == ("diverged", 1)
+    assert scores.score_run(run, quarters).images.predicted_share.eq(0).all()
+
+
 def test_by_class_and_mixed_differ_in_the_order_alone(phantoms):
     by_class, mixed = (load_parts(small(order=order, seed=3), phantoms).training for order in ("by-class", "mixed"))
     assert by_class.names.tolist() == phantoms.lesions.name.tolist()

@@ -79,7 +79,8 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
         near-duplicates), `stratum`, and `fold0` to `fold4`, each one of `PARTS`.
 
     Raises:
-        StudyError: No stratum has an image for every fold, or there are fewer groups than folds.
+        StudyError: No stratum has an image for every fold, there are fewer groups than folds, or a part of a fold has
+            no image with a lesion.
     """
     strata = find_strata(catalog.table)
     groups = find_groups(catalog)
@@ -101,7 +102,19 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
         chosen = fold if kind == "blocked" else 0
         part[rest] = np.where(divide(together[rest], VALIDATION) == chosen, "validation", "training")
         split[f"fold{fold}"] = part
+        _refuse_empty_part(split, kind, fold)
     return split
+
+
+def _refuse_empty_part(split: pd.DataFrame, kind: str, fold: int) -> None:
+    # Normals alone would neither train a network nor choose an epoch, and have no Dice.
+    found = set(split[f"fold{fold}"][split.image_class != "normal"])
+    for part in PARTS:
+        if part not in found:
+            raise StudyError(
+                f"{kind} split, fold {fold}: no image with a lesion in the {part} part of {len(split)} images; images "
+                "of one patient, else near-duplicates, stay together: give images of more patients"
+            )
 
 
 def _cut_into_runs(images: pd.DataFrame, parts: int) -> np.ndarray:

@@ -277,5 +277,5 @@ def show(parameters: Parameters) -> section.Section:
         caption="Dice with 95 % intervals on an external data set and on the study's own held-out images. Networks: "
         "the baseline, and the variant with the highest Dice on its validation parts.",
         table_caption="An external prediction is the mean of the networks of all folds, a held-out one that of one "
-        "network. Intervals cover images and, where there are several, seeds.",
+        "network, of the same seeds. Intervals cover images and, where there are several, seeds.",
     )

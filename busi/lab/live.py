@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from busi.config import RunConfig
 from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
-from busi.training import compile_network, measure_validation, stream_batches
+from busi.training import averaged_weights, compile_network, measure_validation, stream_batches
 
 
 def training(config: RunConfig, catalog: Catalog) -> Iterator[dict[str, float]]:
@@ -31,5 +31,6 @@ def training(config: RunConfig, catalog: Catalog) -> Iterator[dict[str, float]]:
         loss = model.train_on_batch(images, targets)
         row = {"step": step, "epoch": step / steps, "loss": float(loss)}
         if step % steps == 0:
-            row |= measure_validation(model, parts.validation, config.batch_size)
+            with averaged_weights(model):
+                row |= measure_validation(model, parts.validation, config.batch_size)
         yield row

@@ -1,4 +1,4 @@
-"""Collapse: settings under which networks never find a lesion, the state of the network there, and ways out."""
+"""Collapse: settings under which networks never find a lesion, and the state of the network there."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -133,9 +133,6 @@ def draw(table: pd.DataFrame) -> Figure:
 def conclude(table: pd.DataFrame, size: str) -> str:
     """Return what becomes of the runs, which settings learn, and at how many rates each optimizer does."""
     text = f"Of {len(table)} runs {count_fates(table.fate)}"
-    dead = table[table.fate == "dead"]
-    if len(dead):
-        text += f" (with {dead.dead_relus.mean():.0%} of their ReLUs dead)"
     settings = table.groupby("setting", sort=False)
     learned = settings.fate.agg(lambda fates: (fates == "learned").sum())
     told = [f"{setting} ({count} of {len(settings.get_group(setting))})" for setting, count in learned.items() if count]
@@ -144,6 +141,16 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     steps = settings.steps.first()
     for setting, own in steps[steps != steps.iloc[0]].items():
         text += f"The setting {setting} has {own:,} steps instead of {steps.iloc[0]:,}. "
+    baseline = settings.fate.agg(list).iloc[0]
+    if set(baseline) == {"learned"}:
+        text += (
+            f"The baseline learned in {len(baseline)} of {len(baseline)} runs, so no change was needed to rescue it. "
+        )
+    # A network that gives one answer need not be one whose filters are all dead.
+    dead = table[table.fate == "dead"].groupby("optimizer", sort=False).dead_relus
+    told = [f"{optimizer} {own.min():.0%} to {own.max():.0%}" for optimizer, own in dead]
+    if told:
+        text += f"Dead ReLUs of dead networks: {', '.join(told)}. "
     return f"{text}{_compare_rates(table.dropna(subset='optimizer'))} Size: {size}."
 
 
@@ -171,7 +178,7 @@ def show(parameters: Parameters) -> section.Section:
         summarize(table),
         conclude(table, size),
         caption=f"Networks by optimizer and learning rate, with their fate. {size}; everything else as published, "
-        "except for the padding. Dotted: before training.",
+        "except for the padding. Lines: means over seeds; dotted: before training.",
         table_caption="Means over seeds, of the final weights held still. Dice: at one half, on the training images.",
         digits={"steps": 0, "dead_relus": 3},
     )

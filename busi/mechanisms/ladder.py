@@ -1,7 +1,8 @@
 """The ladder: from the published number to the held-out one, one change at a time.
 
 A rung changes one setting: how a network is trained, what its answers are compared with, or the threshold. That from
-training to validation images also takes these away from the training.
+training to validation images changes three: they are no longer trained on, fewer images are, and the best epoch on them
+answers in place of the last.
 The definition of the scores is the same on all rungs: each image at network size.
 """
 
@@ -26,8 +27,8 @@ from busi.study import find_group
 
 GROUP = "mechanisms/ladder"
 
-SCORES = {"accuracy": "Accuracy", "auc": "AUC, both channels", "dice": "Dice"}
-"""Scores of a rung, with their titles in the figure."""
+SCORES = {"accuracy": "Accuracy", "auc": "AUC of both channels, mean of images", "dice": "Dice"}
+"""Scores of a rung, with their titles in the figure. The published AUC is another one: of all images' pixels pooled."""
 
 FLOORS = [f"floor_{score}" for score in SCORES]
 """Columns of the same scores of "background everywhere"."""
@@ -89,7 +90,7 @@ def score_rung(rung: Rung, run: Run, catalog: Catalog) -> pd.DataFrame:
         `floor_*`.
     """
     # Published metrics have no threshold of their own: the class is the larger channel.
-    threshold = run.threshold if rung.chosen else 0.5
+    threshold = section.choose_threshold(run, catalog, rung.target) if rung.chosen else 0.5
     rows = []
     for name, target, probability in section.pair_answers(run, rung.part, catalog, rung.target):
         scores = score_image(target, probability, threshold)
@@ -108,8 +109,8 @@ def score_image(target: np.ndarray, probability: np.ndarray, threshold: float) -
         threshold: Probability from which on a pixel is predicted lesion.
 
     Returns:
-        `accuracy`: share of pixels predicted right, as Keras counts it over both channels. `auc`: pixels of both
-        channels pooled, as published. `dice`: missing if the target is empty.
+        `accuracy`: share of pixels predicted right, as Keras counts it over both channels. `auc`: of the pixels
+        of both channels pooled, as published, but of one image. `dice`: missing if the target is empty.
     """
     # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.metrics import roc_auc_score
@@ -141,8 +142,11 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
         for before, after in pairwise(table.index):
             # The targets of a rung may all be empty, which have no Dice.
             if table.loc[[before, after], score].notna().all():
-                change = difference_interval(rungs.get_group(before), rungs.get_group(after), score)
-                table.loc[after, columns] = list(change)
+                earlier, later = rungs.get_group(before), rungs.get_group(after)
+                # Where a rung has fewer images, they are compared with themselves: others would add their own chance.
+                if set(later.name) < set(earlier.name):
+                    earlier = earlier[earlier.name.isin(later.name)]
+                table.loc[after, columns] = list(difference_interval(earlier, later, score))
     return table.reset_index()
 
 
@@ -153,8 +157,8 @@ def draw(table: pd.DataFrame) -> Figure:
     places = np.arange(1, len(table) + 1)
     fig, axes = plt.subplots(len(SCORES), 1, figsize=(display.WIDTH, 5.2), sharex=True)
     for ax, (score, title) in zip(axes, SCORES.items(), strict=True):
-        # The paper gives no Dice.
-        if score in published:
+        # The paper gives no Dice, and another AUC.
+        if score == "accuracy":
             ax.plot(0, published[score], "*", color=display.PUBLISHED, markersize=12)
         value = table[score]
         change = table[f"{score}_change"].fillna(0)
@@ -180,10 +184,13 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     """Return where the published number comes from, step by step."""
     published = published_row("upsampling", "Upsampling2D")
     first, last = table.iloc[0], table.iloc[-1]
-    text = f"The published row has accuracy {published['accuracy']:.4f} and AUC {published['auc']:.4f}. Rebuilt, it "
-    text += f"has {first.accuracy:.4f}, {first.auc:.4f} and Dice {first.dice:.3f}. The ladder ends at "
-    text += f"{last.accuracy:.4f}, {last.auc:.4f} and Dice {last.dice:.3f} ({last.rung}), where background everywhere "
-    text += f"has {last.floor_accuracy:.4f}, {last.floor_auc:.4f} and 0. "
+    text = (
+        f"The published row has accuracy {published['accuracy']:.4f}. Rebuilt, it has {first.accuracy:.4f}, and Dice "
+    )
+    text += (
+        f"{first.dice:.3f}. The ladder ends at accuracy {last.accuracy:.4f} and Dice {last.dice:.3f} ({last.rung}), "
+    )
+    text += f"where background everywhere has {last.floor_accuracy:.4f} and 0. "
     # Accuracy and AUC move with the share of lesion pixels; Dice is what says whether a lesion is found.
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
     steps = beyond_chance.rung + beyond_chance.dice_change.map(" {:+.3f}".format)
@@ -206,7 +213,7 @@ def show(parameters: Parameters) -> section.Section:
         table[["rung", "n_images", *SCORES, *FLOORS]],
         conclude(table, size),
         caption="Scores of the rungs, from the published number (star) to the held-out one. Bars: change from the rung "
-        "before, with its 95 % interval over images and seeds. Dashed: background everywhere on the same images. "
-        f"{size}.",
+        "before, on the images of this one where it had them, with its 95 % interval over images and seeds. Dashed: "
+        f"background everywhere on the same images. {size}.",
         table_caption="Each rung on the images that it scores: means over images and seeds.",
     )

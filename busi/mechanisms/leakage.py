@@ -123,8 +123,8 @@ def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw Dice with intervals by split and twin; rows without a score are left out."""
-    rows = table[table.dice.notna()]
+    """Draw Dice with intervals by split and twin; without rows that have no score or repeat a whole split."""
+    rows = table[table.dice.notna() & ((table.images == "all") | (table.share < 1))]
     lengths = [rows.dice - rows.low, rows.high - rows.dice]
     labels = [f"{row.split}: {row.images} ({row.n_scored})" for row in rows.itertuples()]
     fig, ax = plt.subplots(figsize=(display.WIDTH, 1.1 + 0.6 * len(rows)))
@@ -132,9 +132,9 @@ def draw(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="Dice")
     display.name_rows(ax, labels)
     ax.grid(axis="x")
-    display.add_title(
-        fig, f"With and without a twin in training, Dice is {rows.dice.min():.3f} to {rows.dice.max():.3f}"
-    )
+    dice = rows.set_index(["split", "images"]).dice
+    told = [f"{dice['random', images]:.3f} ({images})" for images in SHOWN if ("random", images) in dice.index]
+    display.add_title(fig, f"Random split: Dice {', '.join(told)}")
     return fig
 
 
@@ -157,7 +157,7 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     # Numbers beside each other often are of one patient, whom the random split puts on both sides, too.
     without = compare_with_grouped(scores, "random", "no twin")
     if without and without.low > 0:
-        text += "Images without a near-duplicate gain as well: these do not explain all of it. "
+        text += "Images without a near-duplicate gain as well, so near-duplicates do not explain all of the gain. "
     return f"{text}Size: {size}."
 
 

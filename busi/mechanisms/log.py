@@ -120,8 +120,8 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
     for order, ranges in biases.groupby("order"):
         blind_counts[order] = _count_within(printed, ranges.set_index("epoch"))
     mixed, by_class = blind_counts["mixed"], blind_counts["by class"]
-    text += f"Of two biases that see no image, {BLIND_ORDERS} mixed orders cover {mixed} of them, the order by class "
-    text += f"{by_class}"
+    text += f"Two biases that see no image reach {mixed} of these {numbers} within {BLIND_ORDERS} mixed orders, and "
+    text += f"{by_class} class by class"
     text += (
         ": the images came mixed, and the numbers are as of a network that sees none. "
         if mixed == numbers and by_class < numbers

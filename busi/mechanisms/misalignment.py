@@ -1,6 +1,7 @@
 """Misalignment: the cost of squeezing the whole mask onto an output that sees only the middle of the image."""
 
 import json
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,14 +11,15 @@ from matplotlib.figure import Figure
 
 from busi import display, results
 from busi.config import Parameters, RunConfig
+from busi.dataset import arrays
 from busi.dataset.arrays import lesion_channel, resize_image
 from busi.dataset.catalog import Catalog, read_union
 from busi.dataset.splits import load_split
 from busi.mechanisms import section
 from busi.runs import Run
+from busi.scoring import metrics
 from busi.scoring.metrics import dice
 from busi.scoring.statistics import difference_interval, format_interval
-from busi.selection import choose_threshold
 from busi.study import published_targets_config
 
 GROUP = "mechanisms/misalignment"
@@ -42,7 +44,8 @@ def measure(parameters: Parameters) -> pd.DataFrame:
         identity = load_split(catalog, "grouped")[["image_class", "name", "group"]]
         return identity.merge(pd.DataFrame(rows), on="name")
 
-    return results.measure(parameters, GROUP, make, depends=[json.dumps(config.model_dump())])
+    code = (sys.modules[__name__], arrays, metrics)
+    return results.measure(parameters, GROUP, make, depends=[json.dumps(config.model_dump())], code=code)
 
 
 def make_targets(inside: np.ndarray, config: RunConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,9 +86,7 @@ def score_crop(run: Run, catalog: Catalog) -> pd.DataFrame:
         One row for each tested lesion image: `name`; `dice`, missing where no lesion is seen; `marked`, share of pixels
         predicted lesion; `everywhere`, the Dice of "lesion everywhere".
     """
-    _, truths, answers = zip(*section.pair_answers(run, "validation", catalog, "aligned"), strict=True)
-    # The run's own was chosen against the target it was trained on.
-    threshold = choose_threshold([truth[..., 0] for truth in truths], answers)
+    threshold = section.choose_threshold(run, catalog, "aligned")
     rows = []
     for name, target, probability in section.pair_answers(run, "test", catalog, "aligned"):
         truth = target[..., 0] >= 0.5

@@ -11,7 +11,14 @@ from busi import display, results
 from busi.config import Parameters
 from busi.mechanisms import section
 from busi.results import Results
-from busi.scoring.statistics import Interval, compare_pairs, format_interval, normals_at_sensitivity, summarize
+from busi.scoring.statistics import (
+    Interval,
+    compare_pairs,
+    format_interval,
+    format_p,
+    normals_at_sensitivity,
+    summarize,
+)
 from busi.study import find_group, load_results
 
 GROUP = "mechanisms/recipe"
@@ -44,7 +51,7 @@ def tabulate(trained: Results) -> pd.DataFrame:
     for rung in scores:
         own = trained.of(rung)
         runs = own.runs
-        # An epoch shows every training image once.
+        # An epoch shows every training image once, but for those left over after the last whole batch.
         trained_images = runs.epochs * runs.images
         row = {"rung": rung, "n_runs": len(runs)} | summarize(own.images, own.pixels)
         row |= {"normals_at_95": normals_at_sensitivity(own.images, SENSITIVITY)}
@@ -108,9 +115,11 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
     changes = section.count(len(table) - 1, "change")
     if len(table) < planned:
         changes = f"the first {len(table) - 1} of {planned - 1} planned changes"
+    best = table.loc[table.dice.idxmax()]
+    highest = f"; the highest on the way is {best.dice:.3f} ({best.rung})" if best.dice > last.dice else ""
     return (
         f"Of {changes}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
-        f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}). Normal images with a finding go from "
+        f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}){highest}. Normal images with a finding go from "
         f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
         f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}. Told from chance: p below {SIGNIFICANCE} after Holm's "
         f"correction. Size of the first rung: {size}."
@@ -129,14 +138,16 @@ def show(parameters: Parameters) -> section.Section:
     size = section.describe_runs(trained)
     return section.compose(
         draw(table),
-        table,
+        table.assign(change_p=table.change_p.map(format_p)),
         conclude(table, size, planned),
         caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
         "Blue is up, pink is down. Right: share of normal images in which anything is marked, at the run's own "
-        f"threshold and at equal sensitivity. {size}.",
+        f"threshold and at equal sensitivity. {size}; the tables' pages may have more seeds of the baseline.",
         table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs; change_p is "
         "corrected by Holm for the changes trained so far. Detected: share of lesions that are touched. Normals fpr: "
-        "share of normal images with a finding; normals at 95: the same where 95 % of the lesions are touched. "
+        "share of normal images with a finding; normals at 95: the same where 95 % of the lesions are touched by the "
+        "whole probability map, before smaller regions are removed. Validation dice: of the epoch that was chosen, "
+        "before mirroring and removing. "
         "Milliseconds of training per image are those of the machine that trained the rung, and compare within one "
         "machine only.",
         digits={"parameters": 0, "milliseconds": 1},

@@ -15,13 +15,14 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from busi import display, results
+from busi import display, results, selection
 from busi.config import Parameters, RunConfig
-from busi.dataset import splits
+from busi.dataset import arrays, preprocessing, splits
 from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
 from busi.results import NotMeasured, Results, read_findings, record_finding
 from busi.runs import Run
+from busi.scoring import metrics
 from busi.scoring.statistics import lesion_images, score_interval
 from busi.study import find_group, find_trained, load_results, open_store
 
@@ -140,7 +141,7 @@ def measure_runs(
             joined["group"] = joined.name.map(groups)
         return joined
 
-    code = (sys.modules[measure.__module__], sys.modules[__name__], splits)
+    code = (sys.modules[measure.__module__], sys.modules[__name__], arrays, preprocessing, splits, metrics, selection)
     return trained, results.measure(parameters, name, make, depends=trained.runs.key, code=code)
 
 
@@ -156,14 +157,23 @@ def pair_answers(
         target: "squeezed" or "aligned"; that which the run was trained on if empty.
     """
     config = run.config.model_copy(update={"target": target or run.config.target})
-    arrays = getattr(load_parts(config, catalog), part)
-    targets = dict(zip(arrays.names, arrays.targets, strict=True))
+    images = getattr(load_parts(config, catalog), part)
+    targets = dict(zip(images.names, images.targets, strict=True))
     lesions = set(catalog.lesions.name)
     answers = run.predictions[part]
     for name, probability in zip(answers.names, answers.probability, strict=True):
         # The published protocol leaves normals out. Paired by name: the order need not be the same.
         if name in lesions:
             yield name, targets[name], probability
+
+
+def choose_threshold(run: Run, catalog: Catalog, target: str) -> float:
+    """Choose a run's threshold on its validation images where its output sees them, against a target of `pair_answers`.
+
+    The run's own was chosen on whole images, also on lesions that its output does not see.
+    """
+    _, targets, answers = zip(*pair_answers(run, "validation", catalog, target), strict=True)
+    return selection.choose_threshold([target[..., 0] for target in targets], answers)
 
 
 def describe_size(config: RunConfig) -> str:

@@ -15,8 +15,9 @@ a and b alike  -`MARGIN` < `low` and `high` < `MARGIN`    the interval lies beyo
 whatever was measured.
 
 Claim 5 is about the three published metrics. Each of them ranks the pairs of predictors, networks and untrained ones
-alike, that Dice tells apart (their interval excludes 0). The statement "the metric tells segmenters apart" is yes if it
-ranks at least `TELLING` of them as Dice does (a tie does not), otherwise no; open with fewer than `ENOUGH` pairs.
+alike, that Dice tells apart (their interval excludes 0); pairs that are one function by proof do not count. The
+statement "the metric tells segmenters apart" is yes if it ranks at least `TELLING` of them as Dice does (a tie does
+not), otherwise no; open with fewer than `ENOUGH` pairs.
 
 A statement is open where neither yes nor no holds, where one of the two has no run, where a planned fold waits for its
 runs, or where there is one pair of runs in all: its interval is over images alone, and another training may say
@@ -46,6 +47,7 @@ from busi.published import table_number
 from busi.report.findings import agree
 from busi.report.heldout import ALIVE, SAME, VARIANTS, Answers, count_runs
 from busi.results import NotMeasured, read_findings, record_finding
+from busi.scoring.statistics import format_p
 
 ALPHA = 0.05
 """Significance level of the corrected tests."""
@@ -100,13 +102,13 @@ class Comparison(NamedTuple):
 
     def __str__(self) -> str:
         """Return the comparison in words, with its interval and tests."""
-        corrected = "" if pd.isna(self.p_t) else f" (corrected resampled t, before Holm: {_format_p(self.p_t)})"
-        return f"{self.short}, {_format_p(self.p)} after Holm{corrected}; {self.n_images} images"
+        corrected = "" if pd.isna(self.p_t) else f" (corrected resampled t, before Holm: {_tell_p(self.p_t)})"
+        return f"{self.short}, {_tell_p(self.p)} after Holm{corrected}; {self.n_images} images"
 
 
-def _format_p(p: float) -> str:
-    # With four decimals, a p value that is merely small would be shown as zero.
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}"
+def _tell_p(p: float) -> str:
+    shown = format_p(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 _JUDGED = ["verdict", "evidence", "size", "reason"]
@@ -253,7 +255,7 @@ def _has_run(answers: Answers) -> bool:
 
 
 def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
-    """Return the differences that the claim about a family is judged by, the ``limit`` widest at each size.
+    """Return the differences that a family's claim is judged by, the ``limit`` widest at each size, and A/A pairs.
 
     Returns:
         `label`, `size` (in short words), `difference`, `low` and `high`, for `busi.report.figures.differences`.
@@ -264,6 +266,8 @@ def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
         known = [comparison for comparison in _find_comparisons(claim, answers) if comparison]
         known.sort(key=lambda comparison: -abs(comparison.difference))
         labels = {f"{each.a} − {each.b}": each for each in known[:limit]}
+        # The measure of chance belongs beside the differences that are judged.
+        labels |= {f"{each.a} − {each.b}, one function": each for each in _find_chance(answers.pairs)}
         tables.append(_tabulate_differences(labels, answers))
     return pd.concat(tables, ignore_index=True)
 
@@ -310,8 +314,8 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
     without a run there are no pairs: those of untrained predictors say the same at every size.
 
     Returns:
-        `size` (in short words), `better` and `worse` by Dice, `difference` (positive), and by each of `METRICS` whether
-        it ranks them the same.
+        `size` (in short words), `better` and `worse` by Dice, `difference` (positive), `trained` (whether both are
+        networks), and by each of `METRICS` whether it ranks them the same.
     """
     words, needed = {}, {}
     for answers in families:
@@ -320,7 +324,7 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
     scores = table.set_index(["size", "family", "variant"])
     has_run = pairs["size"].isin(pairs["size"][pairs.n_runs > 0])
     rows: dict[tuple, dict] = {}
-    for pair in pairs[has_run & (pairs.kind != ALIVE)].itertuples():
+    for pair in pairs[has_run & ~pairs.kind.isin([SAME, ALIVE])].itertuples():
         is_apart = pair.low > 0 or pair.high < 0
         is_early = 0 < pair.n_runs < needed[pair.size]
         if is_early or not is_apart:
@@ -331,12 +335,13 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
         row = dict(zip(["better", "worse"], names, strict=True))
         row["size"] = words[pair.size]
         row["difference"] = abs(pair.difference)
+        row["trained"] = pair.kind == VARIANTS
         for metric, sign in METRICS.items():
             gain = better[metric] - worse[metric]
             row[metric] = sign * gain > 0
         settings = frozenset([better.settings, worse.settings])
         rows.setdefault((pair.size, settings), row)
-    return pd.DataFrame(rows.values(), columns=["size", "better", "worse", "difference", *METRICS])
+    return pd.DataFrame(rows.values(), columns=["size", "better", "worse", "difference", "trained", *METRICS])
 
 
 def record_verdict(parameters: Parameters, verdict: Verdict) -> None:
@@ -397,6 +402,7 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     if "proof" in claim:
         replies.append(False)
         reason = f"{claim['proof']}. Measured beside it: {reason}"
+    sentences += map(_describe_chance, _find_chance(answers.pairs))
     sentences += _name_runs("Dead runs, which found nothing or say the same of every pixel", answers.dead)
     sentences += _name_runs("Runs ended by the last planned epoch, not by patience", answers.capped)
     sentences.append(_describe_progress([answers]))
@@ -459,6 +465,19 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     ]
 
 
+def _find_chance(pairs: pd.DataFrame) -> list[Comparison]:
+    """Return the comparisons of two variants that are one function by proof: what lies between them is chance."""
+    rows = pairs[pairs.kind == SAME]
+    return [find_comparison(rows, row.a, row.b) for row in rows.itertuples()]
+
+
+def _describe_chance(comparison: Comparison) -> str:
+    verdict = "contains 0, as it should"
+    if comparison.low > 0 or comparison.high < 0:
+        verdict = "should contain 0 and does not, so differences of this size can be chance"
+    return f"One function trained twice: {comparison.short}. The interval {verdict}."
+
+
 def _find_widest(comparisons: list[Comparison]) -> Comparison:
     return max(comparisons, key=lambda comparison: abs(comparison.difference))
 
@@ -484,24 +503,29 @@ def _name_runs(what: str, counts: dict[str, tuple[int, int]]) -> list[str]:
 
 
 def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement:
-    counts, wrong, replies = {}, [], []
+    wrong, replies = [], []
     enough = len(ranked) >= ENOUGH
     for metric, name in METRIC_NAMES.items():
         alike_ranked = ranked[metric].astype(bool)
-        same = int(alike_ranked.sum())
-        counts[metric] = same
-        is_telling = same >= TELLING * len(ranked)
+        is_telling = alike_ranked.sum() >= TELLING * len(ranked)
         replies.append(is_telling if enough else None)
-        if same < len(ranked):
-            others = ranked[~alike_ranked]
+        others = ranked[~alike_ranked]
+        if len(others):
             worst = others.loc[others.difference.idxmax()]
             wrong.append(f"By {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice).")
-    pairs = count(len(ranked), "pair")
-    accuracy, auc, loss = (counts[metric] for metric in ("accuracy", "auc_pooled", "loss"))
-    reason = f"of {pairs}, accuracy ranks {accuracy} as Dice does, pooled AUC {auc}, loss {loss}"
+    reason = f"of {_count_alike(ranked)}"
+    networks = ranked[ranked.trained.astype(bool)]
     asked = f"Required: {TELLING:.0%} of the pairs that Dice tells apart. Accuracy is that of masks at their threshold."
-    evidence = " ".join([asked, *wrong, progress])
+    between = f"Between networks alone: of {_count_alike(networks)}."
+    evidence = " ".join([asked, between, *wrong, progress])
     return Judgement(size, decide(replies), reason, evidence.strip())
+
+
+def _count_alike(ranked: pd.DataFrame) -> str:
+    """Return how many of some pairs each metric ranks as Dice does, in words."""
+    accuracy, auc, loss = (int(ranked[metric].sum()) for metric in METRICS)
+    pairs = count(len(ranked), "pair")
+    return f"{pairs}, accuracy ranks {accuracy} as Dice does, pooled AUC {auc}, loss {loss}"
 
 
 def _describe_progress(families: Iterable[Answers]) -> str:

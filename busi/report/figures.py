@@ -126,10 +126,12 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
 def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None:
     """Draw one panel of `rows_against_blind`."""
     places = np.arange(len(rows))
-    low = rows[f"biases_{metric}_low"]
-    # As wide as a line at least: over all orders the biases hardly move.
-    width = np.maximum(rows[f"biases_{metric}_high"] - low, 0.002)
-    ax.barh(places, width, left=low, height=height, color=display.SKY, label="two biases, 25 orders")
+    low, high = rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"]
+    # As wide as a line at least, around the middle: over all orders the biases hardly move.
+    width = np.maximum(high - low, 0.002)
+    ax.barh(
+        places, width, left=(low + high - width) / 2, height=height, color=display.SKY, label="two biases, 25 orders"
+    )
     mask = rows[f"mask_{metric}"]
     ax.plot(mask, places, "|", label="mean mask", color=display.RED, markersize=24 * height, mew=2)
     # An entry of the legend would have no star.

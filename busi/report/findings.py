@@ -11,7 +11,7 @@ import pandas as pd
 from busi.config import Parameters, RunConfig
 from busi.dataset.catalog import is_released
 from busi.mechanisms.section import count
-from busi.report.tables import NO_PUBLISHED, ONE_RUN, REPRODUCED, is_comparable, tell_end
+from busi.report.tables import FATES_DIFFER, NO_PUBLISHED, ONE_RUN, REPRODUCED, is_comparable, tell_end
 from busi.runs import TRAINING_VERSION
 from busi.scoring.predictors import MEAN_MASK
 
@@ -63,16 +63,18 @@ def _join_sizes(verdicts: pd.DataFrame) -> str:
 
 def _answer_rows(rows: pd.DataFrame) -> str:
     beyond = (rows.reached_by == "none").sum()
-    reproduced = (rows.verdict == REPRODUCED).sum()
-    here = "none has been trained here yet"
-    if rows.n_runs.any():
-        here = f"{reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced here"
-        opened = (rows.verdict == ONE_RUN).sum()
-        here += f", {opened} {agree(opened, 'is', 'are')} open after one run" if opened else ""
-    return (
+    trained = (rows.n_runs > 0).sum()
+    text = (
         f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'has', 'have')} a higher AUC than every "
-        f"predictor that never looks at the image; {here}."
+        "predictor that never looks at the image. "
     )
+    if not trained:
+        return f"{text}None has been trained here yet."
+    reproduced = (rows.verdict == REPRODUCED).sum()
+    opened = rows.verdict.isin([ONE_RUN, FATES_DIFFER]).sum()
+    text += f"Of the {len(rows)}, {trained} {agree(trained, 'has', 'have')} been trained here: {reproduced or 'none'} "
+    text += agree(reproduced, "is", "are") + " reproduced"
+    return text + (f", {opened} {agree(opened, 'is', 'are')} open." if opened else ".")
 
 
 def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
@@ -84,11 +86,13 @@ def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
     published = f"{one.published_auc.iloc[0]:.4f} and {other.published_auc.iloc[0]:.4f}"
     both = pd.concat([one, other])
     size = f"{filters} filters, {both.epochs.min():.0f} epochs"
+    apart = both.auc_high.max() - both.auc_low.min()
     beyond = rows.published_auc[rows.reached_by == "none"]
     return [
-        f"**One configuration is published twice**, as Upsampling2D and BCE, with AUC {published}; its "
-        f"{count(both.n_runs.sum(), 'run')} here have {both.auc_low.min():.4f} to {both.auc_high.max():.4f} ({size}). "
-        f"The rows beyond blind predictors, which the paper compares, are {np.ptp(beyond):.4f} apart."
+        f"**One configuration is published twice**, as far as the public code shows: as Upsampling2D and BCE, with AUC "
+        f"{published}. Its {count(both.n_runs.sum(), 'run')} here are {apart:.4f} apart ({both.auc_low.min():.4f} to "
+        f"{both.auc_high.max():.4f}; {size}); the {len(beyond)} rows that beat every blind predictor are "
+        f"{np.ptp(beyond):.4f} apart."
     ]
 
 
@@ -183,8 +187,8 @@ def describe_heldout_progress(finished: int, planned: int) -> str:
     if finished >= planned:
         return f"All {planned} held-out runs have been trained."
     return (
-        f"{finished} of {planned} held-out runs have been trained. Rows with different numbers of images cannot be "
-        "compared; the pairwise table takes only images that both variants have scored."
+        f"{finished} of {planned} held-out runs have been trained. Rows with different numbers of images or runs "
+        "cannot be compared; the pairwise table takes only images, folds and seeds that both variants have."
     )
 
 
@@ -197,11 +201,14 @@ def describe_power(power: pd.DataFrame) -> str:
     pairs = count(len(power), "pair")
     text = f"With these runs, half of {pairs} can tell a difference of {power.smallest.median():.3f} Dice or less (80% "
     text += "power, before Holm). "
-    needed = power.runs_needed.median()
-    if pd.isna(needed):
+    # With one seed a fold, a pair cannot tell.
+    known = power.runs_needed.dropna()
+    if not len(known):
         return f"{text}How many runs one of 0.01 would need, one seed a fold cannot tell."
+    needed = known.median()
     runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
-    return f"{text}One of 0.01 would need {runs}."
+    of = f"the {len(known)} pairs with several seeds a fold" if len(known) < len(power) else "the pairs"
+    return f"{text}One of 0.01 would need {runs} (median of {of})."
 
 
 def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:

@@ -292,8 +292,8 @@ def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs of two variants in `Answers.pairs`, with columns for pages: `interval`, `p_shown`, `t_shown`."""
     shown = pairs[pairs.kind != UNTRAINED].copy()
     shown["interval"] = _join_intervals(shown.difference, shown.low, shown.high, "+.3f")
-    shown["p_shown"] = [_format_p(p) for p in shown.p_holm]
-    shown["t_shown"] = [_format_p(p) for p in shown.p_t]
+    shown["p_shown"] = shown.p_holm.map(statistics.format_p)
+    shown["t_shown"] = shown.p_t.map(statistics.format_p)
     return shown
 
 
@@ -318,13 +318,6 @@ def _summarize(label: str, scored: Scored) -> dict[str, float]:
         row["parameters"] = int(runs.parameters.iloc[0])
         row["seconds"] = runs.seconds.mean()
     return row
-
-
-def _format_p(p: float) -> str:
-    if pd.isna(p):
-        return ""
-    # With four decimals, a p value that is merely small would be shown as zero.
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _join_intervals(means: pd.Series, lows: pd.Series, highs: pd.Series, form: str) -> list[str | None]:

@@ -50,7 +50,10 @@ _LADDER_CAPTION = (
     "Dashed: background everywhere on the same images."
 )
 
-_COUNTS_CAPTION = "Rows of the paper's tables. A row can be reproduced, and yet be no better than blind."
+_COUNTS_CAPTION = (
+    "Rows of the paper's tables and what became of them here. AUC not above blind: a predictor that never looks at the "
+    "image has an AUC as high. A row can be reproduced all the same."
+)
 
 
 def write_index(parameters: Parameters) -> Path:
@@ -147,8 +150,11 @@ def _list_commands(parameters: Parameters) -> dict[str, str]:
     # A study on phantoms draws its data itself.
     if parameters.data_dir != "phantom":
         arguments += " DATA=/path/to/Dataset_BUSI_with_GT"
+    report = f" REPORT={parameters.report}" if parameters.report else ""
     return {
-        "Draw these pages again from the committed results, without data or training": (_render_command(parameters)),
+        "Draw these pages again from the committed results, without data or training": (
+            f"make report PROFILE={parameters.profile}{report}"
+        ),
         "Train what is missing, then draw the pages": f"make study {arguments}",
         "Draw the gallery: each variant's best, median and worst cases, for yourself": f"make gallery {arguments}",
     }

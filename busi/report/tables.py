@@ -241,8 +241,8 @@ def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.Da
     """Return how many rows of each of the paper's tables are reproduced, and how many need no look at the image.
 
     Returns:
-        One row for each table, then one for all distinct rows: `table`, `rows`, `reproduced`, `no better than blind`
-        (reached by a predictor that never looks) and `neither`. A row can be both.
+        One row for each table, then one for all distinct rows: `table`; `rows`; of these `reproduced`, `not
+        reproduced`, `open` and `not run`; `AUC not above blind` (reached by a predictor that never looks).
     """
     numbers = [f"published_{metric}" for metric in METRICS]
     counts = []
@@ -254,14 +254,14 @@ def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.Da
 
 
 def _count_places(rows: pd.DataFrame) -> dict[str, int]:
-    reproduced = rows.verdict == REPRODUCED
-    blind = ~rows.reached_by.isin(["none", NOT_COMPARABLE])
-    neither = ~(reproduced | blind)
+    verdicts = rows.verdict
     return {
         "rows": len(rows),
-        "reproduced": int(reproduced.sum()),
-        "no better than blind": int(blind.sum()),
-        "neither": int(neither.sum()),
+        "reproduced": int((verdicts == REPRODUCED).sum()),
+        "not reproduced": int((verdicts == NOT_REPRODUCED).sum()),
+        "open": int(verdicts.isin([ONE_RUN, FATES_DIFFER]).sum()),
+        "not run": int((verdicts == NOT_RUN).sum()),
+        "AUC not above blind": int((~rows.reached_by.isin(["none", NOT_COMPARABLE])).sum()),
     }
 
 

@@ -125,13 +125,18 @@ def score_image(truth: np.ndarray, probability: np.ndarray, threshold: float) ->
         "accuracy": float((truth == predicted).mean()),
         "brier": float(squares.mean()),
         "predicted_share": float(predicted.mean()),
-        "peak": float(probability[truth].max() if truth.any() else probability.max()),
+        "peak": find_peak(truth, probability),
     }
     if not truth.any():
         return dict.fromkeys(LESION_SCORES, np.nan) | pixel_scores
     overlap = _score_overlap(truth, predicted)
     surface = _score_surface(truth, predicted)
     return overlap | surface | {"detected": _score_detection(truth, predicted)} | pixel_scores
+
+
+def find_peak(truth: np.ndarray, probability: np.ndarray) -> float:
+    """Return the highest probability inside a mask, or in the whole image where the mask is empty; both (h, w)."""
+    return float(probability[truth].max() if truth.any() else probability.max())
 
 
 def count_pixels(truth: np.ndarray, probability: np.ndarray) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
+from busi import selection
 from busi.config import StudyError, code_version
 from busi.dataset import arrays, splits
 from busi.dataset.catalog import Catalog, read_union
@@ -39,7 +40,7 @@ class Scores(NamedTuple):
 @cache
 def scoring_version() -> str:
     """Return eight hexadecimal digits that change with the code that computes scores, not with its comments."""
-    return code_version(sys.modules[__name__], metrics, fates, floors, arrays)
+    return code_version(sys.modules[__name__], metrics, fates, floors, arrays, selection)
 
 
 def find_or_score(run: Run, catalog: Catalog) -> Scores:
@@ -96,10 +97,14 @@ def score_run(run: Run, catalog: Catalog) -> Scores:
     for name, output in zip(test.names, test.probability, strict=True):
         image = table.loc[name]
         truth = read_union(image.masks)
-        probability = arrays.restore(output, image.height, image.width, run.config)
+        restored = arrays.restore(output, image.height, image.width, run.config)
+        probability = restored
         if run.config.largest_component:
-            probability = metrics.keep_largest_component(probability, run.threshold)
-        scores.append({"name": name} | metrics.score_image(truth, probability, run.threshold))
+            probability = metrics.keep_largest_component(restored, run.threshold)
+        scored = metrics.score_image(truth, probability, run.threshold)
+        # Of the whole map: regions are removed at one threshold, and the peak is asked about all of them.
+        scored["peak"] = metrics.find_peak(truth, restored)
+        scores.append({"name": name} | scored)
         if image.image_class != "normal":
             counts.append(metrics.count_pixels(truth, probability))
     images = described.merge(pd.DataFrame(scores), on="name")

@@ -177,6 +177,19 @@ def format_interval(interval: Interval) -> str:
     return f"{mean} ({low} to {high})"
 
 
+def format_p(p: float) -> str:
+    """Format a p value for a table; a missing one is empty.
+
+    Example:
+        >>> format_p(0.0171), format_p(1e-6), format_p(float("nan"))
+        ('0.0171', '< 0.0001', '')
+    """
+    if np.isnan(p):
+        return ""
+    # With four decimals, a p value that is merely small would be shown as zero.
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
 def find_components(scores: pd.DataFrame) -> dict[str, float]:
     """Estimate the parts of the variance of Dice, by analysis of variance within folds and between them.
 

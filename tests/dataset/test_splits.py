@@ -210,6 +210,15 @@ def test_the_random_split_leaks_near_duplicates_into_training():
     assert np.mean(leaks) == pytest.approx(0.363, abs=0.0005)
 
 
+def test_a_fold_without_a_lesion_in_one_of_its_parts_is_refused(planted):
+    """Two patients a class are six groups, enough for five test parts; one of these holds normal images alone."""
+    table = planted.table
+    half = table.groupby("image_class").cumcount() % 2
+    few = Catalog(table.assign(group=table.image_class + half.astype(str)), planted.fingerprint)
+    with pytest.raises(StudyError, match=r"^grouped split, fold \d: no image with a lesion in the test part of \d+ "):
+        splits.make_split(few, "grouped")
+
+
 def test_a_written_split_is_the_one_used(patients, other_study):
     """A line changed by hand shows that it is read, not made."""
     files = splits.write_splits(patients)

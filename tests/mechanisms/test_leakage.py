@@ -131,11 +131,21 @@ def test_without_a_run_under_every_split_there_are_no_scores(make_results):
 
 
 def test_only_scored_rows_are_drawn_with_the_ends_of_their_intervals():
-    table = pd.DataFrame({"split": ["grouped", "random"], "images": ["all", "all"], "n_scored": [0, 129]})
-    table = table.assign(dice=[None, 0.6], low=[None, 0.55], high=[None, 0.7]).astype({"dice": float})
-    fig = leakage.draw(table.astype({"low": float, "high": float}))
+    table = pd.DataFrame(
+        [
+            ("grouped", "all", 0, 1.0, None, None, None),
+            ("random", "all", 129, 1.0, 0.6, 0.55, 0.7),
+            ("random", "twin in training", 29, 0.2, 0.8, 0.7, 0.9),
+            # Without a twin anywhere, the images without one are all of them.
+            ("blocked", "all", 50, 1.0, 0.5, 0.4, 0.6),
+            ("blocked", "no twin", 50, 1.0, 0.5, 0.4, 0.6),
+        ],
+        columns=["split", "images", "n_scored", "share", "dice", "low", "high"],
+    )
+    fig = leakage.draw(table)
     ax = fig.axes[0]
-    assert display.title(fig) == "With and without a twin in training, Dice is 0.600 to 0.600"
-    assert [text.get_text() for text in ax.texts] == ["random: all (129)"]
+    assert display.title(fig) == "Random split: Dice 0.600 (all), 0.800 (twin in training)"
+    shown = ["random: all (129)", "random: twin in training (29)", "blocked: all (50)"]
+    assert [text.get_text() for text in ax.texts] == shown
     ends = ax.containers[0].lines[2][0].get_segments()[0][:, 0]
     assert ends.tolist() == pytest.approx([0.55, 0.7])

@@ -70,8 +70,8 @@ def test_the_conclusion_counts_explosions_and_printed_numbers_within_the_range()
 def test_two_biases_tell_the_order_where_mixed_ones_alone_cover_what_was_printed():
     trained = train(EXPLODES)
     text = conclude(trained, cover("mixed"))
-    assert "25 mixed orders cover 9 of them, the order by class 0: the images came mixed, and the " in text
-    assert "25 mixed orders cover 0 of them, the order by class 9. Size" in conclude(trained, cover("by class"))
+    assert "reach 9 of these 9 within 25 mixed orders, and 0 class by class: the images came mixed, and the " in text
+    assert "reach 0 of these 9 within 25 mixed orders, and 9 class by class. " in conclude(trained, cover("by class"))
 
 
 def test_a_clipped_cross_entropy_cannot_reach_what_counts_as_an_explosion():

@@ -87,6 +87,8 @@ def test_title_and_sentence_follow_the_numbers(table):
         "where 95% of the lesions are touched, from 50% to 0%. Told from chance: p below 0.05 after Holm's correction. "
         "Size of the first rung: 64 pixels."
     )
+    lower = table.assign(dice=[0.667, 0.857, 0.8])
+    assert "to 0.800 (0.857 to 0.857); the highest on the way is 0.857 (loss). " in recipe.conclude(lower, "", 3)
     flat = recipe.tabulate(predict({"baseline": (10, 3), "loss": (10, 3)}))
     assert display.title(recipe.draw(flat)) == "0 of 1 changes move Dice beyond chance"
     assert recipe.conclude(flat, "", 2).startswith(

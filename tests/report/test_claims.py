@@ -288,6 +288,14 @@ def test_metrics_tell_if_they_rank_nineteen_of_twenty_pairs_as_dice_does(number,
     assert f"of {number} pairs, accuracy ranks {number - wrong - ties} as Dice does," in judged.reason
 
 
+def test_pairs_of_two_networks_are_told_by_themselves():
+    table, pairs = scored(40, wrong=3)
+    # The first 30 pairs are of a network and an untrained predictor.
+    ranks = claims.rank_pairs(SIZES, table, pairs.assign(kind=["untrained"] * 30 + ["variants"] * 10))
+    evidence = claims._judge_by_ranks(ranks, "64 pixels", "").evidence
+    assert "Between networks alone: of 10 pairs, accuracy ranks 10 as Dice does, pooled AUC 10, loss 10." in evidence
+
+
 def test_the_widest_pair_that_a_metric_gets_wrong_is_named():
     judged = claims._judge_by_ranks(ranked(40, wrong=3), "64 pixels", "")
     assert judged.evidence.endswith("By accuracy, a2 is no better than b2 (+0.105 Dice).")
@@ -307,6 +315,7 @@ def test_only_what_dice_tells_apart_is_asked_about_and_once():
     table, pairs = scored(2)
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(low=-0.01))) == 0
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(kind="alive"))) == 0
+    assert len(claims.rank_pairs(SIZES, table, pairs.assign(kind="A/A"))) == 0  # one function: neither is better
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(n_runs=1))) == 0
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(n_runs=[2, 0]))) == 2  # an untrained pair never varies
     assert len(claims.rank_pairs(SIZES, table, pairs.assign(n_runs=0))) == 0  # a size without any network

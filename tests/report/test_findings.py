@@ -24,7 +24,7 @@ def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", 
 
 def test_the_answer_counts_rows_claims_and_dice():
     assert answer() == [
-        "**1 of 9 published rows** has a higher AUC than every predictor that never looks at the image; none has "
+        "**1 of 9 published rows** has a higher AUC than every predictor that never looks at the image. None has "
         "been trained here yet.",
         "**Of 2 claims**, 2 are upheld, on images never trained on (64 pixels).",
         "**Dice on those images** is 0.500 to 0.610 for the networks of the four tables, 0.297 for the mean of all "
@@ -32,8 +32,9 @@ def test_the_answer_counts_rows_claims_and_dice():
     ]
     rows, claims, *dice = answer(["upheld", "undecided"], (), n_runs=3, verdict=tables.REPRODUCED, reached_by="none")
     counted = "**9 of 9 published rows** have a higher AUC than every predictor that never looks at the image"
-    assert rows == f"{counted}; 9 are reproduced here."
-    assert answer(n_runs=1, verdict=tables.ONE_RUN)[0].endswith("; none are reproduced here, 9 are open after one run.")
+    assert rows == f"{counted}. Of the 9, 9 have been trained here: 9 are reproduced."
+    few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.ONE_RUN, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[0]
+    assert few.endswith(". Of the 9, 2 have been trained here: none are reproduced, 2 are open.")
     assert claims.startswith("**Of 2 claims**, 1 is upheld, 1 is undecided,")
     assert dice == []
     sizes = ("64 pixels, 8 filters, 2 of 5 runs a variant", "64 pixels, 8 filters, 1 seed a fold")
@@ -52,9 +53,9 @@ def test_seeds_are_told_apart_where_one_configuration_was_published_twice():
         "epochs": 75,
     }
     assert answer(**twice, n_runs=2)[1] == (
-        "**One configuration is published twice**, as Upsampling2D and BCE, with AUC 0.9728 and 0.9624; its 4 runs "
-        "here have 0.9625 to 0.9881 (16 filters, 75 epochs). The rows beyond blind predictors, which the paper "
-        "compares, are 0.0122 apart."
+        "**One configuration is published twice**, as far as the public code shows: as Upsampling2D and BCE, with AUC "
+        "0.9728 and 0.9624. Its 4 runs here are 0.0256 apart (0.9625 to 0.9881; 16 filters, 75 epochs); the 2 rows "
+        "that beat every blind predictor are 0.0122 apart."
     )
     # Nothing is told of a row that has not been trained.
     assert len(answer(**twice, n_runs=[1, 1, 0, *[1] * 6])) == 3
@@ -208,9 +209,13 @@ def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
     assert findings.describe_power(power) == (
         "With these runs, half of 3 pairs can tell a difference of 0.030 Dice or less (80% power, before Holm). One of "
-        "0.01 would need 130 runs a variant."
+        "0.01 would need 130 runs a variant (median of the pairs)."
     )
-    assert findings.describe_power(power[2:]).endswith("would need more images, whatever the number of runs.")
+    endless = findings.describe_power(power[2:])
+    assert endless.endswith("would need more images, whatever the number of runs (median of the pairs).")
+    # One pair has a single seed a fold.
+    known = findings.describe_power(power.assign(runs_needed=[20.0, 130.0, np.nan]))
+    assert known.endswith("would need 75 runs a variant (median of the 2 pairs with several seeds a fold).")
     one_seed = findings.describe_power(power.assign(runs_needed=np.nan))
     assert one_seed.endswith("How many runs one of 0.01 would need, one seed a fold cannot tell.")
 

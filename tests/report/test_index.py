@@ -180,7 +180,7 @@ def test_the_index_tells_size_machine_and_commands():
     ]
     commands = [pre.get_text() for pre in soup.main.find_all("pre")]
     assert commands[:2] == [
-        "busi render reports/laptop",
+        "make report PROFILE=laptop",
         "make study PROFILE=laptop DATA=/path/to/Dataset_BUSI_with_GT",
     ]
 

@@ -36,7 +36,7 @@ def test_only_a_smoke_report_says_that_its_numbers_mean_nothing(tmp_path):
 
 def test_the_foot_of_a_page_says_how_to_run_its_notebook_again(tmp_path):
     command = " ".join(write(tmp_path).footer.select("code")[-1].get_text().split())
-    assert command == "papermill notebooks/3_loss.ipynb out.ipynb -p profile laptop -p train_missing False"
+    assert command == ".venv/bin/papermill notebooks/3_loss.ipynb out.ipynb -p profile laptop -p train_missing False"
     layout.write_html(
         tmp_path / "index.html", BeautifulSoup("<h1>All</h1>", "html.parser"), profile="smoke", pages=STEMS
     )

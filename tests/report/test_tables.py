@@ -221,17 +221,20 @@ def test_a_formatted_run_is_timed_in_minutes(make_run):
 def test_rows_of_a_table_are_counted_once_though_they_stand_in_three():
     numbers = distinct_rows().rename(columns=lambda name: f"published_{name}" if name in tables.METRICS else name)
     placed = numbers.assign(verdict=tables.NOT_REPRODUCED, reached_by="a constant")
-    # The baseline, which Tables 1, 2 and 4 share, is reproduced and needs to look; KLD is neither.
+    # The baseline, which Tables 1, 2 and 4 share, is reproduced; it and KLD are beyond blind predictors.
     placed.loc[placed.row == "Upsampling2D", ["verdict", "reached_by"]] = [tables.REPRODUCED, "none"]
-    placed.loc[placed.row == "KLD", "reached_by"] = "none"
+    placed.loc[placed.row == "KLD", ["verdict", "reached_by"]] = [tables.ONE_RUN, "none"]
+    placed.loc[placed.row == "DICE", "verdict"] = tables.FATES_DIFFER
+    placed.loc[placed.row == "Conv2DTranspose", "verdict"] = tables.NOT_RUN
     rows = {number: tables.compare_rows(number, empty_results(), BLIND) for number in range(1, 5)}
     counts = tables.count_places(rows, placed)
-    assert counts.drop(columns="table").to_numpy().tolist() == [
-        [2, 1, 1, 0],
-        [4, 1, 3, 0],
-        [3, 0, 2, 1],
-        [2, 1, 1, 0],
-        [9, 1, 7, 1],
+    columns = ["rows", "reproduced", "not reproduced", "open", "not run", "AUC not above blind"]
+    assert counts[columns].to_numpy().tolist() == [
+        [2, 1, 0, 0, 1, 1],
+        [4, 1, 3, 0, 0, 3],
+        [3, 0, 1, 2, 0, 2],
+        [2, 1, 1, 0, 0, 1],
+        [9, 1, 5, 2, 1, 7],
     ]
 
 

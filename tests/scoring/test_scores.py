@@ -127,6 +127,15 @@ def test_normals_have_only_the_scores_of_pixels(run, catalog):
     assert not images[images.image_class != "normal"].isna().any(axis=None)
 
 
+def test_the_peak_is_that_of_the_map_before_small_regions_are_removed(run, catalog):
+    """Otherwise a lesion that lost to a larger region would count as missed at every threshold."""
+    whole = scores.score_run(run, catalog).images
+    largest = Run(run.folder, run.config.model_copy(update={"largest_component": True}))
+    kept = scores.score_run(largest, catalog).images
+    assert (kept.predicted_share < whole.predicted_share).any()
+    pd.testing.assert_series_equal(kept.peak, whole.peak)
+
+
 def test_pixels_are_those_of_the_lesion_images(run, catalog, test_part):
     pixels = scores.score_run(run, catalog).pixels
     pairs = [(truth, probability) for truth, probability in restored(run, test_part) if truth.any()]

@@ -290,6 +290,7 @@ def test_images_that_vary_are_not_counted_a_second_time_as_training():
     [
         (5, {"run": 0.03, "residual": 0.2}),
         (5, {"run": 0.06, "residual": 0.1}),
+        (2, {"run": 0.03, "residual": 0.2}),
         (1, {"run": 0.02, "residual": 0.2}),
         # One fold, three seeds: too few to be resampled.
         (3, {"run": 0.06, "residual": 0.1, "folds": 1}),
