@@ -15,6 +15,7 @@ from IPython.display import HTML
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from busi.config import StudyError
 
@@ -145,12 +146,19 @@ def name_rows(ax: Axes, names: Iterable[str]) -> None:
     The first row comes at the top, with room for its name above it.
     """
     names = list(names)
+    ax.grid(True, axis="x")
     # Ticks would be named beside the axes.
     ax.set_yticks([])
     ax.set_ylim(len(names) - 0.5, -0.7)
     across = ax.get_yaxis_transform()
     for place, name in enumerate(names):
         ax.text(0.01, place - 0.24, name, transform=across, ha="left", va="bottom", fontsize=10, bbox=ON_WHITE)
+
+
+def draw_intervals(ax: Axes, places: ArrayLike, mean: pd.Series, low: pd.Series, high: pd.Series, **look) -> None:
+    """Draw means as points at ``places`` on the vertical axis, with whiskers from ``low`` to ``high``."""
+    # matplotlib takes the lengths of the whiskers, not their ends.
+    ax.errorbar(mean, places, xerr=[mean - low, high - mean], **{"fmt": "o", "capsize": 3} | look)
 
 
 def add_legend(fig: Figure, columns: int = 3) -> None:

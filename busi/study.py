@@ -232,35 +232,27 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
     # Before anything is trained: hours later would be too late to learn that it may not be written.
     refuse_other_results(parameters, group.name, gathered, group.variants, catalog.fingerprint)
     store = open_store(parameters, catalog)
-    positions = {(row.variant, row.key): row.Index for row in gathered.runs.itertuples()}
-    kept, parts = [], []
-    missing: dict[str, list[RunConfig]] = {variant: [] for variant in group.variants}
+    versions = {(row.variant, row.key): row.scoring_version for row in gathered.runs.itertuples()}
+    parts, collected = [], set()
     for variant, configs in group.variants.items():
         for config in configs:
-            position = positions.get((variant, store.key(config)))
-            if position is not None and _is_current(gathered, position, store.folder(config).is_dir()):
-                kept.append(position)
-            elif train or store.find(config):
+            version = versions.get((variant, store.key(config)))
+            # Scores of another version are better than none where the predictions are on another machine.
+            if version == scoring_version() or (version and not store.folder(config).is_dir()):
+                continue
+            if train or store.find(config):
                 # Scored on the way, if this version of the scoring code has not seen it.
                 run = find_or_train(config, catalog, store)
                 parts.append(collect_results(variant, run, catalog))
-            else:
-                missing[variant].append(config)
+                collected.add((variant, config.label))
     # What is missing here may have been gathered elsewhere with fewer epochs; that is still worth showing.
-    earlier = match_results(gathered, missing)
-    asked = match_results(join_results([gathered.in_order(kept), *parts, earlier]), group.variants)
+    kept = [row.Index for row in gathered.runs.itertuples() if (row.variant, row.run) not in collected]
+    asked = match_results(join_results([gathered.in_order(kept), *parts]), group.variants)
     everything = join_results([asked, keep_others(gathered, group.variants)])
     # Equal results are not written again: files that do not change leave no trace in git, and no job to repeat.
     if len(everything.runs) and not everything.runs.equals(gathered.runs):
         write_results(parameters, group.name, everything)
     return asked
-
-
-def _is_current(gathered: Results, position: int, at_hand: bool) -> bool:
-    """Return whether a gathered run needs no new look at its folder: scored by the present code, or not at hand."""
-    # Scores of another version are better than none where the predictions are on another machine.
-    version = gathered.runs.scoring_version[position]
-    return version == scoring_version() or not at_hand
 
 
 def gathered_keys(parameters: Parameters, catalog: Catalog) -> set[str]:

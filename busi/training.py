@@ -418,11 +418,9 @@ def _save_checkpoint(model: keras.Model, history: list[dict], work: Path, *, bes
     fresh.mkdir()
     model.save_weights(fresh / STATE)
     pd.DataFrame(history).to_csv(fresh / "history.csv", index=False)
-    if best and model.optimizer.use_ema:
+    if best:
         with averaged_weights(model):
             model.save_weights(fresh / BEST)
-    elif best:
-        shutil.copyfile(fresh / STATE, fresh / BEST)
     elif best_before:
         shutil.copyfile(best_before, fresh / BEST)
     # This rename makes the checkpoint: killed before it, training goes on from the last one.

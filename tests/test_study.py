@@ -561,7 +561,7 @@ def test_scores_of_runs_whose_folder_is_gone_stay_as_they_are(tiny, trained, new
 
 def scores_before():
     """Return the version of the scoring code as it stands in the files."""
-    return config.code_version(scores, scores.metrics, scores.fates, scores.floors, arrays)
+    return config.code_version(scores, scores.metrics, scores.fates, scores.floors, arrays, scores.selection)
 
 
 def test_results_of_other_data_are_neither_replaced_nor_trained(tiny, trained, phantom_dir):

@@ -182,22 +182,23 @@ def _threshold(levels: np.ndarray, white: int, file: Path | str, may_fill: bool)
     counts = np.bincount(levels.ravel())
     used = np.flatnonzero(counts)
     top = int(used[-1])
-    # One dark level is no mask, black or not; in a mask that may fill the image it is the upper one of two.
-    if top == 0 or (top == used[0] and top <= white / 2 and not may_fill):
-        return np.zeros(levels.shape, bool), "empty"
     if top > white / 2:
         tenth = white // 10
         grey = counts[tenth : white - tenth].sum() / levels.size
+        if grey >= GREYS:
+            raise _no_mask(file, f"{grey:.0%} of the pixels are grey")
         # The edges of a mask that was resized or drawn with a soft pen.
-        if grey < GREYS:
-            encoding = "black and white" if set(used) <= {0, white} else "grey edges"
-            return levels > white / 2, encoding
-        found = f"{grey:.0%} of the pixels are grey"
-    elif len(used) <= 2 and set(used) <= {0, top}:
+        return levels > white / 2, "black and white" if set(used) <= {0, white} else "grey edges"
+    # One dark level is no mask, black or not; in a mask that may fill the image it is the upper one of two.
+    if top == 0 or (len(used) == 1 and not may_fill):
+        return np.zeros(levels.shape, bool), "empty"
+    if set(used) <= {0, top}:
         return levels > 0, f"0/{top}"
-    else:
-        found = f"{len(used)} levels up to {top}"
-    raise DataError(
+    raise _no_mask(file, f"{len(used)} levels up to {top}")
+
+
+def _no_mask(file: Path | str, found: str) -> DataError:
+    return DataError(
         f"{file}: {found}; expected a mask of black and white, or of two levels: if it is the image, swap the two files"
     )
 

@@ -189,8 +189,8 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
     for file in files:
         # An "é" may be one character or two, as macOS writes it: the same letter in the same name.
         path = normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
-        of_mask = mask.fullmatch(path)
-        matched = of_mask or image.fullmatch(path)
+        as_mask = mask.fullmatch(path)
+        matched = as_mask or image.fullmatch(path)
         if not matched:
             manifest.ignored.append(file)
             continue
@@ -198,31 +198,35 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
         # Names of classes are written in either case; keys count letter by letter.
         parts["image_class"] = parts.get("image_class", "").lower()
         key = tuple(parts[part] for part in shared)
-        if of_mask:
-            other = masks[key].setdefault(normalize("NFC", file.stem), str(file))
-            if other != str(file):
-                manifest.problems.append(f"{file}: named like {other}: remove one of them")
-        elif key in rows:
-            manifest.problems.append(f"{file}: named like {rows[key]['image']}: remove one of them")
+        if as_mask:
+            first = masks[key].setdefault(normalize("NFC", file.stem), str(file))
         else:
-            rows[key] = _make_row(file, parts["image_class"], parts.get("group"))
-    expected = f"layout {name} is {LAYOUTS.get(name, name)}"
+            row = _make_row(file, parts["image_class"], parts.get("group"))
+            first = rows.setdefault(key, row)["image"]
+        if first != str(file):
+            manifest.problems.append(f"{file}: named like {first}: remove one of them")
+    _give_masks(rows, masks, manifest)
+    manifest.rows = list(rows.values())
+    return manifest
+
+
+def _give_masks(rows: dict[tuple, dict], masks: dict[tuple, dict[str, str]], manifest: Manifest) -> None:
+    """Enter the masks of each image into its row, and what does not fit into the problems."""
+    expected = f"layout {manifest.layout} is {LAYOUTS.get(manifest.layout, manifest.layout)}"
     for key in sorted(masks.keys() - rows.keys()):
         orphan = min(masks[key].values())
         manifest.problems.append(f"{orphan}: mask without its image {key[-1]!r}; {expected}")
     for key, row in rows.items():
         # "x_mask" comes before "x_mask_1", whatever their suffixes.
-        row["masks"] = [file for _, file in sorted(masks[key].items())]
-        first = min(masks[key], default="")
-        if first.endswith("_mask_1"):
-            lost = first.removesuffix("_1")
+        names = sorted(masks[key])
+        row["masks"] = [masks[key][name] for name in names]
+        if not names and row["image_class"] != "normal":
+            manifest.problems.append(f"{row['image']}: no mask for {key[-1]!r}; {expected}")
+        if names and names[0].endswith("_mask_1"):
+            lost = names[0].removesuffix("_1")
             manifest.problems.append(
                 f"{row['masks'][0]}: a further mask, but {lost} is not there: add it or rename this"
             )
-        if not row["masks"] and row["image_class"] != "normal":
-            manifest.problems.append(f"{row['image']}: no mask for {key[-1]!r}; {expected}")
-    manifest.rows = list(rows.values())
-    return manifest
 
 
 def _read_pairs(table: Path) -> Manifest:

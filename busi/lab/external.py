@@ -230,10 +230,9 @@ def draw(table: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(display.WIDTH, 1.5 + 0.6 * len(table)))
     for shift, (label, prefix) in enumerate({"external": "", "held out": "heldout_"}.items()):
         dice, low, high = (table[f"{prefix}{column}"] for column in ("dice", "low", "high"))
-        ax.errorbar(dice, places + 0.2 * shift, xerr=[dice - low, high - dice], fmt="o", capsize=4, label=label)
+        display.draw_intervals(ax, places + 0.2 * shift, dice, low, high, label=label)
     ax.set(xlabel="Dice")
     display.name_rows(ax, table.predictor)
-    ax.grid(axis="x")
     display.add_legend(fig)
     # The title speaks of networks alone: blind predictors are there to compare with.
     networks = table[table.n_networks.notna()]

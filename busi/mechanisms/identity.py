@@ -203,19 +203,20 @@ def conclude(table: pd.DataFrame, size: str, twice: str = "") -> str:
     """Return whether the losses are one, and how far one configuration that is published ``twice`` differs here."""
     rows = table.set_index("loss")
     exact, published, logits = rows.loc[KLD], rows.loc[CLIPPED], rows.loc[LOGITS]
-    bce = published_row("loss", "BCE")["loss"]
     gap = published_gap()
-    both = abs(bce - published_row("upsampling", "Upsampling2D")["loss"])
-    text = f"On one-hot targets KLD and BCE of the probabilities stay together for {exact.together} of {exact.steps} "
-    text += "steps, so they are one loss. Clipped and on soft, mirrored targets, as published, they stay together for "
-    text += f"{published.together} steps. The published BCE, of logits, is another loss: its first step differs by "
-    text += (
-        f"{logits['first']:.0%} of its length. So Table 3, whose KLD and BCE are {gap:.4f} apart, compares a softmax "
+    both = abs(published_row("loss", "BCE")["loss"] - published_row("upsampling", "Upsampling2D")["loss"])
+    return (
+        "On one-hot targets KLD and BCE of the probabilities stay together for "
+        f"{exact.together} of {exact.steps} steps, so they are one loss. "
+        f"Clipped and on soft, mirrored targets, as published, they stay together for {published.together} steps. "
+        "The published BCE, of logits, is another loss: "
+        f"its first step differs by {logits['first']:.0%} of its length. "
+        f"So Table 3, whose KLD and BCE are {gap:.4f} apart, compares a softmax with a sigmoid of each logit, "
+        "not divergence with cross-entropy. "
+        "One configuration is published twice, as far as the public code shows: the baseline and BCE, with losses "
+        f"{both:.4f} apart. {twice}"
+        f"Size: {size}."
     )
-    text += "with a sigmoid of each logit, not divergence with cross-entropy. "
-    text += "One configuration is published twice, as far as the public code shows: the baseline and BCE, with losses "
-    text += f"{both:.4f} apart. "
-    return f"{text}{twice}Size: {size}."
 
 
 def published_gap() -> float:
@@ -232,12 +233,8 @@ def _describe_twice(parameters: Parameters) -> str:
         return ""
     apart = np.ptp(losses)
     size = section.describe_size(trained[0].configs[0])
-    text = f"{len(losses)} runs of it here are {apart:.4f} apart ({size})"
-    return (
-        f"{text}, more than KLD and BCE are: that gap can come from the seed alone. "
-        if apart > published_gap()
-        else f"{text}. "
-    )
+    more = ", more than KLD and BCE are: that gap can come from the seed alone" if apart > published_gap() else ""
+    return f"{len(losses)} runs of it here are {apart:.4f} apart ({size}){more}. "
 
 
 @section.presents("identity")

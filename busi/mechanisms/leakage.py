@@ -3,7 +3,6 @@
 import sys
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -125,13 +124,11 @@ def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 def draw(table: pd.DataFrame) -> Figure:
     """Draw Dice with intervals by split and twin; without rows that have no score or repeat a whole split."""
     rows = table[table.dice.notna() & ((table.images == "all") | (table.share < 1))]
-    lengths = [rows.dice - rows.low, rows.high - rows.dice]
     labels = [f"{row.split}: {row.images} ({row.n_scored})" for row in rows.itertuples()]
     fig, ax = plt.subplots(figsize=(display.WIDTH, 1.1 + 0.6 * len(rows)))
-    ax.errorbar(rows.dice, np.arange(len(rows)), xerr=lengths, fmt="o", color=display.OURS, capsize=4)
+    display.draw_intervals(ax, range(len(rows)), rows.dice, rows.low, rows.high)
     ax.set(xlabel="Dice")
     display.name_rows(ax, labels)
-    ax.grid(axis="x")
     dice = rows.set_index(["split", "images"]).dice
     told = [f"{dice['random', images]:.3f} ({images})" for images in SHOWN if ("random", images) in dice.index]
     display.add_title(fig, f"Random split: Dice {', '.join(told)}")

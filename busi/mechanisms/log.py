@@ -103,31 +103,31 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
         biases: As `measure_biases`.
     """
     first, later = table.iloc[0], table.iloc[1:]
-    exploded = (trained.epochs[trained.epochs.epoch == 1].loss > CLIPPED).sum()
     config = trained.configs[0]
+    exploded = (trained.epochs[trained.epochs.epoch == 1].loss > CLIPPED).sum()
     seeds = section.count(int(first.seeds), "seed")
+    explosion = _tell_range(first.loss_low, first.loss_high, ".4g")
+    loss = _tell_range(later.loss_low.min(), later.loss_high.max(), ".4f")
+    auc = _tell_range(later.auc_low.min(), later.auc_high.max(), ".4f")
     printed = later.set_index("epoch")
-    numbers = printed[[f"published_{metric}" for metric in METRICS]].size
+    numbers = len(printed) * len(METRICS)
+    within = _count_within(printed, printed)
     # The range of a single seed is a point.
     compared = "lie within the range of the seeds" if first.seeds > 1 else "are the same here, to their last digit"
-    text = f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. Here "
-    text += f"the first epoch ends at {_tell_range(first.loss_low, first.loss_high, '.4g')}, above {CLIPPED} in "
-    text += f"{exploded} of {seeds}. In the epochs after it the loss is "
-    text += f"{_tell_range(later.loss_low.min(), later.loss_high.max(), '.4f')} and the AUC "
-    text += f"{_tell_range(later.auc_low.min(), later.auc_high.max(), '.4f')}. "
-    text += f"{_count_within(printed, printed)} of their {numbers} printed numbers {compared}. "
-    blind_counts = {}
-    for order, ranges in biases.groupby("order"):
-        blind_counts[order] = _count_within(printed, ranges.set_index("epoch"))
-    mixed, by_class = blind_counts["mixed"], blind_counts["by class"]
-    text += f"Two biases that see no image reach {mixed} of these {numbers} within {BLIND_ORDERS} mixed orders, and "
-    text += f"{by_class} class by class"
-    text += (
-        ": the images came mixed, and the numbers are as of a network that sees none. "
-        if mixed == numbers and by_class < numbers
-        else ". "
+    by_order = {order: _count_within(printed, rows.set_index("epoch")) for order, rows in biases.groupby("order")}
+    mixed, by_class = by_order["mixed"], by_order["by class"]
+    unseeing = ""
+    if mixed == numbers and by_class < numbers:
+        unseeing = ": the images came mixed, and the numbers are as of a network that sees none"
+    return (
+        f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. "
+        f"Here the first epoch ends at {explosion}, above {CLIPPED} in {exploded} of {seeds}. "
+        f"In the epochs after it the loss is {loss} and the AUC {auc}. "
+        f"{within} of their {numbers} printed numbers {compared}. "
+        f"Two biases that see no image reach {mixed} of these {numbers} within {BLIND_ORDERS} mixed orders, "
+        f"and {by_class} class by class{unseeing}. "
+        f"Size: {section.describe_size(config)}, {config.precision}."
     )
-    return f"{text}Size: {section.describe_size(config)}, {config.precision}."
 
 
 def _count_within(printed: pd.DataFrame, ranges: pd.DataFrame) -> int:

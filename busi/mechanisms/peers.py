@@ -101,12 +101,9 @@ def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
 def draw(table: pd.DataFrame) -> Figure:
     """Draw the Dice of each network with its 95 % interval."""
     fig, ax = plt.subplots(figsize=(display.WIDTH, 1.4 + 0.5 * len(table)))
-    # Matplotlib takes lengths to either side, not ends.
-    lengths = [table.dice - table.low, table.high - table.dice]
-    ax.errorbar(table.dice, np.arange(len(table)), xerr=lengths, fmt="o", capsize=4)
+    display.draw_intervals(ax, range(len(table)), table.dice, table.low, table.high)
     ax.set(xlabel="Dice of held-out images")
     display.name_rows(ax, table.network)
-    ax.grid(axis="x")
     display.add_title(fig, f"Networks have Dice {table.dice.min():.3f} to {table.dice.max():.3f} on the same images")
     return fig
 

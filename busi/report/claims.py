@@ -68,11 +68,8 @@ UPHELD = "upheld"
 NOT_UPHELD = "not upheld"
 UNDECIDED = "undecided"
 
-METRICS = {"accuracy": 1, "auc_pooled": 1, "loss": -1}
-"""Columns of the published metrics in ``heldout.csv``, with 1 where more is better and -1 where less is."""
-
-METRIC_NAMES = {"accuracy": "accuracy", "auc_pooled": "pooled AUC", "loss": "loss"}
-"""The same in words."""
+METRICS = {"accuracy": "accuracy", "auc_pooled": "pooled AUC", "loss": "loss"}
+"""Columns of the published metrics in ``heldout.csv``, in words."""
 
 
 class Comparison(NamedTuple):
@@ -317,28 +314,23 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
         `size` (in short words), `better` and `worse` by Dice, `difference` (positive), `trained` (whether both are
         networks), and by each of `METRICS` whether it ranks them the same.
     """
-    words, needed = {}, {}
-    for answers in families:
-        words |= {each.size: each.size_words for each in answers}
-        needed |= {each.size: count_needed(each) for each in answers}
+    sizes = {each.size: each for answers in families for each in answers}
     scores = table.set_index(["size", "family", "variant"])
     has_run = pairs["size"].isin(pairs["size"][pairs.n_runs > 0])
+    is_apart = (pairs.low > 0) | (pairs.high < 0)
     rows: dict[tuple, dict] = {}
-    for pair in pairs[has_run & ~pairs.kind.isin([SAME, ALIVE])].itertuples():
-        is_apart = pair.low > 0 or pair.high < 0
-        is_early = 0 < pair.n_runs < needed[pair.size]
-        if is_early or not is_apart:
+    for pair in pairs[has_run & is_apart & ~pairs.kind.isin([SAME, ALIVE])].itertuples():
+        size = sizes[pair.size]
+        if 0 < pair.n_runs < count_needed(size):
             continue
         # From here on the pair is read so that its first predictor is the better one.
         names = [pair.a, pair.b] if pair.difference > 0 else [pair.b, pair.a]
         better, worse = (scores.loc[(pair.size, pair.family, name)] for name in names)
-        row = dict(zip(["better", "worse"], names, strict=True))
-        row["size"] = words[pair.size]
-        row["difference"] = abs(pair.difference)
+        row = {"size": size.size_words, "better": names[0], "worse": names[1], "difference": abs(pair.difference)}
         row["trained"] = pair.kind == VARIANTS
-        for metric, sign in METRICS.items():
-            gain = better[metric] - worse[metric]
-            row[metric] = sign * gain > 0
+        row["accuracy"] = better.accuracy > worse.accuracy
+        row["auc_pooled"] = better.auc_pooled > worse.auc_pooled
+        row["loss"] = better.loss < worse.loss
         settings = frozenset([better.settings, worse.settings])
         rows.setdefault((pair.size, settings), row)
     return pd.DataFrame(rows.values(), columns=["size", "better", "worse", "difference", "trained", *METRICS])
@@ -505,7 +497,7 @@ def _name_runs(what: str, counts: dict[str, tuple[int, int]]) -> list[str]:
 def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement:
     wrong, replies = [], []
     enough = len(ranked) >= ENOUGH
-    for metric, name in METRIC_NAMES.items():
+    for metric, name in METRICS.items():
         alike_ranked = ranked[metric].astype(bool)
         is_telling = alike_ranked.sum() >= TELLING * len(ranked)
         replies.append(is_telling if enough else None)

@@ -39,8 +39,6 @@ _UNTRAINED_LOOKS = (
     {"color": display.GREEN, "linestyle": "-", "linewidth": 1},
 )
 
-_WHISKERS = {"capsize": 3, "linestyle": "none"}
-
 
 @display.style()
 def loss_curves(panels: list[dict]) -> Figure:
@@ -137,9 +135,9 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None
     # An entry of the legend would have no star.
     label = "published" if is_comparable(rows) else "_"
     ax.plot(rows[f"published_{metric}"], places, "*", label=label, color=display.PUBLISHED, markersize=11)
-    ours = rows[metric]
-    ranges = [ours - rows[f"{metric}_low"], rows[f"{metric}_high"] - ours]
-    ax.errorbar(ours, places, xerr=ranges, label="ours, range of seeds", mfc="none", mew=2, **_points("D"))
+    ours, low, high = rows[metric], rows[f"{metric}_low"], rows[f"{metric}_high"]
+    look = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2}
+    display.draw_intervals(ax, places, ours, low, high, label="ours, range of seeds", **look)
     # The first row comes at the top.
     ax.set_ylim(len(rows) - 0.4, -0.9)
     ax.grid(axis="x")
@@ -159,18 +157,16 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
     fig, ax = plt.subplots(figsize=(4.4, 1.45 + 0.45 * len(labels)))
     ax.axvspan(-margin, margin, color=display.GREY, alpha=0.15, lw=0, label=f"within ±{margin}")
     ax.axvline(0, color=display.GREY, linewidth=1)
-    looks = [_points("o"), _points("s", display.RED)]
+    looks = [{"fmt": "o", "color": display.OURS}, {"fmt": "s", "color": display.RED}]
     sizes = table.groupby("size", sort=False)
     for number, (size, rows) in enumerate(sizes):
         # The second size stands below the first one.
         places = [labels.index(label) + 0.1 + 0.22 * number for label in rows.label]
-        whiskers = [rows.difference - rows.low, rows.high - rows.difference]
-        ax.errorbar(rows.difference, places, xerr=whiskers, label=size, **looks[number])
+        display.draw_intervals(ax, places, rows.difference, rows.low, rows.high, label=size, **looks[number])
     ax.set(xlabel="Difference in Dice, 95 % interval")
     # In so narrow a figure more numbers would run into each other.
     ax.xaxis.set_major_locator(MaxNLocator(5))
     display.name_rows(ax, labels)
-    ax.grid(axis="x")
     display.add_title(fig, title)
     display.add_legend(fig)
     return fig
@@ -187,7 +183,6 @@ def ranks(ranked: pd.DataFrame, metrics: Mapping[str, str], *, telling: float, t
     ax.axvline(telling, **display.FLOOR_LINE, label=f"asked for: {telling:.0%}")
     ax.set(xlim=(0, 1), xlabel="Pairs ranked as Dice ranks them (share)", ylabel="")
     display.name_rows(ax, metrics.values())
-    ax.grid(axis="x")
     display.add_title(fig, title)
     display.add_legend(fig, 2)
     return fig
@@ -321,15 +316,11 @@ def dice(table: pd.DataFrame) -> Figure:
     trained = table[table.n_runs > 0]
     untrained = table[(table.n_runs == 0) & (table.n_images > 0)]
     fig, ax = plt.subplots(figsize=(display.WIDTH, 2.2 + 0.5 * len(trained)))
-    places = np.arange(len(trained))
-    # Lengths, not ends: matplotlib adds them to the points.
-    whiskers = [trained.dice - trained.dice_low, trained.dice_high - trained.dice]
-    ax.errorbar(trained.dice, places, xerr=whiskers, **_points("o"))
+    display.draw_intervals(ax, range(len(trained)), trained.dice, trained.dice_low, trained.dice_high)
     for look, row in zip(_UNTRAINED_LOOKS, untrained.itertuples(), strict=False):
         ax.axvline(row.dice, label=row.variant, **look)
     display.name_rows(ax, trained.variant)
     ax.set(xlabel="Dice on held-out images (mean, 95 % interval)")
-    ax.grid(axis="x")
     best = untrained[untrained.variant != PERFECT].dice.max()
     better = (trained.dice_low > best).sum()
     title = f"Better than every predictor without training: {better or 'none'} of {len(trained)} variants"
@@ -412,11 +403,6 @@ def training(attempts: dict[str, pd.DataFrame]) -> Figure:
     right.set(xlabel="Epoch", ylabel="Dice, validation part", ylim=(0, 1))
     display.add_legend(fig, 2)
     return fig
-
-
-def _points(marker: str, color: str = display.OURS) -> dict:
-    """Return the look of points with whiskers, as keyword arguments of `errorbar`."""
-    return {"fmt": marker, "color": color} | _WHISKERS
 
 
 def _outline_legend(fig: Figure) -> None:

@@ -4,8 +4,8 @@ Runs finish one after another. Every table says how many runs and images a row i
 compared on the images, folds and seeds that both have.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from busi import results, study
 from busi.config import Parameters, RunConfig, families
-from busi.results import Results
+from busi.results import Results, empty_results
 from busi.scoring import metrics, statistics
 from busi.scoring.predictors import PREDICTORS
 from busi.study import Group
@@ -47,42 +47,22 @@ FOUND_NOTHING = 0.01
 """Dice on the validation images, at the best threshold, below which a run has found nothing."""
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Scores of one predictor on held-out images.
+def find_dead(variant: Results) -> set[str]:
+    """Return the labels of a variant's dead runs.
 
-    Attributes:
-        images: A table of scores as `busi.scoring.statistics` takes it: one row for each image, of a variant one for
-            each image and run.
-        pixels: Pixels of the lesion images by probability, as `busi.scoring.metrics.count_pixels`, for each run.
-        runs: Rows of `busi.results.Results.runs` behind the scores; empty for an untrained predictor.
+    They mark nothing, or everything, on all their held-out lesion images, or have found nothing on their validation
+    images: a run that marks a few pixels of a few images learned no more than one that marks none.
     """
+    lesions = statistics.lesion_images(variant.images)
+    marked = lesions.groupby("run").predicted_share.agg(["min", "max"])
+    is_constant = (marked["max"] == 0) | (marked["min"] == 1)
+    has_found_nothing = variant.runs.validation_dice < FOUND_NOTHING
+    return {*marked.index[is_constant], *variant.runs.run[has_found_nothing]}
 
-    images: pd.DataFrame
-    pixels: pd.DataFrame
-    runs: pd.DataFrame
 
-    @cached_property
-    def dead(self) -> set[str]:
-        """Return the labels of dead runs.
-
-        They mark nothing, or everything, on all their held-out lesion images, or have found nothing on their validation
-        images: a run that marks a few pixels of a few images learned no more than one that marks none.
-        """
-        if not len(self.runs):
-            return set()
-        lesions = statistics.lesion_images(self.images)
-        marked = lesions.groupby("run").predicted_share.agg(["min", "max"])
-        is_constant = (marked["max"] == 0) | (marked["min"] == 1)
-        has_found_nothing = self.runs.validation_dice < FOUND_NOTHING
-        return {*marked.index[is_constant], *self.runs.run[has_found_nothing]}
-
-    @property
-    def capped(self) -> set[str]:
-        """Return the labels of runs that the last planned epoch ended: patience would have let them go on."""
-        if not len(self.runs):
-            return set()
-        return set(self.runs.run[self.runs.epochs >= self.runs.planned_epochs])
+def find_capped(variant: Results) -> set[str]:
+    """Return the labels of a variant's runs that the last planned epoch ended: patience would have let them go on."""
+    return set(variant.runs.run[variant.runs.epochs >= variant.runs.planned_epochs])
 
 
 @dataclass(frozen=True)
@@ -116,39 +96,39 @@ class Answers:
         return f"{configs[0].image_size} pixels, {configs[0].base_filters} filters" if configs else ""
 
     @cached_property
-    def untrained(self) -> dict[str, Scored]:
-        """Return the scores of the untrained predictors by name."""
+    def untrained(self) -> dict[str, Results]:
+        """Return the scores of the untrained predictors by name: results without a run."""
         images, pixels = self.untrained_tables
         scored = {}
-        for label, own_images in images.groupby("predictor", sort=False):
-            scored[label] = Scored(own_images, pixels[pixels.predictor == label], pd.DataFrame())
+        for label, own in images.groupby("predictor", sort=False):
+            scored[label] = replace(empty_results(), images=own, pixels=pixels[pixels.predictor == label])
         return scored
 
     @cached_property
-    def variants(self) -> dict[str, Scored]:
-        """Return the scores of every variant with a run."""
+    def variants(self) -> dict[str, Results]:
+        """Return the results of every variant with a run."""
         scored = {}
         for label in self.results.variants:
             own = self.results.of(label)
             # A score that is missing on all normal images would be read as text.
             scores = own.images.columns.intersection([*metrics.LESION_SCORES, *metrics.PIXEL_SCORES])
-            scored[label] = Scored(own.images.astype(dict.fromkeys(scores, float)), own.pixels, own.runs)
+            scored[label] = replace(own, images=own.images.astype(dict.fromkeys(scores, float)))
         return scored
 
     @cached_property
-    def everyone(self) -> dict[str, Scored]:
+    def everyone(self) -> dict[str, Results]:
         """Return the scores of every variant with a run, then of the untrained predictors."""
         return self.variants | self.untrained
 
     @cached_property
     def dead(self) -> dict[str, tuple[int, int]]:
         """Return variant -> the number of its dead runs and of all its runs, for variants that have a dead one."""
-        return {label: (len(own.dead), len(own.runs)) for label, own in self.variants.items() if own.dead}
+        return _count_runs(self.variants, find_dead)
 
     @cached_property
     def capped(self) -> dict[str, tuple[int, int]]:
         """Return variant -> the number of its capped runs and of all its runs, for variants that have a capped one."""
-        return {label: (len(own.capped), len(own.runs)) for label, own in self.variants.items() if own.capped}
+        return _count_runs(self.variants, find_capped)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -187,7 +167,7 @@ class Answers:
         if self.dead:
             alive = {}
             for label, own in self.variants.items():
-                alive[label] = own.images[~own.images.run.isin(own.dead)]
+                alive[label] = own.images[~own.images.run.isin(find_dead(own))]
             again = statistics.compare_pairs(alive, combinations(alive, 2), ratio=ratio)
             # The other pairs would be the same once more.
             changed = again.a.isin(self.dead) | again.b.isin(self.dead)
@@ -302,7 +282,13 @@ def _is_one_function(a: RunConfig, b: RunConfig) -> bool:
     return {a.loss, b.loss} == {"kld", "bce"} and a.model_copy(update={"loss": b.loss, "seed": b.seed}) == b
 
 
-def _summarize(label: str, scored: Scored) -> dict[str, float]:
+def _count_runs(variants: dict[str, Results], find: Callable[[Results], set[str]]) -> dict[str, tuple[int, int]]:
+    """Return variant -> the number of its runs that are found and of all its runs, for variants that have one."""
+    counts = {label: (len(find(own)), len(own.runs)) for label, own in variants.items()}
+    return {label: (found, runs) for label, (found, runs) in counts.items() if found}
+
+
+def _summarize(label: str, scored: Results) -> dict[str, float]:
     row = statistics.summarize(scored.images, scored.pixels)
     runs = scored.runs
     row["settings"] = label
@@ -312,8 +298,8 @@ def _summarize(label: str, scored: Scored) -> dict[str, float]:
     if len(runs):
         row["settings"] = runs.name.iloc[0]
         row["n_seeds"] = runs.groupby("fold").size().max()
-        row["n_capped"] = len(scored.capped)
-        row["n_dead"] = len(scored.dead)
+        row["n_capped"] = len(find_capped(scored))
+        row["n_dead"] = len(find_dead(scored))
         # All runs of a variant have the same network.
         row["parameters"] = int(runs.parameters.iloc[0])
         row["seconds"] = runs.seconds.mean()

@@ -30,26 +30,6 @@ LADDER_FIGURE = "ladder.svg"
 CLAIM_FIGURE = "claim-{}.svg"
 """Figure that a claim is judged by, with a place for its number."""
 
-# The texts below are the same in every report; everything that depends on numbers comes from the findings.
-_TITLE = "Breast ultrasound segmentation: a published study examined"
-
-_QUESTION = (
-    "Do four small tables of a student paper on breast ultrasound show what they claim? Does a network need to look at "
-    "the image to reach them?"
-)
-
-_ABOUT = (
-    "The paper is *Breast Ultrasound Image Segmentation Analysis* (Duffy, Hassan, Kim, 2024), the data BUSI. Its rows "
-    "are trained again as published, faults included. Then the same questions are asked on images held out."
-)
-
-_HEADLINE_CAPTION = "Published rows and ours on the training images, against predictors that never look at an image."
-
-_LADDER_CAPTION = (
-    "From the published number (star) to the held-out one in single steps, each with the 95 % interval of its change. "
-    "Dashed: background everywhere on the same images."
-)
-
 _COUNTS_CAPTION = (
     "Rows of the paper's tables and what became of them here. AUC not above blind: a predictor that never looks at the "
     "image has an AUC as high. A row can be reproduced all the same."
@@ -71,16 +51,13 @@ def write_index(parameters: Parameters) -> Path:
     ladder = None
     # It needs runs that the study may not have trained yet.
     if "ladder" in summary:
-        ladder = _embed_figure(parameters, LADDER_FIGURE, _LADDER_CAPTION, summary["ladder"])
+        ladder = _embed_figure(parameters, LADDER_FIGURE, summary["ladder"])
     counts = results.read_table(parameters, "counts")
     html = layout.render_template(
         "index.html.j2",
-        title=_TITLE,
-        question=_QUESTION,
-        about=_to_html(_ABOUT),
         answer=[_to_html(sentence) for sentence in summary["answer"]],
-        headline=_embed_figure(parameters, HEADLINE_FIGURE, _HEADLINE_CAPTION, summary["rows"]),
-        narrow=_embed_figure(parameters, NARROW_FIGURE, _HEADLINE_CAPTION, summary["rows"])["address"],
+        headline=_embed_figure(parameters, HEADLINE_FIGURE, summary["rows"]),
+        narrow=_embed_figure(parameters, NARROW_FIGURE, summary["rows"])["address"],
         cards=_list_cards(parameters),
         ladder=ladder,
         counts=Markup(display.table(counts, caption=_COUNTS_CAPTION).data),
@@ -128,7 +105,7 @@ def _list_cards(parameters: Parameters) -> list[dict]:
         claim["figure"] = None
         # Empty axes would show nothing: a claim without any run has no figure.
         if (parameters.report_path / "figures" / name).is_file():
-            claim["figure"] = _embed_figure(parameters, name, "", f"{claim['title']}: {claim['reason']}")
+            claim["figure"] = _embed_figure(parameters, name, f"{claim['title']}: {claim['reason']}")
         cards.append(claim)
     return cards
 
@@ -166,15 +143,15 @@ def _render_command(parameters: Parameters) -> str:
     return f"busi render reports/{parameters.report_path.name}{profile}"
 
 
-def _embed_figure(parameters: Parameters, name: str, caption: str, finding: str) -> dict[str, str]:
-    """Return address, alternative text and caption of a figure of the report, with its data in the address."""
+def _embed_figure(parameters: Parameters, name: str, finding: str) -> dict[str, str]:
+    """Return address and alternative text of a figure of the report, with its data in the address."""
     file = parameters.report_path / "figures" / name
     if not file.is_file():
         raise StudyError(f"{file}: no such figure; draw the report again: {_render_command(parameters)}")
     # The index must be complete when someone sends it without its folder.
     data = base64.b64encode(file.read_bytes()).decode("ascii")
     address = f"data:image/svg+xml;base64,{data}"
-    return {"address": address, "alt": layout.plain_text(finding), "caption": caption}
+    return {"address": address, "alt": layout.plain_text(finding)}
 
 
 def _to_html(markdown: str) -> Markup:

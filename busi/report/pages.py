@@ -14,8 +14,6 @@ from busi import config, results
 from busi.config import Parameters, StudyError
 from busi.report import layout
 
-_WIDGET = "application/vnd.jupyter.widget-view+json"
-
 # nbconvert replaces a missing text by this sentence, which tells nothing to readers who cannot see the image.
 _MISSING_ALT = ("", "No description has been provided for this image")
 
@@ -46,9 +44,13 @@ def convert_notebook(notebook: Path, parameters: Parameters) -> BeautifulSoup:
     """Return the content of a page, made of an executed notebook; arguments and errors as in `write_page`."""
     nb = _read_executed(notebook)
     _hide_machine(nb, parameters)
-    _drop_noise(nb)
+    nb.cells = [cell for cell in nb.cells if cell.source.strip()]
     html, _ = _exporter().from_notebook_node(nb)
     body = BeautifulSoup(html, "html.parser")
+    # The template draws neither progress bars nor what goes to standard error: boxes of these alone are left empty.
+    for box in body.select(".output"):
+        if not box.get_text(strip=True) and box.img is None:
+            box.decompose()
     _check_images(body, notebook)
     _move_title_first(body, notebook)
     return body
@@ -122,24 +124,6 @@ def _list_replacements(nb: NotebookNode, parameters: Parameters) -> dict[str, st
             path = Path(value)
             replacements[str(path)] = f"…/{path.name}"
     return replacements
-
-
-def _drop_noise(nb: NotebookNode) -> None:
-    """Remove empty cells, and outputs that no reader wants to see."""
-    nb.cells = [cell for cell in nb.cells if cell.source.strip()]
-    for cell in nb.cells:
-        if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
-
-
-def _is_noise(output: NotebookNode) -> bool:
-    # Progress bars write to standard error, or show a widget.
-    if output.output_type == "stream":
-        return output.name == "stderr" or not output.text.strip()
-    if _WIDGET in output.data:
-        return True
-    texts = [str(content).strip() for content in output.data.values()]
-    return not any(texts)
 
 
 def _check_images(body: BeautifulSoup, notebook: Path) -> None:

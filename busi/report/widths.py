@@ -27,23 +27,20 @@ def read_runs(parameters: Parameters) -> pd.DataFrame:
         As `busi.results.Results.runs`, with `row` (as `busi.published.distinct_rows`), `filters` and `precision`. Each
         run of a row is listed once, and of the runs of one row and width only those planned for the most epochs.
     """
-    rows = {}
+    names = {}
     for row in distinct_rows().itertuples():
-        variants = read_family(row.family, parameters).configs("published")
-        first = variants[row.method][0]
+        first = read_family(row.family, parameters).configs("published")[row.method][0]
         # Whatever its width, a run of the row has the digest of the first one without these fields.
-        rows[row.method, first.digest(without=FREE)] = row.row
-    found = []
-    for run in _gather_runs(parameters).to_dict("records"):
-        config = RunConfig.model_validate_json(run["config"])
-        # A reading is named after its row: "Upsampling2D, 32 filters".
-        method = run["variant"].partition(", ")[0]
-        name = rows.get((method, config.digest(without=FREE)))
-        if name:
-            found.append(run | {"row": name, "filters": config.base_filters, "precision": config.precision})
-    columns = [*empty_results().runs, "row", "filters", "precision"]
-    runs = pd.DataFrame(found) if found else pd.DataFrame(columns=columns)
-    runs = runs.drop_duplicates(["row", "key"])
+        names[row.method, first.digest(without=FREE)] = row.row
+    runs = _gather_runs(parameters)
+    configs = [RunConfig.model_validate_json(text) for text in runs.config]
+    # A reading is named after its row: "Upsampling2D, 32 filters".
+    methods = [variant.partition(", ")[0] for variant in runs.variant]
+    digests = [config.digest(without=FREE) for config in configs]
+    runs["row"] = [names.get(pair) for pair in zip(methods, digests, strict=True)]
+    runs["filters"] = [config.base_filters for config in configs]
+    runs["precision"] = [config.precision for config in configs]
+    runs = runs.dropna(subset="row").drop_duplicates(["row", "key"])
     longest = runs.groupby(["row", "filters"]).planned_epochs.transform("max")
     return runs[runs.planned_epochs == longest].reset_index(drop=True)
 

@@ -11,6 +11,7 @@ these two columns, and one row for each image.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -60,7 +61,8 @@ class _Fold(NamedTuple):
     groups: np.ndarray
 
 
-class _Deviations(NamedTuple):
+@dataclass(frozen=True)
+class _Deviations:
     """Deviations that sources of variation add to a mean, float (`RESAMPLES`,), and how well their size is known.
 
     Each source adds to `doubt` the square of its mean square, as it enters the variance of the mean, over the mean
@@ -70,31 +72,23 @@ class _Deviations(NamedTuple):
     values: np.ndarray
     doubt: float = 0.0
 
+    def __add__(self, other: "_Deviations") -> "_Deviations":
+        return _Deviations(self.values + other.values, self.doubt + other.doubt)
+
+    def __sub__(self, other: "_Deviations") -> "_Deviations":
+        return _Deviations(self.values - other.values, self.doubt + other.doubt)
+
     @property
     def freedom(self) -> float:
         """Return the degrees of freedom of the deviations' variance (Satterthwaite, Biometrics Bulletin 2, 1946)."""
         return self.values.var() ** 2 / self.doubt if self.doubt > 0 else np.inf
 
-    def __neg__(self) -> "_Deviations":
-        return self._replace(values=-self.values)
-
-
-class _Resampled(NamedTuple):
-    """A mean, and what images and runs together add to it."""
-
-    mean: float
-    deviations: _Deviations
-
-    @property
-    def interval(self) -> Interval:
+    def around(self, mean: float) -> Interval:
+        """Return the 95 % interval of a mean that deviates so."""
         # Of few runs Student's t is wider than the normal distribution; of hundreds of images this is 1.
-        widening = student.ppf(0.975, self.deviations.freedom) / norm.ppf(0.975)
-        low, high = widening * np.quantile(self.deviations.values, [0.025, 0.975])
-        return Interval(self.mean, float(self.mean + low), float(self.mean + high))
-
-    @property
-    def p(self) -> float:
-        return _find_p(self.mean, self.deviations.values.std(), self.deviations.freedom)
+        widening = student.ppf(0.975, self.freedom) / norm.ppf(0.975)
+        low, high = widening * np.quantile(self.values, [0.025, 0.975])
+        return Interval(float(mean), float(mean + low), float(mean + high))
 
 
 def score_interval(scores: pd.DataFrame, score: str = "dice") -> Interval:
@@ -116,7 +110,8 @@ def score_interval(scores: pd.DataFrame, score: str = "dice") -> Interval:
     Raises:
         StudyError: There is no row, or a value is missing.
     """
-    return _resample(_split_folds(scores, score)).interval
+    split = _split_folds(scores, score)
+    return _vary_both(split).around(_mean(split))
 
 
 def mean_interval(values: ArrayLike, groups: ArrayLike) -> Interval:
@@ -153,17 +148,16 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -
     if len(both) == len(a) == len(b):
         return score_interval(both.dropna(subset="difference"), "difference")
     a, b = a.dropna(subset=score), b.dropna(subset=score)
+    before, after = _split_folds(a, score), _split_folds(b, score)
     # Seeds of their own: the two are drawn independently.
-    runs = [-_vary_runs(_split_folds(a, score), seed=0), _vary_runs(_split_folds(b, score), seed=100)]
-    before, after = (table.groupby(["name", "group"], as_index=False)[score].mean() for table in (a, b))
-    both = _match(after, before, score)
-    if len(both) == len(before) == len(after):
-        change = _resample_images(_split_folds(both, "difference"))
-        return _Resampled(float(both.difference.mean()), _add_deviations([change, *runs])).interval
-    difference = after[score].mean() - before[score].mean()
-    # A mean of a that is too high makes the difference too low.
-    images = [-_resample_images(_split_folds(before, score)), _resample_images(_split_folds(after, score), seed=1)]
-    return _Resampled(float(difference), _add_deviations([*images, *runs])).interval
+    runs = _vary_runs(after, seed=100) - _vary_runs(before, seed=0)
+    means_a, means_b = (table.groupby(["name", "group"], as_index=False)[score].mean() for table in (a, b))
+    both = _match(means_b, means_a, score)
+    if len(both) == len(means_a) == len(means_b):
+        images = _vary_images(_split_folds(both, "difference"))
+    else:
+        images = _vary_images(after, seed=1) - _vary_images(before)
+    return (images + runs).around(_mean(after) - _mean(before))
 
 
 def format_interval(interval: Interval) -> str:
@@ -403,18 +397,16 @@ def _average_runs(split: list[_Fold]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(values), np.concatenate([fold.groups for fold in split])
 
 
-def _resample(split: list[_Fold]) -> _Resampled:
+def _mean(split: list[_Fold]) -> float:
     values, _ = _average_runs(split)
-    parts = [_resample_images(split), _vary_runs(split)]
-    return _Resampled(float(values.mean()), _add_deviations(parts))
+    return values.mean()
 
 
-def _add_deviations(parts: list[_Deviations]) -> _Deviations:
-    """Add the deviations of independent sources."""
-    return _Deviations(sum(part.values for part in parts), sum(part.doubt for part in parts))
+def _vary_both(split: list[_Fold]) -> _Deviations:
+    return _vary_images(split) + _vary_runs(split)
 
 
-def _resample_images(split: list[_Fold], seed: int = 0) -> _Deviations:
+def _vary_images(split: list[_Fold], seed: int = 0) -> _Deviations:
     """Return what drawn groups of images add to the mean; nan where there is only one group."""
     values, groups = _average_runs(split)
     names, groups = np.unique(groups, return_inverse=True)
@@ -511,19 +503,19 @@ def _match(a: pd.DataFrame, b: pd.DataFrame, score: str) -> pd.DataFrame:
 
 def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     split = _split_folds(both, "difference")
-    resampled = _resample(split)
-    mean, low, high = resampled.interval
     images, _ = _average_runs(split)
+    deviations = _vary_both(split)
+    mean, low, high = deviations.around(images.mean())
     # An equal score counts as half a win for either side.
     wins = (images > 0) + (images == 0) / 2
     row = {"n_images": len(images), "n_runs": 0, "difference": mean, "low": low, "high": high}
-    row |= {"p": resampled.p, "wins": wins.mean()}
+    row |= {"p": _find_p(mean, deviations.values.std(), deviations.freedom), "wins": wins.mean()}
     if "fold" not in both:
         return row
     runs = np.concatenate([fold.values.mean(axis=0) for fold in split])
     components = _find_components(split)
     row |= {"p_t": _corrected_t(runs, ratio), "n_runs": len(runs)}
-    return row | components | find_power(components, resampled.deviations.freedom)
+    return row | components | find_power(components, deviations.freedom)
 
 
 def _corrected_t(differences: np.ndarray, ratio: float) -> float:
