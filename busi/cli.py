@@ -46,12 +46,7 @@ def download(
     """Get BUSI from Kaggle, or from a zip file, compare its pixels with the release's, and put it into data/."""
     from busi.dataset import download
 
-    try:
-        print(download.download(out, url=url, archive=archive, sha256=sha256, accept=accept))
-    except StudyError as error:
-        print(f"busi: {error}", file=sys.stderr)
-        # As wherever data are at fault; 1 is for everything else.
-        raise typer.Exit(2) from error
+    print(download.download(out, url=url, archive=archive, sha256=sha256, accept=accept))
 
 
 @app.command()
@@ -136,21 +131,6 @@ def data(
     study.measure_untrained(parameters)
     if parameters.second_size:
         study.measure_untrained(parameters, SECOND)
-
-
-@app.command()
-def params(
-    context: typer.Context, notebook: Annotated[str, typer.Argument(metavar="NOTEBOOK", help="Its name, e.g. 3_loss.")]
-) -> None:
-    """Show each parameter of NOTEBOOK for papermill's -p NAME VALUE: type, default, meaning."""
-    from papermill.inspection import display_notebook_help
-
-    # Papermill logs the name of the file it reads, which is no news to the person who gave it.
-    logging.getLogger("papermill").setLevel(logging.WARNING)
-    notebooks = {file.stem: file for file in sorted((find_study_folder() / "notebooks").glob("*.ipynb"))}
-    if notebook not in notebooks:
-        raise StudyError(f"{notebook}: no such notebook; there are {', '.join(notebooks)}")
-    display_notebook_help(context, str(notebooks[notebook]), None)
 
 
 @app.command()

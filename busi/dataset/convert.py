@@ -1,7 +1,6 @@
 """Data sets and folds in the forms that other software reads."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +10,7 @@ from PIL import Image
 
 from busi.config import FOLDS, StudyError
 from busi.dataset.catalog import Catalog, read_grey, read_union
+from busi.dataset.folders import new_folder
 from busi.dataset.splits import PARTS
 
 SPLIT_FILES = {"csv": "splits.csv", "json": "splits.json", "nnunet": "splits_final.json"}
@@ -64,14 +64,9 @@ def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks",
     Raises:
         StudyError: ``out`` exists.
     """
-    if out.exists():
-        raise StudyError(f"{out}: exists; nothing is overwritten: give the name of a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        # Renamed when it is whole: a folder that exists is finished.
-        whole = Path(temporary) / "whole"
-        _write_images(catalog, whole, is_nnunet=layout == "nnunet")
-        return whole.rename(out)
+    with new_folder(out) as folder:
+        _write_images(catalog, folder, is_nnunet=layout == "nnunet")
+    return out
 
 
 def _write_images(catalog: Catalog, folder: Path, *, is_nnunet: bool) -> None:

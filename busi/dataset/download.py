@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from busi.config import StudyError, find_study_folder
 from busi.dataset.catalog import read_catalog
-from busi.dataset.decode import SUFFIXES, read_grey, read_mask
+from busi.dataset.decode import SUFFIXES, DataError, read_grey, read_mask
+from busi.dataset.folders import new_folder
 from busi.dataset.phantom import CLASSES
 
 HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
@@ -89,32 +90,26 @@ def download(
             by the fingerprint of its catalog, and recognised from then on.
 
     Raises:
-        StudyError: The data set could not be fetched or is not the expected one; says what to do.
+        DataError: The data set could not be fetched or is not the expected one; says what to do.
+        StudyError: ``out`` exists or cannot be made.
     """
     if url and archive:
-        raise StudyError(f"--url {url}, --zip {archive}: got both; expected one source")
+        raise DataError(f"--url {url}, --zip {archive}: got both; expected one source")
     if sha256 and not url and not archive:
-        raise StudyError("--sha256: is of a zip file; expected --url or --zip beside it")
+        raise DataError("--sha256: is of a zip file; expected --url or --zip beside it")
     if archive and not archive.is_file():
-        raise StudyError(f"{archive}: no such file; expected a zip of the data set\n{MANUAL}")
-    if out.exists() or out.is_symlink():
-        raise StudyError(f"{out}: exists and is left as it is; remove it, or name another folder with --out")
-    # Beside its place, because a folder is moved at once only within one disk.
-    beside = next(folder for folder in out.absolute().parents if folder.exists())
-    if not beside.is_dir() or not os.access(beside, os.W_OK):
-        raise StudyError(f"{beside}: no folder that can be written into; name another place with --out")
+        raise DataError(f"{archive}: no such file; expected a zip of the data set\n{MANUAL}")
     params = find_study_folder() / "params"
     release = read_manifest(params / "busi-manifest.csv")
     known = {file: read_manifest(file) for file in sorted(params.glob("*-manifest.csv"))}
-    with tempfile.TemporaryDirectory(prefix=".busi-download-", dir=beside) as scratch:
+    with new_folder(out) as whole, tempfile.TemporaryDirectory(dir=whole.parent) as scratch:
         folder = find_root(_fetch(Path(scratch), url, archive, sha256))
         found = describe_pixels(folder)
         recognised = [file for file, manifest in known.items() if found == manifest]
         if not recognised and not accept:
-            raise StudyError(_describe_differences(found, release))
+            raise DataError(_describe_differences(found, release))
         record = recognised[0] if recognised else params / f"{_fingerprint(folder)}-manifest.csv"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(out)
+        folder.rename(whole)
     if not recognised:
         write_manifest(found, record)
     return f"{out}: {len(found)} images and masks, each with the pixels that params/{record.name} lists"
@@ -202,7 +197,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip file into a new ``folder``.
 
     Raises:
-        StudyError: The file is no whole zip file, or one that would write outside of ``folder``, link, or exceed the
+        DataError: The file is no whole zip file, or one that would write outside of ``folder``, link, or exceed the
             bounds of a data set. Nothing has been unpacked then but the entries before a damaged one.
     """
     try:
@@ -212,7 +207,7 @@ def unpack(archive: Path, folder: Path) -> None:
             opened.extractall(folder)
     # A file name that is too long and a full disk are OSErrors, encryption is a RuntimeError.
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise StudyError(f"{archive}: cannot be unpacked ({error}); expected a whole zip file\n{MANUAL}") from error
+        raise DataError(f"{archive}: cannot be unpacked ({error}); expected a whole zip file\n{MANUAL}") from error
 
 
 def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
@@ -246,9 +241,7 @@ def _fetch(scratch: Path, url: str | None, archive: Path | None, sha256: str | N
         with archive.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
         if found != sha256.lower():
-            raise StudyError(
-                f"{url or archive}: another file than the one of SHA-256 {sha256}: fetch it anew\n{MANUAL}"
-            )
+            raise DataError(f"{url or archive}: another file than the one of SHA-256 {sha256}: fetch it anew\n{MANUAL}")
     unpack(archive, scratch / "unpacked")
     return scratch / "unpacked"
 
@@ -286,7 +279,7 @@ def _watch(fetch: Callable[[], str | Path], folder: Path, source: str, hint: str
     The libraries that fetch bound nothing, and kagglehub waits forever.
 
     Raises:
-        StudyError: The download failed; names ``source`` and says what to do.
+        DataError: The download failed; names ``source`` and says what to do.
     """
     future = Future()
 
@@ -313,7 +306,7 @@ def _watch(fetch: Callable[[], str | Path], folder: Path, source: str, hint: str
                 size, arrived = sum(sizes), time.monotonic()
     failure = failure or future.exception()
     if failure:
-        raise StudyError(f"{source}: {_explain(failure)}\n{hint}{MANUAL}") from failure
+        raise DataError(f"{source}: {_explain(failure)}\n{hint}{MANUAL}") from failure
     return future.result()
 
 
@@ -339,12 +332,12 @@ def _describe_differences(found: Manifest, release: Manifest) -> str:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Return the fingerprint of a data set's catalog; StudyError if the study cannot read it."""
+    """Return the fingerprint of a data set's catalog; DataError if the study cannot read it."""
     try:
         return read_catalog(folder, expected=None).fingerprint
     except StudyError as error:
         # The folder is gone when the message is read.
-        raise StudyError(str(error).replace(str(folder), "the data set")) from error
+        raise DataError(str(error).replace(str(folder), "the data set")) from error
 
 
 def _hash_pixels(file: Path) -> Pixels:

@@ -9,7 +9,6 @@ Arrays are (height, width) with depth downwards, lengths are in pixels, levels i
 a source were chosen by comparing with BUSI's images: by eye, and so that grey values and grain agree.
 """
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.draw import polygon2mask
 
 from busi.config import StudyError
+from busi.dataset.folders import new_folder
 
 CLASSES = ("benign", "malignant", "normal")
 """Classes of BUSI, and the folders that hold them, in the order in which images are listed."""
@@ -74,15 +74,9 @@ def draw_phantoms(folder: Path, *, benign: int = 16, malignant: int = 8, normal:
     for name, value in (counts | {"seed": seed}).items():
         if value < 0:
             raise StudyError(f"{name}: got {value}; expected 0 or more")
-    if folder.exists():
-        raise StudyError(f"{folder}: exists; phantoms need a new folder: remove this one or name another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        # Moved into place when it is complete: a process that is killed leaves no incomplete data set.
-        complete = Path(temporary) / "complete"
+    with new_folder(folder) as whole:
         for image_class in CLASSES:
-            _draw_class(complete / image_class, counts[image_class], seed)
-        complete.rename(folder)
+            _draw_class(whole / image_class, counts[image_class], seed)
     return folder
 
 

@@ -2,10 +2,8 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 from bs4 import BeautifulSoup
@@ -14,6 +12,7 @@ from markupsafe import escape
 from busi import display
 from busi.config import StudyError
 from busi.dataset.catalog import Catalog, DataWarning, read_grey
+from busi.dataset.folders import new_folder
 from busi.lab.networks import Network
 from busi.lab.predict import CHUNK
 from busi.report import layout
@@ -38,12 +37,10 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
         StudyError: ``out`` exists or cannot be made, there is nothing to score, or as `ask_networks` and the functions
             of `busi.scoring.ruler`. Nothing is written then.
     """
-    if out.exists():
-        raise StudyError(f"{out}: exists; nothing is overwritten: give another folder")
     if not runs and not folders:
         raise StudyError("nothing to score: give a run, or a folder of masks with --masks")
     # First, because scoring takes minutes: a place that cannot be written to is told before.
-    with _make_folder(out) as folder:
+    with new_folder(out) as folder:
         scored = _score_predictors(catalog, runs, folders)
         table, images = ruler.compare(catalog, scored)
         missing = _list_missing(catalog, scored)
@@ -53,24 +50,6 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
         body = BeautifulSoup(_draw_page(catalog, table, missing), "html.parser")
         layout.write_html(folder / "index.html", body, profile="evaluation", pages=())
     return table
-
-
-@contextmanager
-def _make_folder(out: Path) -> Iterator[Path]:
-    """Make a folder that becomes ``out`` when the body of a ``with`` statement is done, and vanishes where it fails."""
-    # Where ``out`` will be, so that it can be renamed when it is whole: a folder that exists is finished.
-    place = next(folder for folder in out.absolute().parents if folder.exists())
-    try:
-        scratch = TemporaryDirectory(prefix=f".{out.name}-", dir=place)
-    except OSError as error:
-        raise StudyError(f"{out}: cannot be made ({error}); give a folder in a place that can be written to") from error
-    with scratch:
-        # Of its own, because the temporary one is closed to other users.
-        folder = Path(scratch.name) / out.name
-        folder.mkdir()
-        yield folder
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(out)
 
 
 def _score_predictors(catalog: Catalog, runs: list[Run], folders: list[Path]) -> dict[str, pd.DataFrame]:

@@ -198,7 +198,7 @@ def test_an_existing_folder_is_refused_and_not_changed(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(StudyError, match=r"data: exists.*remove this one or name another"):
+    with pytest.raises(StudyError, match="data: exists; nothing is overwritten: remove it or name another folder"):
         phantom.draw_phantoms(folder)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "notes.txt"]
     assert (folder / "notes.txt").read_text() == "mine"

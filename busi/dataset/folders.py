@@ -1,0 +1,34 @@
+"""New folders that are whole or not there: a process that is killed leaves nothing that passes for finished."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from busi.config import StudyError
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Make a folder that becomes ``out`` when the body of a ``with`` statement is done, and vanishes where it fails.
+
+    Raises:
+        StudyError: ``out`` exists or cannot be made.
+    """
+    if out.exists() or out.is_symlink():
+        raise StudyError(f"{out}: exists; nothing is overwritten: remove it or name another folder")
+    # Where ``out`` will be, because a folder is renamed at once only within one disk.
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        scratch = TemporaryDirectory(prefix=f".{out.name}-", dir=place)
+    except OSError as error:
+        raise StudyError(
+            f"{out}: cannot be made ({error.strerror}); give a folder in a place that can be written to"
+        ) from error
+    with scratch:
+        # Of its own, because the temporary one is closed to other users.
+        folder = Path(scratch.name) / out.name
+        folder.mkdir()
+        yield folder
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(out)
