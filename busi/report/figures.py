@@ -138,6 +138,8 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None
     ours, low, high = rows[metric], rows[f"{metric}_low"], rows[f"{metric}_high"]
     look = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2}
     display.draw_intervals(ax, places, ours, low, high, label="ours, range of seeds", **look)
+    # The axis would end at a bar, and cut through a star beside it.
+    ax.use_sticky_edges = False
     # The first row comes at the top.
     ax.set_ylim(len(rows) - 0.4, -0.9)
     ax.grid(axis="x")
