@@ -20,8 +20,8 @@ GROUP = "mechanisms/leakage"
 REFERENCE = "grouped"
 """Split with which the others are compared."""
 
-SHOWN = {"all": (True, False), "twin in training": (True,), "no twin": (False,)}
-"""Images of a row of the table -> values of `twin` that they have."""
+SHOWN = {"all": (True, False), "twin in training": (True,), "no twin in training": (False,)}
+"""Images of a row of the table -> values of `twin` that they have. A twin in the validation part is none of these."""
 
 COLUMNS = ["split", "images", "n_images", "share", "dice", "low", "high", "n_scored"]
 COLUMNS += ["difference", "difference_low", "difference_high"]
@@ -142,7 +142,7 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     # A small data set may have images of one kind only.
     if 0 < share["random"] < 1:
         changes["with a near-duplicate in training"] = ("random", "twin in training")
-        changes["without"] = ("random", "no twin")
+        changes["without"] = ("random", "no twin in training")
     changes["blocked"] = ("blocked", "all")
     told = []
     for label, which in changes.items():
@@ -152,7 +152,7 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     text += f"the grouped one {share['grouped']:.0%}, under the blocked one {share['blocked']:.0%}. "
     text += f"Change of the same images' Dice from the grouped split: {'; '.join(told)}. "
     # Numbers beside each other often are of one patient, whom the random split puts on both sides, too.
-    without = compare_with_grouped(scores, "random", "no twin")
+    without = compare_with_grouped(scores, "random", "no twin in training")
     if without and without.low > 0:
         text += "Images without a near-duplicate gain as well, so near-duplicates do not explain all of the gain. "
     return f"{text}Size: {size}."

@@ -138,7 +138,7 @@ def test_only_scored_rows_are_drawn_with_the_ends_of_their_intervals():
             ("random", "twin in training", 29, 0.2, 0.8, 0.7, 0.9),
             # Without a twin anywhere, the images without one are all of them.
             ("blocked", "all", 50, 1.0, 0.5, 0.4, 0.6),
-            ("blocked", "no twin", 50, 1.0, 0.5, 0.4, 0.6),
+            ("blocked", "no twin in training", 50, 1.0, 0.5, 0.4, 0.6),
         ],
         columns=["split", "images", "n_scored", "share", "dice", "low", "high"],
     )
