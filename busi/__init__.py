@@ -1,8 +1,8 @@
 """Breast ultrasound segmentation on BUSI: a published study trained again, explained and asked anew.
 
-Layers, highest first, of which each imports only from those after it: ``lab``, ``report``, ``mechanisms``, ``study``,
-``results``, ``scoring``, ``training``, ``runs``, ``model``, ``dataset``, ``config``. Importing ``busi`` imports none of
-them, and no Keras backend.
+Layers, highest first, of which each imports only from those after it: ``cli``, ``lab``, ``report``, ``mechanisms``,
+``plan``, ``study``, ``results``, ``scoring`` and ``training``, ``selection``, ``runs``, ``model``, ``dataset``,
+``display`` and ``published``, ``config``. Importing ``busi`` imports none of them, and no Keras backend.
 """
 
 import os

@@ -61,7 +61,7 @@ If in doubt, a pair is called the same: joined wrongly it costs nothing, separat
 _HEAD = "# data "
 
 
-def find_groups(catalog: Catalog) -> np.ndarray:
+def group_images(catalog: Catalog) -> np.ndarray:
     """Find the group of each row of ``catalog.table``, normals included: its patient's, else its near-duplicates'.
 
     Returns:

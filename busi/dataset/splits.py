@@ -19,7 +19,7 @@ import pandas as pd
 
 from busi.config import FOLDS, StudyError, find_study_folder
 from busi.dataset.catalog import Catalog
-from busi.dataset.duplicates import find_groups
+from busi.dataset.duplicates import group_images
 
 KINDS = ("random", "grouped", "blocked")
 PARTS = ("training", "validation", "test")
@@ -83,7 +83,7 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
             no image with a lesion.
     """
     strata = find_strata(catalog.table)
-    groups = find_groups(catalog)
+    groups = group_images(catalog)
     split = catalog.table[["image_class", "name"]].assign(group=groups, stratum=strata)
     divide = _cut_into_runs if kind == "blocked" else _stratify
     # Images of one group stay in the same part.

@@ -145,7 +145,7 @@ class _Images:
                     f"{file.parent}: holds results of external data {measured}, and these are {fingerprint}; put these "
                     f"into a report of their own, {ANOTHER_REPORT}, or delete that folder first"
                 )
-        described = {"name": self.catalog.table.name, "group": duplicates.find_groups(self.catalog)}
+        described = {"name": self.catalog.table.name, "group": duplicates.group_images(self.catalog)}
         return pd.DataFrame(described).assign(data=folder.name, fingerprint=fingerprint)
 
     def ask_variant(self, trained: Results, catalog: Catalog) -> pd.DataFrame:

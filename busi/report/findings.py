@@ -211,7 +211,7 @@ def describe_power(power: pd.DataFrame) -> str:
     return f"{text}One of 0.01 would need {runs} (median of {of})."
 
 
-def describe_size(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:
+def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:
     """Return data and size of a study, and the ``progress`` of its runs, by name of the fact."""
     lesions = (images.image_class != "normal").sum()
     # The protocol's baseline, of which every other held-out run is a change.

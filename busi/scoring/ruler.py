@@ -134,7 +134,7 @@ def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataF
     """
     # Scores over different images do not compare.
     shared = set.intersection(*[set(images.name) for images in scored.values()])
-    groups = pd.DataFrame({"name": catalog.table.name, "group": duplicates.find_groups(catalog)})
+    groups = pd.DataFrame({"name": catalog.table.name, "group": duplicates.group_images(catalog)})
     rows, tables = [], []
     for predictor, images in scored.items():
         kept = groups.merge(images[images.name.isin(shared)], on="name")

@@ -116,7 +116,7 @@ def shared(groups, names):
 
 
 def test_planted_copies_are_grouped_and_unrelated_images_are_not(planted):
-    groups = duplicates.find_groups(planted)
+    groups = duplicates.group_images(planted)
     assert sorted(map(sorted, shared(groups, planted.table.name))) == sorted(map(sorted, GROUPS))
 
 
@@ -132,7 +132,7 @@ def test_near_duplicates_of_near_duplicates_are_in_one_group(planted):
 
 
 def test_groups_are_numbered_in_order_of_appearance(planted):
-    groups = duplicates.find_groups(planted)
+    groups = duplicates.group_images(planted)
     firsts = [groups.tolist().index(group) for group in range(groups.max() + 1)]
     assert firsts == sorted(firsts)
 
@@ -237,7 +237,7 @@ def test_verdicts_take_the_place_of_the_rule(planted, other_study):
         ("normal (2)", "benign (3)", 0.1, "eye", "same scan"),
     ]
     write_list(other_study, planted, rows)
-    assert shared(duplicates.find_groups(planted), planted.table.name) == [{"benign (2)", "normal (2)", "benign (3)"}]
+    assert shared(duplicates.group_images(planted), planted.table.name) == [{"benign (2)", "normal (2)", "benign (3)"}]
 
 
 def test_the_list_of_other_data_is_not_used(planted, other_study):
@@ -245,7 +245,7 @@ def test_the_list_of_other_data_is_not_used(planted, other_study):
         other_study, catalog.Catalog(planted.table, "other"), [("benign (1)", "benign (2)", 1, "eye", "same scan")]
     )
     assert duplicates.read_pairs(planted) is None
-    assert len(shared(duplicates.find_groups(planted), planted.table.name)) == len(GROUPS)
+    assert len(shared(duplicates.group_images(planted), planted.table.name)) == len(GROUPS)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_the_list_of_other_data_is_not_used(planted, other_study):
 def test_a_faulty_list_is_refused(planted, other_study, image, verdict, fault):
     write_list(other_study, planted, [("benign (1)", image, 0.9, "eye", verdict)])
     with pytest.raises(StudyError, match=f"near-duplicates.csv: got '{fault}'; expected names of the data's images"):
-        duplicates.find_groups(planted)
+        duplicates.group_images(planted)
 
 
 def test_the_committed_list_makes_the_committed_groups():
@@ -267,7 +267,7 @@ def test_the_committed_list_makes_the_committed_groups():
     pairs = duplicates.read_pairs(data)
     assert set(pairs.found_by) == {"hash", "match", "scale", "eye"} and set(pairs.verdict) == set(duplicates.VERDICTS)
     assert not pairs.duplicated(["image_a", "image_b"]).any()
-    np.testing.assert_array_equal(duplicates.find_groups(data), split.group)
+    np.testing.assert_array_equal(duplicates.group_images(data), split.group)
     group = split.set_index("name").group
     # Two that are called different may still be tied by a third one: none is.
     different = pairs[pairs.verdict == "different"]
@@ -288,7 +288,7 @@ def listed(release):
 
 
 def test_groups_of_the_release(release):
-    groups = shared(duplicates.find_groups(release), release.table.name)
+    groups = shared(duplicates.group_images(release), release.table.name)
     assert (len(groups), sum(map(len, groups))) == (161, 374)
 
 
@@ -347,5 +347,5 @@ def test_one_image_under_two_labels_is_one_group(release):
     names = release.table.name.tolist()
     one, other = names.index("benign (433)"), names.index("malignant (145)")
     assert duplicates.hash_distances(release)[one, other] == 0
-    groups = duplicates.find_groups(release)
+    groups = duplicates.group_images(release)
     assert groups[one] == groups[other]

@@ -99,7 +99,7 @@ def test_a_patient_s_images_are_one_group(phantom_dir, tmp_path):
     """However little they resemble each other."""
     folder = lay_out(phantom_dir, tmp_path / "data", *NAMES["bus-bra"])
     found = catalog.read_catalog(folder, expected=None)
-    assert duplicates.find_groups(found).tolist() == [0, 0, 1, 2]
+    assert duplicates.group_images(found).tolist() == [0, 0, 1, 2]
 
 
 def test_classes_come_from_names_or_are_lesion(phantom_dir, tmp_path):

@@ -114,7 +114,7 @@ def test_all_splits_name_the_same_groups_and_strata(planted):
     pd.testing.assert_frame_equal(grouped, random)
     pd.testing.assert_frame_equal(grouped, blocked)
     assert grouped.name.tolist() == planted.table.name.tolist()
-    np.testing.assert_array_equal(grouped.group, duplicates.find_groups(planted))
+    np.testing.assert_array_equal(grouped.group, duplicates.group_images(planted))
 
 
 # Even shares

@@ -98,7 +98,7 @@ def test_the_size_names_data_network_and_runs():
     parameters = config.Parameters(
         image_size=300, base_filters=16, precision="mixed_bfloat16", heldout={"image_size": 64, "base_filters": 8}
     )
-    size = findings.describe_size(parameters, images(), "No run.")
+    size = findings.describe_study(parameters, images(), "No run.")
     assert size["Images"] == "4; the 3 with a lesion are used for training"
     assert size["Data"] == "images (not the BUSI release)"
     assert (
@@ -110,7 +110,7 @@ def test_the_size_names_data_network_and_runs():
         "64² pixels, 8 to 128 filters, 75 epochs at most, batches of 8, "
     )
     phantoms = parameters.model_copy(update={"data_dir": "phantom"})
-    assert findings.describe_size(phantoms, images(), "")["Data"] == "phantom: synthetic images"
+    assert findings.describe_study(phantoms, images(), "")["Data"] == "phantom: synthetic images"
 
 
 def test_only_the_release_is_named_busi():

@@ -127,7 +127,7 @@ def test_every_image_is_scored_as_a_network_scores_it(phantoms, scored, predicto
     images, _ = of(scored, predictor)
     assert images.name.to_list() == phantoms.table.name.to_list()
     assert images.image_class.to_list() == phantoms.table.image_class.to_list()
-    assert images.group.to_list() == duplicates.find_groups(phantoms).tolist()
+    assert images.group.to_list() == duplicates.group_images(phantoms).tolist()
     assert images.lesion_share.to_list() == phantoms.table.lesion_share.to_list()
     for row, image in zip(images.itertuples(), phantoms.table.itertuples(), strict=True):
         probability = predictors.LOOKING[predictor](read_grey(image.image)).astype(np.float32)
