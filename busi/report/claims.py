@@ -476,6 +476,8 @@ def _find_widest(comparisons: list[Comparison]) -> Comparison:
 
 def _read(comparison: Comparison) -> str:
     """Return what a comparison says about a, in a word or two."""
+    if comparison.is_early:
+        return f"too few runs for a verdict ({comparison.n_runs}; {comparison.n_needed} needed)"
     answer = beats(comparison)
     if answer is None:
         return "not told apart"

@@ -101,6 +101,9 @@ def test_one_pair_of_runs_answers_nothing():
         once = compared._replace(n_runs=1)
         assert claims.beats(once) is claims.does_not_beat(once) is claims.alike(once) is None
         assert claims.alike(compared._replace(n_runs=2)) is not None
+        # However clear the difference is, what is missing is runs.
+        told = claims._describe_comparisons([once], "better")
+        assert told == [f"{once}: too few runs for a verdict (1; 2 needed)."]
 
 
 @pytest.mark.parametrize(
