@@ -110,7 +110,9 @@ def test_weight_decay_takes_a_share_of_the_weight_and_not_of_the_gradient(settin
 
 
 def test_the_average_of_the_weights_is_exponential():
-    optimizer = optimizers.make_optimizer(RunConfig(average=0.75, momentum=0.0, learning_rate=1.0))
+    optimizer = optimizers.make_optimizer(
+        RunConfig(protocol="heldout", image_size=32, optimizer="sgd", average=0.75, learning_rate=1.0)
+    )
     weight = keras.Variable(1.0)
     for gradient in (-2.0, -4.0):
         optimizer.apply([keras.ops.convert_to_tensor(gradient)], [weight])
