@@ -148,21 +148,19 @@ def conclude(rows: pd.DataFrame, size: str) -> str:
     first = rows[(rows.stage == "first upsampling") & ~rows.trained]
     output = rows[(rows.stage == "output") & rows.trained]
     noise = expected_of_noise(output["size"].iloc[0])
-    text = (
-        f"Behind the first upsampling of untrained networks, the Nyquist frequency holds {_compare_shares(first)} of "
+    ratios = find_ratios(output)
+    higher = (ratios > 1).sum()
+    against_claim = ", where claim 1 says that it mitigates it" if higher == len(ratios) else ""
+    below_noise = "; all outputs have less of it than noise" if output.nyquist.max() < noise else ""
+    return (
+        "Behind the first upsampling of untrained networks, the Nyquist frequency holds "
+        f"{_compare_shares(first)} of the power; "
+        "repetition and interpolation leave next to none there by construction. "
+        f"In the outputs of trained networks it holds {_compare_shares(output)}; white noise has {noise:.1%}. "
+        "In the output, transposed convolution has more of the pattern than all others in "
+        f"{higher} of {section.count(len(ratios), 'training')}{against_claim}{below_noise}. "
+        f"Size: {size}."
     )
-    text += (
-        "the power; repetition and interpolation leave next to none there by construction. In the outputs of trained "
-    )
-    text += f"networks it holds {_compare_shares(output)}; white noise has {noise:.1%}. "
-    higher = (find_ratios(output) > 1).sum()
-    verdict = f"In the output, transposed convolution has more of the pattern than all others in {higher} of "
-    verdict += section.count(len(find_ratios(output)), "training")
-    if higher == len(find_ratios(output)):
-        verdict += ", where claim 1 says that it mitigates it"
-    if output.nyquist.max() < noise:
-        verdict += "; all outputs have less of it than noise"
-    return f"{text}{verdict}. Size: {size}."
 
 
 def _compare_shares(rows: pd.DataFrame) -> str:

@@ -132,26 +132,27 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def conclude(table: pd.DataFrame, size: str) -> str:
     """Return what becomes of the runs, which settings learn, and at how many rates each optimizer does."""
-    text = f"Of {len(table)} runs {count_fates(table.fate)}"
     settings = table.groupby("setting", sort=False)
     learned = settings.fate.agg(lambda fates: (fates == "learned").sum())
-    told = [f"{setting} ({count} of {len(settings.get_group(setting))})" for setting, count in learned.items() if count]
-    text += f". Lesions are learned by {'; '.join(told) or 'no setting'}. "
+    runs = settings.size()
+    told = [f"{setting} ({count} of {runs[setting]})" for setting, count in learned.items() if count]
+    sentences = [f"Of {len(table)} runs {count_fates(table.fate)}."]
+    sentences.append(f"Lesions are learned by {'; '.join(told) or 'no setting'}.")
     # Larger batches also mean fewer steps. The baseline comes first.
     steps = settings.steps.first()
     for setting, own in steps[steps != steps.iloc[0]].items():
-        text += f"The setting {setting} has {own:,} steps instead of {steps.iloc[0]:,}. "
-    baseline = settings.fate.agg(list).iloc[0]
-    if set(baseline) == {"learned"}:
-        text += (
-            f"The baseline learned in {len(baseline)} of {len(baseline)} runs, so no change was needed to rescue it. "
+        sentences.append(f"The setting {setting} has {own:,} steps instead of {steps.iloc[0]:,}.")
+    if learned.iloc[0] == runs.iloc[0]:
+        sentences.append(
+            f"The baseline learned in all of its {runs.iloc[0]} runs, so no change was needed to rescue it."
         )
     # A network that gives one answer need not be one whose filters are all dead.
     dead = table[table.fate == "dead"].groupby("optimizer", sort=False).dead_relus
-    told = [f"{optimizer} {own.min():.0%} to {own.max():.0%}" for optimizer, own in dead]
-    if told:
-        text += f"Dead ReLUs of dead networks: {', '.join(told)}. "
-    return f"{text}{_compare_rates(table.dropna(subset='optimizer'))} Size: {size}."
+    shares = [f"{optimizer} {own.min():.0%} to {own.max():.0%}" for optimizer, own in dead]
+    if shares:
+        sentences.append(f"Dead ReLUs of dead networks: {', '.join(shares)}.")
+    sentences += [_compare_rates(table.dropna(subset="optimizer")), f"Size: {size}."]
+    return " ".join(sentences)
 
 
 def _compare_rates(runs: pd.DataFrame) -> str:

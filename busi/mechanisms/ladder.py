@@ -184,22 +184,20 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     """Return where the published number comes from, step by step."""
     published = published_row("upsampling", "Upsampling2D")
     first, last = table.iloc[0], table.iloc[-1]
-    text = (
-        f"The published row has accuracy {published['accuracy']:.4f}. Rebuilt, it has {first.accuracy:.4f}, and Dice "
-    )
-    text += (
-        f"{first.dice:.3f}. The ladder ends at accuracy {last.accuracy:.4f} and Dice {last.dice:.3f} ({last.rung}), "
-    )
-    text += f"where background everywhere has {last.floor_accuracy:.4f} and 0. "
     # Accuracy and AUC move with the share of lesion pixels; Dice is what says whether a lesion is found.
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
     steps = beyond_chance.rung + beyond_chance.dice_change.map(" {:+.3f}".format)
-    text += f"Steps that change Dice beyond images and seeds: {', '.join(steps) or 'none'}. "
     # Rungs are trained in order.
     waiting = len(RUNGS) - len(table)
-    if waiting:
-        text += f"Of {len(RUNGS)} rungs {waiting} are not run yet. "
-    return f"{text}Size: {size}."
+    not_run = f"Of {len(RUNGS)} rungs {waiting} are not run yet. " if waiting else ""
+    return (
+        f"The published row has accuracy {published['accuracy']:.4f}. "
+        f"Rebuilt, it has {first.accuracy:.4f}, and Dice {first.dice:.3f}. "
+        f"The ladder ends at accuracy {last.accuracy:.4f} and Dice {last.dice:.3f} ({last.rung}), "
+        f"where background everywhere has {last.floor_accuracy:.4f} and 0. "
+        f"Steps that change Dice beyond images and seeds: {', '.join(steps) or 'none'}. "
+        f"{not_run}Size: {size}."
+    )
 
 
 @section.presents("ladder")

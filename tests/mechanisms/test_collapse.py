@@ -117,7 +117,7 @@ def test_the_conclusion_counts_the_rates_at_which_every_seed_learns():
         "Adam 1 of 3; too few to say whether the rate matters less to Adam. Size: 64 pixels, 2 seeds."
     )
     # The first setting is the baseline, of which others are changes.
-    rescued = "The baseline learned in 2 of 2 runs, so no change was needed to rescue it. "
+    rescued = "The baseline learned in all of its 2 runs, so no change was needed to rescue it. "
     assert rescued in conclude({"SGD, 0.1": ["learned", "learned"]} | rates)
     assert "Lesions are learned by no setting. Rates" in conclude({"Adam, 0.1": ["plateau"]})
 
