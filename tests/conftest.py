@@ -11,24 +11,6 @@ from busi.dataset.phantom import draw_phantoms
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-SLOWEST = (
-    "report/test_render.py",
-    "test_training.py",
-    "test_notebooks.py",
-    "test_two_checkouts.py",
-    "test_backends.py",
-    "dataset/test_duplicates.py",
-    "benchmarks/test_precision.py",
-)
-"""Files that take half a minute to three minutes, the slowest first."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slowest files first: begun last by one worker, they would be waited for by the other."""
-    tests = REPOSITORY / "tests"
-    places = {tests / file: place for place, file in enumerate(SLOWEST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
-
 
 @pytest.fixture(scope="session")
 def busi_dir() -> Path:
