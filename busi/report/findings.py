@@ -70,10 +70,14 @@ def _answer_rows(rows: pd.DataFrame) -> str:
     )
     if not trained:
         return f"{text}None has been trained here yet."
-    reproduced = (rows.verdict == REPRODUCED).sum()
+    is_reproduced = rows.verdict == REPRODUCED
+    reproduced = is_reproduced.sum()
+    # A reproduced row need not be one that looked at an image.
+    blind = (is_reproduced & (rows.reached_by != "none")).sum()
     opened = rows.verdict.isin([ONE_RUN, FATES_DIFFER]).sum()
     text += f"Of the {len(rows)}, {trained} {agree(trained, 'has', 'have')} been trained here: {reproduced or 'none'} "
     text += agree(reproduced, "is", "are") + " reproduced"
+    text += f" ({blind} within reach of such a predictor)" if blind else ""
     return text + (f", {opened} {agree(opened, 'is', 'are')} open." if opened else ".")
 
 
