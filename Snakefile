@@ -51,6 +51,7 @@ MEASURED = [
         *((f"untrained/{SECOND}/images", f"untrained/{SECOND}/pixels") if PARAMETERS.second_size else ()),
     )
 ]
+PAGES = [f"{REPORT}/{stem}.html" for stem in PARAMETERS.pages]
 SUMMARY = "6_summary"
 FILES = f"-f params/{PROFILE}.yaml"
 PAIRS = " ".join("-p " + quote(f"{name}={value}") for name, value in OVERRIDES.items())
@@ -160,7 +161,9 @@ localrules:
 rule all:
     input:
         f"{REPORT}/index.html",
-        marks_of(RUNS),  # otherwise a missing run would go unnoticed while the pages are there
+        # Otherwise a missing page or run would go unnoticed while the index is there.
+        PAGES,
+        marks_of(RUNS),
 
 
 if PARAMETERS.train_missing:
@@ -256,7 +259,7 @@ rule page:
 
 rule index:
     input:
-        [f"{REPORT}/{stem}.html" for stem in PARAMETERS.pages],
+        PAGES,
     output:
         f"{REPORT}/index.html",
     benchmark:

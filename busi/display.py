@@ -243,7 +243,7 @@ def _render(fig: Figure, raster: bool) -> bytes:
     settings = {name: _STYLE[name] for name in ("svg.fonttype", "svg.hashsalt")} | {"savefig.bbox": "standard"}
     with plt.rc_context(settings):
         if raster:
-            fig.savefig(buffer, format="webp", dpi=2 * _PIXELS_PER_INCH, pil_kwargs={"quality": 75})
+            fig.savefig(buffer, format="webp", dpi=2 * _PIXELS_PER_INCH, pil_kwargs={"quality": 60})
         else:
             fig.savefig(buffer, format="svg", metadata={"Creator": None, "Date": None})
     # Jupyter would show an open figure once more, without its text.

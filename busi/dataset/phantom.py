@@ -12,6 +12,7 @@ a source were chosen by comparing with BUSI's images: by eye, and so that grey v
 from pathlib import Path
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.random import Generator, SeedSequence, default_rng
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -75,23 +76,24 @@ def draw_phantoms(folder: Path, *, benign: int = 16, malignant: int = 8, normal:
         if value < 0:
             raise StudyError(f"{name}: got {value}; expected 0 or more")
     with new_folder(folder) as whole:
+        images = []
         for image_class in CLASSES:
-            _draw_class(whole / image_class, counts[image_class], seed)
+            (whole / image_class).mkdir(parents=True)
+            images += [delayed(_draw_image)(whole, image_class, k, seed) for k in range(1, counts[image_class] + 1)]
+        # Most of the time goes into NumPy and SciPy, which let other threads run.
+        Parallel(n_jobs=-1, prefer="threads")(images)
     return folder
 
 
-def _draw_class(folder: Path, count: int, seed: int) -> None:
-    folder.mkdir(parents=True)
-    image_class = folder.name
-    for k in range(1, count + 1):
-        # A generator for each image: it does not depend on how many are drawn before it.
-        key = (CLASSES.index(image_class), k)
-        rng = default_rng(SeedSequence(seed, spawn_key=key))
-        lesions = 0 if image_class == "normal" else 1
-        if image_class == "benign" and k % 8 == 2:
-            lesions = 2
-        pixels, masks = draw_scan(image_class, lesions, rng)
-        _write_image(folder / f"{image_class} ({k})", k, pixels, masks)
+def _draw_image(folder: Path, image_class: str, k: int, seed: int) -> None:
+    # A generator for each image: it does not depend on how many are drawn before it.
+    key = (CLASSES.index(image_class), k)
+    rng = default_rng(SeedSequence(seed, spawn_key=key))
+    lesions = 0 if image_class == "normal" else 1
+    if image_class == "benign" and k % 8 == 2:
+        lesions = 2
+    pixels, masks = draw_scan(image_class, lesions, rng)
+    _write_image(folder / image_class / f"{image_class} ({k})", k, pixels, masks)
 
 
 def _write_image(stem: Path, k: int, pixels: np.ndarray, masks: list[np.ndarray]) -> None:

@@ -65,9 +65,10 @@ def join_scores(twins: pd.DataFrame, trained: Results) -> pd.DataFrame:
         trained: Results of the runs under all splits, of which the variants are named after the splits.
 
     Raises:
-        NotMeasured: There is no run under one of the splits yet.
+        NotMeasured: There is no run under the grouped or the random split yet. The blocked one may be missing.
     """
-    scores = pd.concat([section.tested_lesions(trained, split) for split in splits.KINDS])
+    kinds = [split for split in splits.KINDS if split != "blocked" or split in trained.variants]
+    scores = pd.concat([section.tested_lesions(trained, split) for split in kinds])
     scores = scores.rename(columns={"variant": "split"})
     # A network is tested on one fold: only the twins of that fold are its own.
     joined = scores.merge(twins, on=["split", "fold", "name"])

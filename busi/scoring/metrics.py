@@ -231,7 +231,7 @@ def reliability_curve(bins: pd.DataFrame) -> pd.DataFrame:
     expected = bins.probability * pixels
     sums = pd.DataFrame({"predicted": expected, "observed": bins.lesion, "pixels": pixels})
     coarse_bin = (bins.probability * RELIABILITY_BINS).astype(int)
-    sums = sums.groupby(coarse_bin.to_numpy()).sum()
+    sums = sums.groupby(coarse_bin).sum()
     sums = sums[sums.pixels > 0].reset_index(drop=True)
     return sums.assign(predicted=sums.predicted / sums.pixels, observed=sums.observed / sums.pixels)
 

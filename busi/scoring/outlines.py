@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from skimage.measure import approximate_polygon, find_contours
+from skimage import measure
 
 from busi.dataset import arrays
 from busi.dataset.catalog import Catalog, read_union
@@ -49,10 +49,10 @@ def trace_case(run: Run, catalog: Catalog, name: str) -> pd.DataFrame:
 def _trace(levels: np.ndarray, level: float, line: str) -> pd.DataFrame:
     """Return the outlines of what is at ``level`` or above, in pixels."""
     # A border of background closes the outlines that reach the edge of the image.
-    contours = find_contours(np.pad(levels, 1), level)
+    contours = measure.find_contours(np.pad(levels, 1), level)
     corners = [pd.DataFrame(columns=["y", "x", "piece"], dtype=float)]
     for number, contour in enumerate(contours):
         # Corners that differ from a straight line by less than half a pixel would only make the file larger.
-        simplified = approximate_polygon(contour, tolerance=0.5)
+        simplified = measure.approximate_polygon(contour, tolerance=0.5)
         corners.append(pd.DataFrame(simplified, columns=["y", "x"]).assign(piece=number))
     return pd.concat(corners, ignore_index=True).assign(line=line)

@@ -125,9 +125,20 @@ def test_a_single_group_has_no_interval_and_shows_no_difference(make_results):
     assert text.endswith("blocked +0.050 (+nan to +nan), no difference beyond chance. Size: 64 pixels.")
 
 
-def test_without_a_run_under_every_split_there_are_no_scores(make_results):
-    with pytest.raises(NotMeasured, match="random: not trained yet"):
-        leakage.join_scores(make_twins(), make_results({"grouped": SCORES, "blocked": SCORES}))
+@pytest.mark.parametrize("missing", ["grouped", "random"])
+def test_without_a_run_under_the_two_splits_of_the_question_there_are_no_scores(make_results, missing):
+    trained = {split: SCORES for split in ("grouped", "random", "blocked") if split != missing}
+    with pytest.raises(NotMeasured, match=f"{missing}: not trained yet"):
+        leakage.join_scores(make_twins(), make_results(trained))
+
+
+def test_what_the_blocked_split_changes_is_unknown_until_it_is_trained(make_results):
+    results = make_results({"grouped": SCORES, "random": raised({"a": 0.1})})
+    scores = leakage.join_scores(make_twins(), results)
+    text = leakage.conclude(make_twins(), scores, "64 pixels")
+    assert "random +0.025 (" in text and text.endswith("blocked unknown. Size: 64 pixels.")
+    table = leakage.tabulate(make_twins(), scores).set_index(["split", "images"])
+    assert table.n_images["blocked", "all"] == 4 and table.n_scored["blocked", "all"] == 0
 
 
 def test_only_scored_rows_are_drawn_with_the_ends_of_their_intervals():
