@@ -116,7 +116,7 @@ def data(
     pairs: Pairs = None,
     images_only: Annotated[bool, typer.Option("--images-only", help="Verify and describe the images only.")] = False,
 ) -> None:
-    """Verify a study's images and measure what its report shows of them besides the runs."""
+    """Verify a study's images and measure everything about them that its report needs."""
     parameters = _read(files, pairs)  # first, so that a mistake is reported at once
     from busi import study
 

@@ -120,7 +120,7 @@ def join_results(parts: Iterable[Results]) -> Results:
 def stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Concatenate the rows of several tables; if all are empty, return the first one."""
     tables = list(tables)
-    # An empty table has columns without a type, with which those of the others would lose theirs.
+    # An empty table has columns without a type, and adding it would change the types of the others.
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else tables[0]
 

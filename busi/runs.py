@@ -211,8 +211,8 @@ class Store:
         # In the folders of any size and name, because these contain the settings that may differ.
         for folder in self.root.glob(f"{config.protocol}/*/*/fold{config.fold}-seed{config.seed}-????????"):
             stored = read_stored(folder)
-            # Compared by the file, because the folder's name holds only their hash; and before the configuration is
-            # read, which may have settings that this version of the code does not know.
+            # The folder's name holds only a hash of data and version, so they are read from the file. They are compared
+            # before the configuration, because another version may have settings that this one does not know.
             if (stored.get("fingerprint"), stored.get("training_version")) != (self.fingerprint, TRAINING_VERSION):
                 continue
             run = Run(folder, RunConfig(**stored["config"]))

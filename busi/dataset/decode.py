@@ -103,7 +103,7 @@ def decode_mask(file: Path | str, shape: tuple[int, int] | None = None, *, may_f
 
     Raises:
         DataError: The file cannot be read as an image, its pixels are not those of a mask, or its height and width are
-            those of ``shape`` exchanged.
+            those of ``shape`` swapped.
     """
     with open_image(file) as image:
         notes = ["JPEG masks: their edges are not exact"] if image.format == "JPEG" else []
