@@ -1,4 +1,4 @@
-"""The `busi` command: what the Snakefile calls, and what people type."""
+"""The `busi` command, which people type and the Snakefile calls."""
 
 import logging
 import signal
@@ -13,14 +13,14 @@ import yaml
 
 from busi.config import SECOND, Parameters, RunConfig, StudyError, find_study_folder, read_parameters, read_profile
 
-# Commands import what they need inside: `busi --help` and those that read must not wait seconds for Keras.
+# Each command imports what it needs when it is called: `busi --help` and commands that only read do not wait for Keras.
 app = typer.Typer(help="Breast ultrasound segmentation on BUSI.", no_args_is_help=True, add_completion=False)
 
 Files = Annotated[
     list[Path], typer.Option("-f", "--parameters-file", help="YAML of parameters, as for papermill; later ones win.")
 ]
 Pairs = Annotated[list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE; wins over the files.")]
-LAYOUT_HELP = "How files are paired, where it is not plain: see docs/datasets.md."
+LAYOUT_HELP = "How image and mask files are paired, if that cannot be detected: see docs/datasets.md."
 Layout = Annotated[str, typer.Option(help=LAYOUT_HELP)]
 Labels = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="For example published/300px-16f-75e/loss-kld/fold0-seed0.")
@@ -38,12 +38,12 @@ def phantom(folder: Path, benign: int = 16, malignant: int = 8, normal: int = 4,
 @app.command()
 def download(
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/Dataset_BUSI_with_GT"),
-    url: Annotated[str | None, typer.Option(help="Fetch the zip file at this address, not Kaggle's.")] = None,
-    archive: Annotated[Path | None, typer.Option("--zip", help="Take this zip file, fetched by hand.")] = None,
+    url: Annotated[str | None, typer.Option(help="Fetch the zip file at this address instead of Kaggle's.")] = None,
+    archive: Annotated[Path | None, typer.Option("--zip", help="Use this zip file, downloaded by hand.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Hash that the zip file must have.")] = None,
-    accept: Annotated[bool, typer.Option("--accept", help="Take another data set too, and record its pixels.")] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Accept any other data set, and record its pixels.")] = False,
 ) -> None:
-    """Get BUSI from Kaggle, or from a zip file, compare its pixels with the release's, and put it into data/."""
+    """Get BUSI from Kaggle or from a zip file, compare its pixels with those of the release, and put it into data/."""
     from busi.dataset import download
 
     print(download.download(out, url=url, archive=archive, sha256=sha256, accept=accept))
@@ -51,7 +51,7 @@ def download(
 
 @app.command()
 def verify(folder: Path, layout: Layout = "") -> None:
-    """Read the data set in FOLDER and say what it holds and how it was read, or what is wrong with it."""
+    """Read the data set in FOLDER and report what it holds and how it was read, or what is wrong with it."""
     from busi.dataset.catalog import read_catalog
     from busi.dataset.layouts import LAYOUTS
 
@@ -75,9 +75,9 @@ def split(
     out: Annotated[Path | None, typer.Option(help="File to write with --format; never overwritten.")] = None,
     layout: Layout = "",
 ) -> None:
-    """Write the cross-validation splits of FOLDER into params/, which every study of the same images then uses.
+    """Write the cross-validation splits of FOLDER into params/, where every study of the same images then finds them.
 
-    With --format, write its grouped folds to OUT instead, in the form that other software reads.
+    With --format, write the grouped folds to OUT instead, in a form that other software reads.
     """
     if out and not form:
         raise StudyError(f"--out: got {out} without --format; expected both: say the form, e.g. --format csv")
@@ -89,7 +89,7 @@ def split(
     if form:
         print(write_split(splits.load_split(catalog, "grouped"), form, out or Path(SPLIT_FILES[form])))
         return
-    # All of them, because a study compares its splits.
+    # All kinds, because a study compares them.
     print(*splits.write_splits(catalog), sep="\n")
 
 
@@ -100,9 +100,9 @@ def convert(
     layout: Annotated[Literal["images-masks", "nnunet"], typer.Option(help="nnunet: raw data set of nnU-Net 2.")],
     source: Annotated[str, typer.Option("--from", metavar="LAYOUT", help=LAYOUT_HELP)] = "",
 ) -> None:
-    """Write the images of FOLDER into the new folder OUT as other trainers want them.
+    """Write the images of FOLDER into the new folder OUT in a form that other training software reads.
 
-    Images are grey PNG; each has one mask of its size, with all of its masks merged.
+    Images are grey PNG files. Each has one mask of its size, the union of all its masks.
     """
     from busi.dataset.catalog import read_catalog
     from busi.dataset.convert import convert_catalog
@@ -116,8 +116,8 @@ def data(
     pairs: Pairs = None,
     images_only: Annotated[bool, typer.Option("--images-only", help="Verify and describe the images only.")] = False,
 ) -> None:
-    """Verify a study's images and measure what its report needs of them besides the runs."""
-    parameters = _read(files, pairs)  # first, so that a mistake is told at once
+    """Verify a study's images and measure everything about them that its report needs."""
+    parameters = _read(files, pairs)  # first, so that a mistake is reported at once
     from busi import study
 
     study.measure_images(parameters)
@@ -142,9 +142,9 @@ def train(
 ) -> None:
     """Train runs of a study one after another.
 
-    Runs that are finished, in the store or in the report's results, are left alone.
+    A run that is finished, because it is in the store or its results are in the report, is left alone.
     """
-    # Ctrl-C ends the process at once: Python would wait for the end of TensorFlow's epoch, and checkpoints are kept.
+    # Ctrl-C ends the process at once, and checkpoints are kept: Python would wait until TensorFlow ends an epoch.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parameters = _read(files, pairs)
     from busi import study
@@ -161,7 +161,7 @@ def train(
             continue
         try:
             print(study.find_or_train(config, catalog, store, threads=threads).folder)
-        except StudyError as error:  # the other runs still have their turn
+        except StudyError as error:  # the other runs are still trained
             failures.append(str(error))
     if failures:
         raise StudyError("\nbusi: ".join(failures))
@@ -169,7 +169,7 @@ def train(
 
 @app.command()
 def score(labels: Labels, files: Files, pairs: Pairs = None) -> None:
-    """Score finished runs from their predictions; scores by the present code are left alone."""
+    """Score finished runs from their predictions; those already scored by the current code are left alone."""
     parameters = _read(files, pairs)
     from busi import study
     from busi.dataset.catalog import load_catalog
@@ -179,7 +179,7 @@ def score(labels: Labels, files: Files, pairs: Pairs = None) -> None:
     catalog = load_catalog(parameters)
     store = study.open_store(parameters, catalog)
     for config in configs:
-        # A run without a folder has its results in the report.
+        # The results of a run without a folder are in the report.
         run = store.find(config, weights="there")
         if run:
             find = find_or_score if config.protocol == "heldout" else find_or_decide_fate
@@ -193,13 +193,13 @@ def predict(
         list[str],
         typer.Argument(
             metavar="[RUN...] IMAGES",
-            help="Folders or names of runs, whose mean is taken (without one: those of the recipe); then an image, a "
-            "folder or a pattern in quotes.",
+            help="Folders or names of runs, whose predictions are averaged (if none are given, the recipe's runs); "
+            "then an image, a folder or a pattern in quotes.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="New folder: masks, probability maps, overlays and predictions.csv.")],
 ) -> None:
-    """Predict where images show a lesion, by the mean of one network or several."""
+    """Predict where images show a lesion, with one network or the mean of several."""
     *names, where = runs_and_images
     from tqdm import tqdm
 
@@ -208,11 +208,11 @@ def predict(
 
     network = Network(*(map(open_run, names) if names else find_recipe_runs()))
     if not names:
-        # Nobody should have to guess which networks have answered.
+        # The user should not have to guess which networks these are.
         print("busi: asking", *(run.config.label for run in network.runs), file=sys.stderr)
     files = find_images(where)
     failed = 0
-    # A bar on a terminal only.
+    # The progress bar is shown on a terminal only.
     for row in tqdm(predict_files(network, files, out), total=len(files), unit="image", disable=None):
         if "error" in row:
             failed += 1
@@ -225,7 +225,7 @@ def predict(
 @app.command()
 def evaluate(
     runs_and_data: Annotated[
-        list[str], typer.Argument(metavar="[RUN...] DATA_DIR", help="Runs, whose mean is scored; then a data set.")
+        list[str], typer.Argument(metavar="[RUN...] DATA_DIR", help="Runs, whose mean is scored; then a data folder.")
     ],
     masks: Annotated[
         list[Path] | None,
@@ -237,7 +237,7 @@ def evaluate(
     layout: Layout = "",
 ) -> None:
     """Score networks, or masks made by any software, on a data set with masks."""
-    # Typer has no arguments after a list, so that the last word is taken off here.
+    # Typer allows no argument after a list, so the last one is taken off here.
     *names, folder = runs_and_data
     from busi.dataset.catalog import read_catalog
     from busi.lab.evaluate import evaluate_predictors
@@ -254,7 +254,7 @@ def export(
     run: Annotated[str, typer.Argument(help="Folder or name of a finished run.")],
     out: Annotated[Path, typer.Option(help="File to write, NAME.keras or NAME.onnx; a model card stands beside it.")],
 ) -> None:
-    """Write the network of RUN as a file that needs nothing of the study, with a model card."""
+    """Write the network of RUN, with a model card, as a file that can be used without this study."""
     from busi.lab.export import export_network
     from busi.lab.networks import open_run
 
@@ -280,7 +280,7 @@ def plan(
     pairs: Pairs = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of runs trained side by side.")] = 2,
 ) -> None:
-    """Say how many runs a study has, how many are finished, and how long the rest takes; start nothing."""
+    """Show how many runs a study has, how many are finished, and how long the rest takes; start nothing."""
     from busi.plan import describe_plan, plan_runs
 
     parameters = _read(files, pairs)
@@ -289,7 +289,7 @@ def plan(
 
 @app.command()
 def page(notebook: Path, out: Path, files: Files, pairs: Pairs = None) -> None:
-    """Write an executed NOTEBOOK as the page OUT, reports/<report>/<name>.html."""
+    """Write an executed NOTEBOOK as a web page to OUT, reports/<report>/<name>.html."""
     from busi.report.pages import write_page
 
     print(write_page(notebook, out, parameters=_read(files, pairs)))
@@ -306,10 +306,10 @@ def index(files: Files, pairs: Pairs = None) -> None:
 @app.command()
 def render(
     folder: Path,
-    profile: Annotated[str, typer.Option(help="Its profile, where it is not called after it.")] = "",
+    profile: Annotated[str, typer.Option(help="Its profile, if FOLDER does not have the profile's name.")] = "",
     jobs: int = 2,
 ) -> None:
-    """Draw the report FOLDER, e.g. reports/laptop, again from its results: no data, no training, no TensorFlow."""
+    """Make the report in FOLDER, e.g. reports/laptop, again from its results, without data, training or TensorFlow."""
     from busi.report.render import render_report
 
     print(render_report(folder, profile, jobs=jobs))
@@ -324,8 +324,8 @@ def readme(profile: str = "laptop") -> None:
 
 
 def main() -> None:
-    """Run the command; tell an error that the user can fix in one message, without a traceback."""
-    # To the error stream: what a command prints can be piped on.
+    """Run the command; report an error that the user can fix in one message, without a traceback."""
+    # To the error stream, so that what a command prints can be piped.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     warnings.formatwarning = lambda message, *_: f"busi: warning: {message}\n"  # no line of source
     try:
@@ -336,12 +336,12 @@ def main() -> None:
         print(f"busi: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        # A folder that cannot be written, a full disk: Python's own message names the file.
+        # Such as a full disk, or a folder that cannot be written: Python's own message names the file.
         sys.exit(f"busi: {error}")
 
 
 def _find_configs(labels: list[str], parameters: Parameters) -> list[RunConfig]:
-    """Return the runs of a study by their labels; StudyError names one that is not there and the closest ones."""
+    """Return the runs of a study by their labels; StudyError names a label that is unknown and those closest to it."""
     from busi.study import list_runs
 
     runs = list_runs(parameters)
@@ -361,11 +361,11 @@ def _read(files: list[Path], pairs: list[str] | None) -> Parameters:
         if not equals:
             raise StudyError(f"-p {name}: expected NAME=VALUE, e.g. -p epochs=5")
         field = Parameters.model_fields.get(name)
-        # Text is taken as it is: a folder may be called "set #1", a report 2024, and a layout holds braces.
+        # Text is used as it is: a folder may be called "set #1", a report 2024, and a layout contains braces.
         if field and field.annotation is str:
             overrides[name] = text
             continue
-        # As in a parameter file: numbers, lists and true are written the same way.
+        # Numbers, lists and true are written as in a parameter file.
         try:
             overrides[name] = yaml.safe_load(text)
         except yaml.YAMLError as error:

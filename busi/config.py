@@ -1,7 +1,7 @@
-"""Typed parameters: what one run is, what a whole study is, and how both are read from ``params/*.yaml``.
+"""Typed parameters of one run and of a whole study, and how both are read from ``params/*.yaml``.
 
-A parameter that is unknown, of the wrong type or impossible together with another one stops the study with a
-`StudyError` that names it, before anything is read, trained or written.
+A parameter that is unknown, of the wrong type or incompatible with another one stops the study with a `StudyError` that
+names it, before any image is read and anything is trained or written.
 """
 
 import ast
@@ -19,7 +19,7 @@ from yaml.constructor import ConstructorError
 PROTOCOLS = ("published", "heldout")
 
 PUBLISHED_LOSSES = ("bce", "kld", "dice")
-"""Losses of the published protocol, whose runs are judged beside the lowest loss of a constant."""
+"""Losses of the published protocol, whose runs are judged against the lowest loss that a constant output reaches."""
 
 SECOND = "second"
 """Name of the groups of held-out runs at a profile's second size."""
@@ -28,7 +28,7 @@ RECIPE = "recipe"
 """Name of the section that has a parameter file of its own, ``params/recipe.yaml``."""
 
 GALLERY = "gallery"
-"""Stem of the notebook, and of the page, that shows images of the data set."""
+"""Stem of the notebook that shows images of the data set, and of its page."""
 
 FOLDS = 5
 """Number of folds of the cross-validation."""
@@ -37,17 +37,17 @@ BORDER = 184
 """Pixels by which the unpadded network's output is smaller than its input, in height and in width: 300 gives 116."""
 
 CONSTANT_SPREAD = 1e-6
-"""Difference between the highest and the lowest answer, over pixels and images, up to which an output is constant."""
+"""Largest spread (highest minus lowest value over pixels and images) at which an output counts as constant."""
 
 CONSTANT_EPOCHS = 10
-"""Epochs with a constant output after which a published run ends: only its output biases get a gradient any more."""
+"""Epochs of constant output after which a published run ends, because only its output biases still get a gradient."""
 
 DECAYS = 48.525
-"""Times that the published rate decays by 0.96: once every 1,000 of the 48,525 steps of 75 epochs with 647 images."""
+"""Number of times the published rate decays by 0.96: once every 1,000 of the 48,525 steps (75 epochs of 647 images)."""
 
 
 class StudyError(ValueError):
-    """An error that the user can fix; says which file or parameter, what was found, what was expected, what to do."""
+    """An error that the user can fix. It names the file or parameter, what was found, what was expected, what to do."""
 
     exit_code = 1
 
@@ -55,11 +55,11 @@ class StudyError(ValueError):
 def find_study_folder() -> Path:
     """Return the study's folder: the current folder or its nearest parent that holds ``params/`` and ``notebooks/``.
 
-    The folder from which a command or a notebook is started decides, not the place where the package is installed:
+    What counts is the folder from which a command or a notebook is started, not where the package is installed, so that
     one environment serves any number of checkouts.
 
     Raises:
-        StudyError: Neither the current folder nor any of its parents is a study.
+        StudyError: Neither the current folder nor any of its parents is a study's folder.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -77,14 +77,14 @@ class _Strict(BaseModel):
 
 
 class Size(_Strict):
-    """Size of a run: what a profile decides and a variant normally does not.
+    """Size of a run: the settings that a profile decides and a variant normally leaves alone.
 
     Attributes:
-        image_size: Height and width of the network's input in pixels. Every pooling must divide evenly: 188 + 16 k
-            pixels without padding, 16 k with it.
+        image_size: Height and width of the network's input in pixels, which has to divide evenly at every pooling:
+            188 + 16 k pixels without padding, 16 + 16 k with it. Published: 300.
         base_filters: Filters of the first convolution; the bottleneck has 16 times as many. Published: 64.
         epochs: Passes over the training images. Published: 75.
-        precision: Keras dtype policy of the network. The logits and the loss are computed in float32 in both.
+        precision: Keras dtype policy of the network. Under either, logits and loss are computed in float32.
     """
 
     image_size: Annotated[int, Field(ge=16)] = 300
@@ -94,13 +94,13 @@ class Size(_Strict):
 
     @property
     def size_name(self) -> str:
-        """Return the size for people and folder names, e.g. "300px-16f-75e-bfloat16"."""
+        """Return the size as text for folder names and people, e.g. "300px-16f-75e-bfloat16"."""
         suffix = "" if self.precision == "float32" else "-bfloat16"
         return f"{self.image_size}px-{self.base_filters}f-{self.epochs}e{suffix}"
 
 
 def check_image_size(image_size: int, padding: str) -> None:
-    """Raise ValueError where four poolings do not divide evenly, or an unpadded network would have no output left."""
+    """Raise ValueError if a size does not divide evenly at four poolings, or leaves an unpadded network no output."""
     smallest = {"valid": 188, "same": 16}[padding]
     too_small = image_size < smallest
     if too_small or (image_size - smallest) % 16:
@@ -130,69 +130,72 @@ HELDOUT = {
     "split": "grouped",
     "patience": 10,
 }
-"""Defaults of held-out runs wherever the published protocol has a fault or leaves no choice.
+"""Defaults of held-out runs in place of the published ones: with the faults repaired, and with images held out.
 
-Optimizer and preprocessing are ones that learn. With the published ones, families that ask about something else would
-compare networks that have all stayed at the floor. Both were chosen on a validation part.
+Optimizer and preprocessing were chosen on a validation part, as ones with which networks learn. With the published
+ones, families that vary something else would compare networks none of which does better than a constant output.
 """
 
 
 class RunConfig(Size):
-    """Settings of one training, complete. The defaults are the published baseline (public notebook; Tables 1, 2 and 4).
+    """Complete settings of one training. The defaults are the published baseline (public notebook; Tables 1, 2 and 4).
 
     Under ``protocol="heldout"`` the defaults of `HELDOUT` take their place.
 
     Attributes:
         protocol: "published" or "heldout": decides how the run is trained and scored. Explained in
             docs/published-protocol.md and docs/heldout-protocol.md.
-        upsampling: Layer that doubles the size: "UpSampling2D" repeats pixels (published), "bilinear" interpolates,
-            "Conv2DTranspose" is learned.
+        upsampling: Layer that doubles height and width: "UpSampling2D" repeats pixels (published), "bilinear"
+            interpolates, "Conv2DTranspose" is learned.
         upsampling_steps: Steps that use `upsampling`: the "first" of four (published), with Conv2DTranspose in the
             other three, or "all".
         optimizer: "sgd" or "adam", the latter with Keras' default betas.
-        learning_rate: Initial rate, per step of one batch.
+        learning_rate: Initial learning rate.
         momentum: Momentum of SGD; must be 0 for Adam, which has none.
         schedule: "constant"; "exponential": a continuous decay that ends at 0.96 ** 48.525 = 0.138 of the rate after
-            the planned epochs; for the published 75 epochs this is rate * 0.96 ** (step / 1000); or "cosine": a warm-up
-            over a twentieth of the planned steps, then half a cosine down to 0.
-        weight_decay: Share of each weight, times the rate, that a step takes away (AdamW).
-        average: Momentum of the exponential average of the weights that validates and predicts in their place; 0 for
-            none.
+            the planned epochs, which for the published 75 epochs is rate * 0.96 ** (step / 1000); or "cosine": a
+            warm-up over a twentieth of the planned steps, then half a cosine down to 0.
+        weight_decay: Decoupled weight decay (AdamW): each step subtracts this times the rate times the weight.
+        average: Momentum of an exponential moving average of the weights, which validation and prediction use in their
+            place; 0 for none.
         loss: "bce" and "kld" average over the pixels of both channels. "dice" is computed over both channels of a
             whole batch (published), "lesion-dice" over the lesion channel alone; "lesion-dice+bce" adds "bce" to it.
         bce: Input of "bce". "logits": each logit of the softmax goes through a sigmoid of its own, which is what Keras
             on TensorFlow computes for BinaryCrossentropy after a softmax (published). "probabilities": the softmax's
             output.
-        clipped: Whether "kld" and "dice" are Keras' functions of the probabilities, whose gradients vanish where the
-            network is certain and wrong (published); if not, they are computed from the logits and never vanish.
+        clipped: Whether "kld" and "dice" are Keras' functions of the probabilities (published), whose gradients vanish
+            where the network is certain and wrong. If not, they are computed from the logits, and no gradient vanishes.
         order: Order of the images: "mixed", one permutation drawn from the seed (published: the order of a folder that
             holds both classes), or "by-class", as in the catalog: benign, then malignant.
-        preprocessing: "none"; "normalize": each image to [0, 1] by its own extremes; "standardize": normalize, then
-            use the training part's mean and deviation; "augment": standardize, then flip, contrast and brightness,
-            with the mask flipped along; "augment-image": the same without flipping the mask. "text": standardize each
-            image, then flip image and target together, contrast, brightness; "code": divide the scaled image by 255
-            again, then flip, contrast and brighten the image alone (the public notebook). "augment-strong": as
-            "augment", then rotate, scale and shift image and mask together, and add speckle to the image.
+        preprocessing: "none"; "normalize": scale each image to [0, 1] by its own minimum and maximum; "standardize":
+            normalize, then subtract the training part's mean and divide by its standard deviation; "augment":
+            standardize, then flip image and mask at random and change contrast and brightness; "augment-image": the
+            same, but the mask is not flipped. "text": standardize each image by itself, then augment as "augment";
+            "code": divide the scaled image by 255 again, then augment the image alone (the public notebook).
+            "augment-strong": as "augment", then rotate, scale and shift image and mask together, and add speckle to
+            the image.
         masks: "first" reads `*_mask.png` only (published); "all" takes the union of an image's masks.
-        second_channel: "mirror" is (m + 1) mod 2 (published), which is 1 + m where 0 < m < 1; "complement" is 1 - m.
+        second_channel: Background for a lesion channel m: "mirror" is (m + 1) mod 2 (published), which is 1 + m where
+            0 < m < 1; "complement" is 1 - m.
         target: "squeezed" resizes the whole mask to the output (published); "aligned" takes the part of the mask that
             the output covers.
         resize: "squash" to a square (published), or "letterbox": keep the aspect ratio and fill the rest with black.
         padding: Padding of the convolutions: "valid" (published), where the output covers the middle of the image, or
             "same", where it covers all of it.
-        normalization: "none" (published), or "instance": each feature map of an image after each 3x3 convolution.
-        residual: Whether the input of each pair of convolutions is added to its output.
+        normalization: "none" (published), or "instance", which normalizes each feature map of each image after each
+            3x3 convolution.
+        residual: Whether the input of each pair of convolutions is added to its output (published: no).
         normals: Whether images without a lesion are trained on, too (published: no).
-        flip_test: Whether a prediction is the mean of two: of the image, and of its mirror image.
+        flip_test: Whether a prediction is the mean of those for the image and for its mirror image (published: no).
         largest_component: Whether only the largest connected region of a predicted mask is kept.
         shuffle: Whether the images are drawn in a new order every epoch (published: no, always in the same order).
         batch_size: Images in a step; published: 1.
         split: "none": trained and scored on all lesion images (published); "grouped": five folds that keep
-            near-duplicates together; "random": five folds that do not; "blocked": five folds of neighbouring numbers
-            within a class, which often show one patient.
-        fold: Fold of the cross-validation; 0 without one.
-        patience: Epochs without a better validation score after which training ends; 0 never ends early.
-        last_steps: Steps after which the last epoch ends, 0 for all of it. The published log was interrupted so.
+            near-duplicates together; "random": five folds that do not; "blocked": five folds of images with
+            neighbouring numbers within a class, which often show one patient.
+        fold: Fold of the cross-validation; 0 if there is no split.
+        patience: Epochs without a better validation score after which training ends; 0 disables this.
+        last_steps: Steps after which the last epoch is cut short, as in the published log; 0 for a whole epoch.
         seed: Seed of initialisation, order, augmentation and shuffling.
     """
 
@@ -273,14 +276,14 @@ class RunConfig(Size):
         return self
 
     def _refuse_what_has_no_effect(self) -> None:
-        """Raise ValueError for a setting that would give a run another name and the same numbers."""
+        """Raise ValueError for a setting that would change a run's name but not its numbers."""
         reasons = {}
         if self.protocol == "heldout":
             reasons["order"] = "which draws its order from shuffle and seed"
         else:
-            reasons["normals"] = "which trains on images with a lesion alone"
+            reasons["normals"] = "which trains only on images with a lesion"
             reasons["largest_component"] = "which scores pixels, not masks"
-        # Fields that a protocol has no use for stand at its default.
+        # A field that a protocol does not use has to stay at its default.
         defaults = {name: info.default for name, info in RunConfig.model_fields.items()}
         defaults |= HELDOUT if self.protocol == "heldout" else {}
         for name, reason in reasons.items():
@@ -297,10 +300,10 @@ class RunConfig(Size):
     def name(self) -> str:
         """Return the settings that differ from the protocol's baseline: "baseline", "loss-kld", ..."""
         baseline = HELDOUT if self.protocol == "heldout" else {}
-        # The label tells these beside the name.
+        # The label gives these beside the name.
         not_named = {*Size.model_fields, "protocol", "fold", "seed"}
         if self.optimizer == "adam":
-            not_named.add("momentum")  # Adam has none, so that it says nothing new
+            not_named.add("momentum")  # Adam has none: 0 says nothing new
         parts = []
         # In the order of the fields, so that equal settings give equal names.
         for field, info in RunConfig.model_fields.items():
@@ -317,9 +320,9 @@ class RunConfig(Size):
     def digest(self, *extra: str, without: frozenset[str] = frozenset()) -> str:
         """Return eight hexadecimal digits that change with every field not in ``without`` and with ``extra``.
 
-        Fields at their default do not count, so that a field added later leaves the digests of earlier runs alone.
+        Fields at their default are left out, so that a field added later does not change the digests of earlier runs.
         """
-        # Sorted: a field that moves to another line is the same setting.
+        # Sorted, because the order in which fields are declared does not matter.
         content = json.dumps([self.model_dump(exclude=set(without), exclude_defaults=True), *extra], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
@@ -333,33 +336,34 @@ class Parameters(Size):
     """Parameters of a study or of one of its notebooks: a profile (how big) and a family (what is compared).
 
     Attributes:
-        profile: Name of the size, ``params/<profile>.yaml``; also the folder of its runs.
-        report: Folder under ``reports/`` that results go to; the profile's name if empty.
+        profile: Name of the profile, whose file is ``params/<profile>.yaml``; also the folder of its runs.
+        report: Folder under ``reports/`` that results go to; if empty, it has the profile's name.
         data_dir: Folder of images, or "phantom" for the synthetic images drawn into ``data/phantom``. May be empty
             where nothing is trained.
         layout: How the files of `data_dir` are named and paired: a layout of `busi.dataset.layouts`, a CSV file in the
-            folder, or a pattern, e.g. "scans/{key} | outlines/{key}_lesion". Empty: found from the files.
-        external_dir: Folder of images of another data set that networks are tested on; empty for no such test.
+            folder, or a pattern, e.g. "scans/{key} | outlines/{key}_lesion". If empty, it is detected from the files.
+        external_dir: Folder of another data set, on which the networks are tested as well; empty for no such test.
         runs_dir: Folder of finished and unfinished runs.
-        seeds: One run of each variant for each seed.
-        settings: `RunConfig` fields set for every variant, e.g. ``{masks: all}``.
-        family: Name of the experiment, ``params/<family>.yaml``; empty for notebooks that compare nothing.
+        seeds: Seeds of the published runs; each variant is trained once for each seed.
+        settings: `RunConfig` fields set for every published variant, e.g. ``{masks: all}``.
+        family: Name of the experiment, whose file is ``params/<family>.yaml``; empty for notebooks that compare
+            nothing.
         variants: Label in the table -> `RunConfig` fields that differ from the baseline, and `seed_offset`, which is
             added to every seed (for a variant that repeats another one's configuration).
-        heldout: `RunConfig` fields of every held-out run: its size, its baseline. Its `epochs` are a cap: `patience`
-            ends most runs earlier.
+        heldout: `RunConfig` fields of every held-out run: its size and its baseline. Its `epochs` are an upper limit,
+            because `patience` may end a run earlier.
         heldout_variants: As `variants`, for the held-out protocol.
-        heldout_seeds: One run of each held-out variant for each seed and fold.
+        heldout_seeds: Seeds of the held-out runs; each variant is trained once for each seed and fold.
         folds: Folds of the cross-validation to run, each with its own initialisation and augmentation.
-        second_size: `RunConfig` fields in which a second set of held-out runs differs, to see whether verdicts stay;
-            empty for none.
+        second_size: `RunConfig` fields in which a second set of held-out runs differs, to see whether the verdicts
+            stay the same; empty for no second set.
         second_seeds: As `heldout_seeds`, at the second size.
         second_variants: Labels of the `heldout_variants` that are trained at the second size.
-        runs_per_job: Runs that one process of the study trains one after another; more than one where starting takes
-            longer than training.
-        train_missing: Whether missing runs are trained. If not, the report's results are read as far as they go, and
-            no data are needed.
-        show_pixels: Whether pages may show images of the data set; those of phantoms alone if it is not given.
+        runs_per_job: Runs that one process of the study trains one after another; more than one where starting a
+            process takes longer than training.
+        train_missing: Whether missing runs are trained. If not, the results that the report has are read, and no data
+            are needed.
+        show_pixels: Whether pages may show images of the data set. If not given, they show only those of phantoms.
     """
 
     profile: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")] = "smoke"
@@ -386,7 +390,7 @@ class Parameters(Size):
     @model_validator(mode="before")
     @classmethod
     def _show_phantoms(cls, values: dict[str, Any]):
-        # Nobody's data set is shown because a profile was meant for phantoms.
+        # Follows the data, not the profile: no other data set is shown because its profile was meant for phantoms.
         return {"show_pixels": values.get("data_dir") == "phantom"} | values
 
     @model_validator(mode="after")
@@ -396,15 +400,15 @@ class Parameters(Size):
 
     @property
     def data_path(self) -> Path:
-        """Return the data folder; a relative one starts at the study's folder."""
-        # Phantoms are drawn where the study is, and only once for all its profiles.
+        """Return the data folder; a relative path starts at the study's folder."""
+        # Phantoms are drawn in the study's folder, once for all its profiles.
         if self.data_dir == "phantom":
             return find_study_folder() / "data" / "phantom"
         return find_study_folder() / Path(self.data_dir).expanduser()
 
     @property
     def external_path(self) -> Path:
-        """Return the folder of the external data set; a relative one starts at the study's folder."""
+        """Return the folder of the external data set; a relative path starts at the study's folder."""
         return find_study_folder() / Path(self.external_dir).expanduser()
 
     @property
@@ -429,7 +433,7 @@ class Parameters(Size):
 
     @property
     def pages(self) -> list[str]:
-        """Return the report's pages in order: the numbered notebooks, and the gallery where pixels may be shown."""
+        """Return the stems of the report's pages: the numbered notebooks, then the gallery if pixels may be shown."""
         notebooks = find_study_folder() / "notebooks"
         stems = sorted(file.stem for file in notebooks.glob("[0-9]_*.ipynb"))
         if self.show_pixels and (notebooks / f"{GALLERY}.ipynb").is_file():
@@ -437,36 +441,37 @@ class Parameters(Size):
         return stems
 
     def configs(self, protocol: str) -> dict[str, list[RunConfig]]:
-        """Return each variant's runs under a protocol: one for each seed, under "heldout" for each seed and fold.
+        """Return each variant's runs under a protocol: one for each seed, or for each seed and fold of held-out runs.
 
         Args:
-            protocol: One of `PROTOCOLS`, or `SECOND`: the held-out protocol at the second size, no runs without one.
+            protocol: One of `PROTOCOLS`, or `SECOND` for the held-out protocol at the second size; without a second
+                size there are no such runs.
 
         Raises:
             StudyError: A variant, `settings`, `heldout` or `second_size` names an unknown field or gives an impossible
-                value, or there is no variant with a label of `second_variants`.
+                value, or `second_variants` holds a label that is not in `heldout_variants`.
         """
         self._check_shared()
-        # Begins messages about a variant.
+        # Start of messages about a variant.
         where = f"params/{self.family}.yaml: " if self.family else ""
         if protocol in ("heldout", SECOND):
             is_second = protocol == SECOND
             draws = heldout_draws(self.second_seeds if is_second else self.heldout_seeds, self.folds)
             variants = self._second_variants() if is_second else self.heldout_variants
             return expand_variants(variants, self.heldout_fields(protocol), draws, where)
-        # Published runs hold nothing out: only their seeds tell them apart.
+        # Published runs hold nothing out: the runs of a variant differ only in their seeds.
         shared = {field: getattr(self, field) for field in Size.model_fields} | self.settings
         return expand_variants(self.variants, shared, [{"seed": seed} for seed in self.seeds], where)
 
     def _check_shared(self) -> None:
-        """Check the names of the fields that all variants share, for a mistake there is not one of a variant."""
+        """Raise StudyError for an unknown field among those that all variants share, so that no variant is blamed."""
         for name in ("settings", "heldout", "second_size"):
             for field in getattr(self, name).keys() - RunConfig.model_fields:
                 raise StudyError(f"{name}: unknown parameter {field!r}; known are {', '.join(RunConfig.model_fields)}")
 
     def heldout_fields(self, protocol: str = "heldout") -> dict[str, Any]:
-        """Return the `RunConfig` fields that all held-out runs share, at the second size under `SECOND`."""
-        # A profile that says nothing of its held-out runs gives them its arithmetic at least.
+        """Return the `RunConfig` fields that all held-out runs share; `SECOND` adds those of the second size."""
+        # Even where `heldout` does not mention it, held-out runs have the profile's precision.
         fields = {"protocol": "heldout", "precision": self.precision} | self.heldout
         return fields | self.second_size if protocol == SECOND else fields
 
@@ -491,25 +496,25 @@ def heldout_draws(seeds: list[int], folds: list[int]) -> list[dict[str, int]]:
 def expand_variants(
     variants: Variants, shared: dict[str, Any], draws: list[dict[str, int]], where: str = ""
 ) -> dict[str, list[RunConfig]]:
-    """Return the runs of each variant: its own fields on top of the shared ones, once for each draw.
+    """Return the runs of each variant, one for each draw: the shared fields, overridden by its own and by the draw's.
 
     Args:
         variants: Label -> `RunConfig` fields and `seed_offset`.
         shared: `RunConfig` fields of all variants.
-        draws: `seed`, and under a split `fold`, of each run.
-        where: Begins error messages: the place in a file that the variants come from.
+        draws: `seed` of each run, and under a split its `fold`.
+        where: Start of error messages: the place in a file that the variants come from.
 
     Raises:
-        StudyError: A field is unknown, impossible, or set by the draws.
+        StudyError: A field is unknown, has an impossible value, or is one that the draws set.
     """
     configs = {}
     for label, fields in variants.items():
         place = f"{where}variant {label!r}"
         offset = fields.get("seed_offset", 0)
-        # Not `isinstance`: true and false are whole numbers to Python.
+        # Not `isinstance`, for which true and false are integers.
         if type(offset) is not int or offset < 0:
             raise StudyError(f"{place}: seed_offset: got {offset!r}; expected a whole number from 0")
-        # Variants are compared run by run: one with seeds of its own choice would have no counterparts.
+        # Variants are compared run by run: a run with a seed or fold of its own would have no counterpart.
         drawn_elsewhere = {"seed", "fold"} & fields.keys()
         if drawn_elsewhere:
             name = min(drawn_elsewhere)
@@ -522,13 +527,13 @@ def expand_variants(
 
 
 class Section(_Strict):
-    """Runs of one section, which explains a published number by an experiment.
+    """Runs of one section: an experiment that explains a published number, or the recipe.
 
     Attributes:
         notebook: Stem of the notebook that shows it.
         size: Name of one of `Sections.sizes`.
         shared: `RunConfig` fields of all its variants.
-        seeds: One run of each variant for each seed and fold.
+        seeds: Seeds; each variant is trained once for each seed and fold.
         folds: Folds of the cross-validation.
         variants: Label -> `RunConfig` fields.
     """
@@ -559,9 +564,9 @@ class Quick(_Strict):
     """Replacements under a profile that is meant to be quick.
 
     Attributes:
-        sizes: Take the place of those of `Sections`; their epochs count whatever a section asks for.
-        trajectory: Takes the place of that of `Sections`.
-        first: Only that many runs of each section are trained.
+        sizes: Sizes in place of those of `Sections`; their `epochs` also override those of a section.
+        trajectory: Trajectory in place of that of `Sections`.
+        first: Number of runs of each section that are trained.
     """
 
     sizes: dict[str, dict[str, Any]]
@@ -573,8 +578,8 @@ class Sections(_Strict):
     """Content of ``params/mechanisms.yaml``.
 
     Attributes:
-        sizes: Name -> `RunConfig` fields that make a run's size; "published" and "heldout" are the profile's own.
-        trajectory: Where two losses are compared step by step.
+        sizes: Name -> `RunConfig` fields that make up a run's size; "published" and "heldout" come from the profile.
+        trajectory: Length of the training over which two losses are compared step by step.
         quick: Profile -> its replacements.
         sections: Name -> section.
     """
@@ -601,16 +606,16 @@ class Sections(_Strict):
 
 
 def validate(kind: type[_Strict], where: str, values: dict[str, Any], origins: dict[str, str] | None = None):
-    """Return a ``kind`` made of ``values``.
+    """Return an instance of ``kind`` made from ``values``.
 
     Args:
         kind: One of this module's models.
-        where: Named in the message: a file, or the part of it that the values come from.
-        values: By field name.
-        origins: Field name -> a better name for where its value comes from.
+        where: Origin of the values, for error messages: a file, or a part of one.
+        values: Values by field name.
+        origins: Field name -> origin of its value, where that is known more exactly than ``where``.
 
     Raises:
-        StudyError: Names where each faulty parameter comes from, what it got and what it takes.
+        StudyError: A parameter is faulty; names its origin, the value that it got and the values that it takes.
     """
     try:
         return kind(**values)
@@ -619,7 +624,7 @@ def validate(kind: type[_Strict], where: str, values: dict[str, Any], origins: d
     lines = []
     for problem in problems:
         text = _explain(kind, problem)
-        # Messages of our own validators begin with the parameter.
+        # The messages of this module's own validators begin with the parameter's name.
         name = str(problem["loc"][0]) if problem["loc"] else text.partition(":")[0]
         origin = (origins or {}).get(name, where)
         lines.append(f"{origin}: {text}")
@@ -644,7 +649,7 @@ def _explain(kind: type[_Strict], problem: dict) -> str:
 
 
 def read_parameters(*files: Path | str, **overrides: Any) -> Parameters:
-    """Read parameters from YAML files: later files win key by key, as with ``papermill -f``, and ``overrides`` last.
+    """Read parameters from YAML files. A later file wins key by key, as with ``papermill -f``; ``overrides`` win last.
 
     Raises:
         StudyError: A file is missing or not a mapping, or a parameter is faulty; names the file.
@@ -655,7 +660,7 @@ def read_parameters(*files: Path | str, **overrides: Any) -> Parameters:
         content = read_yaml(file)
         values |= content
         origins |= dict.fromkeys(content, str(file))
-    # A faulty override is not the fault of a file that gives the same parameter.
+    # A file is not to blame for a parameter that is overridden.
     for name in overrides:
         origins.pop(name, None)
     return validate(Parameters, "parameters", values | overrides, origins)
@@ -664,12 +669,12 @@ def read_parameters(*files: Path | str, **overrides: Any) -> Parameters:
 class _Loader(yaml.CSafeLoader):
     """Loads YAML as `yaml.safe_load` does, but refuses a name that is given twice: the first value would be lost.
 
-    In C, because a notebook reads every parameter file of the study several times.
+    It builds on the loader in C because a notebook reads every parameter file of the study several times.
     """
 
     def construct_mapping(self, node, deep=False):
         names = set()
-        # Before merged mappings (<<) are added, whose names may be given again.
+        # Checked before merged mappings (<<) are added, because their names may be given again.
         for key, _ in node.value:
             if key.value in names:
                 raise ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
@@ -683,7 +688,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         StudyError: The file is missing, not YAML or not a mapping of names.
     """
-    # The likeliest cause is a mistyped profile, so that the message lists those that there are.
+    # The likeliest cause is a mistyped profile, so the message lists the files that exist.
     if not file.is_file():
         present = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml"))) or "none"
         raise StudyError(f"{file}: no such parameter file; in this folder there are: {present}")
@@ -705,7 +710,7 @@ def read_profile(name: str, **overrides: Any) -> Parameters:
     """Read the parameters of one profile, ``params/<name>.yaml``.
 
     Raises:
-        StudyError: The file gives another name to its profile; or as `read_parameters`.
+        StudyError: The file's `profile` is not its name; or as `read_parameters`.
     """
     file = find_study_folder() / "params" / f"{name}.yaml"
     parameters = read_parameters(file, **overrides)
@@ -715,8 +720,8 @@ def read_profile(name: str, **overrides: Any) -> Parameters:
 
 
 def read_family(family: str, parameters: Parameters) -> Parameters:
-    """Read the variants of ``family`` and return them with the size and settings of ``parameters``."""
-    # Size, seeds and folders are the study's; what is compared is the family's.
+    """Read the variants of ``family`` and return them with all other parameters taken from ``parameters``."""
+    # The study decides size, seeds and folders; the family decides what is compared.
     shared = parameters.model_dump(exclude={"family", "variants", "heldout_variants", "second_variants"})
     return read_parameters(find_study_folder() / "params" / f"{family}.yaml", **shared)
 
@@ -731,25 +736,25 @@ def families() -> list[str]:
     for notebook in sorted((folder / "notebooks").glob("[0-9]_*.ipynb")):
         name = notebook.stem.partition("_")[2]
         file = folder / "params" / f"{name}.yaml"
-        # Other notebooks may have a parameter file too, one that names no family: mechanisms.
+        # Another notebook may have a parameter file too, such as mechanisms.yaml, but that names no family.
         if file.is_file() and read_yaml(file).get("family") == name:
             names.append(name)
     return names
 
 
 def read_sections(parameters: Parameters) -> Sections:
-    """Read the sections as they stand under a profile: with its quick replacements and held-out size.
+    """Read the sections as they are under a profile, with its sizes and its quick replacements.
 
-    They are those of ``params/mechanisms.yaml``, and the recipe, which has a file of its own, ``params/recipe.yaml``.
+    They are those of ``params/mechanisms.yaml``, and the recipe from ``params/recipe.yaml`` if that exists.
 
     Raises:
-        StudyError: The first file is missing, or a parameter in one of them is unknown or impossible.
+        StudyError: ``params/mechanisms.yaml`` is missing, or a parameter in either file is unknown or impossible.
     """
     folder = find_study_folder() / "params"
     file, recipe = folder / "mechanisms.yaml", folder / f"{RECIPE}.yaml"
     sections = validate(Sections, str(file), read_yaml(file))
     if recipe.is_file():
-        # On its own first, so that a mistake is told with the name of this file.
+        # Validated by itself first, so that a message about it names this file.
         section = validate(Section, str(recipe), read_yaml(recipe))
         sections = validate(Sections, str(recipe), dict(sections) | {"sections": sections.sections | {RECIPE: section}})
     quick = sections.quick.get(parameters.profile)
@@ -764,17 +769,17 @@ def read_sections(parameters: Parameters) -> Sections:
 
 
 def read_notebook(namespace: dict[str, Any]) -> Parameters:
-    """Return the parameters that a notebook describes; called in the cell after its parameters.
+    """Return the parameters of a notebook; to be called in the cell after those that set them.
 
-    A parameter left at None is read from ``params/<profile>.yaml`` and ``params/<family>.yaml``.
+    A parameter left at None is read from ``params/<family>.yaml`` and ``params/<profile>.yaml``; the latter wins.
 
     Args:
-        namespace: The notebook's ``globals()``, with the defaults as papermill or a person has changed them.
+        namespace: The notebook's ``globals()``, with its defaults as papermill or a person may have changed them.
 
     Raises:
-        StudyError: A parameter is faulty or unknown (papermill only warns of one that is unknown).
+        StudyError: A parameter is faulty or unknown (papermill only warns of an unknown one).
     """
-    # A notebook's other names, its imports among them, are not parameters.
+    # All other names of a notebook, such as its imports, are not parameters.
     known = {*Parameters.model_fields}
     given = {name: namespace[name] for name in known if namespace.get(name) is not None}
     for name in _injected_names(namespace.get("In", [])) - known:
@@ -786,10 +791,10 @@ def read_notebook(namespace: dict[str, Any]) -> Parameters:
 
 
 def _injected_names(cells: list[str]) -> set[str]:
-    """Return the names that papermill's own cell sets, given the sources of executed cells; none in one run by hand."""
+    """Return the names that papermill has set, from the sources of executed cells; none in a notebook run by hand."""
     names = set()
     for cell in cells:
-        # Papermill writes such a cell after the notebook's own, one literal value a line.
+        # Papermill inserts such a cell after the notebook's own parameters, with one assignment of a literal per line.
         if cell.startswith("# Parameters\n"):
             for assignment in ast.parse(cell).body:
                 names.add(assignment.targets[0].id)
@@ -802,7 +807,7 @@ _PARSING = Lock()  # two threads that parse at once confuse Python 3.11 (SystemE
 def code_version(*modules: ModuleType) -> str:
     """Return eight hexadecimal digits that change with the code of ``modules``, not with their comments or docstrings.
 
-    Results are kept with the version of the code that made them, so that a change of it makes them again.
+    Results are stored with the version of the code that made them, and are made again when it changes.
     """
     digest = hashlib.sha256()
     for module in modules:
@@ -812,7 +817,7 @@ def code_version(*modules: ModuleType) -> str:
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list):
-                # Docstrings, and the strings that describe constants, are statements of a string alone.
+                # Docstrings, and the strings that describe constants, are statements that consist of a string.
                 node.body = [statement for statement in body if not _is_text(statement)] or [ast.Pass()]
         digest.update(ast.unparse(tree).encode())
     return digest.hexdigest()[:8]

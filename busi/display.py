@@ -1,4 +1,4 @@
-"""Figures and tables for notebooks: self-contained HTML with caption and alternative text, and the style of figures."""
+"""Figures and tables for notebooks, as self-contained HTML with caption and alternative text; the style of figures."""
 
 import base64
 import io
@@ -22,12 +22,12 @@ from busi.config import StudyError
 _STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("study.mplstyle"), use_default_template=False)
 
 PALETTE = [look["color"] for look in _STYLE["axes.prop_cycle"]]
-"""Colours of the style in the order in which variants get them."""
+"""Colours of the style, in the order in which variants are given them."""
 
 BLUE, RED, GREEN, PINK, SKY, ORANGE, BLACK = PALETTE
 GREY = _STYLE["axes.edgecolor"]
 
-# Roles, so that a colour means the same in every figure.
+# Colours by role, so that each means the same in every figure.
 OURS = BLUE
 PUBLISHED = BLACK
 FLOOR = RED
@@ -35,17 +35,19 @@ TRUE = ORANGE
 PREDICTED = SKY
 
 FLOOR_LINE = {"color": FLOOR, "linestyle": "--", "linewidth": 1.5}
-"""Line of a floor, as keyword arguments of matplotlib."""
+"""Keyword arguments with which matplotlib draws the line of a floor."""
 
 WIDTH = _STYLE["figure.figsize"][0]
-"""Width of a figure in inches, the widest whose letters a telephone still shows legibly: panels stand one below the
-other, the names of rows above them."""
+"""Width of a figure in inches, the largest at which text is still legible on a telephone.
+
+Panels are therefore placed one below the other, and the names of rows above the rows.
+"""
 
 # An inch in CSS, so that a figure has the same size as SVG and as a raster image.
 _PIXELS_PER_INCH = 96
 
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-"""Ground of a text that lines may run behind, as ``bbox`` of matplotlib."""
+"""Background of text that lines may run behind, as matplotlib's ``bbox``."""
 
 # Letters of a figure's title that fit into an inch of its width.
 _LETTERS_PER_INCH = 8.5
@@ -116,13 +118,13 @@ def figure(fig: Figure, *, caption: str, alt: str = "", raster: bool = False, na
     The same figure always gives the same bytes.
 
     Args:
-        fig: Drawn under `style`. Shown at its size in inches, but never wider than the page.
+        fig: Figure drawn under `style`. It is shown at its size in inches, but never wider than the page.
         caption: Text under the figure, which says what it is.
-        alt: Text for readers who cannot see the figure, which says what it shows. Emphasis marks are taken out. If
-            empty, the figure's title.
+        alt: Text for readers who cannot see the figure, which says what it shows. Emphasis marks (``**``) are removed.
+            If empty, the figure's title is used.
         raster: Whether to embed WebP at two pixels per CSS pixel instead of SVG. For figures made of images, this takes
             a tenth of the bytes of a PNG.
-        narrow: The same drawn for a telephone, where ``fig`` is wider than `WIDTH`.
+        narrow: The same figure drawn for a telephone, needed if ``fig`` is wider than `WIDTH`.
 
     Raises:
         StudyError: ``caption`` is empty, or the figure has neither ``alt`` nor a title.
@@ -134,20 +136,20 @@ def figure(fig: Figure, *, caption: str, alt: str = "", raster: bool = False, na
 
 
 def add_title(fig: Figure, text: str) -> None:
-    """Write what a figure shows above all of its panels, in as many lines as its width asks for."""
-    # Where a title does not fit, matplotlib cuts it off.
+    """Add a title that says what a figure shows above all its panels, in as many lines as its width requires."""
+    # Matplotlib would cut off a title that is too wide.
     letters = int(fig.get_figwidth() * _LETTERS_PER_INCH)
     fig.suptitle(textwrap.fill(text, letters), x=0.01, ha="left")
 
 
 def name_rows(ax: Axes, names: Iterable[str]) -> None:
-    """Write the name of each row above it, inside the axes, with rows at 0, 1, ...: there is no room beside them.
+    """Write the name of each row above the row, inside the axes, because there is no room beside them.
 
-    The first row comes at the top, with room for its name above it.
+    Rows are at 0, 1, ... from the top, with room for the first name above them.
     """
     names = list(names)
     ax.grid(True, axis="x")
-    # Ticks would be named beside the axes.
+    # The labels of ticks would be beside the axes.
     ax.set_yticks([])
     ax.set_ylim(len(names) - 0.5, -0.7)
     across = ax.get_yaxis_transform()
@@ -157,17 +159,17 @@ def name_rows(ax: Axes, names: Iterable[str]) -> None:
 
 def draw_intervals(ax: Axes, places: ArrayLike, mean: pd.Series, low: pd.Series, high: pd.Series, **look) -> None:
     """Draw means as points at ``places`` on the vertical axis, with whiskers from ``low`` to ``high``."""
-    # matplotlib takes the lengths of the whiskers, not their ends.
+    # Matplotlib expects the lengths of the whiskers, not their ends.
     ax.errorbar(mean, places, xerr=[mean - low, high - mean], **{"fmt": "o", "capsize": 3} | look)
 
 
 def add_legend(fig: Figure, columns: int = 3) -> None:
-    """Draw one legend below all panels, each label once, in place of their own."""
+    """Replace the legends of all panels by one below them, with each label once."""
     entries = {}
     for ax in fig.axes:
         handles, labels = ax.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
-        # seaborn draws one into the axes unasked.
+        # Seaborn adds one to the axes by default.
         if ax.get_legend():
             ax.get_legend().remove()
     fig.legend(entries.values(), entries.keys(), loc="outside lower left", ncols=columns, fontsize=9)
@@ -179,13 +181,13 @@ def title(fig: Figure) -> str:
 
 
 def save_figure(fig: Figure, file: Path) -> None:
-    """Write a figure as SVG, the same bytes every time; `figure` can still show it."""
+    """Write a figure as SVG, with the same bytes every time; `figure` can still show it afterwards."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(_render(fig, raster=False))
 
 
 def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] = 4, fold: str = "") -> HTML:
-    """Return a data frame as a table that a screen reader can read out: caption, column headers, row headers.
+    """Return a data frame as a table that a screen reader can read out, with caption, column headers and row headers.
 
     Whole numbers get thousands separators; a missing value is shown as a dash, a truth value as "yes" or "no". An
     underscore in a column's name is shown as a space, so that long headers wrap. Numbers keep all their digits in
@@ -197,7 +199,7 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
             column does.
         caption: Text above the table, which says what it is.
         digits: Decimals of floating-point numbers, for all columns or by column name (4 for columns not named).
-        fold: The line under which the table is folded away; empty for a table that is open.
+        fold: Line that a reader clicks to unfold the table; empty for a table that is always open.
 
     Raises:
         StudyError: ``caption`` is empty, ``digits`` names a column that ``frame`` does not have, or the index has no
@@ -219,7 +221,7 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
     for name in frame.columns:
         columns.append({"name": str(name).replace("_", " "), "css": _alignment(frame[name])})
         cells.append([_cell(value, decimals.get(name, 4)) for value in frame[name]])
-    # A table of words alone is folded on a narrow screen, so that each cell needs its heading.
+    # A narrow screen shows a table without numbers cell by cell, so each cell needs its heading.
     words = not any(column["css"] for column in columns)
     for column in columns:
         column["label"] = Markup(' data-label="{}"').format(column["name"]) if words else ""
@@ -229,7 +231,7 @@ def table(frame: pd.DataFrame, *, caption: str, digits: int | Mapping[str, int] 
 
 def _embed(fig: Figure, raster: bool) -> dict[str, str | int]:
     """Return a figure as the `address` of an image that holds its data, with its `width` and `height` in CSS pixels."""
-    # Told to the page, which then does not move when the image appears.
+    # With its size known, the page does not shift when the image appears.
     width, height = (round(inches * _PIXELS_PER_INCH) for inches in fig.get_size_inches())
     kind = "image/webp" if raster else "image/svg+xml"
     data = base64.b64encode(_render(fig, raster)).decode("ascii")
@@ -238,27 +240,27 @@ def _embed(fig: Figure, raster: bool) -> dict[str, str | int]:
 
 def _render(fig: Figure, raster: bool) -> bytes:
     buffer = io.BytesIO()
-    # Jupyter asks for a "tight" box, which would crop the figure to another size than the page is told.
-    # The salt and outlined text make the bytes of an SVG the same on every machine.
+    # Jupyter sets a "tight" box, which would crop the figure to a size other than the one given to the page.
+    # The salt and text drawn as outlines make the bytes of an SVG the same on every machine.
     settings = {name: _STYLE[name] for name in ("svg.fonttype", "svg.hashsalt")} | {"savefig.bbox": "standard"}
     with plt.rc_context(settings):
         if raster:
             fig.savefig(buffer, format="webp", dpi=2 * _PIXELS_PER_INCH, pil_kwargs={"quality": 60})
         else:
             fig.savefig(buffer, format="svg", metadata={"Creator": None, "Date": None})
-    # Jupyter would show an open figure once more, without its text.
+    # Jupyter would show an open figure a second time, without caption and alternative text.
     plt.close(fig)
     return buffer.getvalue()
 
 
 def _alignment(column: pd.Series) -> Markup:
-    # pandas counts truth values among the numbers.
+    # To pandas, truth values are numbers, too.
     number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     return Markup(' class="number"' if number else "")
 
 
 def _cell(value: object, digits: int) -> dict[str, str | Markup]:
-    """Return the text of a cell, and the attribute to sort by where the text would sort wrongly."""
+    """Return the text of a cell, and an attribute to sort by if sorting by the text would be wrong."""
     if pd.isna(value):
         return {"text": "–", "sort": Markup(' data-sort=""')}  # an empty value sorts last
     if pd.api.types.is_bool(value):

@@ -1,4 +1,4 @@
-"""Plan of a study: what is left to train and how long that takes, told before anything starts and while it runs."""
+"""Plan of a study: what is left to train and how long that takes, both before it starts and while it runs."""
 
 import heapq
 import time
@@ -16,22 +16,23 @@ SIZE = ["protocol", "image_size", "base_filters", "batch_size", "precision"]
 """`RunConfig` fields that decide how long an epoch takes."""
 
 SHOWN_RUNS = 4
-"""Runs in training that are named in a line of `describe_progress`."""
+"""Number of runs in training that a line of `describe_progress` names."""
 
 LOOK_SECONDS = 60
-"""Least time between two looks of `tell_progress`."""
+"""Shortest time between two looks of `tell_progress`, in seconds."""
 
 LOOK_SHARE = 20
-"""Time between two looks as a multiple of how long a look took, so that looking never takes a twentieth of the time."""
+"""Shortest time between two looks as a multiple of how long a look took, so that looks take under 5 % of the time."""
 
 
 def plan_runs(parameters: Parameters) -> pd.DataFrame:
     """List every run of a study in the order in which they are started; train and change nothing.
 
     Returns:
-        One row for each run: `run` (as `busi train` takes it), `state` ("finished", "unfinished" or "missing"),
-        `epoch` (epochs trained), `epochs` (epochs planned; a held-out run may end earlier), the fields of `SIZE`, and
-        `seconds` (training left, at the median seconds per epoch of runs of the same size; NaN where none has any).
+        One row for each run: `run` (its label, as `busi train` takes it), `state` ("finished", "unfinished" or
+        "missing"), `epoch` (epochs trained), `epochs` (epochs planned; a run may end earlier), the fields of `SIZE`,
+        and `seconds` (training left, at the median time per epoch of runs of the same size; NaN if no epoch of that
+        size has been timed).
     """
     catalog = load_catalog(parameters)
     store = open_store(parameters, catalog)
@@ -40,41 +41,41 @@ def plan_runs(parameters: Parameters) -> pd.DataFrame:
     for label, config in list_runs(parameters).items():
         size = {field: getattr(config, field) for field in SIZE}
         state, history = _look_up(config, store)
-        # A run of another machine whose results are in the report is not trained again here.
+        # A run whose results are in the report, perhaps from another machine, is not trained again here.
         if state != "finished" and store.key(config) in keys:
             state = "finished"
         rows.append({"run": label, "state": state, "epoch": len(history), "epochs": config.epochs} | size)
         epochs.append(history.assign(**size))
     planned = pd.DataFrame(rows)
-    # The median forgives the first epoch, which compiles, and those that other work has slowed down.
+    # The median disregards the first epoch, which compiles, and epochs that other work has slowed down.
     epoch_seconds = pd.concat(epochs).groupby(SIZE).seconds.median().rename("epoch_seconds")
     planned = planned.join(epoch_seconds, on=SIZE)
     epochs_left = (planned.epochs - planned.epoch).mask(planned.state == "finished", 0)
-    # Nothing is left of a finished run, even where no epoch of its size has been timed.
+    # A finished run has nothing left, even if no epoch of its size has been timed.
     planned["seconds"] = (epochs_left * planned.epoch_seconds).mask(epochs_left == 0, 0)
     return planned.drop(columns="epoch_seconds")
 
 
 def _look_up(config: RunConfig, store: Store) -> tuple[str, pd.DataFrame]:
-    """Return a run's state and its epochs so far, of which `seconds` counts."""
+    """Return a run's state, and a table with the `seconds` of its epochs so far."""
     run = store.find(config, weights="there")
     if run:
         return "finished", run.history[["seconds"]]
     work = store.work(config)
-    # Names have leading zeros, so that the greatest is the newest.
+    # Names have leading zeros, so the last one in order is the newest.
     checkpoint = max(work.glob("epoch-*"), default=None)
     started = Run(checkpoint, config) if checkpoint else store.beginning(config)
     if not started:
         return "unfinished" if work.is_dir() else "missing", pd.DataFrame({"seconds": []})
     try:
         return "unfinished", started.history[["seconds"]]
-    except FileNotFoundError:  # it is being trained, and its next epoch has just replaced this one
+    except FileNotFoundError:  # the run is being trained, and its next epoch has just replaced this one
         return _look_up(config, store)
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
-    """Return when the last of some jobs is done, started in this order, each on the worker that is free first."""
-    # A heap of the times at which the workers are free: the smallest is first.
+    """Return the time at which all jobs are done, started in the given order, each on the worker that is free first."""
+    # A heap of the times at which the workers become free: the earliest is first.
     free = [0.0] * workers
     for duration in seconds:
         heapq.heapreplace(free, free[0] + duration)
@@ -82,7 +83,7 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
 
 
 def describe_plan(parameters: Parameters, planned: pd.DataFrame, workers: int) -> str:
-    """Return the plan, as `plan_runs`, in sentences; ``workers`` runs are trained side by side."""
+    """Describe a plan of `plan_runs` in sentences; ``workers`` runs are trained side by side."""
     states = planned.state.value_counts().reindex(["finished", "unfinished", "missing"], fill_value=0)
     lines = [
         f"{parameters.profile}: {len(planned)} runs; {states.finished} finished, {states.unfinished} in training, "
@@ -104,7 +105,7 @@ def describe_plan(parameters: Parameters, planned: pd.DataFrame, workers: int) -
 
 
 def describe_progress(parameters: Parameters, planned: pd.DataFrame, workers: int, now: datetime) -> str:
-    """Return one line about a plan made ``now``: what is being trained, its epoch, when everything will be trained."""
+    """Describe a plan made ``now`` in one line: which runs are in training, their epochs, when all will be trained."""
     head = f"{now:%H:%M:%S} {parameters.profile}: "
     finished = (planned.state == "finished").sum()
     if finished == len(planned):
@@ -123,14 +124,14 @@ def describe_progress(parameters: Parameters, planned: pd.DataFrame, workers: in
 
 
 def tell_progress(parameters: Parameters, workers: int, say: Callable[[str], None]) -> None:
-    """Tell the progress of a study that other processes train: now, and every minute until all of it is trained."""
+    """Report the progress of a study that other processes train: now, then every minute or less often until the end."""
     while True:
         start = time.monotonic()
         planned = plan_runs(parameters)
         say(describe_progress(parameters, planned, workers, datetime.now()))
         if (planned.state == "finished").all():
             return
-        # Thousands of runs take long to look at.
+        # A look at thousands of runs takes long.
         look_took = time.monotonic() - start
         time.sleep(max(LOOK_SECONDS, LOOK_SHARE * look_took))
 
@@ -141,15 +142,15 @@ def _in_training(planned: pd.DataFrame) -> list[str]:
 
 
 def _seconds_left(parameters: Parameters, planned: pd.DataFrame, workers: int) -> tuple[float, float]:
-    """Return the seconds until the last run is trained, and the seconds of training in all, of runs of known speed."""
+    """Return the seconds until the last run is trained, and those of all training; only runs of known speed count."""
     known = planned[planned.seconds.notna()]
-    # Runs of one job follow each other on one worker.
+    # The runs of one job are trained one after another on one worker.
     jobs = known.groupby(known.index // parameters.runs_per_job).seconds.sum()
     return makespan(jobs, workers), jobs.sum()
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds for people, rounded up: "1 h 05 min", "12 min", "40 s"."""
+    """Format seconds for people, rounded up: "1 h 05 min", "12 min", "40 s"."""
     whole = -int(-seconds // 1)
     if whole < 60:
         return f"{whole} s"

@@ -7,10 +7,10 @@ import pandas as pd
 import yaml
 
 LOSS_FLOORS = {"KLD": "kld", "DICE": "dice_loss"}
-"""Method -> name of its loss' floor in `busi.scoring.floors.constant_floors`; all other methods are trained on BCE."""
+"""Method -> name of its loss's floor in `busi.scoring.floors.constant_floors`; all other methods are trained on BCE."""
 
 NEAR = 0.0001
-"""Largest distance from the floor of a published accuracy that counts as on it: the last of the paper's four digits."""
+"""Largest distance of a published accuracy from the floor at which it counts as equal: one unit of its last digit."""
 
 
 @cache
@@ -24,7 +24,7 @@ def published_tables() -> dict[int, dict]:
 
 
 def published_figures() -> dict[int, tuple[str, str]]:
-    """Return family and method of the row whose training loss Figures 2 to 10 show, by number."""
+    """Return, by number of Figures 2 to 10, the family and method of the row whose training loss the figure shows."""
     return {number: (family, method) for number, (family, method) in _read()["figures"].items()}
 
 
@@ -34,19 +34,19 @@ def published_log() -> pd.DataFrame:
 
 
 def published_network() -> dict:
-    """Return the network of Figure 1: `parameters` (count), and `blocks` of feature maps, in order."""
+    """Return the network of Figure 1: `parameters` (their number), and `blocks` of feature maps, in order."""
     return _read()["network"]
 
 
 def table_number(family: str) -> int:
-    """Return the number of the table, and of the claim, about a family."""
-    # Each table asks about one family, and each claim about one table.
+    """Return the number of the table about a family, which is also that of the claim."""
+    # Each table is about one family, and each claim about one table.
     numbers = {content["family"]: number for number, content in published_tables().items()}
     return numbers[family]
 
 
 def published_row(family: str, method: str) -> dict[str, float]:
-    """Return the published `loss`, `accuracy` and `auc` of one row."""
+    """Return the published `loss`, `accuracy` and `auc` of a family's row."""
     return published_tables()[table_number(family)]["rows"][method]
 
 
@@ -56,7 +56,7 @@ def distinct_rows() -> pd.DataFrame:
     for content in published_tables().values():
         for method, values in content["rows"].items():
             rows.append({"row": method, "family": content["family"], "method": method} | values)
-    # The baseline is a row of three tables.
+    # The baseline is a row in three of the tables.
     return pd.DataFrame(rows).drop_duplicates(["loss", "accuracy", "auc"]).reset_index(drop=True)
 
 
@@ -66,8 +66,8 @@ def loss_floor(method: str, floors: dict[str, float]) -> float:
 
 
 def on_floor(accuracy: pd.Series, floor: float) -> pd.Series:
-    """Return, as bool, which accuracies stand on the floor: equal to it in four digits, or at most `NEAR` away."""
-    # Both sides are rounded, because the paper gives four digits.
+    """Return, as bool, which accuracies are on the floor: at most `NEAR` away from it, both rounded to four digits."""
+    # Rounded, because the paper gives four digits.
     distance = (accuracy.round(4) - round(floor, 4)).abs()
     # A difference of one digit is not exactly 0.0001 in binary.
     return distance <= NEAR + 1e-9

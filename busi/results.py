@@ -1,11 +1,11 @@
 """Results of a study: compact files under ``reports/<report>/`` that hold everything its readers need.
 
-- ``results/<group>/``: what the runs of a group measured, four tables for all of them together (`Results`);
-- ``results/<name>.csv``: what was measured on the data or with trained networks (`measure`);
-- ``tables/<name>.csv``: what notebooks computed from the results (`write_table`);
-- ``findings.json``: the sentences that notebooks worked out (`record_finding`).
+- ``results/<group>/``: measurements of a group's runs, four tables for all of them together (`Results`);
+- ``results/<name>.csv``: measurements of the data, or made with trained networks (`measure`);
+- ``tables/<name>.csv``: tables that notebooks computed from the results (`write_table`);
+- ``findings.json``: findings that notebooks derived from them, such as sentences (`record_finding`).
 
-The files are small enough to commit: every table and figure can be drawn again from them without data or training.
+The files are small enough to commit. From them, every table and figure can be made again without data or training.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ DRAW = frozenset({"fold", "seed"})
 """Fields by which the runs of one variant differ."""
 
 IDENTITY = ["variant", "run"]
-"""Columns that name a run within a group; one run may stand for several variants."""
+"""Columns that identify a row of a group's runs; one run may belong to several variants."""
 
 HEAD = [*IDENTITY, "fold", "seed"]
 """First columns of every table of `Results`."""
@@ -40,18 +40,18 @@ COLUMNS = {
     "images": [*HEAD, "image_class", "name", "group", "lesion_share"],
     "pixels": [*HEAD, "probability", "lesion", "background"],
 }
-"""Columns that each table of `Results` has even without rows."""
+"""Columns that each table of `Results` has, even if it has no rows."""
 
 SUFFIXES = {"runs": ".csv", "epochs": ".csv", "images": ".csv.xz", "pixels": ".csv.xz"}
-"""File types; the long tables are compressed."""
+"""Suffixes of the tables' files; the long tables are compressed."""
 
 
 ANOTHER_REPORT = "named by REPORT=NAME (make), -p report=NAME (busi) or -p report NAME (papermill)"
-"""How to have results apart from those of a report that holds others."""
+"""How to give results a report of their own, for error messages."""
 
 
 class NotMeasured(StudyError):
-    """An error that says what has not been measured yet, and how to have it measured."""
+    """An error that says what has not been measured yet, and how to measure it."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,14 @@ class Results:
 
     Attributes:
         runs: One row for each run: `name`, `key`, `fingerprint`, `training_version`, `scoring_version`, `config`
-            (JSON), `planned_epochs` and `epochs` (trained), `images` (trained on), `seconds`, `parameters`; of
-            published runs `training_*`, `still_*` and `busi.scoring.fates.measure_fate`, of held-out ones
-            `threshold`, `best_epoch` and `validation_dice`; then software and hardware.
-        epochs: One row for each epoch: `epoch`, `loss`, `seconds`, and what the protocol measures besides.
+            (JSON), `planned_epochs` and `epochs` (trained), `images` (trained on), `seconds`, `parameters` (of the
+            network), `end`; for published runs `training_*`, `still_*` and the columns of
+            `busi.scoring.fates.measure_fate`, for held-out runs `threshold`, `best_epoch` and `validation_dice`; then
+            software and hardware.
+        epochs: One row for each epoch: `epoch`, `loss`, `seconds`, and what else the protocol measures.
         images: One row for each image that a held-out run was scored on, as `busi.scoring.scores.score_run`.
-        pixels: Pixels of a held-out run's lesion images by probability: `probability`, `lesion`, `background`.
+        pixels: Number of pixels in a held-out run's lesion images by probability: `probability`, `lesion`,
+            `background`.
     """
 
     runs: pd.DataFrame
@@ -88,7 +90,7 @@ class Results:
         order = self.runs.loc[list(positions), IDENTITY].reset_index(drop=True).reset_index(names="rank")
         tables = {}
         for name, table in self.tables.items():
-            # A merge, not a lookup: long tables have many rows of a run, others none.
+            # A merge, not a lookup, because a table may have many rows for a run, or none.
             ranked = table.merge(order, on=IDENTITY, how="inner").sort_values("rank", kind="stable")
             tables[name] = ranked.drop(columns="rank").reset_index(drop=True)
         return Results(**tables)
@@ -105,37 +107,37 @@ class Results:
 
 
 def empty_results() -> Results:
-    """Return results of no run."""
+    """Return results without any run."""
     return Results(**{name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()})
 
 
 def join_results(parts: Iterable[Results]) -> Results:
-    """Return the rows of several results one below the other."""
+    """Concatenate the rows of several results."""
     parts = [*parts, empty_results()]
     return Results(**{name: stack(part.tables[name] for part in parts) for name in COLUMNS})
 
 
 def stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Return tables one below the other; the first one where none has a row."""
+    """Concatenate the rows of several tables; if all are empty, return the first one."""
     tables = list(tables)
-    # An empty table has columns without a type, which would take the types of the others away.
+    # An empty table has columns without a type, and adding it would change the types of the others.
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else tables[0]
 
 
 def collect_results(variant: str, run: Run, catalog: Catalog) -> Results:
-    """Return the results of one run, which is scored if it has not been scored by the present code."""
+    """Return the results of one run; score it first if the current code has not scored it."""
     config = run.config
     head = {"variant": variant, "run": config.label, "fold": config.fold, "seed": config.seed}
     described = head | _describe_run(run)
-    # Published runs are scored on the images they were trained on: there is nothing to keep image by image.
+    # Published runs are scored on the images they were trained on, so no scores of single images are kept.
     images, pixels = pd.DataFrame(columns=COLUMNS["images"]), pd.DataFrame(columns=COLUMNS["pixels"])
     if config.protocol == "heldout":
         scores = find_or_score(run, catalog)
         images, pixels = _under(head, scores.images), _under(head, scores.pixels)
     else:
         described |= find_or_decide_fate(run, catalog)
-    # Last, because its columns interest least.
+    # Last, because these columns are the least interesting ones.
     described |= run.environment
     return Results(pd.DataFrame([described]), _under(head, run.history), images, pixels)
 
@@ -148,9 +150,9 @@ def _under(head: dict, table: pd.DataFrame) -> pd.DataFrame:
 
 def _describe_run(run: Run) -> dict:
     outcome = dict(run.outcome)
-    # Only prediction needs it, from the run's folder.
+    # Only prediction needs it, and reads it from the run's folder.
     outcome.pop("scaling")
-    # Both readings of the published metrics become columns of their own: training_loss, still_loss, ...
+    # The published metrics of both kinds become columns of their own: training_loss, still_loss, ...
     for reading in ("training", "still"):
         for metric, value in outcome.pop(reading, {}).items():
             outcome[f"{reading}_{metric}"] = value
@@ -167,7 +169,7 @@ def _describe_run(run: Run) -> dict:
 
 
 def read_results(parameters: Parameters, group: str) -> Results:
-    """Read all gathered results of a group; results of no run where none have been gathered.
+    """Read all gathered results of a group; if none have been gathered, return results without any run.
 
     Raises:
         StudyError: A file is missing or damaged.
@@ -178,8 +180,8 @@ def read_results(parameters: Parameters, group: str) -> Results:
 
 
 def read_fingerprint(parameters: Parameters) -> str:
-    """Return the fingerprint of the data that a report is about; "" where none has been measured for it."""
-    # Every report begins with this table, and it is small enough to be in every clone.
+    """Return the fingerprint of the data that a report is about; "" if nothing has been measured for it."""
+    # Every report has this table first, and it is small enough to be committed.
     words = _first_line(parameters.results_path / "dataset.csv").split()
     # "# data FINGERPRINT made by ..."
     return words[2] if words else ""
@@ -196,7 +198,7 @@ def read_keys(parameters: Parameters, group: str, fingerprint: str) -> set[str]:
 def _read_rows(parameters: Parameters, group: str, name: str) -> pd.DataFrame:
     file = parameters.results_path / group / f"{name}{SUFFIXES[name]}"
     advice = f"restore it (git checkout) or delete {file.parent}"
-    # Keys are hexadecimal: pandas would read 00123456 and 12e45678 as numbers.
+    # Keys are hexadecimal: without a type, pandas would read 00123456 and 12e45678 as numbers.
     try:
         table = pd.read_csv(file, dtype={"key": str, "fingerprint": str, "scoring_version": str})
     except (OSError, ValueError, EOFError) as error:
@@ -208,15 +210,15 @@ def _read_rows(parameters: Parameters, group: str, name: str) -> pd.DataFrame:
 
 
 def write_results(parameters: Parameters, group: str, gathered: Results) -> None:
-    """Write the gathered results of a group, in place of those that stand there."""
+    """Write the gathered results of a group, replacing those that are there."""
     folder = parameters.results_path / group
-    # The first tables of a group come into place together: a folder with some of them would pass for a damaged one.
+    # The first four tables of a group appear together: a folder with only some of them would count as damaged.
     target = folder if folder.is_dir() else folder.with_name(f"{folder.name}.part")
     target.mkdir(parents=True, exist_ok=True)
-    # Later ones come one by one, and that of the runs last: it names no run whose rows are not there.
+    # Later they are replaced one by one, `runs` last, so that it never names a run whose rows are not there yet.
     for name in sorted(COLUMNS, key="runs".__eq__):
         suffix = SUFFIXES[name]
-        # The suffix stays last: pandas compresses by it.
+        # The suffix stays last, because pandas chooses the compression by it.
         partial = target / f"{name}.part{suffix}"
         gathered.tables[name].to_csv(partial, index=False)
         partial.replace(target / f"{name}{suffix}")
@@ -225,12 +227,12 @@ def write_results(parameters: Parameters, group: str, gathered: Results) -> None
 
 
 def match_results(gathered: Results, variants: dict[str, list[RunConfig]]) -> Results:
-    """Return the gathered runs of the configurations asked for, those of fewer epochs included, in the order asked.
+    """Return the gathered runs of the given configurations, in their order, including runs with fewer epochs.
 
-    A run of other settings under the same label is left out.
+    A run with other settings under the same label is left out.
     """
     rows = {}
-    # Without the epochs: a run of fewer stands in for one that is longer and missing.
+    # Compared without the epochs, because a shorter run stands in for a longer one that is missing.
     for position, config in enumerate(gathered.configs):
         rows[gathered.runs.variant[position], config.digest(without=EPOCHS)] = position
     positions = []
@@ -243,7 +245,7 @@ def match_results(gathered: Results, variants: dict[str, list[RunConfig]]) -> Re
 
 
 def keep_others(gathered: Results, variants: dict[str, list[RunConfig]]) -> Results:
-    """Return the gathered runs that were not asked for this time: other variants, seeds and folds."""
+    """Return the gathered runs that are not among the given ones: those of other variants, seeds and folds."""
     asked = {(variant, config.digest(without=EPOCHS)) for variant, configs in variants.items() for config in configs}
     identities = zip(gathered.runs.variant, gathered.configs, strict=True)
     others = [(variant, config.digest(without=EPOCHS)) not in asked for variant, config in identities]
@@ -253,7 +255,7 @@ def keep_others(gathered: Results, variants: dict[str, list[RunConfig]]) -> Resu
 def refuse_other_results(
     parameters: Parameters, group: str, gathered: Results, variants: dict[str, list[RunConfig]], fingerprint: str
 ) -> None:
-    """Raise StudyError where results of other data, size or settings would be replaced; called before any training."""
+    """Raise StudyError if results of other data, size or settings would be replaced; to be called before training."""
     for row, before in zip(gathered.runs.itertuples(), gathered.configs, strict=True):
         configs = variants.get(row.variant)
         if not configs:
@@ -270,8 +272,8 @@ def refuse_other_results(
 
 
 def _describe_difference(before: RunConfig, after: RunConfig) -> str:
-    """Return the first setting in which runs of a variant differ besides fold and seed; more epochs are none."""
-    # Fold and seed are what the runs of a variant differ in.
+    """Return the first setting in which runs of a variant differ, "" if none; more epochs are no difference."""
+    # The runs of one variant differ in fold and seed.
     for field, old in before.model_dump(exclude=set(DRAW)).items():
         new = getattr(after, field)
         is_longer = field == "epochs" and new > old
@@ -289,17 +291,17 @@ def measure(
     code: tuple[ModuleType, ...] = (),
     number: str | None = "%.6g",
 ) -> pd.DataFrame:
-    """Return a table that needs the data or trained networks: made where they are at hand, else read.
+    """Return a table that is computed from the data or with trained networks; read it where these are not available.
 
-    The one rule for all such tables. With `train_missing` the table is made, and made again only when the data, what it
+    All such tables follow one rule. With `train_missing` the table is made, and made again only when the data, what it
     depends on or its code has changed. Without it, or where ``make`` raises NotMeasured because the networks it needs
-    are on another machine, ``results/<name>.csv`` is read as it stands.
+    are on another machine, ``results/<name>.csv`` is read as it is.
 
     Args:
-        parameters: Of the study.
-        name: Name of the file in the results.
+        parameters: Parameters of the study.
+        name: Name of the file in the results, without suffix.
         make: Makes the table from the images.
-        depends: Everything else that decides the numbers: keys of runs, settings.
+        depends: Everything besides images and code that decides the numbers: keys of runs, settings.
         code: Modules whose code decides the numbers; the module of ``make`` if none is given.
         number: Format of floating-point numbers in the file; None writes all digits.
 
@@ -308,7 +310,7 @@ def measure(
 
     Raises:
         NotMeasured: The table has not been made yet and cannot be made here.
-        StudyError: The file holds a table of other data.
+        StudyError: The file holds a table of other data; or as `load_catalog`.
     """
     file = parameters.results_path / f"{name}.csv"
     if parameters.train_missing:
@@ -317,7 +319,7 @@ def measure(
         content = " ".join([catalog.fingerprint, version, *depends])
         head = f"# data {catalog.fingerprint} made by {hashlib.sha256(content.encode()).hexdigest()[:16]}"
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Notebooks that run side by side ask for the same tables.
+        # Notebooks that run at the same time may ask for the same table.
         with FileLock(file.with_suffix(".lock")):
             before = _first_line(file)
             _refuse_other_data(file, before, catalog.fingerprint)
@@ -332,7 +334,7 @@ def _make_table(file: Path, head: str, make: Callable[[], pd.DataFrame], number:
     try:
         table = make().to_csv(index=False, float_format=number)
     except NotMeasured:
-        # Its networks were trained elsewhere. The table that was made there is still the best there is.
+        # Its networks were trained on another machine. The table that was made there is the best available.
         if not file.is_file():
             raise
         return
@@ -375,33 +377,33 @@ def read_table(parameters: Parameters, name: str) -> pd.DataFrame:
 
 
 def record_finding(parameters: Parameters, section: str, **facts) -> None:
-    """Add facts to a section of ``findings.json``, which the index and the README are written from.
+    """Add facts to a section of ``findings.json``, from which the index and the README are written.
 
     Args:
-        parameters: Of the study.
+        parameters: Parameters of the study.
         section: Part of the file, e.g. "claims".
-        facts: Name -> a sentence, or anything else that JSON holds. Facts of the same name are replaced.
+        facts: Name -> a sentence, or any other value that JSON can hold. Facts of the same name are replaced.
     """
     file = parameters.report_path / "findings.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Notebooks run side by side and write into one file.
+    # Notebooks that run at the same time write into one file.
     with FileLock(file.with_suffix(".lock")):
         findings = read_findings(parameters)
         findings.setdefault(section, {}).update(facts)
-        # Sorted, so that the order in which notebooks finish leaves no trace.
+        # Sorted, so that the file does not depend on the order in which notebooks finish.
         ordered = {name: dict(sorted(findings[name].items())) for name in sorted(findings)}
         text = json.dumps(ordered, indent=1, ensure_ascii=False)
         replace_text(file, f"{text}\n")
 
 
 def read_findings(parameters: Parameters) -> dict[str, dict]:
-    """Read ``findings.json``; nothing if no notebook has recorded a finding yet."""
+    """Read ``findings.json``; empty if no notebook has recorded a finding yet."""
     file = parameters.report_path / "findings.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a file in one step: whoever reads at the same time sees it before or after, never half of it."""
+    """Write a file in one step, so that no reader ever sees half of it."""
     partial = file.with_name(f"{file.name}.part")
     partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(file)

@@ -1,14 +1,14 @@
-"""Store of trained runs: a folder that exists is finished.
+"""Store of trained runs. A run whose folder exists is finished.
 
-``runs/<profile>/<protocol>/<size>/<name>/fold0-seed0-<key>/`` is all that prediction and scoring need:
+``runs/<profile>/<protocol>/<size>/<name>/fold0-seed0-<key>/`` holds everything that prediction and scoring need:
 
 - ``config.json``: the configuration, the data's fingerprint, the training version, a checksum of every other file;
-- ``outcome.json``: what training measured and decided, the scaling of the images and the threshold among it;
+- ``outcome.json``: what training measured and decided, including the scaling of the images and the threshold;
 - ``history.csv``: one row for each epoch;
-- ``predictions.npz``: the network's answers at its own size;
+- ``predictions.npz``: the network's predictions at its output size;
 - ``environment.json``: software and hardware;
 - ``state.weights.h5``: weights and optimizer after the last epoch, enough to continue training;
-- ``best.weights.h5`` (held-out runs): the epoch that the validation part chose.
+- ``best.weights.h5`` (held-out runs): weights after the epoch that the validation part chose.
 """
 
 import hashlib
@@ -29,18 +29,18 @@ from busi.dataset.preprocessing import Scaling
 from busi.dataset.splits import split_version
 
 TRAINING_VERSION = 4
-"""Version of the training code, raised by hand when a change of it changes numbers: older runs are not found."""
+"""Version of the training code, to be raised by hand when a change alters results; older runs are then not found."""
 
 STATE = "state.weights.h5"
 BEST = "best.weights.h5"
 WEIGHTS = frozenset({STATE, BEST})
 EPOCHS = frozenset({"epochs"})
 ANSWERS = frozenset({"flip_test", "largest_component"})
-"""Fields that change what is made of a trained network and leave its training as it is."""
+"""Fields that change how a trained network predicts, but not how it is trained."""
 
 
 def run_key(config: RunConfig, fingerprint: str) -> str:
-    """Hash everything that changes a run's numbers: its configuration, the data, their split, the training version."""
+    """Hash everything that a run's results depend on: configuration, data, their split, and the training version."""
     versions = [fingerprint, str(TRAINING_VERSION)]
     if config.protocol == "heldout":
         versions.append(split_version(config.split, fingerprint))
@@ -48,11 +48,11 @@ def run_key(config: RunConfig, fingerprint: str) -> str:
 
 
 class DamageWarning(UserWarning):
-    """Warns that the files of a finished run are not what was written: it counts as missing and is trained again."""
+    """Warns that a finished run is damaged, because its files have changed or are missing: it counts as missing."""
 
 
 class Predictions(NamedTuple):
-    """A network's answers for one part of the images.
+    """A network's predictions for one part of the images.
 
     Attributes:
         names: Names of the images, str (n,).
@@ -75,17 +75,17 @@ class Run:
         """Read what training measured and decided.
 
         All runs: `images` (trained on), `seconds`, `parameters` (of the network), `scaling` (`mean`, `deviation`),
-        `epochs` (trained) and `end` ("planned", or as `busi.training.find_end`). Published: `training` (last epoch,
-        averaged while the weights move) and `still` (weights held still), each `loss`, `accuracy`, `auc`,
-        `lesion_share`. Held-out: `threshold`, `best_epoch`, `validation_dice`.
+        `epochs` (trained) and `end` ("planned", or as `busi.training.find_end`). Published runs: `training` (last
+        epoch, averaged while the weights change) and `still` (after it, with the final weights), each with `loss`,
+        `accuracy`, `auc`, `lesion_share`. Held-out runs: `threshold`, `best_epoch`, `validation_dice`.
         """
         return json.loads((self.folder / "outcome.json").read_text(encoding="utf-8"))
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """Read the epochs: `epoch` from 1, `loss`, `seconds`, and what the protocol measures besides.
+        """Read the epochs: `epoch` from 1, `loss`, `seconds`, and what else the protocol measures.
 
-        Published: `accuracy`, `auc`, `lesion_share`, `spread` (as `busi.training.measure_spread`). Held-out:
+        Published runs: `accuracy`, `auc`, `lesion_share`, `spread` (as `busi.training.measure_spread`). Held-out runs:
         `validation_dice`.
         """
         return pd.read_csv(self.folder / "history.csv")
@@ -105,7 +105,7 @@ class Run:
 
     @property
     def threshold(self) -> float:
-        """Return the probability from which on a pixel is predicted lesion; one half where no validation part chose."""
+        """Return the probability at or above which a pixel is predicted lesion; 0.5 if there is no validation part."""
         return self.outcome.get("threshold", 0.5)
 
     @property
@@ -126,11 +126,11 @@ class Run:
 
 
 def find_damage(folder: Path, *, weights: Literal["read", "there"]) -> str:
-    """Return the first thing wrong with a finished run's folder, "" if nothing is; ``weights`` as `Store.find`."""
+    """Return the first fault of a finished run's folder, "" if it has none; ``weights`` as in `Store.find`."""
     checksums = read_stored(folder).get("sha256")
     if not checksums:
         return "config.json is missing or broken"
-    # Sorted, so that equal damage is always named alike.
+    # Sorted, so that equal damage always gives the same message.
     for name, checksum in sorted(checksums.items()):
         if not (folder / name).is_file():
             return f"{name} is missing"
@@ -153,11 +153,11 @@ class Store:
     fingerprint: str
 
     def key(self, config: RunConfig) -> str:
-        """Hash everything that changes the run's numbers."""
+        """Hash everything that the run's results depend on, as `run_key`."""
         return run_key(config, self.fingerprint)
 
     def folder(self, config: RunConfig) -> Path:
-        """Return the folder where the finished run is or will be."""
+        """Return the folder of the finished run, whether it exists yet or not."""
         return self.root / f"{config.label}-{self.key(config)}"
 
     def work(self, config: RunConfig) -> Path:
@@ -165,7 +165,7 @@ class Store:
         return self.folder(config).with_suffix(".unfinished")
 
     def lock(self, config: RunConfig) -> FileLock:
-        """Return the lock held while the run is trained: a second process waits, then finds it finished."""
+        """Return the lock that is held while the run is trained; a second process waits, then finds it finished."""
         # Beside the run's folder, which appears in one rename when the run is finished.
         path = self.folder(config).with_suffix(".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,8 +178,8 @@ class Store:
 
         Args:
             config: The run.
-            weights: "read" compares the weights with their checksum; "there" only checks that the files exist, because
-                reading the weights of every run of a large study takes minutes.
+            weights: "read" compares the weights with their checksums; "there" only checks that their files exist,
+                because reading the weights of every run of a large study takes minutes.
         """
         folder = self.folder(config)
         if not folder.is_dir():
@@ -191,40 +191,43 @@ class Store:
         return Run(folder, config)
 
     def shorter(self, config: RunConfig) -> Run | None:
-        """Find the longest finished run that differs from ``config`` only in having fewer epochs."""
+        """Find the longest finished run that differs from ``config`` only in having fewer epochs.
+
+        As in `beginning`, there is none under a rate that changes with the planned epochs, nor under `last_steps`.
+        """
         return self._find_beginning(config, may_differ=EPOCHS)
 
     def beginning(self, config: RunConfig) -> Run | None:
-        """Find the longest finished run whose training is the beginning of this one's, or all of it.
+        """Find the longest finished run whose training equals that of ``config``, or the beginning of it.
 
-        Nothing in a run depends on how many epochs will follow, so that a longer one can start where it ended. A
-        decaying rate does depend on it, and so does a last epoch that is cut short. Runs that differ only in how they
-        predict have one training.
+        With a constant rate, training does not depend on how many epochs follow, so that a longer run can continue
+        where a shorter one ended. It does depend on that if the rate is scheduled or the last epoch is cut short. Runs
+        that differ only in how they predict have the same training.
         """
         return self._find_beginning(config, may_differ=EPOCHS | ANSWERS)
 
     def _find_beginning(self, config: RunConfig, may_differ: frozenset[str]) -> Run | None:
         longest = None
-        # Any size and name: both tell what may differ.
+        # In the folders of any size and name, because these contain the settings that may differ.
         for folder in self.root.glob(f"{config.protocol}/*/*/fold{config.fold}-seed{config.seed}-????????"):
             stored = read_stored(folder)
-            # The folder's name ends in a key, which does not tell its parts: the file does. Another version may have
-            # had settings that this one does not know.
+            # The folder's name holds only a hash of data and version, so they are read from the file. They are compared
+            # before the configuration, because another version may have settings that this one does not know.
             if (stored.get("fingerprint"), stored.get("training_version")) != (self.fingerprint, TRAINING_VERSION):
                 continue
             run = Run(folder, RunConfig(**stored["config"]))
-            # Under another split, the same configuration is another run.
+            # The same configuration under another split is another run.
             if stored["key"] != self.key(run.config) or not _begins(run.config, config, may_differ):
                 continue
             if longest and longest.config.epochs > run.config.epochs:
                 continue
-            # Checked last: reading the weights takes longest.
+            # Checked last, because reading the weights takes longest.
             if not find_damage(folder, weights="read"):
                 longest = run
         return longest
 
     def finish(self, config: RunConfig, checkpoint: Path, outcome: dict, environment: dict) -> Run:
-        """Turn the last checkpoint, with history, weights and predictions, into the finished run in one rename."""
+        """Turn the last checkpoint, which holds history, weights and predictions, into the finished run by renaming."""
         folder = self.folder(config)
         _write_json(checkpoint / "outcome.json", outcome)
         _write_json(checkpoint / "environment.json", environment)
@@ -238,22 +241,22 @@ class Store:
             "sha256": {file.name: _sha256(file) for file in files},
         }
         _write_json(checkpoint / "config.json", stored)
-        # Only a damaged run can stand here: an undamaged one would have been found.
+        # Only a damaged run can be here: an undamaged one would have been found.
         shutil.rmtree(folder, ignore_errors=True)
         checkpoint.rename(folder)
         return Run(folder, config)
 
 
 def _begins(earlier: RunConfig, later: RunConfig, may_differ: frozenset[str]) -> bool:
-    """Return whether another run's training is the beginning or all of this one's."""
+    """Return whether the training of ``earlier`` equals that of ``later``, or its beginning."""
     plans_ahead = later.schedule != "constant" or later.last_steps > 0
     fits = earlier.epochs == later.epochs if plans_ahead else earlier.epochs <= later.epochs
     return fits and earlier != later and earlier.digest(without=may_differ) == later.digest(without=may_differ)
 
 
 def read_stored(folder: Path) -> dict:
-    """Read a run's `config.json`, as `Run.stored`; an empty one where it is missing or broken."""
-    # A folder without this file, or with half of it, is no finished run: its training is repeated, and nothing is lost.
+    """Read a run's `config.json`, as `Run.stored`; empty if the file is missing or broken."""
+    # A folder without this file, or with half of it, is not a finished run: its training is repeated.
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

@@ -1,4 +1,4 @@
-"""Runs of a study: one list of them all, for families and sections alike, and one way to find or train a run."""
+"""Runs of a study: one list of all runs, for families and sections alike, and one way to find or train a run."""
 
 import json
 from dataclasses import dataclass
@@ -44,15 +44,15 @@ from busi.scoring import blind, floors, metrics, outlines, predictors
 from busi.scoring.scores import scoring_version
 
 BLIND_ORDERS = 25
-"""Mixed orders of the images in which two biases are trained."""
+"""Number of mixed orders of the images in which the two biases are trained."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that one notebook compares: a family under one protocol, or a section.
+    """Runs that one notebook compares: those of a family under one protocol, or those of a section.
 
     Attributes:
-        name: Folder of its results, e.g. "published/loss", "heldout/loss", "second/loss", "mechanisms/collapse".
+        name: Folder of their results, e.g. "published/loss", "heldout/loss", "second/loss", "mechanisms/collapse".
         notebook: Stem of the notebook that shows it.
         variants: Label -> the configurations of its runs.
     """
@@ -68,7 +68,7 @@ class Group:
 
 
 def find_groups(parameters: Parameters) -> dict[str, Group]:
-    """Return all groups of a study by name: every family under either protocol and at the second size, then sections.
+    """Return all groups of a study by name: the families under either protocol and at the second size, then sections.
 
     Raises:
         StudyError: A parameter file names an unknown parameter or gives an impossible value.
@@ -77,7 +77,7 @@ def find_groups(parameters: Parameters) -> dict[str, Group]:
     notebooks = {file.stem.partition("_")[2]: file.stem for file in find_study_folder().glob("notebooks/[0-9]_*.ipynb")}
     for protocol in (*PROTOCOLS, SECOND):
         for family in families():
-            # A notebook may be given variants of its own in place of its family's.
+            # A notebook may have been given variants of its own in place of its family's.
             own = parameters if family == parameters.family else read_family(family, parameters)
             name = f"{protocol}/{family}"
             variants = own.configs(protocol)
@@ -89,7 +89,7 @@ def find_groups(parameters: Parameters) -> dict[str, Group]:
 
 
 def find_group(parameters: Parameters, name: str) -> Group:
-    """Return one group of a study.
+    """Return the group of a study with a given name.
 
     Raises:
         StudyError: There is no such group; or as `find_groups`.
@@ -109,9 +109,9 @@ def _section_groups(parameters: Parameters) -> list[Group]:
         size = sections.sizes[section.size]
         shared = size | section.shared
         if quick:
-            shared["epochs"] = size["epochs"]  # whatever the section asks for
+            shared["epochs"] = size["epochs"]  # even if the section sets its own
         protocol = shared.get("protocol", "published")
-        # Every fold of a cross-validation has seeds of its own; a single fold has those that are listed.
+        # Every fold of a cross-validation has seeds of its own; a single fold has the listed ones.
         if protocol == "heldout" and len(section.folds) > 1:
             draws = heldout_draws(section.seeds, section.folds)
         else:
@@ -126,9 +126,9 @@ def _section_groups(parameters: Parameters) -> list[Group]:
 
 
 def _take_first(variants: dict[str, list[RunConfig]], number: int) -> dict[str, list[RunConfig]]:
-    """Return the first ``number`` runs: each variant has its first one before any has its second."""
+    """Return the first ``number`` runs, counting the first run of every variant before any second one."""
     runs = []
-    # Variants have equally many runs, because seeds and folds are the section's.
+    # All variants have the same number of runs, because the section sets seeds and folds.
     for draw in zip(*variants.values(), strict=True):
         runs += zip(variants, draw, strict=True)
     kept: dict[str, list[RunConfig]] = {}
@@ -140,13 +140,13 @@ def _take_first(variants: dict[str, list[RunConfig]], number: int) -> dict[str, 
 def list_runs(parameters: Parameters) -> dict[str, RunConfig]:
     """Return every run of a study once, by label, in the order in which runs are trained.
 
-    Published families, held-out families, those at the second size, sections; within a family seeds and folds
-    outermost, so that every row of a table has its first run before any has its second.
+    The order is: published families, held-out families, those at the second size, sections. Within each of these four,
+    seeds and folds vary slowest, so that every row of every table has its first run before any row has its second.
     """
     groups = find_groups(parameters)
     runs = {}
     for protocol in (*PROTOCOLS, SECOND, "mechanisms"):
-        # Groups share runs, such as the baseline: each is listed once, where it is needed first.
+        # A run that several groups share, such as the baseline, is listed where it is needed first.
         variants = []
         for group in groups.values():
             if group.name.startswith(f"{protocol}/"):
@@ -165,17 +165,17 @@ def open_store(parameters: Parameters, catalog: Catalog) -> Store:
 
 
 def find_or_train(config: RunConfig, catalog: Catalog, store: Store, *, threads: int | None = None) -> Run:
-    """Return the finished run of ``config``: found in the store, or trained into it.
+    """Return the finished run of ``config`` from the store; train it first if it is not there.
 
     Raises:
-        StudyError: The run cannot be trained as asked, or a file cannot be written or read: the disk is full, the store
-            read-only, ... Names the run.
+        StudyError: The run cannot be trained as asked, or a file cannot be read or written, for example because the
+            disk is full or the store is read-only. Names the run.
     """
     try:
         run = store.find(config)
         if run:
             return run
-        # Importing a Keras backend takes seconds, which only training has to pay for.
+        # Imported only where a run is trained, because a Keras backend takes seconds to import.
         from busi import training
 
         return training.train(config, catalog, store, threads=threads)
@@ -186,10 +186,10 @@ def find_or_train(config: RunConfig, catalog: Catalog, store: Store, *, threads:
 
 
 def find_trained(config: RunConfig, store: Store) -> Run:
-    """Return a finished run that has been trained here, with its network.
+    """Return a finished run whose network is in the store.
 
     Raises:
-        NotMeasured: The store does not hold it. Its results may have been gathered on another machine.
+        NotMeasured: The store does not hold the run, which may have been trained on another machine.
     """
     run = store.find(config)
     if run is None:
@@ -201,17 +201,18 @@ def find_trained(config: RunConfig, store: Store) -> Run:
 
 
 def load_results(parameters: Parameters, name: str) -> Results:
-    """Return the results of a group, e.g. "heldout/loss"; missing runs are trained first, if `train_missing` is on.
+    """Return the results of a group, e.g. "heldout/loss"; if `train_missing` is set, missing runs are trained first.
 
-    Without `train_missing` no data are needed: what the report has gathered is returned, runs of fewer epochs included.
+    Without `train_missing` no data are needed: the results that the report has gathered are returned, including those
+    of runs with fewer epochs than planned.
 
     Raises:
-        StudyError: The data are missing or not whole, a run cannot be trained, or results of other data or another size
-            stand in the report.
+        StudyError: The data are missing or faulty, a run cannot be trained, or the report holds results of other data,
+            another size or other settings.
     """
     group = find_group(parameters, name)
     if not parameters.train_missing:
-        # A reader: whatever the report has, perhaps of fewer epochs.
+        # Someone who only reads the report gets what it has, perhaps from runs with fewer epochs.
         return match_results(read_results(parameters, name), group.variants)
     return gather_results(parameters, group, load_catalog(parameters), train=True)
 
@@ -220,16 +221,17 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
     """Gather the results of a group's runs into the report and return them.
 
     A run counts as finished if its folder is in the store or if its results have been gathered before, perhaps on
-    another machine. Runs are scored anew where the scoring code has changed and their folder is at hand.
+    another machine. If the scoring code has changed, runs whose folder is in the store are scored again.
 
     Args:
-        parameters: Of the study.
-        group: Its runs.
+        parameters: Parameters of the study.
+        group: The group.
         catalog: The images.
-        train: Whether missing runs are trained. If not, the report keeps what it has of them, perhaps of fewer epochs.
+        train: Whether missing runs are trained. If not, the report keeps the results that it has for them, perhaps with
+            fewer epochs.
     """
     gathered = read_results(parameters, group.name)
-    # Before anything is trained: hours later would be too late to learn that it may not be written.
+    # Checked first, because training takes hours, and its results would then be refused.
     refuse_other_results(parameters, group.name, gathered, group.variants, catalog.fingerprint)
     store = open_store(parameters, catalog)
     versions = {(row.variant, row.key): row.scoring_version for row in gathered.runs.itertuples()}
@@ -237,26 +239,26 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
     for variant, configs in group.variants.items():
         for config in configs:
             version = versions.get((variant, store.key(config)))
-            # Scores of another version are better than none where the predictions are on another machine.
+            # Where the predictions are on another machine, scores of an older version are better than none.
             if version == scoring_version() or (version and not store.folder(config).is_dir()):
                 continue
             if train or store.find(config):
-                # Scored on the way, if this version of the scoring code has not seen it.
+                # `collect_results` scores the run if this version of the scoring code has not done so.
                 run = find_or_train(config, catalog, store)
                 parts.append(collect_results(variant, run, catalog))
                 collected.add((variant, config.label))
-    # What is missing here may have been gathered elsewhere with fewer epochs; that is still worth showing.
+    # A run that is missing here may have been gathered with fewer epochs; those results are still worth showing.
     kept = [row.Index for row in gathered.runs.itertuples() if (row.variant, row.run) not in collected]
     asked = match_results(join_results([gathered.in_order(kept), *parts]), group.variants)
     everything = join_results([asked, keep_others(gathered, group.variants)])
-    # Equal results are not written again: files that do not change leave no trace in git, and no job to repeat.
+    # Equal results are not written again, so that neither git nor Snakemake sees a change.
     if len(everything.runs) and not everything.runs.equals(gathered.runs):
         write_results(parameters, group.name, everything)
     return asked
 
 
 def gathered_keys(parameters: Parameters, catalog: Catalog) -> set[str]:
-    """Return the keys of all runs whose results the report has gathered from ``catalog``."""
+    """Return the keys of all runs on the images of ``catalog`` whose results the report has gathered."""
     keys = set()
     for name in find_groups(parameters):
         keys |= read_keys(parameters, name, catalog.fingerprint)
@@ -264,12 +266,12 @@ def gathered_keys(parameters: Parameters, catalog: Catalog) -> set[str]:
 
 
 def measure_images(parameters: Parameters) -> pd.DataFrame:
-    """Return one row for each image, as `busi.dataset.catalog.describe_images`."""
+    """Return the table of `busi.dataset.catalog.describe_images`, one row for each image."""
     return measure(parameters, "dataset", describe_images, number=None)
 
 
 def compares_with_paper(parameters: Parameters) -> bool:
-    """Return whether published numbers stand beside ours: the images are BUSI's, or phantoms in their place."""
+    """Return whether published numbers are shown beside ours: the images are BUSI's, or phantoms that replace them."""
     return parameters.data_dir == "phantom" or is_released(measure_images(parameters))
 
 
@@ -283,29 +285,26 @@ def measure_split(parameters: Parameters) -> pd.DataFrame:
 
 
 def measure_audit(parameters: Parameters) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return how the files were read, what was measured in their pixels, and the mean mask.
-
-    As `busi.dataset.audit.describe_files`, `describe_pixels` and `mean_mask`.
-    """
+    """Return the tables of `describe_files`, `describe_pixels` and `mean_mask` in `busi.dataset.audit`."""
     files = measure(parameters, "files", audit.describe_files)
-    # A column without any name has been read as numbers.
+    # If no row names a file, pandas has read the column as numbers.
     files["files"] = files.files.astype(object).fillna("")
     pixels = measure(parameters, "audit", audit.describe_pixels)
     return files, pixels, measure(parameters, "mean_mask", audit.mean_mask, number="%.4f")
 
 
 def measure_duplicates(parameters: Parameters) -> pd.DataFrame:
-    """Return how many pairs of images are how far apart, as `busi.dataset.duplicates.count_distances`."""
+    """Return the number of pairs of images at each distance, as `busi.dataset.duplicates.count_distances`."""
     return measure(parameters, "duplicates", duplicates.count_distances)
 
 
 def published_targets_config(parameters: Parameters) -> RunConfig:
-    """Return the configuration whose targets the published rows are trained on."""
+    """Return a configuration with the targets that the published rows are trained on."""
     return validate(RunConfig, "settings", {"image_size": parameters.image_size} | parameters.settings)
 
 
 def measure_floors(parameters: Parameters) -> dict[str, float]:
-    """Return the scores of a predictor that never looks, as `busi.scoring.floors.constant_floors`."""
+    """Return the scores of constant predictors, as `busi.scoring.floors.constant_floors`."""
     config = published_targets_config(parameters)
 
     def compute(catalog: Catalog) -> pd.DataFrame:
@@ -318,18 +317,18 @@ def measure_floors(parameters: Parameters) -> dict[str, float]:
 
 
 def measure_blind(parameters: Parameters) -> pd.DataFrame:
-    """Return what predictors that never look at an image score on each distinct published row.
+    """Return the scores of blind predictors, which never look at an image, for each distinct published row.
 
     Returns:
         `predictor` ("constant", "two biases" or "mean mask"), `row` (as `busi.published.distinct_rows`), `order` of the
         images ("by class", "mixed", or "any" where it does not matter), `orders` (number of orders), and the lowest and
-        highest `loss`, `accuracy` and `auc` over them, e.g. `loss_low` and `loss_high`.
+        highest `loss`, `accuracy` and `auc` over these orders, e.g. `loss_low` and `loss_high`.
     """
     config = published_targets_config(parameters)
     rows = {}
     known = families()
     for row in distinct_rows().itertuples():
-        # A study of one's own may have only some of the families and rows.
+        # An extended or reduced study may have only some of the families and rows.
         variants = read_family(row.family, parameters).configs("published") if row.family in known else {}
         if row.method in variants:
             rows[row.row] = variants[row.method][0]
@@ -338,7 +337,7 @@ def measure_blind(parameters: Parameters) -> pd.DataFrame:
         targets = arrays.published_arrays(catalog, config).targets
         constants = floors.constant_floors(targets)
         by_class = np.arange(len(targets))[None]
-        # By class is how the first rebuild read the protocol; mixed orders are the published one.
+        # The published order is mixed; by class is another reading of the protocol.
         orders = {"by class": by_class, "mixed": blind.draw_orders(len(targets), range(BLIND_ORDERS))}
         table = []
         for row, run in rows.items():
@@ -360,8 +359,8 @@ def measure_untrained(parameters: Parameters, protocol: str = "heldout") -> tupl
     """Return the scores and the pixels of the untrained predictors, as `busi.scoring.predictors.score_untrained`.
 
     Args:
-        parameters: Of the study.
-        protocol: "heldout" or `busi.config.SECOND`: at which size masks are averaged and the ceiling is measured.
+        parameters: Parameters of the study.
+        protocol: "heldout" or `busi.config.SECOND`: the size at which masks are averaged and the ceiling is measured.
     """
     config = validate(RunConfig, "heldout", parameters.heldout_fields(protocol))
     scored: list[tuple[pd.DataFrame, pd.DataFrame]] = []
@@ -383,13 +382,13 @@ def measure_untrained(parameters: Parameters, protocol: str = "heldout") -> tupl
 
 
 def measure_outlines(parameters: Parameters, name: str) -> pd.DataFrame:
-    """Return the outlines of the best, median and worst lesion image that each variant of a held-out group held out.
+    """Return the outlines in the best, median and worst held-out lesion image of each variant of a held-out group.
 
-    Each variant has a file of its own, because the networks of one may be at hand where those of another are not.
+    Each variant has a file of its own, because the networks of one may be in the store where those of another are not.
 
     Returns:
         `variant`, `case` ("best", "median", "worst"), `dice`, and the columns of `busi.scoring.outlines.trace_case`.
-        No row of a variant that has been trained on another machine and not been traced there.
+        There are no rows for a variant that was trained on another machine and whose outlines were not traced there.
     """
     gathered = load_results(parameters, name)
     tables = [pd.DataFrame(columns=["variant", "case", "dice", *outlines.COLUMNS])]
@@ -403,7 +402,7 @@ def measure_outlines(parameters: Parameters, name: str) -> pd.DataFrame:
 
 
 def _trace_variant(parameters: Parameters, trained: Results) -> pd.DataFrame:
-    """Return the outlines of one variant's cases, as `measure_outlines` without `variant`."""
+    """Return the outlines of one variant's cases: the table of `measure_outlines` without the column `variant`."""
 
     def trace(catalog: Catalog) -> pd.DataFrame:
         store = open_store(parameters, catalog)
@@ -415,7 +414,7 @@ def _trace_variant(parameters: Parameters, trained: Results) -> pd.DataFrame:
             tables.append(traced.assign(case=case, dice=image.dice))
         return pd.concat(tables, ignore_index=True)[["case", "dice", *outlines.COLUMNS]]
 
-    # Families share variants, such as the baseline, and these have one name.
+    # Named by settings, not by label, because families share variants such as the baseline.
     file = f"outlines/heldout/{trained.runs['name'][0]}"
     depends = [*trained.runs.key, scoring_version()]
     return measure(parameters, file, trace, depends=depends, code=(outlines, arrays))

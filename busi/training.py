@@ -1,7 +1,7 @@
-"""Training of one run: configuration and images in, finished run folder out.
+"""Training of one run, from its configuration and the images to the folder of the finished run.
 
-Training goes epoch by epoch. After each epoch weights, optimizer and history are saved in one atomic step. A run killed
-at any moment therefore continues from its last whole epoch and ends with the same weights as one that was never killed.
+After each epoch, weights, optimizer and history are saved in one atomic step. A run that is killed at any moment
+therefore continues from its last whole epoch, and ends with the same weights as one that was never killed.
 """
 
 import errno
@@ -47,34 +47,36 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 if ON_TENSORFLOW:
     import tensorflow as tf
 
-    # Every run traces its own graphs, which TensorFlow takes for a mistake where an epoch is one call.
+    # TensorFlow warns of repeated tracing, but every run has to trace its own graphs.
     tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
-"""Vector instructions of a processor by their flags in Linux, the widest first."""
+"""Names of a processor's vector instructions by their flags in Linux, the widest first."""
 
 FLOAT32_BYTES = 4
-"""Size of a number in a weights file: weights and optimizer are kept in single precision whatever the arithmetic."""
+"""Size of a number in a weights file: weights and optimizer are kept in float32 under every precision."""
 
 CONSTANT_SAMPLE = 16
-"""Training images that are looked at to find a constant output."""
+"""Approximate number of training images that are looked at to find a constant output."""
 
 SPARE_BYTES = 2**20
-"""Upper bound of what a checkpoint takes beside its numbers: HDF5's own structures, the history."""
+"""Upper bound of the bytes that a checkpoint takes besides its numbers: HDF5's own structures, the history."""
 
 
 def train(config: RunConfig, catalog: Catalog, store: Store, *, threads: int | None = None) -> Run:
-    """Train ``config`` on ``catalog`` into ``store`` and return the finished run; return a run that is there already.
+    """Train the run of ``config`` on ``catalog`` into ``store`` and return it; if it is finished already, return that.
 
     Args:
         config: The run.
         catalog: The verified images.
-        store: Takes the finished run.
-        threads: Threads of TensorFlow's arithmetic; None leaves TensorFlow's own choice. Another number rounds
-            differently. Only has an effect in a process that has computed nothing yet.
+        store: Store that the finished run is put into.
+        threads: Number of threads of TensorFlow's arithmetic; None leaves the choice to TensorFlow. It changes how sums
+            are rounded. TensorFlow raises RuntimeError if it is changed after the first computation of a process.
 
     Raises:
-        StudyError: Keras runs on a backend that is not in `BACKENDS`.
+        StudyError: Keras runs on a backend that is not in `BACKENDS`, or an epoch has fewer than ``config.last_steps``
+            steps; or as `busi.dataset.parts.load_parts`.
+        OSError: The disk is full, or the store cannot be written.
     """
     with store.lock(config):
         # Another process may have finished the run while this one waited for the lock.
@@ -92,24 +94,24 @@ def compile_network(
 
     Args:
         config: The run.
-        metrics: Metrics that Keras accumulates beside the loss.
-        planned_steps: As `busi.model.optimizers.make_optimizer`.
-        steps_per_execution: Steps that `fit` takes without returning to Python. Must divide the steps of an epoch, or
-            the next epoch would begin in the middle of an execution.
+        metrics: Metrics that Keras accumulates besides the loss.
+        planned_steps: As in `busi.model.optimizers.make_optimizer`.
+        steps_per_execution: Steps that `fit` takes without returning to Python. Must divide the number of steps of an
+            epoch, or the next epoch would begin in the middle of an execution.
     """
     # Before the network is built, because its initial weights are drawn from this seed.
     keras.utils.set_random_seed(config.seed)
     model = unet.build(config)
     optimizer = make_optimizer(config, planned_steps)
     model.compile(optimizer, make_loss(config), metrics=metrics, steps_per_execution=steps_per_execution)
-    # At once, not in the first step: a checkpoint needs moments and step count to load into.
+    # Now, not in the first step, because a checkpoint is loaded into the optimizer's variables.
     model.optimizer.build(model.trainable_variables)
     return model
 
 
 def predict_difference(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
     """Predict the logit of lesion minus that of background, float32 (n, o, o), for scaled images (n, s, s, 1)."""
-    # Not `predict`, which unrolls as many steps into its graph as `fit` takes in one execution.
+    # Not `predict`, whose graph would unroll as many steps as `fit` takes in one execution.
     starts = range(0, len(images), batch_size)
     batches = [model.predict_on_batch(images[start : start + batch_size]) for start in starts]
     logits = np.concatenate(batches)
@@ -121,9 +123,9 @@ def predict_lesion(model: keras.Model, images: np.ndarray, batch_size: int, *, f
 
     Args:
         model: The network.
-        images: As the network takes them.
+        images: Scaled images, float32 (n, s, s, 1).
         batch_size: Images that are predicted together.
-        flip_too: Whether to take the mean of two answers: about the image, and about its mirror image, flipped back.
+        flip_too: Whether to average the prediction for the image with that for its mirror image, flipped back.
     """
     if flip_too:
         mirrored = predict_lesion(model, images[:, :, ::-1], batch_size)[:, :, ::-1]
@@ -134,7 +136,7 @@ def predict_lesion(model: keras.Model, images: np.ndarray, batch_size: int, *, f
 
 @contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Put the optimizer's moving averages in place of the weights, where it keeps them, for as long as the context."""
+    """Replace the weights with the optimizer's moving averages, if it keeps any, inside a ``with`` statement."""
     if not model.optimizer.use_ema:
         yield
         return
@@ -146,11 +148,11 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
 
 
 def measure_validation(model: keras.Model, validation: Arrays, batch_size: int) -> dict[str, float]:
-    """Compute `validation_dice`: mean Dice of the validation images at network size, at the best threshold.
+    """Compute `validation_dice`: mean Dice of the validation images at the network's output size and best threshold.
 
-    The final threshold is chosen by the same score, so that an epoch counts for what the run will be scored as. The
-    score means the same whatever the loss, and it rewards a network that ranks pixels well before its probabilities
-    are large.
+    The final threshold is chosen by mean Dice as well, so that epochs are compared by what the run will be scored on.
+    This score means the same under every loss, and it rewards a network that ranks pixels well even while all its
+    probabilities are small.
     """
     probability = predict_lesion(model, validation.images, batch_size)
     truths = validation.targets[..., 0]
@@ -162,19 +164,20 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     if backend not in BACKENDS:
         raise StudyError(f"KERAS_BACKEND: got {backend!r}; training takes {' or '.join(BACKENDS)}: set one of them")
     _set_threads(threads)
-    keras.utils.clear_session()  # the graphs of the run before would stay in memory
+    keras.utils.clear_session()  # or the graphs of the previous run would stay in memory
     parts = load_parts(config, catalog)
-    # A batch of more images than there are would never be whole.
+    # A batch larger than the training part would never be filled.
     batch_size = min(config.batch_size, len(parts.training))
     steps = len(parts.training) // batch_size
     if config.last_steps > steps:
         raise StudyError(f"last_steps: got {config.last_steps}; an epoch of these images has {steps} steps: set fewer")
-    # An epoch is one execution: returning to Python after every step takes time that counts where steps are short.
-    # JAX would compile every step of an execution separately, and a shorter last epoch would end in the middle of one.
+    # An epoch is one execution, because returning to Python after every step takes long compared with short steps. Not
+    # on JAX, which would compile every step of an execution separately, nor where a shorter last epoch would end within
+    # an execution.
     one_execution = ON_TENSORFLOW and not config.last_steps
     model = compile_network(
         config,
-        # Held-out runs are judged by their validation part: their loss is enough while training.
+        # Held-out runs are judged on their validation part, so they need no metric of training but the loss.
         published_metrics() if config.protocol == "published" else [],
         planned_steps=steps * config.epochs,
         steps_per_execution=steps if one_execution else 1,
@@ -198,13 +201,13 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     checkpoint = _newest(work)
     outcome = _conclude(config, catalog, parts, model, history, checkpoint)
     run = store.finish(config, checkpoint, outcome, _describe_environment(threads))
-    # Only now: until the run is finished its checkpoints are all there is.
+    # Only now, because the checkpoints are needed until the run is finished.
     shutil.rmtree(work)
     return run
 
 
 def _plan_epochs(config: RunConfig, steps: int) -> list[tuple[int, int]]:
-    """Return the last epoch and the steps of an epoch, for each stretch of epochs of equal length."""
+    """Return the last epoch, and the number of steps per epoch, of each series of epochs of equal length."""
     if not config.last_steps:
         return [(config.epochs, steps)]
     return [(config.epochs - 1, steps), (config.epochs, config.last_steps)]
@@ -213,8 +216,8 @@ def _plan_epochs(config: RunConfig, steps: int) -> list[tuple[int, int]]:
 def find_end(history: list[dict], config: RunConfig) -> str:
     """Return why training ends after the epochs of ``history`` although more are planned; "" if it goes on.
 
-    "diverged": the loss is not a number. "constant": the network has given one answer for every pixel for
-    `CONSTANT_EPOCHS` epochs. "patience": as many epochs have passed since the best one.
+    "diverged": the loss is not finite. "constant": for `CONSTANT_EPOCHS` epochs, a published run's output has been the
+    same at every pixel. "patience": `RunConfig.patience` epochs have passed since the best one of a held-out run.
     """
     if not history:
         return ""
@@ -229,12 +232,12 @@ def find_end(history: list[dict], config: RunConfig) -> str:
 
 
 def measure_spread(model: keras.Model, training: Arrays) -> dict[str, float]:
-    """Compute `spread`: highest minus lowest difference of the logits in a few training images, the weights held still.
+    """Compute `spread`: highest minus lowest difference of the logits in some training images, at the current weights.
 
-    It is 0 for a network that has died: one whose answer is the same at every pixel of every image. Of probabilities it
-    would also be 0 where they are all next to 0, and such a network may still come back.
+    It is 0 for a dead network, whose output is the same at every pixel of every image. The spread of the probabilities
+    would also be 0 if all of them were next to 0, and such a network may still recover.
     """
-    # Every image would take a third as long as the epoch.
+    # Predicting every image would take a third as long as the epoch itself.
     sample = training.images[:: max(1, len(training) // CONSTANT_SAMPLE)]
     return {"spread": float(np.ptp(predict_difference(model, sample, batch_size=1)))}
 
@@ -253,14 +256,14 @@ def _conclude(
     }
     if config.protocol == "published":
         training = parts.training
-        # With the weights held still: the published numbers are averages over an epoch in which they move.
+        # With the final weights, whereas the published numbers are averages over an epoch in which the weights change.
         still = model.evaluate(training.images, training.targets, batch_size=1, verbose=0, return_dict=True)
-        # As the paper reports them: of the last epoch, the weights moving.
+        # As the paper reports them: averaged over the last epoch.
         outcome["training"] = {name: history[-1][name] for name in still}
         outcome["still"] = still
         _write_predictions(folder, _predict_parts(model, {"training": training}, config))
         return outcome
-    # The last epoch's weights go on training; the best epoch's answer.
+    # A longer run continues with the weights of the last epoch; predictions come from those of the best one.
     model.load_weights(folder / BEST)
     predictions = _predict_parts(model, {"validation": parts.validation, "test": parts.test}, config)
     _write_predictions(folder, predictions)
@@ -276,7 +279,7 @@ def _predict_parts(model: keras.Model, parts: dict[str, Arrays], config: RunConf
     predictions = {}
     for name, arrays in parts.items():
         probability = predict_lesion(model, arrays.images, config.batch_size, flip_too=config.flip_test)
-        # A network that diverged in its first epoch answers with no number; it is scored as one that finds nothing.
+        # A network that diverged in its first epoch predicts NaN; it is scored as one that finds nothing.
         probability = np.nan_to_num(probability, nan=0.0)
         predictions[name] = Predictions(np.asarray(arrays.names, dtype=str), probability)
     return predictions
@@ -291,7 +294,7 @@ def _write_predictions(folder: Path, predictions: dict[str, Predictions]) -> Non
 
 
 def _choose_threshold(validation: Predictions, catalog: Catalog, config: RunConfig) -> float:
-    """Choose the threshold on the validation images at their original size, before small regions are removed."""
+    """Choose the threshold on the validation images at their original size, with all predicted regions kept."""
     truths = read_truths(catalog, validation.names)
     restored = [
         restore(probability, *truth.shape, config)
@@ -301,9 +304,9 @@ def _choose_threshold(validation: Predictions, catalog: Catalog, config: RunConf
 
 
 def stream_batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epoch: int):
-    """Return batches, epoch after epoch without end; images left over after an epoch's last whole batch are skipped.
+    """Return an endless stream of batches, epoch after epoch; images left over after the last whole batch are skipped.
 
-    Each epoch draws from a seed of its own, so that a resumed run sees the same images as an uninterrupted one.
+    Each epoch has a seed of its own, so that a resumed run sees the same images as an uninterrupted one.
 
     Returns:
         Pairs of images (batch_size, s, s, 1) and targets (batch_size, o, o, 2), float32, in a form that `fit` takes: a
@@ -312,11 +315,11 @@ def stream_batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epo
     whole = arrays.images, arrays.targets
 
     def draw_epoch(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        # Of seed and epoch, not of the epoch before: a resumed run needs no state of the generator.
+        # Seeded by the run's seed and the epoch, so that a resumed run needs no generator state from earlier epochs.
         generator = np.random.default_rng([config.seed, epoch])
         seed = int(generator.integers(2**31 - 1))
         images, targets = preprocessing.augment(*whole, config.preprocessing, seed)
-        # Drawn after the augmentation, which therefore is the same with and without shuffling.
+        # Drawn after the augmentation, which is therefore the same with and without shuffling.
         order = generator.permutation(len(images)) if config.shuffle else slice(None)
         return images[order], targets[order]
 
@@ -326,10 +329,10 @@ def stream_batches(arrays: Arrays, config: RunConfig, batch_size: int, first_epo
 
 
 def _stream_dataset(draw_epoch: Callable, whole: tuple[np.ndarray, np.ndarray], batch_size: int, first_epoch: int):
-    """Return one stream for the whole of `fit`: a pipeline built anew every epoch stalls TensorFlow between epochs.
+    """Return one stream for the whole of `fit`, because building a pipeline for every epoch stalls TensorFlow.
 
-    Python hands over a whole epoch at a time, from a function: with a Python generator anywhere in the stream the steps
-    themselves are slower.
+    A Python function hands over a whole epoch at a time: with a Python generator anywhere in the stream, the steps
+    themselves would be slower.
     """
 
     def split_epoch(epoch: "tf.Tensor") -> "tf.data.Dataset":
@@ -358,7 +361,7 @@ class _AfterEpoch(keras.callbacks.Callback):
         self.parts = parts
         self.history = history
         self.work = work
-        # A bar in a notebook; everywhere else one line in the log for each epoch.
+        # A progress bar only in a notebook; elsewhere the log has one line for each epoch.
         self.bar = tqdm(
             total=config.epochs,
             initial=len(history),
@@ -381,7 +384,7 @@ class _AfterEpoch(keras.callbacks.Callback):
         else:
             with averaged_weights(self.model):
                 values |= measure_validation(self.model, self.parts.validation, self.config.batch_size)
-        # With validation: it is part of what an epoch costs.
+        # Including validation, which is part of the cost of an epoch.
         seconds = round(time.perf_counter() - self.start, 3)
         self.history.append({"epoch": epoch + 1, **values, "seconds": seconds})
         selects = self.parts.validation is not None
@@ -409,7 +412,7 @@ class _AfterEpoch(keras.callbacks.Callback):
 
 
 def _save_checkpoint(model: keras.Model, history: list[dict], work: Path, *, best: bool) -> None:
-    """Save weights, optimizer and history as ``epoch-<n>``, whole or not at all; remove the checkpoint before it."""
+    """Save weights, optimizer and history as ``epoch-<n>``, whole or not at all; remove earlier checkpoints."""
     fresh = work / "fresh"
     last = _newest(work)
     best_before = last / BEST if last and (last / BEST).is_file() else None
@@ -423,16 +426,16 @@ def _save_checkpoint(model: keras.Model, history: list[dict], work: Path, *, bes
             model.save_weights(fresh / BEST)
     elif best_before:
         shutil.copyfile(best_before, fresh / BEST)
-    # This rename makes the checkpoint: killed before it, training goes on from the last one.
+    # The checkpoint exists from this rename on; a run killed before it continues from the previous one.
     fresh.rename(work / f"epoch-{len(history):04d}")
     for old in sorted(work.glob("epoch-*"))[:-1]:
         shutil.rmtree(old)
 
 
 def _refuse_full_disk(work: Path, model: keras.Model, files: int) -> None:
-    """Raise OSError where ``files`` copies of the model's state do not fit.
+    """Raise OSError if ``files`` copies of the model's state do not fit on the disk.
 
-    HDF5 takes the whole process down when it runs out of space while writing.
+    Without this check, HDF5 would crash the whole process when it runs out of space while writing.
     """
     variables = [*model.variables, *model.optimizer.variables]
     state_bytes = sum(math.prod(variable.shape) * FLOAT32_BYTES for variable in variables)
@@ -444,13 +447,13 @@ def _refuse_full_disk(work: Path, model: keras.Model, files: int) -> None:
 
 
 def _newest(work: Path) -> Path | None:
-    """Return the newest checkpoint's folder, with ``history.csv``, the state, and the best epoch's weights if any."""
+    """Return the folder of the newest checkpoint: ``history.csv``, `STATE` and, if held out, `BEST`; None if none."""
     return max(work.glob("epoch-*"), default=None)
 
 
 def _resume(model: keras.Model, work: Path, beginning: Run | None) -> list[dict]:
-    """Load the newest checkpoint and return its epochs; without one, start where ``beginning`` ended."""
-    # Its last epoch serves as a checkpoint of this run.
+    """Load the newest checkpoint and return its epochs; without one, continue where ``beginning`` ended."""
+    # The end of the earlier run becomes a checkpoint of this one.
     if beginning and not _newest(work):
         fresh = work / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
@@ -473,11 +476,11 @@ def _describe_environment(threads: int | None) -> dict:
         "python": platform.python_version(),
         "keras": keras.__version__,
         "backend": backend,
-        # Keras names its backends by their packages.
+        # Keras calls its backends by the names of their packages.
         "backend_version": __import__(backend).__version__,
         "numpy": version("numpy"),
         "processor": processor_name(),
-        # Of all devices: asked for GPUs alone, JAX fails where there are none.
+        # Counted among all devices: asked only for GPUs, JAX fails if there are none.
         "gpus": sum(device.startswith("gpu") for device in keras.distribution.list_devices()),
         "cores": os.cpu_count(),
         "threads": (threads if ON_TENSORFLOW else None) or os.cpu_count(),
@@ -485,16 +488,17 @@ def _describe_environment(threads: int | None) -> dict:
 
 
 def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's model and its widest vectors, "AMD EPYC, AVX-512"; the architecture where none is told.
+    """Return the processor's model and widest vector instructions, e.g. "AMD EPYC, AVX-512".
 
-    Vectors are named because they decide in which order numbers are added: runs on others differ in the last bits.
+    The vector width decides in which order numbers are added, so that other processors give other last bits. Where the
+    model is not known, the machine's architecture is returned.
 
     Args:
-        cpuinfo: Linux's description of the processor, one "name : value" a line, an empty line after each core.
+        cpuinfo: Linux's description of the processor: one "name : value" per line, an empty line after each core.
     """
     facts = {}
     if cpuinfo.is_file():
-        # Of the first core, which the others are like.
+        # Those of the first core, because all cores are alike.
         for line in cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0].splitlines():
             name, _, value = line.partition(":")
             facts[name.strip()] = value.strip()
@@ -506,7 +510,7 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def _set_threads(threads: int | None) -> None:
-    """Set TensorFlow's threads, which has to happen once, before it computes anything."""
+    """Set the number of TensorFlow's threads, which is only possible before it has computed anything."""
     if threads is None or not ON_TENSORFLOW:
         return
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:

@@ -143,7 +143,7 @@ def refusal(read, *arguments, **keywords):
          " averages, and last_steps 0: set average to 0"),
         ({"protocol": "heldout", "image_size": 32, "average": 0.9, "last_steps": 3}, "average: got 0.9; it needs"
          " protocol heldout, whose validation part chooses among the averages, and last_steps 0: set average to 0"),
-        ({"normals": True}, "normals: got True under protocol 'published', which trains on images with a lesion alone:"
+        ({"normals": True}, "normals: got True under protocol 'published', which trains only on images with a lesion:"
          " leave it out"),
         ({"largest_component": True}, "largest_component: got True under protocol 'published', which scores pixels, not"
          " masks: leave it out"),

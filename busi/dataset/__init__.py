@@ -1,1 +1,1 @@
-"""Data of the study: folders of PNG files, read and verified, phantoms, splits, and arrays ready for training."""
+"""Data of the study: image folders that are read and verified, phantom images, splits, and arrays for training."""

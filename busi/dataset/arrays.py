@@ -1,6 +1,6 @@
-"""Images and targets as arrays: as the published code makes them, faults included, and as they should be.
+"""Images and targets as arrays, either as the published code makes them, with its faults, or as they should be.
 
-Each fault is a switch: a field of `busi.config.RunConfig`.
+Each fault can be switched on or off by a field of `busi.config.RunConfig`.
 """
 
 from dataclasses import dataclass
@@ -47,25 +47,25 @@ class Arrays:
 
 
 def published_arrays(catalog: Catalog, config: RunConfig) -> Arrays:
-    """Return the lesion images with their targets, in the order of ``catalog.lesions``; none of the normals."""
+    """Return the lesion images with their targets, in the order of ``catalog.lesions``; normal images are left out."""
     return _load(catalog.lesions, catalog.fingerprint, config)
 
 
 def all_arrays(catalog: Catalog, config: RunConfig) -> Arrays:
-    """Return all images with their targets, in the order of ``catalog.table``; normals have a lesion channel of 0."""
+    """Return all images with their targets, in the order of ``catalog.table``; the lesion channel of normals is 0."""
     return _load(catalog.table, catalog.fingerprint, config)
 
 
 def _load(rows: pd.DataFrame, fingerprint: str, config: RunConfig) -> Arrays:
     switches = {name: getattr(config, name) for name in SWITCHES}
-    # The fingerprint and the number of rows say which images these are, so that the table need not be hashed.
+    # The fingerprint and the number of rows identify the images, so the table need not be hashed.
     decode = remember(_decode, ignore=["rows"])
     images, targets = decode(rows, len(rows), fingerprint, switches)
     return Arrays(rows.name.to_numpy(dtype=str), images, targets)
 
 
 def _decode(rows: pd.DataFrame, count: int, fingerprint: str, switches: dict) -> tuple[np.ndarray, np.ndarray]:
-    # `count` and `fingerprint` are part of the cache's key and not needed here.
+    # `count` and `fingerprint` are not needed here; they are part of the cache's key.
     config = RunConfig(**switches)
     images = []
     lesions = []
@@ -81,12 +81,13 @@ def _decode(rows: pd.DataFrame, count: int, fingerprint: str, switches: dict) ->
 def lesion_channel(inside: np.ndarray, config: RunConfig) -> np.ndarray:
     """Compute the lesion channel of one image's target.
 
-    Target "squeezed" resizes the whole mask onto the output (public notebook). "aligned" resizes the mask like the
-    image and takes the part that the output covers. Under "letterbox" a pixel is lesion if at least half of it is.
+    The target "squeezed" resizes the whole mask to the output (public notebook). "aligned" resizes the mask like the
+    image and takes the part that the output covers; with "letterbox", a pixel is then 1 if its value is at least 0.5,
+    else 0.
 
     Args:
         inside: Mask, bool (h, w).
-        config: Its `image_size`, `padding`, `resize` and `target` count.
+        config: Only its `image_size`, `padding`, `resize` and `target` are used.
 
     Returns:
         float32 (o, o) in [0, 1], o = ``config.output_size``.
@@ -98,7 +99,7 @@ def lesion_channel(inside: np.ndarray, config: RunConfig) -> np.ndarray:
     covered = slice(start, start + config.output_size)
     channel = resize_image(mask, config.image_size, config.resize)[covered, covered]
     if config.resize == "letterbox":
-        # Antialiasing blurs the border: a threshold makes the target a mask again.
+        # Antialiasing blurs the border, and a threshold makes the target a mask again.
         return (channel >= 0.5).astype(np.float32)
     return channel
 
@@ -106,8 +107,8 @@ def lesion_channel(inside: np.ndarray, config: RunConfig) -> np.ndarray:
 def two_channels(lesions: np.ndarray, second_channel: str) -> np.ndarray:
     """Compute targets of lesion and background, float32 (..., 2), from lesion channels (...) in [0, 1].
 
-    With m for the lesion, "complement" is 1 - m. "mirror" is (m + 1) mod 2 (public notebook): the same where m is 0
-    or 1, but 1 + m in between.
+    For a lesion channel m, the background is 1 - m under "complement", and (m + 1) mod 2 under "mirror" (public
+    notebook): the same where m is 0 or 1, but 1 + m in between.
     """
     background = 1 - lesions if second_channel == "complement" else np.mod(lesions + 1, 2)
     return np.stack([lesions, background], axis=-1).astype(np.float32)
@@ -127,7 +128,7 @@ def resize_image(pixels: np.ndarray, size: int, how: str) -> np.ndarray:
     rows, columns = letterbox_area(*pixels.shape, size)
     shape = (rows.stop - rows.start, columns.stop - columns.start)
     canvas = np.zeros((size, size), np.float32)
-    # Images are made several times smaller: without antialiasing most of their pixels would not count.
+    # Images become several times smaller, and without antialiasing most of their pixels would be ignored.
     canvas[rows, columns] = _resample(pixels, shape, antialiasing=True)
     return np.clip(canvas, 0, 1)
 
@@ -135,7 +136,7 @@ def resize_image(pixels: np.ndarray, size: int, how: str) -> np.ndarray:
 def letterbox_area(height: int, width: int, size: int) -> tuple[slice, slice]:
     """Return the rows and columns that an image of ``height`` x ``width`` fills in a square of ``size`` pixels."""
     scale = size / max(height, width)
-    # Even an image of 1000 x 3 pixels keeps a column.
+    # Even an image of 1000 x 3 pixels keeps one column.
     rows = _centre(max(1, round(height * scale)), size)
     columns = _centre(max(1, round(width * scale)), size)
     return rows, columns
@@ -147,50 +148,51 @@ def _centre(length: int, size: int) -> slice:
 
 
 def restore(probability: np.ndarray, height: int, width: int, config: RunConfig) -> np.ndarray:
-    """Resize a network's output to the original size of its image, bilinearly: the inverse of `resize_image`.
+    """Resize a network's output to the original size of its image: the inverse of `resize_image`.
 
-    Where an image is smaller than the output, pixels are averaged.
+    The interpolation is bilinear; pixels are averaged if the image is smaller than the output.
 
     Args:
         probability: Probability of lesion, float (o, o) in [0, 1].
         height: Original height of the image in pixels.
         width: Original width of the image in pixels.
-        config: Its `image_size`, `padding`, `resize` and `target` count.
+        config: Only its `image_size`, `padding`, `resize` and `target` are used.
 
     Returns:
-        float32 (height, width) in [0, 1]; 0 where the output of an unpadded network does not reach.
+        float32 (height, width) in [0, 1]; 0 outside the part that the output of an unpadded network covers, if its
+        target is "aligned".
     """
     if config.target == "aligned" and config.padding == "valid":
-        # Outside its output the network predicts nothing: no lesion.
+        # Outside its output the network predicts nothing, which counts as no lesion.
         probability = np.pad(probability, _output_start(config))
     if config.resize == "letterbox":
         area = letterbox_area(height, width, len(probability))
         probability = probability[area]
-    # Pillow takes a fifth of scikit-image's time, and networks are smaller than their images.
+    # Pillow takes a fifth of scikit-image's time.
     output = Image.fromarray(probability.astype(np.float32))
     resized = np.asarray(output.resize((width, height), Image.Resampling.BILINEAR))
     return np.clip(resized, 0, 1)
 
 
 def _output_start(config: RunConfig) -> int:
-    """Return the first row, and column, of the input that the output covers."""
+    """Return the first row of the input that the output covers, which is also the first column."""
     return (config.image_size - config.output_size) // 2
 
 
 def resize_bilinear(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resize (h, w) to float32 (size, size): bilinear, half-pixel centres, clamped edges, no antialiasing.
+    """Resize an array (h, w) to float32 (size, size): bilinear, half-pixel centres, clamped edges, no antialiasing.
 
     This is the convention of ``tf.image.resize``, which the public notebook uses.
     """
     resized = _resample(pixels, (size, size), antialiasing=False)
-    # Interpolating between equal pixels leaves errors of 1e-16. They would be enough for the mirror to turn the
+    # Interpolating between equal pixels leaves errors of 1e-16, which would suffice for the mirror fault to turn the
     # background of a lesion pixel from 0 into 2.
     return np.round(resized, 6).astype(np.float32)
 
 
 def _resample(pixels: np.ndarray, shape: tuple[int, int], *, antialiasing: bool) -> np.ndarray:
     """Resize to ``shape``, bilinearly with clamped edges."""
-    # Importing scikit-image takes half a second, which readers of a finished report should not have to wait.
+    # Importing scikit-image takes half a second, for which readers of a finished report should not have to wait.
     from skimage.transform import resize
 
     return resize(pixels, shape, order=1, mode="edge", anti_aliasing=antialiasing, preserve_range=True)

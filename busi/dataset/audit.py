@@ -1,6 +1,6 @@
-"""Audit of a data set: how its files were read, where its lesions lie and how bright they are, which images to look at.
+"""Audit of a data set: how its files were read, where its lesions are and how bright, which images deserve a look.
 
-What needs the pixels is measured once, for readers who do not have the data; findings are drawn from those numbers.
+What needs the pixels is measured once, for readers who do not have the data; all findings come from these measurements.
 """
 
 import numpy as np
@@ -12,27 +12,27 @@ from busi.dataset.catalog import Catalog
 from busi.dataset.decode import open_image, read_grey, read_union
 
 SIDE = 48
-"""Height and width of the mean mask."""
+"""Height and width of the mean mask in pixels."""
 
 SMALL = 0.005
 """Share of the image below which a lesion is called small."""
 
 COLOURED = 0.001
-"""Share of an image's pixels from which on it is said to hold colour."""
+"""Share of coloured pixels from which on an image is said to hold colour."""
 
 MARKED = 0.0015
 """Share of an image's pixels from which on thin white strokes are taken for text or calipers.
 
-Of BUSI's images in the order of this share, every thirteenth was looked at: all above it have marks; below it bright
-tissue begins to count as well.
+With BUSI's images sorted by their share, every thirteenth was looked at: all those above this value have marks; below
+it, bright tissue begins to be included.
 """
 
 
 def describe_files(catalog: Catalog) -> pd.DataFrame:
-    """Return how a data set's files were read.
+    """Describe how a data set's files were read.
 
     Returns:
-        `what` ("layout", "masks", "groups" or "note"), `found` (in words), `count`, and up to five `files`.
+        `what` ("layout", "groups", "masks" or "note"), `found` (in words), `count`, and the first five `files`.
     """
     table = catalog.table
     rows: list[tuple] = [("layout", catalog.layout, len(table), "")]
@@ -52,9 +52,9 @@ def describe_pixels(catalog: Catalog) -> pd.DataFrame:
 
     Returns:
         One row for each image: `image_class`, `name`, `masks` (their number), `lesion_share`, `mean` (grey level, 0 to
-        255), `coloured` and `marked` (shares of its pixels), and where it has a lesion `row` and `column` (of its
-        centre, 0 to 1), `at_border` (whether it touches the image's border), `inside` and `ring` (mean grey levels of
-        the lesion and of the band around it, half its radius wide).
+        255), `coloured` and `marked` (shares of its pixels); for images with a lesion also `row` and `column` of the
+        lesion's centre (0 to 1), `at_border` (whether it touches the image's border), `inside` and `ring` (mean grey
+        levels of the lesion and of the band around it, half its radius wide).
     """
     rows = []
     for image in catalog.table.itertuples():
@@ -70,17 +70,17 @@ def describe_pixels(catalog: Catalog) -> pd.DataFrame:
         rows.append(row)
     columns = ["row", "column", "at_border", "inside", "ring"]
     table = pd.DataFrame(rows)
-    # A set of normal images alone has the same columns.
+    # A data set of normal images alone gets the same columns.
     return table.reindex(columns=[*table.columns.drop(columns, errors="ignore"), *columns])
 
 
 def _measure_lesion(pixels: np.ndarray, inside: np.ndarray) -> dict:
     height, width = inside.shape
     rows, columns = np.nonzero(inside)
-    # Of a disc of the same area.
+    # The radius of a disc with the same area.
     radius = np.sqrt(len(rows) / np.pi)
     distance = distance_transform_edt(~inside)
-    # Far behind a lesion its shadow or enhancement begins.
+    # Only a narrow band, because the lesion's shadow or enhancement lies farther behind it.
     near = distance <= max(1, radius / 2)
     ring = pixels[near & ~inside]
     borders = inside[0], inside[-1], inside[:, 0], inside[:, -1]
@@ -94,47 +94,50 @@ def _measure_lesion(pixels: np.ndarray, inside: np.ndarray) -> dict:
 
 
 def _share_colour(file: str) -> float:
-    """Return the share of pixels whose channels differ by more than compression leaves."""
+    """Return the share of pixels whose colour channels differ by more than compression can explain."""
     with open_image(file) as image:
         if image.mode not in ("RGB", "RGBA", "P"):
             return 0.0
-        # A palette may hold greys only; its colours tell.
+        # A palette may hold only greys, so its colours are compared.
         channels = np.asarray(image.convert("RGB"))
     return float((np.ptp(channels, axis=-1) > 40).mean())
 
 
 def _share_strokes(pixels: np.ndarray) -> float:
-    """Return the share of white pixels in thin strokes, far brighter than what is around them."""
-    # A letter's stroke is thinner than seven pixels, and than three where an image has been made as small as 128.
+    """Return the share of pixels that belong to thin white strokes, far brighter than their surroundings."""
+    # A letter's stroke is thinner than seven pixels, or than three in an image that was reduced to 128 pixels.
     width = min(7, 2 * (min(pixels.shape) // 100) + 1)
     background = grey_opening(pixels, size=(width, width))
-    # Unsigned, but the opening is never brighter than the image.
+    # The difference of unsigned pixels cannot wrap around: an opening is never brighter than the image.
     return float(((pixels > 200) & (pixels - background > 120)).mean())
 
 
 def mean_mask(catalog: Catalog) -> pd.DataFrame:
-    """Return the share of lesion images whose mask covers each place, `SIDE` x `SIDE` numbers from 0 to 1."""
+    """Return the mean of all lesion masks, `SIDE` x `SIDE` numbers from 0 to 1: how often lesions cover each place."""
     masks = []
     for files in catalog.lesions.masks:
         mask = Image.fromarray(read_union(files)).convert("L")
-        # A box takes the mean of the pixels under it: each number stays a share of the area.
+        # A box filter averages the pixels under it, so that each number is a share of the area.
         small = mask.resize((SIDE, SIDE), Image.Resampling.BOX)
         masks.append(np.asarray(small) / 255)
     return pd.DataFrame(np.mean(masks, axis=0) if masks else np.zeros((SIDE, SIDE)))
 
 
 def summarize_intensity(images: pd.DataFrame) -> pd.DataFrame:
-    """Return the medians of each class: grey levels of image, lesion and ring of `describe_pixels`, and contrast."""
+    """Return each class's medians of `mean`, `inside` and `ring` of `describe_pixels`, and of their `contrast`.
+
+    Contrast is the grey level inside the lesion minus that of the ring.
+    """
     measured = images.assign(contrast=images.inside - images.ring)
     return measured.groupby("image_class", sort=False)[["mean", "inside", "ring", "contrast"]].median()
 
 
 def find_faults(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
-    """Return what deserves a look: one row for each `finding`, with the number of `images` and their `names`.
+    """Find images that deserve a look: one row for each `finding`, with the number of `images` and their `names`.
 
     Args:
-        images: As `describe_pixels`.
-        split: `group` of each image in the same order, as `busi.dataset.splits.make_split`.
+        images: The table of `describe_pixels`.
+        split: The `group` of each image in the same order, as in `busi.dataset.splits.make_split`.
     """
     groups = split.groupby("group")
     size = groups.name.transform("size")
@@ -158,7 +161,7 @@ def find_faults(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
 
 
 def list_groups(split: pd.DataFrame) -> pd.DataFrame:
-    """Return the groups of several images: their number of `images`, `classes`, `names`; label conflicts first."""
+    """List the groups of several images: number of `images`, `classes`, `names`; groups of several classes first."""
     groups = split.groupby("group").agg(
         images=("name", "size"),
         classes=("image_class", lambda classes: ", ".join(sorted(set(classes)))),
@@ -170,7 +173,7 @@ def list_groups(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def shorten_names(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of findings with the first five of its names, for a page."""
+    """Return a table of findings with only the first five names in each row, for a page."""
     return table.assign(names=table.names.str.split("; ").map(_shorten))
 
 

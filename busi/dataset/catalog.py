@@ -1,4 +1,4 @@
-"""Catalog of a data set: its images found, read, verified and fingerprinted."""
+"""Catalog of a data set: finds, reads, verifies and fingerprints its images."""
 
 import hashlib
 import warnings
@@ -26,11 +26,11 @@ SHOWN_PROBLEMS = 20
 
 
 class CountWarning(UserWarning):
-    """A folder without faults that does not hold as many images as the public release."""
+    """Warns that a folder without faults does not hold as many images as the public release."""
 
 
 class DataWarning(UserWarning):
-    """Something unusual about a folder's files that does not stop them from being read."""
+    """Warns of something unusual about a folder's files that does not keep them from being read."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Catalog:
     """Images of a folder.
 
     Attributes:
-        table: One row for each image, classes in the order of `CLASSES` and names sorted within: `image_class`
-            ("lesion" or "normal" where the data set names no classes), `name`, `image` (path), `masks` (each a `Mask`),
-            `height`, `width` (pixels), `lesion_share` (share of the image's pixels inside the union of its masks, 0 to
-            1), `group` (patient; None where the data set names none).
-        fingerprint: Hash of names, classes and decoded pixels, those of each mask by itself: the same for the release,
-            for a losslessly re-encoded copy, and for one in another layout that tells the same names and classes.
-        layout: As `busi.dataset.layouts.Manifest`.
-        encodings: Number of masks by their encoding, as `DecodedMask`.
-        notes: `note` and the `file` it is about, one row for each unusual file.
+        table: One row for each image, with classes in the order of `CLASSES` and names sorted within a class:
+            `image_class` ("lesion" or "normal" if the data set names no classes), `name`, `image` (path), `masks` (each
+            a `Mask`), `height`, `width` (pixels), `lesion_share` (share of the image's pixels inside the union of its
+            masks, 0 to 1), `group` (patient; None if the data set names none).
+        fingerprint: Hash of the names, classes and decoded pixels of images and of each mask. It is the same for the
+            release, for a losslessly re-encoded copy, and for a copy in another layout with the same names and classes.
+        layout: As in `busi.dataset.layouts.Manifest`.
+        encodings: Number of masks of each encoding, as in `DecodedMask`.
+        notes: `note` and the `file` that it is about, one row for each oddity of a file.
     """
 
     table: pd.DataFrame
@@ -62,10 +62,10 @@ class Catalog:
 
 
 def load_catalog(parameters: Parameters) -> Catalog:
-    """Read the images of a study; draw phantom images first if the study uses them and they are not there.
+    """Read the images of a study; if it uses phantom images and these do not exist yet, draw them first.
 
     Raises:
-        StudyError: No folder is given, no image has a lesion, or as `read_catalog`.
+        StudyError: No folder is given, no image has a lesion; or as `read_catalog`.
     """
     if not parameters.data_dir:
         raise StudyError(
@@ -83,10 +83,10 @@ def load_catalog(parameters: Parameters) -> Catalog:
             )
         return catalog
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Several processes of a study may start at once: one of them draws.
+    # Several processes of a study may start at once, but only one draws.
     with FileLock(folder.with_suffix(".lock")):
         if not folder.is_dir():
-            # Fewer teach a network too little to show anything.
+            # From fewer images, a network would learn too little to show anything.
             draw_phantoms(folder, benign=60, malignant=30, normal=10)
     return read_catalog(folder, expected=None)
 
@@ -94,22 +94,22 @@ def load_catalog(parameters: Parameters) -> Catalog:
 def read_catalog(folder: Path, layout: str = "", *, expected: dict[str, int] | None = RELEASED) -> Catalog:
     """Read and verify a folder of images.
 
-    The result is cached, and read again when a file's size or modification time has changed. What is unusual, but
-    no fault, is a `DataWarning`.
+    The result is cached, and the folder is read again when a file's size or modification time has changed. Anything
+    unusual that is not a fault gives a `DataWarning`.
 
     Args:
         folder: Holds the images in a layout of `busi.dataset.layouts`.
-        layout: As `find_images`; empty where it is to be found from the files.
-        expected: Number of images of each class in BUSI's layout; another number is a `CountWarning`. None for
-            data other than BUSI.
+        layout: As in `find_images`; empty to detect it from the files.
+        expected: Number of images of each class; another number gives a `CountWarning` for a folder in BUSI's layout.
+            None for data other than BUSI.
 
     Raises:
-        DataError: The folder has faults; names every file at fault and what is wrong with it.
+        DataError: The folder has faults; names the files at fault (at most `SHOWN_PROBLEMS`) and what is wrong.
     """
     folder = Path(folder)
     manifest = find_images(folder, layout)
     state = _describe_state(manifest)
-    # A second process waits here, and then finds in the cache what the first one has read.
+    # A second process waits here, then finds in the cache what the first one has read.
     with FileLock(_cache_folder().with_suffix(".lock")):
         catalog = remember(_read, ignore=["manifest"])(str(folder), manifest, state)
     for note, files in catalog.notes.groupby("note", sort=False).file:
@@ -120,7 +120,7 @@ def read_catalog(folder: Path, layout: str = "", *, expected: dict[str, int] | N
 
 
 def _describe_state(manifest: Manifest) -> str:
-    """Return a hash of names, sizes and modification times: the pixels of 780 images take too long to hash."""
+    """Hash the files' names, sizes and modification times; to hash the pixels of 780 images would take too long."""
     files = [repr(manifest)]
     for row in manifest.rows:
         for file in map(Path, (row["image"], *row["masks"])):
@@ -136,10 +136,10 @@ def _warn_of_counts(catalog: Catalog, folder: Path, expected: dict[str, int]) ->
             _warn_once(f"{folder / image_class}: {count} images, the release has {released}", CountWarning, folder)
 
 
-# Cached, because a notebook reads its data in many cells, and Python forgets which warnings it has shown.
+# Cached, because a notebook reads its data in many cells, and Python does not remember which warnings it has shown.
 @cache
 def _warn_once(message: str, category: type[UserWarning], folder: Path) -> None:
-    # It is about the folder: Python would show a line of the code that reads it.
+    # The warning is about the folder, but Python would show the line of code that reads it.
     warnings.warn_explicit(message, category, folder.name, 1)
 
 
@@ -147,7 +147,7 @@ def remember(function: Callable, ignore: list[str] | None = None) -> Callable:
     """Return ``function`` with a cache on disk, in the study's folder.
 
     Args:
-        function: Function of `busi.dataset`; a change of that package's code starts another cache.
+        function: Function of `busi.dataset`; any change of that package's files starts another cache.
         ignore: Names of arguments that do not change the result.
     """
     memory = joblib.Memory(_cache_folder(), verbose=0)
@@ -165,11 +165,11 @@ def _cache_folder() -> Path:
 
 
 def describe_images(catalog: Catalog) -> pd.DataFrame:
-    """Return the catalog's table without paths, for readers who do not have the data.
+    """Return the catalog's table without paths and groups, for readers who do not have the data.
 
     Returns:
         One row for each image: `image_class`, `name`, `masks` (their number), `height`, `width` (pixels),
-        `lesion_share` (rounded to six digits).
+        `lesion_share` (rounded to six decimals).
     """
     table = catalog.table.drop(columns=["image", "group"])
     table["masks"] = table.masks.map(len)
@@ -177,7 +177,7 @@ def describe_images(catalog: Catalog) -> pd.DataFrame:
 
 
 def is_released(images: pd.DataFrame) -> bool:
-    """Return whether images are those of the public release, by the number of each class.
+    """Return whether images are those of the public release, judged by the number of images of each class.
 
     Args:
         images: One row for each image with its `image_class`: a catalog's table, `describe_images`, or a split.
@@ -189,7 +189,7 @@ def example_images(catalog: Catalog) -> tuple[list[np.ndarray], list[np.ndarray]
     """Read the first image of each class.
 
     Returns:
-        Grey pixels, uint8 (h, w), the union of the masks, bool (h, w), and the name of each.
+        For each of them the grey pixels, uint8 (h, w), the union of its masks, bool (h, w), and its name.
     """
     first = catalog.table.drop_duplicates("image_class")
     pixels = [read_grey(file) for file in first.image]
@@ -198,7 +198,7 @@ def example_images(catalog: Catalog) -> tuple[list[np.ndarray], list[np.ndarray]
 
 
 def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
-    # `state` is part of the cache's key: a changed file must be read again.
+    # `state` is part of the cache's key, so that a changed file is read again.
     rows = []
     problems = list(manifest.problems)
     notes = [("files that are neither image nor mask in this layout", file.name) for file in manifest.ignored]
@@ -218,13 +218,13 @@ def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
         notes += [(note, Path(row["image"]).name) for note in _find_oddities(row, pixels, masks)]
     if not manifest.rows and not problems:
         problems.append(f"{folder}: no images")
-    # All problems in one message: otherwise it would take a run to find each of them.
+    # All problems are in one message, so that the user need not start again for each of them.
     if problems:
         shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
         more = "\n  ..." if len(problems) > SHOWN_PROBLEMS else ""
         raise DataError(f"{folder}: {len(problems)} problem(s), fix these files:\n  {shown}{more}")
     table = pd.DataFrame(rows)
-    # Colours of masks may have told classes that names do not.
+    # Sorted again, because some classes may only be known from the colours of masks.
     rank = {name: k for k, name in enumerate(CLASSES)}
     position = table.image_class.map(rank).fillna(len(CLASSES))
     order = np.argsort(position, kind="stable")
@@ -234,7 +234,7 @@ def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
 
 
 def _verify_row(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMask]], digest) -> dict:
-    """Verify one image with its masks, and add their pixels to ``digest``."""
+    """Verify one image with its masks, add their pixels to ``digest``, and return the image's row of the catalog."""
     union = np.zeros(pixels.shape, bool)
     for _, mask in masks:
         union |= mask.inside
@@ -244,13 +244,13 @@ def _verify_row(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMas
             raise DataError(f"{file}: empty, but a {image_class} image shows a lesion: expected mask pixels")
     if image_class == "normal" and union.any():
         raise DataError(f"{masks[0][0]}: {union.sum()} mask pixels; a normal image shows no lesion: expected none")
-    # The class too: a relabelled image makes other data.
+    # Including the class, because data with a relabelled image are other data.
     digest.update(f"{image_class}/{row['name']} {pixels.shape}".encode())
     digest.update(pixels.tobytes())
-    # A normal image without a file is one whose mask is empty.
+    # A normal image without a mask file has the same hash as one whose mask is empty.
     insides = [mask.inside for _, mask in masks]
     for inside in insides or [union]:
-        # Packed to one bit a pixel, so that the fingerprint does not depend on how masks are stored.
+        # Packed to one bit per pixel, so that the fingerprint does not depend on how masks are stored.
         digest.update(np.packbits(inside).tobytes())
     height, width = pixels.shape
     return {
@@ -266,9 +266,9 @@ def _verify_row(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMas
 
 
 def _find_class(union: np.ndarray, masks: list[tuple[str, DecodedMask]]) -> str:
-    """Return the class of an image whose name does not tell it: by its masks' colours, else whether it has a lesion."""
+    """Return the class of an image whose path does not name it: from its masks' colours, else "lesion" or "normal"."""
     findings = {mask.finding for _, mask in masks if mask.finding}
-    # One cancer makes an image malignant.
+    # A single malignant lesion makes the image malignant.
     for finding in ("malignant", "benign"):
         if finding in findings:
             return finding

@@ -14,17 +14,17 @@ from busi.dataset.folders import new_folder
 from busi.dataset.splits import PARTS
 
 SPLIT_FILES = {"csv": "splits.csv", "json": "splits.json", "nnunet": "splits_final.json"}
-"""Usual name of the file of folds in each form."""
+"""Usual name of the file of folds in each format."""
 
 
 def format_split(split: pd.DataFrame, form: Literal["csv", "json", "nnunet"]) -> str:
     """Return the folds of a split as the text of a file.
 
     Args:
-        split: As `busi.dataset.splits.make_split`.
+        split: The table of `busi.dataset.splits.make_split`.
         form: "csv" has one row for each image: its class, name, near-duplicate group and part in each fold. "json" is a
-            list with the names of the images in each of `PARTS` for each fold. "nnunet" is nnU-Net's
-            ``splits_final.json``: `val` is the test part, `train` all the rest.
+            list with, for each fold, the names of the images in each of `PARTS`. "nnunet" is nnU-Net's
+            ``splits_final.json``, in which `val` is the test part and `train` all the rest.
     """
     if form == "csv":
         return split.drop(columns="stratum").to_csv(index=False)
@@ -33,7 +33,7 @@ def format_split(split: pd.DataFrame, form: Literal["csv", "json", "nnunet"]) ->
         names = split.name.groupby(split[f"fold{fold}"]).apply(list)
         parts = {part: names.get(part, []) for part in PARTS}
         if form == "nnunet":
-            # nnU-Net chooses nothing by validation.
+            # nnU-Net chooses nothing on a validation part.
             training = sorted(parts["training"] + parts["validation"])
             parts = {"train": training, "val": parts["test"]}
         folds.append(parts)
@@ -41,7 +41,7 @@ def format_split(split: pd.DataFrame, form: Literal["csv", "json", "nnunet"]) ->
 
 
 def write_split(split: pd.DataFrame, form: str, file: Path) -> Path:
-    """Write the folds of a split as `format_split` and return the file.
+    """Write the folds of a split in a form of `format_split`, and return the file.
 
     Raises:
         StudyError: The file exists.
@@ -53,16 +53,16 @@ def write_split(split: pd.DataFrame, form: str, file: Path) -> Path:
 
 
 def convert_catalog(catalog: Catalog, out: Path, layout: Literal["images-masks", "nnunet"]) -> Path:
-    """Write a data set into the new folder ``out``, and return it: grey PNG images, and for each one mask of its size.
+    """Write a data set as grey PNG images with one mask of the same size each into ``out``, and return that folder.
 
     Args:
         catalog: The images; several masks of one image are merged.
-        out: The folder.
+        out: New folder.
         layout: "images-masks" writes ``images/<name>.png`` and ``masks/<name>.png`` (255 inside). "nnunet" writes a raw
             data set of nnU-Net 2: ``imagesTr/<name>_0000.png``, ``labelsTr/<name>.png`` (1 inside), ``dataset.json``.
 
     Raises:
-        StudyError: ``out`` exists.
+        StudyError: ``out`` exists or cannot be made.
     """
     with new_folder(out) as folder:
         _write_images(catalog, folder, is_nnunet=layout == "nnunet")
@@ -76,7 +76,7 @@ def _write_images(catalog: Catalog, folder: Path, *, is_nnunet: bool) -> None:
         (folder / name).mkdir(parents=True)
     for row in catalog.table.itertuples():
         image = Image.fromarray(read_grey(row.image))
-        # Labels are numbers, not colours: nnU-Net wants 1 for lesion, other trainers 255.
+        # In labels for nnU-Net 1 means lesion; other training software expects 255.
         mask = read_union(row.masks).astype(np.uint8) * np.uint8(inside)
         image.save(folder / images / f"{row.name}{channel}.png")
         Image.fromarray(mask).save(folder / masks / f"{row.name}.png")

@@ -1,7 +1,7 @@
-"""Pixels of images and masks, whatever their file's format, mode, depth and size.
+"""Reads the pixels of images and masks, whatever the format, mode, depth and size of their files.
 
-How a mask is encoded is found from its file alone: white is lesion; of two levels, such as 0 and 1, the upper one is;
-green and red are lesions called benign and malignant.
+How a mask is encoded is detected from its file alone: white is lesion; of two levels, such as 0 and 1, the upper one is
+lesion; green is a benign lesion and red a malignant one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,27 +19,27 @@ FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
 """File formats that are read, as Pillow names them."""
 
 SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
-"""Endings of their files, in lower case."""
+"""Suffixes of the files of these formats, in lower case."""
 
 GREYS = 0.2
-"""Share of grey pixels from which on a mask is taken for an image."""
+"""Share of grey pixels from which on a file is taken for an image, not a mask."""
 
 COLOURS = {"benign": (0, 255, 0), "malignant": (255, 0, 0)}
 """Colours of a colour-coded mask, as in BUS-UCLM."""
 
 _FAULTS = (UnidentifiedImageError, Image.DecompressionBombError, OSError, EOFError, SyntaxError, StructError)
-"""What Pillow raises for files that are damaged, each format in its own way."""
+"""Exceptions that Pillow raises for damaged files; each format has its own."""
 
 
 class DataError(StudyError):
-    """A fault of the images that the user can fix; the command ends with exit code 2."""
+    """A fault of the images that the user can fix; it ends the `busi` command with exit code 2."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask's file, and the size that it is read at.
+    """A mask's file, and the size at which it is read.
 
     Attributes:
         file: Path; empty for a normal image without a mask file.
@@ -68,7 +68,7 @@ class DecodedMask:
 
 
 def read_grey(file: Path | str) -> np.ndarray:
-    """Read an image as uint8 (h, w); colour becomes grey by ITU-R 601 luma, 16 bits are scaled to 8.
+    """Read an image as uint8 (h, w). Colour is converted to grey by ITU-R 601 luma, 16 bits are scaled to 8.
 
     Raises:
         DataError: The file cannot be read as one image of grey or RGB pixels.
@@ -77,32 +77,33 @@ def read_grey(file: Path | str) -> np.ndarray:
         if image.mode.startswith("I"):
             # 65535 becomes 255.
             return np.round(_deep_levels(image, file) / 257).astype(np.uint8)
-        # Palette, RGB, transparency or 1 bit: Pillow knows how each becomes grey.
+        # Palette, RGB, transparency or 1 bit: Pillow converts each of them to grey.
         return np.asarray(image.convert("L"))
 
 
 def read_mask(mask: Mask | Path | str) -> np.ndarray:
-    """Read a mask as bool (h, w): at its image's size, or at its own where only a file is given."""
+    """Read a mask as bool (h, w), True inside: at its image's size, or at its own size if only a file is given."""
     if not isinstance(mask, Mask):
         return decode_mask(mask).inside
     return decode_mask(mask.file, mask.shape).inside if mask.file else np.zeros(mask.shape, bool)
 
 
 def read_union(masks: Iterable[Mask | Path | str]) -> np.ndarray:
-    """Read the pixels inside any of an image's masks, bool (h, w)."""
+    """Read the union of an image's masks, bool (h, w), True inside."""
     return np.logical_or.reduce([read_mask(mask) for mask in masks])
 
 
 def decode_mask(file: Path | str, shape: tuple[int, int] | None = None, *, may_fill: bool = False) -> DecodedMask:
-    """Read a mask and find out how it is encoded.
+    """Read a mask and detect how it is encoded.
 
     Args:
-        file: Its file.
-        shape: Height and width to bring it to, by the nearest pixel; None leaves its own.
-        may_fill: Whether it may mark the whole image, as a prediction may; a data set's own masks do not.
+        file: The mask's file.
+        shape: Height and width to resize the mask to, by the nearest pixel; None keeps its own size.
+        may_fill: Whether it may mark the whole image, as a prediction may; a data set's own masks may not.
 
     Raises:
-        DataError: The file cannot be read as an image, or its pixels are not those of a mask of this size.
+        DataError: The file cannot be read as an image, its pixels are not those of a mask, or its height and width are
+            those of ``shape`` swapped.
     """
     with open_image(file) as image:
         notes = ["JPEG masks: their edges are not exact"] if image.format == "JPEG" else []
@@ -112,7 +113,7 @@ def decode_mask(file: Path | str, shape: tuple[int, int] | None = None, *, may_f
         if image.mode.startswith("I"):
             levels, white = _deep_levels(image, file), 65535
         else:
-            # A palette is a colour image in few bytes.
+            # An image with a palette is a colour image.
             has_colour = image.mode in ("P", "RGB", "RGBA")
             colour = np.asarray(image.convert("RGB" if has_colour else "L"))
             levels, white = colour, 255
@@ -121,7 +122,7 @@ def decode_mask(file: Path | str, shape: tuple[int, int] | None = None, *, may_f
                 levels = colour.max(axis=-1)
     inside, encoding = _threshold(levels, white, file, may_fill)
     corners = inside[[0, 0, -1, -1], [0, -1, 0, -1]]
-    # A lesion may reach one corner, but not all four.
+    # A lesion may reach one corner of the image, but not all four.
     if corners.all() and not may_fill:
         raise DataError(
             f"{file}: all four corners and {inside.mean():.0%} of the pixels are lesion; expected a dark background "
@@ -140,7 +141,8 @@ def open_image(file: Path | str) -> Iterator[Image.Image]:
     """Open an image for the body of a ``with`` statement.
 
     Raises:
-        DataError: The file is damaged, too large, of another format, or its pixels are neither grey nor RGB.
+        DataError: The file is damaged, too large or not in one of `FORMATS`, holds several images, or its pixels are
+            neither grey nor RGB.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -167,10 +169,10 @@ def _deep_levels(image: Image.Image, file: Path | str) -> np.ndarray:
 
 
 def _read_finding(colour: np.ndarray) -> str:
-    """Return the class that a mask's colour stands for; red wins, because one cancer makes an image malignant."""
+    """Return the class that a mask's colours mean, "" if none; red wins: one malignant lesion decides the class."""
     for finding in ("malignant", "benign"):
         pure = np.array(COLOURS[finding], np.int16)
-        # Not exact equality: a JPEG or a resized mask has neighbours of the pure colour.
+        # Not compared for equality, because a JPEG or a resized mask has colours that are close to the pure one.
         distance = np.abs(colour - pure).max(axis=-1)
         if (distance < 64).any():
             return finding
@@ -178,7 +180,7 @@ def _read_finding(colour: np.ndarray) -> str:
 
 
 def _threshold(levels: np.ndarray, white: int, file: Path | str, may_fill: bool) -> tuple[np.ndarray, str]:
-    """Return the pixels inside a mask, bool (h, w), and how they were told from those outside."""
+    """Return the pixels inside a mask, bool (h, w), and how they are encoded, as `DecodedMask.encoding`."""
     counts = np.bincount(levels.ravel())
     used = np.flatnonzero(counts)
     top = int(used[-1])
@@ -187,9 +189,9 @@ def _threshold(levels: np.ndarray, white: int, file: Path | str, may_fill: bool)
         grey = counts[tenth : white - tenth].sum() / levels.size
         if grey >= GREYS:
             raise _no_mask(file, f"{grey:.0%} of the pixels are grey")
-        # The edges of a mask that was resized or drawn with a soft pen.
+        # Some grey is allowed: the edges of a mask that was resized or drawn with a soft pen.
         return levels > white / 2, "black and white" if set(used) <= {0, white} else "grey edges"
-    # One dark level is no mask, black or not; in a mask that may fill the image it is the upper one of two.
+    # A single dark level, black or not, marks nothing; but if the mask may fill the image, it is the upper of two.
     if top == 0 or (len(used) == 1 and not may_fill):
         return np.zeros(levels.shape, bool), "empty"
     if set(used) <= {0, top}:

@@ -1,7 +1,7 @@
-"""Getting BUSI: fetched from Kaggle, an address or a zip file, verified pixel by pixel, only then moved into place.
+"""Gets BUSI from Kaggle, an address or a zip file, verifies it pixel by pixel, and only then moves it into place.
 
-What a data set holds is written down in a manifest: a CSV with one row for each image or mask, its size and a hash of
-its decoded pixels, so that a re-encoded copy is recognised. That of the BUSI release is params/busi-manifest.csv.
+The content of a data set is recorded in a manifest: a CSV with one row for each image or mask, its size and a hash of
+its decoded pixels, so that a re-encoded copy is recognised. The BUSI release has params/busi-manifest.csv.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from busi.dataset.folders import new_folder
 from busi.dataset.phantom import CLASSES
 
 HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
-"""The release on Kaggle."""
+"""Name of the BUSI release on Kaggle."""
 
 PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
 
@@ -45,23 +45,23 @@ ADVICE = {
     403: "it does not let you in: sign in, open the page once and accept the terms of the data set",
     404: "nothing is there: it has been moved or renamed, or the address has a typing mistake",
 }
-"""What the answer of a server means, by its status."""
+"""What a server's response means, by its HTTP status."""
 
 STALL_SECONDS = 60
-"""How long nothing may arrive before a download is given up."""
+"""Seconds without new data after which a download is given up."""
 
 RETRIES = 5
-"""How often a connection that breaks off is taken up again."""
+"""Number of times that a broken connection is taken up again."""
 
 PAUSE_SECONDS = 2
-"""Pause before that."""
+"""Seconds to wait before that."""
 
 MAX_FILES = 10_000
 MAX_BYTES = 2 * 2**30
-"""Bounds of a data set, and while it is fetched of its archive and files together. BUSI: 1,578 files, 0.3 GB."""
+"""Limits of a data set, and of its archive and files together while it is fetched. BUSI has 1,578 files, 0.3 GB."""
 
 SHOWN_DIFFERENCES = 20
-"""Number of files that an error message lists."""
+"""Largest number of files that an error message lists."""
 
 
 class Pixels(NamedTuple):
@@ -73,21 +73,21 @@ class Pixels(NamedTuple):
 
 
 Manifest = dict[str, Pixels]
-"""Images and masks of a data set by their path in its folder, e.g. "benign/benign (1).png"."""
+"""Pixels of each image and mask of a data set, by its path in the folder, e.g. "benign/benign (1).png"."""
 
 
 def download(
     out: Path, *, url: str | None = None, archive: Path | None = None, sha256: str | None = None, accept: bool = False
 ) -> str:
-    """Fetch a data set, verify it and move it to ``out``; nothing is left behind if that fails.
+    """Fetch a data set, verify it, move it to ``out`` and return a message; if that fails, nothing is left behind.
 
     Args:
         out: Folder to make; it must not exist.
         url: Address of a zip file. Without it, and without ``archive``, the release is fetched from Kaggle.
         archive: Zip file on this machine.
         sha256: Hash that the zip file must have.
-        accept: Whether a data set that is in no manifest is taken too. Its manifest is then written into params/, named
-            by the fingerprint of its catalog, and recognised from then on.
+        accept: Whether to accept a data set that no manifest describes. Its manifest is then written into params/,
+            named by the fingerprint of its catalog, so that it is recognised from then on.
 
     Raises:
         DataError: The data set could not be fetched or is not the expected one; says what to do.
@@ -118,7 +118,7 @@ def download(
 def describe_pixels(folder: Path) -> Manifest:
     """Hash the decoded pixels of all images and masks below ``folder``.
 
-    Images are hashed as uint8 grey, masks (``*_mask*``) as bits, as the study reads them: a file that is stored in
+    Images are hashed as uint8 grey and masks (``*_mask*``) as bits, as the study reads them, so that a file stored in
     another format or mode has the same hash.
     """
     manifest = {}
@@ -132,7 +132,7 @@ def describe_pixels(folder: Path) -> Manifest:
 
 def read_manifest(file: Path) -> Manifest:
     """Read a manifest from its CSV."""
-    # Some hashes would be read as numbers.
+    # Without a type, some hashes would be read as numbers.
     table = pd.read_csv(file, dtype={"pixels": str})
     return {row.file: Pixels(row.width, row.height, row.pixels) for row in table.itertuples()}
 
@@ -144,9 +144,9 @@ def write_manifest(manifest: Manifest, file: Path) -> None:
 
 
 def list_differences(found: Manifest, expected: Manifest) -> list[str]:
-    """List the files in which a data set differs from a manifest, each with what is different."""
+    """List the files in which a data set differs from a manifest, each with its difference."""
     differences = []
-    # What is missing comes last, because in a partial copy it would hide the rest.
+    # Missing files come last, because those of a partial copy would hide the rest.
     for file in [*sorted(found), *sorted(expected.keys() - found)]:
         if file not in found:
             differences.append(f"{file}: missing")
@@ -162,7 +162,7 @@ def list_differences(found: Manifest, expected: Manifest) -> list[str]:
 
 
 def describe_part(found: Manifest, release: Manifest) -> str:
-    """Say how many images of the release a data set holds, judged by their names alone."""
+    """Describe in words how much of the release a data set holds, by names unless all pixels are the release's."""
     names = {Path(file).name for file in found}
     images = [Path(file) for file in release if "_mask" not in file]
     present = [image for image in images if image.name in names]
@@ -181,12 +181,12 @@ def describe_part(found: Manifest, release: Manifest) -> str:
 
 
 def find_root(folder: Path) -> Path:
-    """Return the folder that holds the data set: the first one below ``folder`` that does not only hold another."""
+    """Return the folder that holds the data set: ``folder``, or the first one inside it that is not a mere wrapper."""
     while True:
         entries = [entry for entry in folder.iterdir() if not _is_clutter(entry.name)]
         if len(entries) != 1:
             return folder
-        # A data set of one class is not the folder of that class.
+        # In a data set of one class, the folder of that class is not a wrapper.
         inner = entries[0]
         if not inner.is_dir() or inner.name in CLASSES:
             return folder
@@ -197,15 +197,15 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip file into a new ``folder``.
 
     Raises:
-        DataError: The file is no whole zip file, or one that would write outside of ``folder``, link, or exceed the
-            bounds of a data set. Nothing has been unpacked then but the entries before a damaged one.
+        DataError: The file is not a whole zip file, has an entry outside of ``folder``, a link or a device, or exceeds
+            `MAX_FILES` or `MAX_BYTES`. Only if an entry is damaged have those before it been unpacked.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             _check_entries(opened.infolist())
-            # Reads no more of an entry than the size which its header states and which has been checked.
+            # Of each entry, no more is read than the size in its header, which has been checked.
             opened.extractall(folder)
-    # A file name that is too long and a full disk are OSErrors, encryption is a RuntimeError.
+    # A file name that is too long or a full disk raises OSError, encryption raises RuntimeError.
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); expected a whole zip file\n{MANUAL}") from error
 
@@ -216,7 +216,7 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
         raise ValueError(f"{len(entries)} files of {size} bytes; allowed are {MAX_FILES} of {MAX_BYTES}")
     for entry in entries:
         path = PurePosixPath(entry.filename.replace("\\", "/"))
-        # The kind of file, which is 0 in a zip made on Windows.
+        # The type of the file, which is 0 in a zip made on Windows.
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if path.is_absolute() or ".." in path.parts or PureWindowsPath(path).drive:
             raise ValueError(f"{entry.filename} would be written outside of the folder")
@@ -229,10 +229,10 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
 def _fetch(scratch: Path, url: str | None, archive: Path | None, sha256: str | None) -> Path:
     """Fetch a data set into ``scratch`` and return the folder that it was unpacked into."""
     if not url and not archive:
-        # Here, because no other command needs it.
+        # Imported here, because nothing else needs it.
         import kagglehub
 
-        # Not its `output_dir`: a download that breaks off could not continue there.
+        # Not its `output_dir`, where a download that breaks off could not continue.
         os.environ["KAGGLEHUB_CACHE"] = str(scratch)
         return _watch(partial(kagglehub.dataset_download, HANDLE), scratch, PAGE, TOKEN)
     if url:
@@ -247,16 +247,16 @@ def _fetch(scratch: Path, url: str | None, archive: Path | None, sha256: str | N
 
 
 def _download_rest(url: str, file: Path) -> Path:
-    """Download what a file lacks at its end; all of it if the server cannot begin in the middle."""
+    """Download the part of a file that is missing at its end, or all of it if the server cannot begin in the middle."""
     have = file.stat().st_size if file.exists() else 0
-    # Compressed on the way, the bytes of the file could not be counted.
+    # Not compressed, because a range is counted in bytes of the file itself.
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
-    # Without a timeout: `_watch` gives up when nothing arrives.
+    # Without a timeout, because `_watch` gives up when nothing arrives.
     with requests.get(url, headers=headers, stream=True, timeout=None) as response:
         response.raise_for_status()
         mode = "ab" if response.status_code == requests.codes.partial_content else "wb"
         length = int(response.headers.get("Content-Length", 0)) or None
-        # A bar on a terminal only.
+        # The progress bar is shown on a terminal only.
         with file.open(mode) as part, tqdm(total=length, unit="B", unit_scale=True, disable=None) as bar:
             for piece in response.iter_content(2**16):
                 part.write(piece)
@@ -265,7 +265,7 @@ def _download_rest(url: str, file: Path) -> Path:
 
 
 def _persist(fetch: Callable[[], str | Path]) -> Path:
-    """Call ``fetch``, and call it again when the connection breaks off: it continues what it has begun."""
+    """Call ``fetch``, and call it again whenever the connection breaks off, so that it continues its download."""
     for _ in range(RETRIES):
         with suppress(requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
             return Path(fetch())
@@ -274,9 +274,9 @@ def _persist(fetch: Callable[[], str | Path]) -> Path:
 
 
 def _watch(fetch: Callable[[], str | Path], folder: Path, source: str, hint: str = "") -> Path:
-    """Call ``fetch``, which writes into ``folder``, and give up when nothing arrives, or too much.
+    """Call ``fetch``, which writes into ``folder``, and give up if nothing arrives for long, or too much arrives.
 
-    The libraries that fetch bound nothing, and kagglehub waits forever.
+    The libraries that download limit neither time nor size, and kagglehub waits forever.
 
     Raises:
         DataError: The download failed; names ``source`` and says what to do.
@@ -286,18 +286,18 @@ def _watch(fetch: Callable[[], str | Path], folder: Path, source: str, hint: str
     def work() -> None:
         try:
             future.set_result(_persist(fetch))
-        # Of any kind: the libraries raise many. The main thread tells it.
+        # Errors of any kind, because the libraries raise many; the main thread reports them.
         except Exception as error:
             future.set_exception(error)
 
-    # A daemon, which does not keep the program from ending.
+    # A daemon, so that a stalled download does not keep the program from ending.
     Thread(target=work, daemon=True).start()
     size, arrived = 0, time.monotonic()
     failure = None
     while not failure and not wait([future], timeout=0.5).done:
         if time.monotonic() - arrived > STALL_SECONDS:
             failure = TimeoutError(f"nothing has arrived for {STALL_SECONDS} seconds")
-        # A file may be renamed while the folder is measured: then in the next round.
+        # A file may be renamed while the folder is measured, which is then measured in the next round.
         with suppress(FileNotFoundError):
             sizes = [file.stat().st_size for file in folder.rglob("*")]
             if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:
@@ -311,7 +311,7 @@ def _watch(fetch: Callable[[], str | Path], folder: Path, source: str, hint: str
 
 
 def _explain(error: Exception) -> str:
-    """Say in words why a download failed."""
+    """Describe in words why a download failed."""
     response = getattr(error, "response", None)
     if response is not None:
         advice = ADVICE.get(response.status_code, "its server is in trouble: try again later")
@@ -332,18 +332,18 @@ def _describe_differences(found: Manifest, release: Manifest) -> str:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Return the fingerprint of a data set's catalog; DataError if the study cannot read it."""
+    """Return the fingerprint of a data set's catalog; raise DataError if the study cannot read the data set."""
     try:
         return read_catalog(folder, expected=None).fingerprint
     except StudyError as error:
-        # The folder is gone when the message is read.
+        # The temporary folder no longer exists when the message is read.
         raise DataError(str(error).replace(str(folder), "the data set")) from error
 
 
 def _hash_pixels(file: Path) -> Pixels:
     try:
         pixels = read_mask(file) if "_mask" in file.stem else read_grey(file)
-    # Listed among the differences; a small file may claim to be an image of gigabytes.
+    # Such a file is listed among the differences; a small file may claim to be an image of gigabytes.
     except (StudyError, Image.DecompressionBombError):
         return Pixels(0, 0, "unreadable")
     height, width = pixels.shape
@@ -352,5 +352,5 @@ def _hash_pixels(file: Path) -> Pixels:
 
 
 def _is_clutter(name: str) -> bool:
-    """Tell whether a file or folder was left there by a file manager or an archiver."""
+    """Return whether a file or folder is a hidden one, or one that an archiver added."""
     return name.startswith(".") or name == "__MACOSX"

@@ -1,13 +1,14 @@
 """Near-duplicate images: BUSI holds frames of one scan, crops and relabelled copies, and no patient identifiers.
 
-Two images are near-duplicates when both of their perceptual hashes (difference and average hash, 64 bits each) differ
-in at most `DISTANCE` bits, or when the middle of one is found in the other with a correlation of `MATCH` or more. The
-hashes find copies at another scale, the match finds crops: hashes resize whole images to a square, so that a crop has
-another hash. Either may be mirrored; of BUSI's none is. A group is a connected component of that relation. The grouped
-split keeps it together.
+Two images are near-duplicates if both of their perceptual hashes (difference and average hash, 64 bits each) differ in
+at most `DISTANCE` bits, or if the middle of one is found in the other with a correlation of `MATCH` or more. The hashes
+find copies at another scale. They resize whole images to a square, so that a crop has another hash; the match finds
+crops. Both find mirrored copies too, but BUSI has none. A group is a connected component of this relation, and the
+grouped split keeps each group together.
 
-All pairs of BUSI that this rule finds have been looked at, and those just below it. The list with the verdicts,
-`pairs_file`, takes the place of the rule there. It adds what only the eye finds: other frames of one lesion.
+All pairs of BUSI that this rule finds, and those that it just misses, have been looked at. For BUSI, the list of these
+pairs with their verdicts, `pairs_file`, replaces the rule. It also has pairs that only the eye can find: other frames
+of the same lesion.
 """
 
 import io
@@ -26,50 +27,50 @@ from busi.config import StudyError, find_study_folder
 from busi.dataset.catalog import Catalog, read_grey, remember
 
 DISTANCE = 8
-"""Largest number of bits, of 64, by which each hash of two near-duplicates may differ.
+"""Largest number of bits, of 64, in which each hash of two near-duplicates may differ.
 
-`count_distances` counts the larger of the two distances for all pairs of BUSI's images. True near-duplicates become
-rarer towards 8, and pairs that are alike by chance more frequent from 9 on. All 213 pairs of BUSI up to 8 are frames of
-one scan or one lesion. The usual bound of 2 misses more than a third of the images concerned.
+`count_distances` counts the pairs of BUSI's images by the larger of their two distances. Towards 8, true
+near-duplicates become rarer; from 9 on, pairs that are alike by chance become more frequent. All 213 pairs of BUSI up
+to 8 are frames of one scan or one lesion. The usual limit of 2 misses more than a third of the images concerned.
 """
 
 BITS = 64
-"""Length of each hash."""
+"""Length of each hash in bits."""
 
 MATCH = 0.95
-"""Least correlation between the middle of one near-duplicate and its best place in the other.
+"""Lowest correlation between the middle of one near-duplicate and its best place in the other.
 
-All 147 pairs of BUSI from here on are frames of one scan or one lesion. Of those between 0.92 and 0.95 that no hash
-ties, most are alike by chance: bright above and dark below.
+All 147 pairs of BUSI at or above it are frames of one scan or one lesion. Most of those between 0.92 and 0.95 that are
+not tied by a hash are alike by chance: bright above and dark below.
 """
 
 BLOCK = 8
-"""Side in pixels of the blocks that are averaged before the match: it compares tissue, not speckle."""
+"""Side in pixels of the blocks that are averaged before the match, so that it compares tissue, not speckle."""
 
 MARGIN = 0.2
-"""Share of the height and width that is cut off each side of an image before it is looked for in the others."""
+"""Share of height and width cut off at each side of an image; the remaining middle is searched for in the others."""
 
 BATCH = 40
-"""Images that are searched at once."""
+"""Number of images that are searched at once."""
 
 VERDICTS = ("same scan", "same lesion", "different")
-"""What the eye makes of a pair. "Same lesion" is another frame of it, or of one place in a breast without a lesion.
+"""Verdicts of the eye on a pair. "Same lesion" means two frames of it, or of one place in a breast without a lesion.
 
-If in doubt, a pair is called the same: joined wrongly it costs nothing, separated wrongly it leaks.
+If in doubt, a pair is called the same, because a pair joined wrongly costs nothing, but one separated wrongly leaks.
 """
 
 _HEAD = "# data "
 
 
 def group_images(catalog: Catalog) -> np.ndarray:
-    """Find the group of each row of ``catalog.table``, normals included: its patient's, else its near-duplicates'.
+    """Return the group of each row of ``catalog.table``, normals included: by patient, else by near-duplicates.
 
     Returns:
-        int (n,), numbered from 0 in order of first appearance. An image without near-duplicates has its own group.
+        int (n,), numbered from 0 in order of first appearance. An image without near-duplicates is a group of its own.
     """
     patients = catalog.table.group
     if patients.notna().any():
-        # An image whose patient is not named is a group of its own.
+        # An image without a named patient is a group of its own.
         return pd.factorize(patients.fillna(catalog.table.name))[0]
     listed = read_pairs(catalog)
     pairs = find_pairs(catalog) if listed is None else listed[listed.verdict != "different"]
@@ -81,16 +82,16 @@ def group_images(catalog: Catalog) -> np.ndarray:
 
 
 def find_pairs(catalog: Catalog) -> pd.DataFrame:
-    """Find all pairs of near-duplicates by hash and match, without a list.
+    """Find all pairs of near-duplicates by hash and match, without using the list.
 
     Returns:
-        One row for each pair: `image_a`, `image_b` (names), `score` (correlation, -1 to 1), `found_by` ("hash" if both
-        find it, else "match").
+        One row for each pair: `image_a`, `image_b` (names), `score` (correlation, -1 to 1), `found_by` ("hash" if the
+        hashes find it, whether or not the match does, else "match").
     """
     by_hash = hash_distances(catalog) <= DISTANCE
     scores = match_scores(catalog)
     is_pair = by_hash | (scores >= MATCH)
-    # Both matrices are symmetric: every pair is above the diagonal once.
+    # Both matrices are symmetric, so every pair is above the diagonal once.
     first, second = np.nonzero(np.triu(is_pair, k=1))
     names = catalog.table.name.to_numpy()
     return pd.DataFrame(
@@ -104,15 +105,16 @@ def find_pairs(catalog: Catalog) -> pd.DataFrame:
 
 
 def read_pairs(catalog: Catalog) -> pd.DataFrame | None:
-    """Read the list of pairs that have been looked at; None if there is none for these images.
+    """Read the list of pairs that have been looked at; None if there is no list for these images.
 
     Returns:
-        `image_a`, `image_b` and `score` as `find_pairs`. `found_by`: "hash" or "match" as there, where hashes tie the
-        images to no common group also "match" from 0.92 on, from 0.88 on between neighbouring numbers of a class;
-        "scale" by a match after one was shrunk by 1.2, "eye" by looking. `verdict`: one of `VERDICTS`.
+        `image_a`, `image_b` and `score` as in `find_pairs`; `verdict`, one of `VERDICTS`; and `found_by`: "hash" or
+        "match" as in `find_pairs`, "scale" for a match after one image was shrunk by a factor of 1.2, or "eye". For
+        images that the hashes do not put into one group, "match" includes lower scores: from 0.92 on, or from 0.88 on
+        between neighbouring numbers of a class.
 
     Raises:
-        StudyError: The list names an image that does not exist, or a verdict that is none.
+        StudyError: The list names an image that does not exist, or a verdict that is not in `VERDICTS`.
     """
     path = pairs_file()
     if not path.is_file():
@@ -134,16 +136,16 @@ def read_pairs(catalog: Catalog) -> pd.DataFrame | None:
 
 
 def pairs_file() -> Path:
-    """Return the file of BUSI's pairs that have been looked at."""
+    """Return the path of the list of BUSI's pairs that have been looked at."""
     return find_study_folder() / "params" / "near-duplicates.csv"
 
 
 def hash_distances(catalog: Catalog) -> np.ndarray:
-    """Compute the larger of the two hash distances of every pair of images, int (n, n), bits of 64.
+    """Compute the larger of the two hash distances of every pair of images, int (n, n), in bits of 64.
 
-    Of an image and its mirror image, the nearer one counts.
+    One image of each pair is also compared mirrored, and the smaller distance counts.
     """
-    # The fingerprint says which images these are, wherever the files lie.
+    # The fingerprint identifies the images, wherever their files are.
     compute = remember(_hash_distances, ignore=["files"])
     return compute(list(catalog.table.image), catalog.fingerprint)
 
@@ -151,8 +153,8 @@ def hash_distances(catalog: Catalog) -> np.ndarray:
 def match_scores(catalog: Catalog) -> np.ndarray:
     """Compute how well the middle of one image is found in the other, float32 (n, n), -1 to 1, at native pixel scale.
 
-    Of both directions, and of the middle and its mirror image, the best one counts. BUSI's 304,000 pairs take one
-    processor 80 seconds; the result is cached.
+    The score of a pair is the best over both directions, and over the middle and its mirror image. BUSI's 304,000 pairs
+    take 80 seconds on one core; the result is cached.
     """
     compute = remember(_match_scores, ignore=["files"])
     return compute(list(catalog.table.image), catalog.fingerprint)
@@ -162,7 +164,7 @@ def count_distances(catalog: Catalog) -> pd.DataFrame:
     """Count the pairs of images at each distance.
 
     Returns:
-        One row for each `distance` from 0 to 64 (bits, the larger of both hashes) with its number of `pairs`.
+        One row for each `distance` from 0 to 64 (bits, the larger one of the two hashes) with its number of `pairs`.
     """
     distances = hash_distances(catalog)
     above = np.triu_indices_from(distances, k=1)
@@ -180,7 +182,7 @@ def _hash_distances(files: list[str], fingerprint: str) -> np.ndarray:
         others = _bits(make_hash, mirrored)
         distances.append([_bits_apart(hashes, hashes), _bits_apart(hashes, others)])
     straight, flipped = np.max(distances, axis=0)
-    # A mirrored hash is not always the hash of the mirrored image: the two directions may differ by a bit.
+    # Mirroring one image or the other may give distances that differ by a bit: the smaller one counts.
     return np.minimum(straight, np.minimum(flipped, flipped.T))
 
 
@@ -190,7 +192,7 @@ def _bits(make_hash, images: list[Image.Image]) -> np.ndarray:
 
 def _bits_apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     share = cdist(one, other, "hamming")
-    # SciPy gives the share of differing bits, which rounding errors keep from being a whole number of them.
+    # SciPy returns the share of differing bits, whose product with their number has rounding errors.
     return np.rint(share * BITS).astype(int)
 
 
@@ -198,7 +200,7 @@ def _match_scores(files: list[str], fingerprint: str) -> np.ndarray:
     images = [_shrink(read_grey(file)) for file in files]
     middles = [_cut_middle(image) for image in images]
     scores = np.empty((len(images), len(images)), np.float32)
-    # Images of similar size are searched together: all are padded to the largest of them.
+    # Images of similar size are searched together, because all of a batch are padded to the largest one.
     sides = [max(image.shape) for image in images]
     order = np.argsort(sides, kind="stable")
     for batch in np.split(order, range(BATCH, len(order), BATCH)):
@@ -222,7 +224,7 @@ def _cut_middle(image: np.ndarray) -> np.ndarray:
 def find_best_places(templates: list[np.ndarray], images: list[np.ndarray]) -> np.ndarray:
     """Compute the largest normalized correlation of each template, or its mirror image, with each image.
 
-    The same numbers as from `skimage.feature.match_template`, which would transform an image anew for every template.
+    The results equal those of `skimage.feature.match_template`, which would transform an image anew for every template.
 
     Args:
         templates: float32 (h, w) each, not constant.
@@ -233,10 +235,10 @@ def find_best_places(templates: list[np.ndarray], images: list[np.ndarray]) -> n
     """
     heights, widths = zip(*(image.shape for image in images), strict=True)
     size = [fft.next_fast_len(max(sides), real=True) for sides in (heights, widths)]
-    # Beyond an image's own pixels a place is no number, and is not counted.
+    # Places beyond an image's own pixels give NaN and are ignored.
     padded = np.full((len(images), *size), np.nan, np.float32)
     for place, image in zip(padded, images, strict=True):
-        # Around zero, rounding errors of the transform are smallest.
+        # With a mean of zero, rounding errors of the transform are smallest.
         place[: image.shape[0], : image.shape[1]] = image - image.mean()
     spectra = fft.rfft2(np.nan_to_num(padded))
     sums, squares = _integrate(padded), _integrate(padded**2)
@@ -250,7 +252,7 @@ def find_best_places(templates: list[np.ndarray], images: list[np.ndarray]) -> n
         mirrored = _overlap(spectra, centred[:, ::-1], size)
         window_sums = _window(sums, height, width)
         spread = _window(squares, height, width) - window_sums**2 / template.size
-        # Nothing is found where the image is flat: less than one grey level around its mean.
+        # Nothing is found where the image is flat, that is, deviates from its mean by less than one grey level.
         spread[spread < template.size] = np.nan
         energy = np.sum(centred**2)
         correlation = np.maximum(straight, mirrored) / np.sqrt(spread * energy)
@@ -259,21 +261,21 @@ def find_best_places(templates: list[np.ndarray], images: list[np.ndarray]) -> n
 
 
 def _overlap(spectra: np.ndarray, template: np.ndarray, size: list[int]) -> np.ndarray:
-    """Sum the products of a template with each image at every place where it lies within ``size``."""
+    """Sum the products of a template and each image at every place where the template lies within ``size``."""
     height, width = template.shape
     spectrum = fft.rfft2(template, size)
-    # A correlation is a convolution with the conjugate.
+    # A correlation is the product of one spectrum with the conjugate of the other.
     products = fft.irfft2(spectra * np.conj(spectrum), size)
     return products[:, : size[0] - height + 1, : size[1] - width + 1]
 
 
 def _integrate(images: np.ndarray) -> np.ndarray:
-    """Sum each image from its first pixel to every other; a border of zeros comes first."""
+    """Compute the integral of each image: sums over all pixels above and to the left, with a border of zeros first."""
     bordered = np.pad(images.astype(float), ((0, 0), (1, 0), (1, 0)))
     return bordered.cumsum(axis=1).cumsum(axis=2)
 
 
 def _window(integral: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Sum the pixels of every window of a size."""
+    """Sum the pixels of every window of ``height`` x ``width``, from the integral of each image."""
     below, above = integral[:, height:], integral[:, :-height]
     return below[:, :, width:] - below[:, :, :-width] - above[:, :, width:] + above[:, :, :-width]

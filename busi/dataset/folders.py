@@ -1,4 +1,4 @@
-"""New folders that are whole or not there: a process that is killed leaves nothing that passes for finished."""
+"""New folders that are either complete or not there: a process that is killed leaves none that looks finished."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from busi.config import StudyError
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Make a folder that becomes ``out`` when the body of a ``with`` statement is done, and vanishes where it fails.
+    """Make a folder that becomes ``out`` at the end of a ``with`` statement, and is removed if its body fails.
 
     Raises:
         StudyError: ``out`` exists or cannot be made.
     """
     if out.exists() or out.is_symlink():
         raise StudyError(f"{out}: exists; nothing is overwritten: remove it or name another folder")
-    # Where ``out`` will be, because a folder is renamed at once only within one disk.
+    # On the disk of ``out``, because a folder can only be renamed in one step within one disk.
     place = next(folder for folder in out.absolute().parents if folder.exists())
     try:
         scratch = TemporaryDirectory(prefix=f".{out.name}-", dir=place)
@@ -26,7 +26,7 @@ def new_folder(out: Path) -> Iterator[Path]:
             f"{out}: cannot be made ({error.strerror}); give a folder in a place that can be written to"
         ) from error
     with scratch:
-        # Of its own, because the temporary one is closed to other users.
+        # A folder inside the temporary one, because that one is closed to other users.
         folder = Path(scratch.name) / out.name
         folder.mkdir()
         yield folder

@@ -1,7 +1,7 @@
 """Layouts of data sets: which files of a folder are images, which are masks, and which belong together.
 
-A layout is a pattern of an image's path and one of its masks' paths, both relative to the folder and without suffix.
-They belong together where the parts that both patterns name are equal, never by the order of a listing.
+A layout consists of a pattern for an image's path and one for its masks' paths, both relative to the folder and without
+suffix. Image and mask belong together if the parts that both patterns name are equal, never by the order of a listing.
 """
 
 import csv
@@ -18,7 +18,7 @@ from busi.dataset.decode import SUFFIXES, DataError
 from busi.dataset.phantom import CLASSES
 
 PAIRS = "pairs.csv"
-"""Table of images and masks that decides wherever a folder holds one."""
+"""Table of images and masks that takes precedence over the layouts if a folder holds one."""
 
 LAYOUTS = {
     "busi": "{kind}/{key} | {kind}/{key}_mask{n}",
@@ -32,7 +32,7 @@ LAYOUTS = {
     "buid": "{folder}{number} {kind} Image | {folder}{number} {kind} Mask",
     "suffix": "{key} | {key}_mask{n}",
 }
-"""Patterns of images and masks by name; a special layout comes before a general one that fits the same files."""
+"""Patterns of images and masks by name; a more special layout comes before a general one that fits the same files."""
 
 PLACEHOLDERS = {
     "key": r"(?P<key>[^/]+?)",
@@ -47,7 +47,7 @@ PLACEHOLDERS = {
     "masks": r"(masks?|labels?|gt|ground[ _]?truth)",
     "folder": r"([^/]+/)?",
 }
-"""What stands in braces in a layout, as regular expressions; the named ones tie an image to its masks."""
+"""Regular expressions for what is in braces in a layout; the named groups among them tie an image to its masks."""
 
 
 @dataclass
@@ -55,9 +55,10 @@ class Manifest:
     """Images of a folder with their masks, unread.
 
     Attributes:
-        layout: Name of the layout, its patterns, or the table's file.
-        rows: `image` (path), `masks` (paths, sorted), `image_class` (lower case; empty if not known), `group` (patient;
-            None if not known), `name` (of the image's file, without suffix), in the order of classes and names.
+        layout: Name of the layout, its patterns, or the name of the table's file.
+        rows: Images in the order of classes and names, each with `image` (path), `masks` (paths), `image_class` (lower
+            case; empty if not known), `group` (patient; None if not known) and `name` (as the table gives it, else that
+            of the image's file without suffix).
         problems: Everything wrong with the folder, one line each.
         ignored: Image files that are neither image nor mask in this layout.
     """
@@ -73,10 +74,11 @@ def find_images(folder: Path, layout: str = "") -> Manifest:
 
     Args:
         folder: Holds the data set, its files at most three levels deep.
-        layout: Name in `LAYOUTS`, a CSV file in ``folder``, or a pattern of one's own. Empty: found from the files.
+        layout: A name in `LAYOUTS`, a CSV file in ``folder``, or any other pair of patterns. If empty, `PAIRS` is read,
+            or else the layout is detected from the files.
 
     Raises:
-        DataError: The folder is missing, or no layout fits, or several do.
+        DataError: The folder is missing, no layout fits, several do, or the given layout or table is faulty.
     """
     if not folder.is_dir():
         found = "a file, not a folder: unpack it and" if folder.exists() else "no such folder;"
@@ -100,9 +102,9 @@ def find_images(folder: Path, layout: str = "") -> Manifest:
 
 
 def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the image files of a folder, and a problem for each that cannot be one; hidden ones are left out."""
+    """Return the image files of a folder, and a problem for each path that only looks like one; skip hidden files."""
     files, problems = [], []
-    # Not `rglob`, which passes by linked folders.
+    # Not `rglob`, which does not follow links to folders.
     for path in sorted(chain(folder.glob("*"), folder.glob("*/*"), folder.glob("*/*/*"))):
         parts = path.relative_to(folder).parts
         is_clutter = any(part.startswith((".", "__MACOSX")) for part in parts)
@@ -117,14 +119,14 @@ def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def _compile(layout: str) -> tuple[re.Pattern, re.Pattern]:
-    """Return the patterns of image and mask of a layout, given by name or by its patterns."""
+    """Compile the patterns of image and mask of a layout, which is given by its name or by its patterns."""
     try:
         image, mask = map(_translate, LAYOUTS.get(layout, layout).split("|"))
         shared = image.groupindex.keys() & mask.groupindex.keys()
         is_whole = "key" in shared
-    except (ValueError, re.error):  # other than two patterns, or a placeholder used twice
+    except (ValueError, re.error):  # not exactly two patterns, or a placeholder used twice
         is_whole = False
-    # A brace that is left is a placeholder that is not known.
+    # A brace that is left belongs to an unknown placeholder.
     if not is_whole or "{" in image.pattern + mask.pattern:
         raise DataError(
             f"layout: got {layout!r}; expected one of {', '.join(LAYOUTS)}, a CSV file in the data's folder, or two "
@@ -141,16 +143,16 @@ def _translate(pattern: str) -> re.Pattern:
 
 
 def _detect(folder: Path, files: list[Path]) -> Manifest:
-    """Return the one layout that pairs images with masks."""
+    """Detect the only layout that pairs images with masks, and apply it; raise DataError if none or several do."""
     fitting: dict[str, Manifest] = {}
     found_images: list[set] = []
     for name in LAYOUTS:
         manifest = _match(folder, files, name)
         paired = {row["image"] for row in manifest.rows if row["masks"]}
         groups = {row["group"] for row in manifest.rows}
-        # One patient in all is a name that only looks like the layout's.
+        # If all images have the same patient, their names only look like those of the layout.
         is_one_group = len(groups) == 1 and None not in groups
-        # A special layout has found all of these images before.
+        # A more special layout has already found all of these images.
         is_general = any(paired <= images for images in found_images)
         if paired and not is_one_group and not is_general:
             fitting[name] = manifest
@@ -167,7 +169,7 @@ def _detect(folder: Path, files: list[Path]) -> Manifest:
 
 
 def _describe(folder: Path, files: list[Path]) -> str:
-    """Return what a folder holds and what can be done about it, for messages."""
+    """Describe what a folder holds and what the user can do, for error messages."""
     paths = [file.relative_to(folder) for file in files]
     shown = ", ".join(map(str, paths[:3]))
     inner = {path.parts[0] for path in paths if len(path.parts) > 1}
@@ -187,7 +189,7 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
     rows: dict[tuple, dict] = {}
     masks: dict[tuple, dict[str, str]] = defaultdict(dict)
     for file in files:
-        # An "é" may be one character or two, as macOS writes it: the same letter in the same name.
+        # An "é" may be one character, or two as macOS writes it; normalized, both are the same name.
         path = normalize("NFC", file.relative_to(folder).with_suffix("").as_posix())
         as_mask = mask.fullmatch(path)
         matched = as_mask or image.fullmatch(path)
@@ -195,7 +197,7 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
             manifest.ignored.append(file)
             continue
         parts = matched.groupdict()
-        # Names of classes are written in either case; keys count letter by letter.
+        # Names of classes may be in upper or lower case, but keys have to agree letter by letter.
         parts["image_class"] = parts.get("image_class", "").lower()
         key = tuple(parts[part] for part in shared)
         if as_mask:
@@ -211,7 +213,7 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
 
 
 def _give_masks(rows: dict[tuple, dict], masks: dict[tuple, dict[str, str]], manifest: Manifest) -> None:
-    """Enter the masks of each image into its row, and what does not fit into the problems."""
+    """Enter the masks of each image into its row, and everything that does not fit into the problems."""
     expected = f"layout {manifest.layout} is {LAYOUTS.get(manifest.layout, manifest.layout)}"
     for key in sorted(masks.keys() - rows.keys()):
         orphan = min(masks[key].values())
@@ -230,17 +232,17 @@ def _give_masks(rows: dict[tuple, dict], masks: dict[tuple, dict[str, str]], man
 
 
 def _read_pairs(table: Path) -> Manifest:
-    """Pair the files that a table names; paths start at its folder, an image with several masks has a row for each."""
+    """Pair the files that a table names. Paths start at its folder; an image with several masks has a line for each."""
     manifest = Manifest(table.name, [])
     rows: dict[Path, dict] = {}
     images: dict[Path, Path] = {}  # of masks
     for line, pair in _read_table(table):
-        # One spelling of each path: "./a.png" and "a.png" are one image.
+        # Each path gets one spelling, because "./a.png" and "a.png" are the same image.
         image, mask = (Path(os.path.normpath(table.parent / pair[column])) for column in ("image", "mask"))
         row = _make_row(image, pair.get("class", "").lower(), pair.get("group") or None)
         row["name"] = pair.get("name", image.stem)
         problems = _check_pair(pair, image, mask)
-        # A line whose files are not there has nothing to compare.
+        # A line whose files do not exist is not compared with others.
         if not problems:
             first = rows.setdefault(image, row)
             for column in ("image_class", "group", "name"):
@@ -261,27 +263,30 @@ def _read_pairs(table: Path) -> Manifest:
 
 
 def _check_pair(pair: dict[str, str], image: Path, mask: Path) -> list[str]:
-    """Return what is wrong with the cells of one line, whatever the other lines say."""
+    """Return what is wrong with the cells of one line, regardless of the other lines."""
     problems = []
     for column, file in (("image", image), ("mask", mask)):
         if not file.is_file() and (column == "image" or pair["mask"]):
             problems.append(f"{column} {pair[column]!r} is no file; expected an image: correct the path")
-    # Files are written by this name.
+    # Files will be written under this name.
     if "name" in pair and not re.fullmatch(r"[^/\\:]+", pair["name"]):
         problems.append(f"name {pair['name']!r}; expected a file's name, without / \\ and colon: correct it")
     return problems
 
 
 def _read_table(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read a table with the columns `image` and `mask`, and if it has them `class`, `group` (or `patient`) and `name`.
+    """Read a table with the columns `image` and `mask`, and optionally `class`, `group` (or `patient`) and `name`.
 
     Returns:
-        The number and the cells of each line, empty where it is short; names such as "NA" and "001" stay as they are.
+        The number of each line and its cells by column; missing ones are empty, "NA" and "001" stay as they are.
+
+    Raises:
+        DataError: The file is not a readable table, or its columns are not these.
     """
     try:
         text = table.read_text(encoding="utf-8-sig")
         head = text.partition("\n")[0]
-        # Commas or semicolons, whichever the table uses.
+        # Separated by commas, semicolons or tabs, whichever the table uses.
         reader = csv.reader(text.split("\n"), delimiter=max(",;\t", key=head.count), strict=True)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
     except (OSError, ValueError, csv.Error) as error:
@@ -308,11 +313,11 @@ def _make_row(image: Path, image_class: str, group: str | None) -> dict:
 
 
 def _sort(manifest: Manifest) -> Manifest:
-    """Put the images in the order of classes and names, and find names that are used twice."""
+    """Sort the images by class and name, and add names that are used twice to the problems."""
     manifest.rows.sort(key=itemgetter("image_class", "name"))
     seen: dict[str, str] = {}
     for row in manifest.rows:
-        # Names that differ in case or encoding alone are one file on other systems; predictions are kept by name.
+        # Predictions are stored by name, and names that differ only in case or encoding are one file on some systems.
         other = seen.setdefault(normalize("NFC", row["name"]).casefold(), row["image"])
         if other != row["image"]:
             manifest.problems.append(f"{row['image']}: {other} has the same name: rename one of them")

@@ -1,4 +1,4 @@
-"""Images that a run is trained on, validated with and tested on, scaled and ready for the network."""
+"""Images that a run is trained, validated and tested on, scaled and ready for the network."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ class Parts:
     """Images of one run, scaled but not augmented.
 
     Attributes:
-        training: Images to train on: all lesion images under the published protocol, the lesion images of the fold's
-            training part under the held-out one, with its normal images where the configuration asks for them.
+        training: Images to train on: all lesion images under the published protocol; under the held-out one the lesion
+            images of the fold's training part, and its normal images if the configuration asks for them.
         validation: Lesion images of the fold's validation part; None under the published protocol.
         test: Lesion and normal images of the fold's test part, in the catalog's order; None under the published
             protocol.
@@ -38,7 +38,7 @@ def load_parts(config: RunConfig, catalog: Catalog) -> Parts:
         StudyError: The data cannot be split into folds, or the file of the split is damaged.
     """
     if config.protocol == "published":
-        # As published: nothing is held out, and the images trained on are also the ones that are scored.
+        # As published, nothing is held out: the run is scored on the images it is trained on.
         arrays = published_arrays(catalog, config)
         if config.order == "mixed":
             arrays = arrays.shuffled(config.seed)
@@ -46,13 +46,13 @@ def load_parts(config: RunConfig, catalog: Catalog) -> Parts:
         return Parts(_scale(arrays, config, scaling), None, None, scaling)
     split = load_split(catalog, config.split)
     part = split[f"fold{config.fold}"]
-    # Normals are tested, but trained on only where asked, and decide neither epoch nor threshold.
+    # Normal images are tested on, but trained on only if asked for, and never used to choose epoch or threshold.
     has_lesion = split.image_class != "normal"
     training = np.flatnonzero((part == "training") & (has_lesion | config.normals))
     validation = np.flatnonzero((part == "validation") & has_lesion)
     test = np.flatnonzero(part == "test")
     arrays = all_arrays(catalog, config)
-    # Constants from validation or test images would let these influence training.
+    # From the training part alone, or the validation and test images would influence training.
     scaling = fit_scaling(arrays.images[training], config.preprocessing)
     scaled = _scale(arrays, config, scaling)
     return Parts(scaled[training], scaled[validation], scaled[test], scaling)
@@ -63,12 +63,12 @@ def _scale(arrays: Arrays, config: RunConfig, scaling: Scaling) -> Arrays:
 
 
 def read_truths(catalog: Catalog, names: Iterable[str]) -> list[np.ndarray]:
-    """Read the pixels inside any mask of each named image, bool (h, w) at the image's original size.
+    """Read the union of the masks of each named image, bool (h, w) at the image's original size.
 
     Raises:
-        StudyError: The data hold no image of that name.
+        StudyError: The data hold no image of a given name.
     """
-    # A run keeps its predictions by name, in an order of its own.
+    # Looked up by name, because a run stores its predictions in an order of its own.
     masks = dict(zip(catalog.table.name, catalog.table.masks, strict=True))
     truths = []
     for name in names:

@@ -1,9 +1,9 @@
 """Synthetic breast ultrasound in the layout of BUSI: data that anyone may have, publish and test with.
 
-The images are formed as in the simplest model of a scanner. Tissue is an echo level in dB. Random scatterers of that
-strength, blurred by the pulse, add up to a complex Gaussian field whose envelope is fully developed speckle (Wagner et
-al., IEEE Trans. Sonics Ultrason. 30(3), 1983, 156-163). Sound gains or loses strength on its way through a lesion. The
-logarithm of the echo is the image.
+The images follow the simplest model of a scanner. Tissue is an echo level in dB. Random scatterers of that strength,
+blurred by the pulse, add up to a complex Gaussian field whose envelope is fully developed speckle (Wagner et al., IEEE
+Trans. Sonics Ultrason. 30(3), 1983, 156-163). Sound gains or loses strength on its way through a lesion. The image is
+the logarithm of the echo.
 
 Arrays are (height, width) with depth downwards, lengths are in pixels, levels in dB relative to white. Numbers without
 a source were chosen by comparing with BUSI's images: by eye, and so that grey values and grain agree.
@@ -31,22 +31,22 @@ LOOKS = 2
 """Number of views from different angles that a scanner averages (spatial compounding), each with its own speckle."""
 
 DYNAMIC_RANGE = 62.0
-"""Decibels from black to white."""
+"""Difference between white and black in dB."""
 
 NOISE = -56.0
-"""Level of the receiver's noise in dB; keeps shadows from being perfectly black."""
+"""Level of the receiver's noise in dB, which keeps shadows from being perfectly black."""
 
 LESION_SHARE = {"benign": (0.038, 1.14), "malignant": (0.121, 0.83)}
 """Median of the share of an image that lesions cover, and standard deviation of the share's natural logarithm.
 
-Measured on BUSI's 437 benign and 210 malignant images, over the union of an image's masks.
+Measured on BUSI's 437 benign and 210 malignant images, with the union of each image's masks.
 """
 
 # BUSI's smallest share is 0.003. Its largest, 0.56, would leave too little tissue around the lesion.
 SHARE_LIMITS = (0.003, 0.35)
 
 TURN = 2 * np.pi
-"""A whole turn in radians."""
+"""A full turn in radians."""
 
 ANGLE = np.linspace(0, TURN, 240, endpoint=False)
 """Angles at which the radius of an outline is given, in radians."""
@@ -56,20 +56,20 @@ MASK_MODES = ("RGBA", "1", "RGB")
 
 
 def draw_phantoms(folder: Path, *, benign: int = 16, malignant: int = 8, normal: int = 4, seed: int = 0) -> Path:
-    """Draw a data set with the layout, the names and the file modes of the BUSI release, and return its folder.
+    """Draw a data set with the layout, file names and file modes of the BUSI release, and return its folder.
 
     Image k of a class is the same however many are drawn. Benign images 2, 10, 18, ... have a second mask, as a few
     images of the release do. Images are RGB or grey; masks are 1-bit, RGB or RGBA, and empty for normal images.
 
     Args:
-        folder: New folder; appears when all images are drawn.
+        folder: New folder, which appears when all images are drawn.
         benign: Number of images with benign lesions, 0 or more.
         malignant: Number of images with a malignant lesion, 0 or more.
         normal: Number of images without a lesion, 0 or more.
         seed: 0 or more; equal seeds give equal bytes.
 
     Raises:
-        StudyError: `folder` exists, or a number is negative. Nothing is written then.
+        StudyError: ``folder`` exists or cannot be made, or a number is negative. Then nothing is written.
     """
     counts = {"benign": benign, "malignant": malignant, "normal": normal}
     for name, value in (counts | {"seed": seed}).items():
@@ -80,13 +80,13 @@ def draw_phantoms(folder: Path, *, benign: int = 16, malignant: int = 8, normal:
         for image_class in CLASSES:
             (whole / image_class).mkdir(parents=True)
             images += [delayed(_draw_image)(whole, image_class, k, seed) for k in range(1, counts[image_class] + 1)]
-        # Most of the time goes into NumPy and SciPy, which let other threads run.
+        # Threads suffice, because NumPy and SciPy take most of the time and let other threads run.
         Parallel(n_jobs=-1, prefer="threads")(images)
     return folder
 
 
 def _draw_image(folder: Path, image_class: str, k: int, seed: int) -> None:
-    # A generator for each image: it does not depend on how many are drawn before it.
+    # Each image has its own generator, so that it does not depend on how many are drawn before it.
     key = (CLASSES.index(image_class), k)
     rng = default_rng(SeedSequence(seed, spawn_key=key))
     lesions = 0 if image_class == "normal" else 1
@@ -97,10 +97,10 @@ def _draw_image(folder: Path, image_class: str, k: int, seed: int) -> None:
 
 
 def _write_image(stem: Path, k: int, pixels: np.ndarray, masks: list[np.ndarray]) -> None:
-    # Every file mode of the release comes up in turn.
+    # Every file mode of the release occurs.
     image_mode = "L" if k % 4 == 3 else "RGB"
     image = Image.fromarray(pixels).convert(image_mode)
-    # Speckle hardly compresses: a higher level costs time and saves nothing.
+    # Speckle hardly compresses, so a higher level would cost time and save nothing.
     image.save(f"{stem}.png", compress_level=1)
     mask_mode = MASK_MODES[k % len(MASK_MODES)]
     for number, pixels_inside in enumerate(masks):
@@ -114,7 +114,7 @@ def draw_scan(image_class: str, lesions: int, rng: Generator) -> tuple[np.ndarra
 
     Args:
         image_class: One of `CLASSES`.
-        lesions: Number of lesions; without one there is a single empty mask.
+        lesions: Number of lesions; if 0, the only mask is empty.
         rng: Source of all randomness.
     """
     height = int(rng.integers(380, 561))
@@ -134,7 +134,7 @@ def draw_scan(image_class: str, lesions: int, rng: Generator) -> tuple[np.ndarra
 
 
 def tissue_level(shape: tuple[int, int], rng: Generator) -> np.ndarray:
-    """Draw the levels of a breast without lesion: skin, fat, gland, muscle and chest wall, weaker with depth."""
+    """Draw the echo levels, in dB, of skin, fat, gland, muscle and chest wall without a lesion, weaker with depth."""
     height, width = shape
     depth = np.arange(height, dtype=np.float32)[:, None] / height
     bend = 0.022 * _texture((1, width), (1, width / 3), rng)
@@ -142,7 +142,7 @@ def tissue_level(shape: tuple[int, int], rng: Generator) -> np.ndarray:
     bent_rows = np.clip(bent_depth, 0, height - 1).astype(np.intp)
 
     def bent(*cell):
-        # Structures follow the bend of the layers.
+        # Texture that follows the bend of the layers.
         straight = _texture(shape, cell, rng)
         return np.take_along_axis(straight, bent_rows, axis=0)
 
@@ -158,7 +158,7 @@ def tissue_level(shape: tuple[int, int], rng: Generator) -> np.ndarray:
     muscle = -38 + 3 * bent(10, 100)
     wall_top = rng.uniform(0.75, 0.9)
     chest_wall = -42 + 4 * bent(8, 90)
-    # From the skin downwards: the top of each tissue and the roughness of its border, in image heights, its level.
+    # From below the skin downwards: top of each tissue and roughness of its border, in image heights, and its level.
     tissues = [
         (0.035, 0.001, fat),
         (gland_top, 0.03, gland + 5 * fibres),
@@ -188,7 +188,7 @@ def _texture(shape: tuple[int, int], cell: tuple[float, float], rng: Generator) 
     columns = max(2, round(width / cell[1])) + 1
     coarse = rng.standard_normal((rows, columns), np.float32)
     fine = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    # Interpolation takes away a third of the variance.
+    # Interpolation removes a third of the variance.
     return 1.2 * np.asarray(fine)
 
 
@@ -198,7 +198,8 @@ def _texture(shape: tuple[int, int], cell: tuple[float, float], rng: Generator) 
 def draw_outlines(image_class: str, shape: tuple[int, int], lesions: int, rng: Generator) -> list[np.ndarray]:
     """Draw the outlines of one image's lesions, each float (240, 2): row and column of a polygon's corners.
 
-    Together they cover a share of the image distributed as in BUSI. Several lesions are small and do not overlap.
+    The share of the image that they cover together is distributed as in BUSI. Several lesions are small and do not
+    overlap.
     """
     if lesions == 0:
         return []
@@ -207,7 +208,7 @@ def draw_outlines(image_class: str, shape: tuple[int, int], lesions: int, rng: G
     share = median * rng.lognormal(0, sigma)
     share = np.clip(share, *SHARE_LIMITS)
     if lesions > 1:
-        # Two lesions that cover a twentieth of the image together always fit.
+        # Two lesions always fit if together they cover a twentieth of the image.
         share = min(share, 0.05)
     # Each lesion has its own upright strip of the image.
     strip = width / lesions
@@ -223,21 +224,21 @@ def draw_outlines(image_class: str, shape: tuple[int, int], lesions: int, rng: G
 
 
 def _benign_radius(rng: Generator) -> np.ndarray:
-    """Draw a smooth ellipse, wider than deep, with gentle lobes."""
+    """Draw the radius of a smooth ellipse, wider than deep, with gentle lobes."""
     ratio = rng.uniform(0.4, 0.82)
     tilt = rng.normal(0, 0.15)
     return _ellipse(ratio, tilt) * _lobes(range(2, 5), 0.1, rng)
 
 
 def _malignant_radius(rng: Generator) -> np.ndarray:
-    """Draw lobes of all sizes and pointed spicules on an ellipse that may be deeper than wide."""
+    """Draw the radius of an ellipse with lobes of all sizes and pointed spicules, at times deeper than wide."""
     ratio = rng.uniform(0.4, 0.95)
     tilt = rng.normal(0, 0.3)
     radius = _ellipse(ratio, tilt) * _lobes(range(2, 14), 0.23, rng)
     spicules = rng.integers(4, 10)
     for _ in range(spicules):
         direction = rng.uniform(0, TURN)
-        # The angle goes round: 359 degrees are one degree away from 0.
+        # Angles wrap around: 359 degrees are one degree away from 0.
         difference = ANGLE - direction
         away = np.abs((difference + np.pi) % TURN - np.pi)
         length = rng.uniform(0.05, 0.32)
@@ -263,7 +264,7 @@ def _lobes(orders: range, size: float, rng: Generator) -> np.ndarray:
 
 def _place(radius: np.ndarray, area: float, height: int, width: float, rng: Generator) -> np.ndarray:
     """Return the outline of ``radius`` scaled to ``area``, below the skin and, if it fits, inside its strip."""
-    # The polygon is made of triangles around the centre.
+    # The area of the polygon is that of the triangles around its centre.
     products = radius * np.roll(radius, -1)
     enclosed = np.sum(products) * np.sin(ANGLE[1]) / 2
     downwards, sideways = np.sin(ANGLE), np.cos(ANGLE)
@@ -274,7 +275,7 @@ def _place(radius: np.ndarray, area: float, height: int, width: float, rng: Gene
     lower_right = (0.94 * height, width - 2)
     first = upper_left - corners.min(axis=0)
     last = lower_right - corners.max(axis=0)
-    # Too large a lesion hangs over the lower and the right border.
+    # A lesion that is too large extends over the lower and the right border.
     last = np.maximum(last, first)
     middle = (0.36 * height, 0.5 * width)
     spread = (0.09 * height, 0.13 * width)
@@ -283,14 +284,14 @@ def _place(radius: np.ndarray, area: float, height: int, width: float, rng: Gene
 
 
 RADIUS = {"benign": _benign_radius, "malignant": _malignant_radius}
-"""Functions that draw an outline's radius at each `ANGLE`."""
+"""Functions that draw an outline's radius at each of `ANGLE`, by class."""
 
 
 # Lesions
 
 
 def insert_benign(level: np.ndarray, mask: np.ndarray, rng: Generator) -> np.ndarray:
-    """Add a cyst or a solid benign mass to the levels: thin capsule, edge shadows, enhancement behind."""
+    """Add a cyst or a solid benign mass to the levels, with thin capsule, edge shadows and enhancement behind it."""
     is_cyst = rng.random() < 0.4
     if is_cyst:
         darker = rng.uniform(20, 35)
@@ -299,7 +300,7 @@ def insert_benign(level: np.ndarray, mask: np.ndarray, rng: Generator) -> np.nda
         darker = rng.uniform(10, 16)
         enhancement = rng.uniform(5, 8)
     inside = gaussian_filter(mask.astype(np.float32), 1.5)
-    # A capsule is visible where it faces the beam. Where it runs along the beam, sound is bent away: a shadow.
+    # A capsule is visible where it faces the beam. Where it runs along the beam, it bends sound away: a shadow.
     facing = np.abs(np.gradient(inside, axis=0))
     along = np.abs(np.gradient(inside, axis=1))
     bent_away = np.cumsum(along, axis=0)
@@ -310,7 +311,7 @@ def insert_benign(level: np.ndarray, mask: np.ndarray, rng: Generator) -> np.nda
 
 
 def insert_malignant(level: np.ndarray, mask: np.ndarray, rng: Generator) -> np.ndarray:
-    """Add a malignant mass to the levels: blurred border, echogenic halo, shadow behind."""
+    """Add a malignant mass to the levels, with blurred border, echogenic halo and shadow behind it."""
     inside = gaussian_filter(mask.astype(np.float32), 2.5)
     around = gaussian_filter(mask.astype(np.float32), 8)
     halo = 24 * around * (1 - around)
@@ -321,16 +322,16 @@ def insert_malignant(level: np.ndarray, mask: np.ndarray, rng: Generator) -> np.
 
 
 def _replace(level: np.ndarray, mask: np.ndarray, inside: np.ndarray, darker: float, rng: Generator) -> np.ndarray:
-    """Replace tissue to the degree of ``inside`` (0 to 1), ``darker`` dB below the darker part of what was there."""
+    """Blend in a lesion by ``inside`` (0 to 1), ``darker`` dB below the lower levels of the tissue that was there."""
     mean = np.quantile(level[mask], 0.3) - darker
     body = mean + 2.5 * _texture(level.shape, (16, 28), rng)
     return level + inside * (body - level)
 
 
 def gain_behind(mask: np.ndarray, gain: float) -> np.ndarray:
-    """Compute the gain of sound on its way through a lesion, in dB, inside and below it.
+    """Compute the gain of sound in dB inside and below a lesion, in proportion to its path through the lesion.
 
-    The longest way gains ``gain``. A positive gain is enhancement (the lesion attenuates less than the tissue around
+    The longest path gets ``gain``. A positive gain is enhancement (the lesion attenuates less than the tissue around
     it), a negative one is shadow.
     """
     way = np.cumsum(mask, axis=0, dtype=np.float32)
@@ -339,18 +340,18 @@ def gain_behind(mask: np.ndarray, gain: float) -> np.ndarray:
 
 
 INSERT = {"benign": insert_benign, "malignant": insert_malignant}
-"""Functions that add a lesion to the levels of tissue."""
+"""Functions that add a lesion to the levels of tissue, by class."""
 
 
 # Image formation
 
 
 def envelope(level: np.ndarray, rng: Generator) -> np.ndarray:
-    """Draw the envelope of the echoes, float32; over constant ``level`` a Rayleigh variable of that mean power."""
+    """Draw the envelope of the echoes, float32; for constant ``level`` a Rayleigh variable of that power plus noise."""
     signal = 10 ** (level / 20)
     noise = 10 ** (NOISE / 20)
     strength = np.hypot(signal, noise).astype(np.float32)
-    # Blurring leaves 1 / (4 pi axial lateral) of white noise's variance; two quadratures share the power.
+    # Blurring leaves 1 / (4 pi axial lateral) of the variance of white noise; two quadratures share the power.
     axial, lateral = PULSE
     strength *= np.sqrt(TURN * axial * lateral)
     in_phase = _blur_scatterers(strength, rng)
@@ -364,8 +365,8 @@ def _blur_scatterers(strength: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def compress(amplitude: np.ndarray) -> np.ndarray:
-    """Compress an envelope logarithmically and smooth it slightly, as a scanner does; uint8, 1.0 is white."""
-    # A floor keeps the logarithm finite.
+    """Compress an envelope logarithmically and smooth it slightly, as a scanner does, to uint8; 1.0 becomes white."""
+    # A lower bound keeps the logarithm finite.
     floored = np.maximum(amplitude, 1e-6)
     decibels = 20 / DYNAMIC_RANGE * np.log10(floored)
     grey = np.clip(255 * (1 + decibels), 0, 255)

@@ -1,13 +1,13 @@
 """Splits of the images into training, validation and test parts, one for each fold of the cross-validation.
 
-There are five folds. Every image, normals included, is in the test part of exactly one fold. The rest is divided into a
-training part and a validation part; the validation part alone decides epoch and threshold.
+There are five folds. Every image, normals included, is in the test part of exactly one fold. The other images are
+divided into a training part and a validation part; the validation part alone decides epoch and threshold.
 
-The grouped split, stratified by class and lesion size, never separates near-duplicates. Two others measure what leaks
-without that, or in spite of it. The random split, stratified the same way, does separate them. The blocked split cuts
-the images of a class into runs of neighbouring numbers, which often show one patient; runs cannot be stratified by
-lesion size. A group of near-duplicates counts where its first image stands, so that no run separates it: a copy with a
-number far away follows its original, and is missing from the run around its own number.
+The grouped split, stratified by class and lesion size, never separates near-duplicates. Two other splits measure how
+much leaks without that, or in spite of it. The random split is stratified the same way, but separates near-duplicates.
+The blocked split cuts the images of a class into blocks of neighbouring numbers, which often show one patient; blocks
+cannot be stratified by lesion size. All near-duplicates of a group are in the block of the group's first image, so that
+no block separates them: a copy with a distant number is in that block, not in the one of its own number.
 """
 
 import hashlib
@@ -25,28 +25,28 @@ KINDS = ("random", "grouped", "blocked")
 PARTS = ("training", "validation", "test")
 
 VALIDATION = 7
-"""Divisor of the images outside the test part: one seventh of them is the validation part."""
+"""Number of parts into which the images outside the test part are divided; one of them is the validation part."""
 
 SEED = 0
-"""Seed of the shuffle before the images are divided; another seed makes other splits."""
+"""Seed of the shuffle before the images are divided; another seed gives other splits."""
 
 _HEAD = "# data "
 
 
 def load_split(catalog: Catalog, kind: str) -> pd.DataFrame:
-    """Return the split of a data set, as `make_split`: BUSI's from ``params/splits-<kind>.csv``, any other's is made.
+    """Return the split of a data set, as `make_split`: read from ``params/splits-<kind>.csv`` if that is of these data.
 
     Raises:
-        StudyError: The file names these data, but is not one that `write_splits` has written for them.
+        StudyError: The file names these data, but does not hold a split of them; or as `make_split`.
     """
     if not split_version(kind, catalog.fingerprint):
         return make_split(catalog, kind)
     path = split_file(kind)
     split = pd.read_csv(path, skiprows=1)
     folds = split.filter(regex=r"^fold\d$")
-    # Edited by hand, a file may miss a fold or name a part that does not exist.
+    # A file edited by hand may lack a fold, or name a part that does not exist.
     is_complete = folds.shape[1] == FOLDS and folds.isin(PARTS).all(axis=None)
-    # Rows are used by position: in another order they would train on test images.
+    # Rows are used by position; in another order, test images would be trained on.
     if not is_complete or list(split.name) != list(catalog.table.name):
         raise StudyError(
             f"{path}: not the split of these data; expected a row for each image, in the data's order, with {FOLDS} "
@@ -56,14 +56,14 @@ def load_split(catalog: Catalog, kind: str) -> pd.DataFrame:
 
 
 def split_file(kind: str) -> Path:
-    """Return the file of BUSI's split."""
+    """Return the path of the file that holds a split; the committed one is BUSI's."""
     return find_study_folder() / "params" / f"splits-{kind}.csv"
 
 
 def split_version(kind: str, fingerprint: str) -> str:
-    """Return the SHA-256 of the file that the split of a data set is read from; "" where the split is made.
+    """Return the SHA-256 of the file that the split of a data set is read from; "" if the split is made instead.
 
-    Runs are kept by it: under another split, their test images may be ones that they were trained on.
+    It is part of a run's key, because under another split its test images may be ones that it was trained on.
     """
     path = split_file(kind)
     content = path.read_bytes() if path.is_file() else b""
@@ -76,7 +76,7 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
 
     Returns:
         One row for each image in the order of ``catalog.table``: `image_class`, `name`, `group` (shared by
-        near-duplicates), `stratum`, and `fold0` to `fold4`, each one of `PARTS`.
+        near-duplicates or images of one patient), `stratum`, and `fold0` to `fold4`, each one of `PARTS`.
 
     Raises:
         StudyError: No stratum has an image for every fold, there are fewer groups than folds, or a part of a fold has
@@ -86,7 +86,7 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
     groups = group_images(catalog)
     split = catalog.table[["image_class", "name"]].assign(group=groups, stratum=strata)
     divide = _cut_into_runs if kind == "blocked" else _stratify
-    # Images of one group stay in the same part.
+    # Images of one group stay in the same part, except in the random split.
     together = split if kind != "random" else split.assign(group=np.arange(len(split)))
     found = together.group.nunique()
     if found < FOLDS:
@@ -98,7 +98,7 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
     for fold in range(FOLDS):
         rest = tested_in != fold
         part = np.full(len(split), "test", dtype=object)
-        # Blocked, each fold has another run for validation, as it has another one for the test.
+        # In the blocked split, each fold has another block for validation, as it has another one for the test.
         chosen = fold if kind == "blocked" else 0
         part[rest] = np.where(divide(together[rest], VALIDATION) == chosen, "validation", "training")
         split[f"fold{fold}"] = part
@@ -107,7 +107,7 @@ def make_split(catalog: Catalog, kind: str) -> pd.DataFrame:
 
 
 def _refuse_empty_part(split: pd.DataFrame, kind: str, fold: int) -> None:
-    # Normals alone would neither train a network nor choose an epoch, and have no Dice.
+    # With normal images alone, no network could be trained, no epoch chosen and no Dice computed.
     found = set(split[f"fold{fold}"][split.image_class != "normal"])
     for part in PARTS:
         if part not in found:
@@ -118,9 +118,9 @@ def _refuse_empty_part(split: pd.DataFrame, kind: str, fold: int) -> None:
 
 
 def _cut_into_runs(images: pd.DataFrame, parts: int) -> np.ndarray:
-    """Cut the images of each class into runs of neighbouring numbers of about equal length; return each image's run.
+    """Cut each class into blocks: runs of neighbouring numbers of about equal length; return the block of each image.
 
-    A group belongs to the run of its first image, whose class and number stand for all of its images.
+    A group is in the block of its first image, whose class and number count for all its images.
     """
     # Names without a number come last, in the order of the data.
     number = images.name.str.extract(r"(\d+)\D*$", expand=False).astype(float)
@@ -128,17 +128,17 @@ def _cut_into_runs(images: pd.DataFrame, parts: int) -> np.ndarray:
     first = in_order.drop_duplicates("group")
     length = first.group.map(images.group.value_counts())
     by_class = length.groupby(first.image_class)
-    # The middle of a group says on which side of a cut it stays.
+    # The middle of a group decides on which side of a cut it is.
     middle = by_class.cumsum() - length / 2
     run = middle * parts // by_class.transform("sum")
     return images.group.map(dict(zip(first.group, run.astype(int), strict=True))).to_numpy()
 
 
 def write_splits(catalog: Catalog) -> list[Path]:
-    """Write the splits of all `KINDS`, each headed by the fingerprint of the data, and return their files.
+    """Write the splits of all `KINDS`, each file headed by the fingerprint of the data, and return the files.
 
     Raises:
-        StudyError: A file holds the split of other data, or as `make_split`. Nothing is written then.
+        StudyError: A file holds the split of other data; or as `make_split`. Then nothing is written.
     """
     files = [split_file(kind) for kind in KINDS]
     head = f"{_HEAD}{catalog.fingerprint}"
@@ -159,12 +159,12 @@ def find_strata(table: pd.DataFrame) -> np.ndarray:
     """Return each image's class and, where there is a lesion, the tercile of its area, e.g. "benign 0".
 
     Raises:
-        StudyError: No stratum has an image for every fold: the images are too few to be split.
+        StudyError: No stratum has an image for every fold: there are too few images to be split.
     """
     has_lesion = table.image_class != "normal"
-    # Ranks are distinct where areas are equal, so that the terciles have equal counts.
+    # Equal areas get distinct ranks, so that the terciles have equal counts.
     rank = table.lesion_share.where(has_lesion).rank(method="first")
-    # There are no terciles of nothing.
+    # Without any lesion there are no terciles.
     terciles = pd.qcut(rank, 3, labels=False) if has_lesion.any() else rank
     strata = []
     for image_class, tercile in zip(table.image_class, terciles, strict=True):
@@ -184,17 +184,17 @@ def _largest_count(strata: np.ndarray) -> int:
 
 
 def _stratify(images: pd.DataFrame, parts: int) -> np.ndarray:
-    """Divide the images into parts with equal strata that separate no group, and return each image's part, from 0."""
-    # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
+    """Divide the images into parts of similar strata that separate no group, and return each image's part, from 0."""
+    # Importing scikit-learn takes a second, for which readers of a finished report should not have to wait.
     from sklearn.model_selection import StratifiedGroupKFold
 
-    # Scikit-learn refuses to make more parts than the largest stratum has images, or than there are groups.
+    # Scikit-learn refuses to make more parts than there are groups, or images in the largest stratum.
     parts = min(parts, _largest_count(images.stratum), images.group.nunique())
     found = np.empty(len(images), int)
     with warnings.catch_warnings():
         # A small data set has strata with fewer images than parts.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        # Of the first argument, scikit-learn uses the length alone.
+        # Scikit-learn uses only the length of the first argument.
         folds = StratifiedGroupKFold(parts, shuffle=True, random_state=SEED).split(images, images.stratum, images.group)
         for part, (_, rows) in enumerate(folds):
             found[rows] = part

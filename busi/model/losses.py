@@ -1,10 +1,10 @@
-"""Losses of the study: the three published ones, their stable forms, and two of the lesion channel.
+"""Losses of the study: the three published ones, their stable forms, and two with a Dice of the lesion channel.
 
 In every loss, the targets y are float (n, h, w, 2): channel 0 is the lesion, channel 1 the background. The predictions
 are the network's logits z, float32 of the same shape, and p is their softmax over the channels. To add a loss, write a
 class, enter it in `LOSSES`, and allow its name in `busi.config.RunConfig.loss`.
 
-The public notebook calls functions for KLD and Dice that it never defines. This study reads them as Keras' own losses.
+The public notebook calls functions for KLD and Dice that it never defines. This study takes them for Keras' own losses.
 """
 
 import keras
@@ -13,24 +13,25 @@ from keras import ops
 from busi.config import RunConfig
 
 LIMIT = 10.0
-"""Largest difference of two logits that a stable Dice loss tells apart: probabilities of 0.00005 and 0.99995.
+"""Limit of the difference of the two logits in a stable Dice loss, where probabilities are 0.00005 and 0.99995.
 
-Beyond it, the gradient of p (1 - p) is below 0.00005, and Adam's epsilon would soon outweigh it.
+Beyond it, the softmax's gradient p (1 - p) is below 0.00005, and Adam's epsilon would soon outweigh it.
 """
 
 
 class LogitCrossentropy(keras.losses.BinaryCrossentropy):
-    """Published binary cross-entropy, computed from each logit through a sigmoid of its own.
+    """Published binary cross-entropy, in which each logit goes through a sigmoid of its own.
 
-    The mean over pixels and channels of -(y log s + (1 - y) log(1 - s)), with s = sigmoid(z).
+    It is the mean over pixels and channels of -(y log s + (1 - y) log(1 - s)), with s = sigmoid(z).
 
     The published code hands softmax probabilities to Keras' `BinaryCrossentropy`. On TensorFlow, Keras replaces them
-    with the logits, because the softmax attaches its logits to its output (``_keras_logits``). The published runs did
-    the same: their printed log shows a mean loss of 1601, which clipped probabilities cannot reach. On one-hot targets
-    the result equals neither KLD nor categorical cross-entropy; `ProbabilityCrossentropy` equals both.
+    with the logits, because the softmax attaches its logits to its output (``_keras_logits``). The
+    published runs were trained so: their printed log shows a mean loss of 1601, which clipped probabilities cannot
+    reach. On one-hot targets this loss equals neither KLD nor categorical cross-entropy; `ProbabilityCrossentropy`
+    equals both.
 
     Example:
-        The softmax of the logits is (0.75, 0.25), but their sigmoids are (1/2, 1/4): (ln 2 + ln 4/3) / 2.
+        The softmax of the logits is (0.75, 0.25), but their sigmoids are (1/2, 1/4). The loss is (ln 2 + ln 4/3) / 2.
 
         >>> y = ops.array([[[[1.0, 0.0]]]])
         >>> z = ops.log(ops.array([[[[1.0, 1 / 3]]]]))
@@ -45,8 +46,8 @@ class LogitCrossentropy(keras.losses.BinaryCrossentropy):
 class ProbabilityCrossentropy(keras.losses.Loss):
     """Binary cross-entropy of the probabilities, computed from the logits so that no gradient vanishes.
 
-    The mean over pixels and channels of -(y log p + (1 - y) log(1 - p)). Keras' own clips p to [1e-7, 1 - 1e-7], and
-    beyond that its gradient is 0: a network that is certain and wrong never learns again.
+    It is the mean over pixels and channels of -(y log p + (1 - y) log(1 - p)). Keras' own loss clips p to
+    [1e-7, 1 - 1e-7], beyond which its gradient is 0: a network that is certain and wrong never learns again.
 
     Example:
         A lesion pixel with p = 0.75 costs ln 4/3, a background pixel with p = 0.5 costs ln 2; the loss is their mean.
@@ -60,7 +61,7 @@ class ProbabilityCrossentropy(keras.losses.Loss):
     def call(self, y_true, y_pred):
         """Return the cross-entropy of each pixel, (n, h, w)."""
         log_p = ops.log_softmax(y_pred, axis=-1)
-        # Of two channels, 1 - p of one is p of the other.
+        # With two channels, 1 - p of one is p of the other.
         log_rest = ops.flip(log_p, axis=-1)
         return -ops.mean(y_true * log_p + (1 - y_true) * log_rest, axis=-1)
 
@@ -68,11 +69,11 @@ class ProbabilityCrossentropy(keras.losses.Loss):
 class KLDivergence(keras.losses.Loss):
     """Published Kullback-Leibler divergence, as Keras computes it from probabilities.
 
-    The mean over pixels of the sum over both channels of y log(y / p), with y and p clipped to [1e-7, 1]. Clipping y
-    matters for the mirror fault, which makes targets larger than 1. Clipping p takes the gradient away where p is less.
+    It is the mean over pixels of the sum over both channels of y log(y / p), with y and p clipped to [1e-7, 1].
+    Clipping y matters for the mirror fault, which makes targets larger than 1. Where p is clipped, its gradient is 0.
 
     Example:
-        Each pixel costs -log p of its true channel: (ln 4/3 + ln 2) / 2.
+        Each pixel costs -log p of its true channel. The loss is (ln 4/3 + ln 2) / 2.
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
         >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
@@ -88,10 +89,10 @@ class KLDivergence(keras.losses.Loss):
 class StableKLDivergence(keras.losses.Loss):
     """Kullback-Leibler divergence, computed from the logits so that no gradient vanishes.
 
-    The mean over pixels of the sum over both channels of y (log y - log p), where y log y is 0 for y = 0.
+    It is the mean over pixels of the sum over both channels of y (log y - log p), where y log y is 0 for y = 0.
 
     Example:
-        On one-hot targets y log y is 0: (ln 4/3 + ln 2) / 2.
+        On one-hot targets, y log y is 0. The loss is (ln 4/3 + ln 2) / 2.
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
         >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
@@ -101,7 +102,7 @@ class StableKLDivergence(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Return the divergence of each pixel, (n, h, w)."""
-        # It only has to be finite: where y is 0, so is its product with y.
+        # Where y is 0, log y only has to be finite, because its product with y is 0.
         log_y = ops.log(ops.maximum(y_true, keras.config.epsilon()))
         log_p = ops.log_softmax(y_pred, axis=-1)
         return ops.sum(y_true * (log_y - log_p), axis=-1)
@@ -110,13 +111,13 @@ class StableKLDivergence(keras.losses.Loss):
 class Dice(keras.losses.Loss):
     """Published Dice loss over both channels, as Keras computes it from probabilities.
 
-    1 - 2 sum(y p) / (sum(y) + sum(p)), with sums over all pixels and both channels of the batch.
+    It is 1 - 2 sum(y p) / (sum(y) + sum(p)), with sums over all pixels and both channels of the batch.
 
-    If the two channels add up to 1, both sums in the denominator equal the number of pixels, whatever is predicted. The
-    loss is then the mean absolute error: a small lesion counts for little.
+    If the two channels of y add up to 1, both sums in the denominator equal the number of pixels, whatever is
+    predicted. On one-hot targets the loss is then the mean absolute error, in which a small lesion counts for little.
 
     Example:
-        1 - 2 (0.75 + 0.5) / (2 + 2):
+        The loss is 1 - 2 (0.75 + 0.5) / (2 + 2).
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
         >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
@@ -130,10 +131,10 @@ class Dice(keras.losses.Loss):
 
 
 class StableDice(keras.losses.Loss):
-    """Dice loss over both channels with the probabilities of `limit_probability`, whose gradient never vanishes.
+    """Dice loss over both channels with the probabilities of `limit_probability`, whose gradient does not vanish.
 
     Example:
-        1 - 2 (0.75 + 0.5) / (2 + 2):
+        The loss is 1 - 2 (0.75 + 0.5) / (2 + 2).
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
         >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
@@ -148,13 +149,13 @@ class StableDice(keras.losses.Loss):
 
 
 class LesionDice(keras.losses.Loss):
-    """Dice loss over the lesion channel with the probabilities of `limit_probability`, whose gradient never vanishes.
+    """Dice loss over the lesion channel with the probabilities of `limit_probability`, whose gradient does not vanish.
 
-    1 - 2 sum(y p) / (sum(y) + sum(p)), with sums over the lesion channel of the batch. After Milletari, Navab, Ahmadi:
-    V-Net (2016), section 3, with sums in place of sums of squares in the denominator.
+    It is 1 - 2 sum(y p) / (sum(y) + sum(p)), with sums over the lesion channel of the batch. After Milletari, Navab,
+    Ahmadi: V-Net (2016), section 3, but with sums instead of sums of squares in the denominator.
 
     Example:
-        1 - 2 * 0.75 / (1 + 1.25):
+        The loss is 1 - 2 * 0.75 / (1 + 1.25).
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
         >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
@@ -172,7 +173,7 @@ class LesionDicePlusCrossentropy(keras.losses.Loss):
     """Sum of `LesionDice` and `ProbabilityCrossentropy`, with equal weights.
 
     Example:
-        0.3333 + 0.4904, the examples of the two losses:
+        The loss is 0.3333 + 0.4904, the sum of those in the examples of the two losses.
 
         >>> y = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
         >>> z = ops.log(ops.array([[[[3.0, 1.0], [1.0, 1.0]]]]))
@@ -182,14 +183,14 @@ class LesionDicePlusCrossentropy(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Return the loss of the batch, one number."""
-        # `call` and not the loss itself, which Keras would scale and reduce once more.
+        # `call`, not the loss object, which would reduce and scale the result once more.
         dice = LesionDice().call(y_true, y_pred)
         crossentropy = ProbabilityCrossentropy().call(y_true, y_pred)
         return dice + ops.mean(crossentropy)
 
 
 def limit_probability(logits):
-    """Return the softmax's probability of lesion, (n, h, w, 1), for logits whose difference is limited to `LIMIT`.
+    """Return the softmax's probability of lesion, (n, h, w, 1), with the difference of the logits limited to `LIMIT`.
 
     Example:
         >>> round(float(limit_probability(ops.array([[[[60.0, -60.0]]]]))[0, 0, 0, 0]), 6)
@@ -203,8 +204,8 @@ def limit_probability(logits):
 def _limit_difference(difference):
     """Limit a difference of logits to `LIMIT` either way; beyond it, only a gradient that leads back is passed on.
 
-    A pixel that is certain and wrong is pulled with p (1 - p) at the limit, where the softmax's own gradient has
-    vanished. One that is certain and right is left alone: pulled further, its logits would grow without end.
+    A pixel that is certain and wrong gets the gradient p (1 - p) of the limit, where that of the softmax itself would
+    vanish. One that is certain and right gets none, or its logits would grow without end.
     """
 
     def gradient(*inputs, upstream=None):
@@ -235,8 +236,8 @@ def make_loss(config: RunConfig) -> keras.losses.Loss:
     """Return the loss that a run is trained with.
 
     Args:
-        config: The run. `loss` selects the entry of `LOSSES`, under `clipped` that of `PUBLISHED`; if `loss` and `bce`
-            are "bce" and "logits", the published `LogitCrossentropy` is returned.
+        config: The run. `loss` selects the entry of `LOSSES`, or under `clipped` that of `PUBLISHED` if it has one. If
+            `loss` is "bce" and `bce` is "logits", the published `LogitCrossentropy` is returned.
 
     Example:
         >>> type(make_loss(RunConfig(loss="kld"))).__name__

@@ -1,4 +1,4 @@
-"""Metrics that a run accumulates while it trains under the published protocol; all take the network's logits."""
+"""Metrics that a run accumulates while it is trained under the published protocol; all take the network's logits."""
 
 import keras
 from keras import ops
@@ -7,10 +7,10 @@ from keras import ops
 class LesionShare(keras.metrics.Mean):
     """Share of pixels predicted lesion (channel 0 above channel 1), from 0 to 1.
 
-    Accuracy and AUC are high for a network that predicts background everywhere; this metric is 0 for it.
+    For a network that predicts background everywhere, accuracy and AUC are high, but this metric is 0.
 
     Example:
-        One of two pixels is predicted lesion:
+        One of two pixels is predicted lesion.
 
         >>> share = LesionShare()
         >>> share.update_state(None, ops.array([[[[0.9, 0.1], [0.3, 0.7]]]]))
@@ -26,13 +26,13 @@ class LesionShare(keras.metrics.Mean):
 
 
 class PooledAUC(keras.metrics.AUC):
-    """Area under the ROC curve of the softmax, over both channels pooled (Keras' default, 200 thresholds).
+    """Area under the ROC curve of the softmax, with both channels pooled (as Keras does by default; 200 thresholds).
 
-    Every pixel counts twice, once as lesion and once as background. Keras' own ``from_logits`` would take a sigmoid of
-    each channel.
+    Every pixel counts twice, once as lesion and once as background. Keras' own option ``from_logits`` would take a
+    sigmoid of each channel instead of the softmax.
 
     Example:
-        The positives score 0.4 and 0.7, the negatives 0.6 and 0.3: of the four pairs, three are in the right order.
+        The positives score 0.4 and 0.7, the negatives 0.6 and 0.3: three of the four pairs are in the right order.
 
         >>> auc = PooledAUC()
         >>> targets = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
@@ -47,12 +47,12 @@ class PooledAUC(keras.metrics.AUC):
 
 
 def published_metrics() -> list[keras.metrics.Metric]:
-    """Return accuracy and AUC as the public notebook compiled them, and `LesionShare`.
+    """Return accuracy and AUC as the public notebook uses them, and `LesionShare`.
 
-    Accuracy is the share of pixels whose larger channel is right.
+    Accuracy is the share of pixels whose larger channel is the right one.
 
     Example:
-        A lesion pixel and a background pixel, both predicted background. Half of the pixels are right.
+        A lesion pixel and a background pixel are both predicted background: half of the pixels are right.
 
         >>> targets = ops.array([[[[1.0, 0.0], [0.0, 1.0]]]])
         >>> logits = ops.log(ops.array([[[[0.4, 0.6], [0.3, 0.7]]]]))

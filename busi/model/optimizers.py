@@ -1,21 +1,21 @@
-"""Optimizers of the published study and their learning rates."""
+"""Optimizers of the study and their learning rates."""
 
 import keras
 
 from busi.config import DECAYS, RunConfig
 
 WARM_UP = 0.05
-"""Share of the planned steps over which the cosine schedule rises to its rate."""
+"""Share of the planned steps over which the cosine schedule rises to the full rate."""
 
 
 def make_optimizer(config: RunConfig, planned_steps: int = 0) -> keras.optimizers.Optimizer:
     """Return the optimizer that a run is trained with.
 
     Args:
-        config: The run. `optimizer` is SGD with `momentum`, or Adam with Keras' defaults; `weight_decay` is taken off
-            the weights, not added to the gradient (AdamW: Loshchilov, Hutter 2019); under `average`, the optimizer
-            keeps an exponential average of the weights.
-        planned_steps: Number of batches in the whole training, which all schedules but the constant one need.
+        config: The run. `optimizer` is SGD with `momentum`, or Adam with Keras' defaults. `weight_decay` is subtracted
+            from the weights, not added to the gradient (AdamW: Loshchilov, Hutter 2019). If `average` is set, the
+            optimizer keeps an exponential moving average of the weights.
+        planned_steps: Number of batches in the whole training, which all schedules except the constant one need.
 
     Example:
         >>> optimizer = make_optimizer(RunConfig(schedule="exponential", momentum=0.0), planned_steps=48_525)
@@ -23,7 +23,7 @@ def make_optimizer(config: RunConfig, planned_steps: int = 0) -> keras.optimizer
         >>> round(float(optimizer.learning_rate), 6)
         0.0096
     """
-    # Keras takes None, not 0, for none.
+    # For no weight decay, Keras expects None, not 0.
     options: dict = {"weight_decay": config.weight_decay or None}
     if config.average:
         options |= {"use_ema": True, "ema_momentum": config.average}
@@ -34,11 +34,12 @@ def make_optimizer(config: RunConfig, planned_steps: int = 0) -> keras.optimizer
 
 
 def make_schedule(config: RunConfig, planned_steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return the learning rate of a run, constant or by step.
+    """Return the learning rate of a run, either constant or a schedule by step.
 
-    "exponential" decays continuously to 0.96 ** 48.525 = 0.138 of the rate when ``planned_steps`` have been taken. For
-    the published training this is rate * 0.96 ** (step / 1000), as in the public notebook; a training of other batches
-    or epochs goes through the same decay. "cosine" rises linearly from 0 over the first `WARM_UP`, then falls to 0.
+    "exponential" decays continuously to 0.96 ** 48.525 = 0.138 of the rate after ``planned_steps``. For the published
+    training this is rate * 0.96 ** (step / 1000), as in the public notebook; with other batches or epochs, training
+    goes through the same decay. "cosine" rises linearly from 0 during the first `WARM_UP` of the steps, then falls to 0
+    as half a cosine.
     """
     schedules = keras.optimizers.schedules
     rate = config.learning_rate
@@ -46,6 +47,6 @@ def make_schedule(config: RunConfig, planned_steps: int) -> float | keras.optimi
         return schedules.ExponentialDecay(rate, planned_steps / DECAYS, decay_rate=0.96)
     if config.schedule == "cosine":
         rise = round(WARM_UP * planned_steps)
-        # Keras counts the steps of the warm-up apart from those of the cosine.
+        # Keras does not count the steps of the warm-up among those of the cosine.
         return schedules.CosineDecay(0.0, planned_steps - rise, warmup_target=rate, warmup_steps=rise)
     return rate

@@ -1,9 +1,9 @@
 """U-Net of the published study.
 
 After Ronneberger, Fischer, Brox, "U-Net" (MICCAI 2015), with the changes of the public notebook: the second convolution
-of the bottleneck has half as many filters as the first (1024, 512), and the study varies only the first of the four
-upsampling steps. The published network is unpadded, so its output covers only the middle of the input. The held-out
-protocol uses the same network with padding.
+of the bottleneck has half as many filters as the first (1024, 512), and the published study varies only the first of
+the four upsampling steps. The published network is unpadded, so its output covers only the middle of the input. The
+held-out protocol uses the same network with padding.
 """
 
 from typing import NamedTuple
@@ -26,13 +26,13 @@ ARCHITECTURE = (
 def build(config: RunConfig) -> keras.Model:
     """Build the network of a run and initialise it (Glorot uniform, zero biases) from Keras' global seed.
 
-    The fields of `ARCHITECTURE` count. Instance normalization gives every feature map of an image mean 0 and deviation
-    1, then a learned scale and offset (Ulyanov, Vedaldi, Lempitsky 2016, as nnU-Net does). A residual block adds its
-    input through a convolution of one pixel (He, Zhang, Ren, Sun 2016). The last layer is float32 in every precision.
+    Only the fields of `ARCHITECTURE` are used. Instance normalization gives every feature map of an image mean 0 and
+    deviation 1, then a learned scale and offset (Ulyanov, Vedaldi, Lempitsky 2016; as in nnU-Net). A residual block
+    adds its input through a 1x1 convolution (He, Zhang, Ren, Sun 2016). The last layer is always float32.
 
     Returns:
-        A model from float (n, image_size, image_size, 1) to float32 (n, o, o, 2), the logits of lesion and background;
-        their softmax is the published network's output. The output size o is ``config.output_size``.
+        A model that maps float (n, image_size, image_size, 1) to float32 (n, o, o, 2), the logits of lesion and
+        background; their softmax is the published network's output. The output size o is ``config.output_size``.
 
     Example:
         >>> model = build(RunConfig())
@@ -59,20 +59,20 @@ def build(config: RunConfig) -> keras.Model:
         is_first = level == DEPTH - 1
         method = config.upsampling if is_first or config.upsampling_steps == "all" else "Conv2DTranspose"
         x = _double_size(x, filters[level], method, name, policy)
-        # Unpadded convolutions have made the map from below smaller than the skip.
+        # Unpadded convolutions have made the map from below smaller than that of the skip connection.
         skip = _crop_to(skips[level], x.shape[1], f"{name}_crop", policy)
         x = layers.Concatenate(name=f"{name}_concat", dtype=policy)([skip, x])
-        # The second convolution halves the filters in advance of the next step, as in the public notebook.
+        # The second convolution already halves the filters for the next step, as in the public notebook.
         last = filters[level] // 2 if level > 0 else filters[level]
         x = pair(x, filters[level], last, name)
-    # float32 under every policy: in bfloat16 the two probabilities would not add up to 1. Logits, because what the
-    # published loss does to them depends on the Keras backend once they have gone through a softmax.
+    # float32 under every policy, because in bfloat16 the two probabilities would not add up to 1. Logits, because what
+    # the published loss computes after a softmax depends on the Keras backend.
     outputs = layers.Conv2D(2, 1, name="logits", dtype="float32")(x)
     return keras.Model(inputs, outputs, name="unet")
 
 
 class _Pair(NamedTuple):
-    """The two 3x3 convolutions that every level of the network has on either side, with what comes with them."""
+    """The two 3x3 convolutions at every level on either side, with their activations, normalization and residual."""
 
     padding: str
     normalization: str
@@ -80,13 +80,13 @@ class _Pair(NamedTuple):
     policy: keras.DTypePolicy
 
     def __call__(self, x, first: int, second: int, name: str):
-        """Return the feature maps of ``x`` after convolutions with ``first`` and ``second`` filters."""
+        """Return the feature maps of ``x`` after two convolutions, with ``first`` and ``second`` filters."""
         whole = x
         x = self._convolve(x, first, f"{name}_conv1", "relu")
         x = self._convolve(x, second, f"{name}_conv2", None if self.residual else "relu")
         if not self.residual:
             return x
-        # The input has another number of maps than the result.
+        # Convolved, because the input has a different number of maps from the result.
         whole = Conv2D(second, 1, name=f"{name}_residual", dtype=self.policy)(whole)
         x = layers.Add(name=f"{name}_add", dtype=self.policy)([x, whole])
         return layers.Activation("relu", name=f"{name}_relu", dtype=self.policy)(x)
@@ -95,7 +95,7 @@ class _Pair(NamedTuple):
         if self.normalization == "none":
             return Conv2D(filters, 3, padding=self.padding, activation=activation, name=name, dtype=self.policy)(x)
         x = Conv2D(filters, 3, padding=self.padding, name=name, dtype=self.policy)(x)
-        # Groups of one map each: the statistics of an image do not depend on the others of its batch.
+        # Groups of one map each, so that the statistics of an image do not depend on the others in its batch.
         x = layers.GroupNormalization(groups=-1, name=f"{name}_norm", dtype=self.policy)(x)
         return layers.Activation(activation, name=f"{name}_activation", dtype=self.policy)(x) if activation else x
 
@@ -103,7 +103,7 @@ class _Pair(NamedTuple):
 def _double_size(x, filters: int, method: str, name: str, policy):
     if method == "Conv2DTranspose":
         return Conv2DTranspose(filters, 2, strides=2, name=name, dtype=policy)(x)
-    # Without weights, so that the number of feature maps stays as it is.
+    # This layer has no weights, so the number of feature maps stays as it is.
     interpolation = {"UpSampling2D": "nearest", "bilinear": "bilinear"}[method]
     return layers.UpSampling2D(interpolation=interpolation, name=name, dtype=policy)(x)
 
@@ -116,12 +116,12 @@ def _crop_to(x, size: int, name: str, policy):
 
 @ops.custom_gradient
 def add_bias(x, bias):
-    """Return ``x`` (n, h, w, c) plus ``bias`` (1, 1, 1, c), with a bias gradient that is exact and fast on a processor.
+    """Return ``x`` (n, h, w, c) plus ``bias`` (1, 1, 1, c), with a bias gradient that is exact and fast on a CPU.
 
-    The gradient of the bias is the sum of the upstream gradient over all pixels, as in Keras. Keras' own has two
-    faults with TensorFlow on a processor. It adds up in the precision of the layer: in bfloat16, 14,400 ones make 256.
-    And it is computed together with the gradient of the kernel, which at the first convolution takes up to five times
-    as long as one after the other.
+    The gradient of the bias is the sum of the upstream gradient over all images and pixels, as in Keras. Keras' own
+    gradient has two faults with TensorFlow on a CPU. It is summed in the precision of the layer: in bfloat16, 14,400
+    ones add up to 256. And it is computed together with the gradient of the kernel, which at the first convolution
+    takes up to five times as long as computing one after the other.
     """
 
     def gradient(*inputs, upstream=None):
@@ -154,9 +154,9 @@ class Conv2DTranspose(layers.Conv2DTranspose):
 
 
 class CenterCrop(layers.Layer):
-    """Crop to the middle ``size`` x ``size`` pixels; an odd excess is cut off below and to the right.
+    """Crop to the middle ``size`` x ``size`` pixels; of an odd excess, the larger part is cut off below and right.
 
-    The result equals Keras' `Cropping2D`, but TensorFlow computes the gradient of that layer slowly and on one core.
+    The result equals that of Keras' `Cropping2D`, whose gradient TensorFlow computes slowly and on one core.
     """
 
     def __init__(self, size: int, **options):
@@ -166,15 +166,15 @@ class CenterCrop(layers.Layer):
     def call(self, x):
         """Return the middle (n, size, size, c) of ``x`` (n, h, w, c)."""
         batch, height, _, channels = ops.shape(x)
-        # Inputs are square: one start serves both sides.
+        # Inputs are square, so rows and columns have the same start.
         start = (height - self.size) // 2
         return ops.slice(x, (0, start, start, 0), (batch, self.size, self.size, channels))
 
     def get_config(self):
-        """Return what the layer is built from again."""
+        """Return the settings from which the layer can be built again."""
         return super().get_config() | {"size": self.size}
 
     def compute_output_shape(self, input_shape):
-        """Return the shape of the answer to an input of ``input_shape``."""
+        """Return the shape of the output for an input of ``input_shape``."""
         batch, _, _, channels = input_shape
         return batch, self.size, self.size, channels
