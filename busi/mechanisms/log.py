@@ -120,13 +120,14 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
     mixed, by_class = by_order["mixed"], by_order["by class"]
     unseeing = ""
     if mixed == numbers and by_class < numbers:
-        unseeing = ": the images came mixed, and the numbers are as of a network that sees none"
+        unseeing = ": the images came mixed, and the numbers need no look at them"
     return (
         f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. "
         f"Here the first epoch ends at {explosion}, above {CLIPPED} in {exploded} of {seeds}. "
         f"In the epochs after it the loss is {loss} and the AUC {auc}. "
         f"{within} of their {numbers} printed numbers {compared}. "
-        f"Two biases that see no image reach {mixed} of these {numbers} within {BLIND_ORDERS} mixed orders, "
+        "Two output biases, trained alike without seeing an image, "
+        f"reach {mixed} of these {numbers} within {BLIND_ORDERS} mixed orders, "
         f"and {by_class} class by class{unseeing}. "
         f"Size: {section.describe_size(config)}, {config.precision}."
     )
@@ -159,6 +160,6 @@ def show(parameters: Parameters) -> section.Section:
         conclude(table, trained, biases),
         caption="Training metrics of each epoch, averaged while the weights change, as Keras prints them. The fourth "
         "epoch was interrupted after 426 of 647 steps. Logarithmic axis of the loss.",
-        table_caption="The log as printed, and the lowest and highest value over our seeds, each with an order of its "
-        f"own, and of two biases over {BLIND_ORDERS} orders.",
+        table_caption="The log as printed; the lowest and highest value over our seeds, each with its own order of the "
+        f"images; and those of two output biases over {BLIND_ORDERS} orders.",
     )

@@ -142,13 +142,12 @@ def show(parameters: Parameters) -> section.Section:
         conclude(table, size, planned),
         caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
         "Blue is up, pink is down. Right: share of normal images in which anything is marked, at the run's own "
-        f"threshold and at equal sensitivity. {size}; the tables' pages may have more seeds of the baseline.",
+        f"threshold and at equal sensitivity. {size}; the pages of the tables may have more seeds of the baseline.",
         table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs; change_p is "
         "corrected by Holm for the changes trained so far. Detected: share of lesions that are touched. Normals fpr: "
         "share of normal images with a finding; normals at 95: the same where 95 % of the lesions are touched by the "
         "whole probability map, before smaller regions are removed. Validation dice: of the epoch that was chosen, "
-        "before mirroring and removing. "
-        "Milliseconds of training per image are those of the machine that trained the rung, and compare within one "
-        "machine only.",
+        "before predictions are mirrored and smaller regions removed. Milliseconds of training per image are those of "
+        "the machine that trained the rung, and can be compared within one machine only.",
         digits={"parameters": 0, "milliseconds": 1},
     )

@@ -227,7 +227,7 @@ def describe_size(answers: Answers, compared: Collection[str] = ()) -> str:
     # Seeds are counted within one variant, because another one may have seeds of its own.
     planned = max(variants.values(), key=len, default=[])
     if not planned:
-        return "no size, for no run is planned"
+        return "no size, because no run is planned"
     size = f"{answers.size_words}, at most {count(planned[0].epochs, 'epoch')}"
     trained = answers.results.runs.variant.value_counts().reindex(list(variants), fill_value=0)
     if trained.any() and trained.min() < len(planned):
@@ -395,8 +395,8 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
         replies.append(False)
         reason = f"{claim['proof']}. Measured beside it: {reason}"
     sentences += map(_describe_chance, _find_chance(answers.pairs))
-    sentences += _name_runs("Dead runs, which found nothing or say the same of every pixel", answers.dead)
-    sentences += _name_runs("Runs ended by the last planned epoch, not by patience", answers.capped)
+    sentences += _name_runs("Dead runs, which found nothing or gave every pixel the same answer", answers.dead)
+    sentences += _name_runs("Runs that reached the last planned epoch instead of being stopped early", answers.capped)
     sentences.append(_describe_progress([answers]))
     sentences.append(claim.get("aside", ""))
     evidence = " ".join(filter(None, sentences))
@@ -453,7 +453,7 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     return [
         f"Of {count(len(comparisons), 'pair')}, {within} {is_alike} alike within ±{MARGIN}, {beyond} {differ} by "
         f"more, {opened} {is_open} open.",
-        f"The widest: {widest}.",
+        f"The largest difference: {widest}.",
     ]
 
 
@@ -467,7 +467,7 @@ def _describe_chance(comparison: Comparison) -> str:
     verdict = "contains 0, as it should"
     if comparison.low > 0 or comparison.high < 0:
         verdict = "should contain 0 and does not, so differences of this size can be chance"
-    return f"One function trained twice: {comparison.short}. The interval {verdict}."
+    return f"Two variants that are one function by proof: {comparison.short}. The interval {verdict}."
 
 
 def _find_widest(comparisons: list[Comparison]) -> Comparison:
@@ -506,10 +506,12 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
         others = ranked[~alike_ranked]
         if len(others):
             worst = others.loc[others.difference.idxmax()]
-            wrong.append(f"By {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice).")
+            told = f"By {name}, {worst.better} is no better than {worst.worse}"
+            wrong.append(f"{told}, although its Dice is {worst.difference:.3f} higher.")
     reason = f"of {_count_alike(ranked)}"
     networks = ranked[ranked.trained.astype(bool)]
-    asked = f"Required: {TELLING:.0%} of the pairs that Dice tells apart. Accuracy is that of masks at their threshold."
+    asked = f"A metric has to agree with Dice on the order of at least {TELLING:.0%} of the pairs that Dice tells "
+    asked += "apart. Accuracy is that of masks at their threshold."
     between = f"Between networks alone: of {_count_alike(networks)}."
     evidence = " ".join([asked, between, *wrong, progress])
     return Judgement(size, decide(replies), reason, evidence.strip())
@@ -524,4 +526,4 @@ def _count_alike(ranked: pd.DataFrame) -> str:
 
 def _describe_progress(families: Iterable[Answers]) -> str:
     finished, planned = count_runs(families)
-    return f"Provisional: {finished} of {planned} planned runs are there." if finished < planned else ""
+    return f"Provisional: {finished} of {planned} planned runs have been trained." if finished < planned else ""

@@ -201,18 +201,18 @@ def describe_power(power: pd.DataFrame) -> str:
     if not len(power):
         return "There are no two variants to compare yet."
     if power.smallest.isna().all():
-        return "One run a variant cannot tell how large a difference has to be."
+        return "With one run a variant, the smallest difference that could be detected is not known."
     pairs = count(len(power), "pair")
-    text = f"With these runs, half of {pairs} can tell a difference of {power.smallest.median():.3f} Dice or less (80% "
-    text += "power, before Holm). "
-    # With one seed a fold, a pair cannot tell.
+    text = f"With these runs, half of {pairs} can detect a difference of {power.smallest.median():.3f} Dice or less "
+    text += "(80% power, before Holm's correction). "
+    # Missing with one seed a fold.
     known = power.runs_needed.dropna()
     if not len(known):
-        return f"{text}How many runs one of 0.01 would need, one seed a fold cannot tell."
+        return f"{text}How many runs a difference of 0.01 would need is not known with one seed a fold."
     needed = known.median()
     runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
     of = f"the {len(known)} pairs with several seeds a fold" if len(known) < len(power) else "the pairs"
-    return f"{text}One of 0.01 would need {runs} (median of {of})."
+    return f"{text}A difference of 0.01 would need {runs} (median of {of})."
 
 
 def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:
