@@ -276,7 +276,8 @@ def show(parameters: Parameters) -> section.Section:
         table,
         conclude(table, images.data.iloc[0], describe_sizes(chosen, set(images.predictor))),
         caption="Dice with 95 % intervals on an external data set and on the study's own held-out images. Networks: "
-        "the baseline, and the variant with the highest Dice on its validation parts.",
+        "the baseline, the variant with the highest Dice on its validation parts and, once trained in all folds, the "
+        "recipe's last rung.",
         table_caption="An external prediction is the mean of the networks of all folds, a held-out one that of one "
         "network, of the same seeds. Intervals cover images and, where there are several, seeds.",
     )

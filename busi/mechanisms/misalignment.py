@@ -142,12 +142,13 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, pixels: int, size: str) 
     # Compared run by run: both targets have the same folds and seeds.
     change = difference_interval(scores[scores.variant == "squeezed"], scores[scores.variant == "aligned"])
     return (
-        f"At {pixels} pixels, a segmenter without fault would reach accuracy {row.accuracy:.4f} under the published "
+        f"At {pixels} pixels, a perfect segmenter would reach accuracy {row.accuracy:.4f} under the published "
         f"target, {verdict} than {row.background:.4f} for background everywhere. "
         f"The output does not reach {row.outside:.0%} of an average lesion. "
         "The published target and the one that matches what the output sees have a Dice of "
         f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_dice} images). "
-        f"Networks are scored on what they see, of which {networks.n_dice.iloc[0]} images hold a lesion. "
+        "Networks are scored on the part of each image that they see, "
+        f"which holds lesion in {networks.n_dice.iloc[0]} images. "
         f"{marked}"
         f"Aligning the target changes Dice by {format_interval(change)}; "
         f"lesion everywhere has {scores.everywhere.mean():.3f}. "
