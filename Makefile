@@ -7,21 +7,21 @@ RUNS    ?= runs
 KILLS   ?= 100
 PARTS   ?= speed profile growth
 REPORT  ?=
-# Of the report: its folder under reports/.
+# The report's folder under reports/.
 NAME    := $(or $(REPORT),$(PROFILE))
 
-# Where the jobs of a study run: on this machine, or through one of profiles/, and then how many at a time.
+# Where the jobs of a study run, on this machine or through one of profiles/, and how many of them at a time.
 WORKFLOW_PROFILE ?=
 JOBS    ?= $(if $(WORKFLOW_PROFILE),100,2)
 WORKERS := $(if $(WORKFLOW_PROFILE),--workflow-profile profiles/$(WORKFLOW_PROFILE) --jobs,--cores) $(JOBS)
-# GPUs of one training, which profiles/ ask for.
+# Number of GPUs that one of profiles/ requests for a training.
 export GPUS ?= 0
 
 # Rules of the Snakefile call commands of the environment. TensorFlow's start-up messages say nothing about a study.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-# What an executed notebook holds beyond outputs and counts: where papermill ran it, and on which Python.
+# Besides outputs and counts, this removes what papermill writes into a notebook: where it ran, and on which Python.
 NBSTRIPOUT := .venv/bin/nbstripout --keep-id --extra-keys \
 	"metadata.papermill metadata.language_info.version cell.metadata.papermill"
 
@@ -45,7 +45,8 @@ help: ## List these targets
 data: .venv/.installed ## Get BUSI from Kaggle into data/Dataset_BUSI_with_GT [OUT=folder URL=address or ZIP=file.zip]
 	.venv/bin/busi download $(if $(OUT),--out "$(OUT)") $(if $(URL),--url "$(URL)") $(if $(ZIP),--zip "$(ZIP)")
 
-# A study that was killed leaves Snakemake's lock behind, which would stop the next one: the Snakefile has another.
+# --nolock: a study that was killed leaves Snakemake's lock behind, which would stop the next one. The Snakefile has a
+# lock of its own.
 study: .venv/.installed ## Run a study [PROFILE=smoke|laptop|paper DATA=Dataset_BUSI_with_GT LAYOUT=name RUNS=runs REPORT=name EXTERNAL=folder JOBS=2 WORKFLOW_PROFILE=slurm GPUS=1]
 	.venv/bin/snakemake --snakefile Snakefile $(WORKERS) --nolock --rerun-incomplete --keep-going \
 		--config profile="$(PROFILE)" runs_dir="$(RUNS)" $(if $(DATA),data_dir="$(DATA)") $(if $(LAYOUT),layout="$(LAYOUT)") $(if $(EXTERNAL),external_dir="$(EXTERNAL)") $(if $(REPORT),report="$(REPORT)")
@@ -58,7 +59,7 @@ report: .venv/.installed ## Draw a report again from what it has gathered, witho
 	.venv/bin/busi render "reports/$(NAME)" --profile "$(PROFILE)" --jobs $(JOBS)
 	@echo "The report is in reports/$(NAME)/index.html"
 
-# For whoever has the data: its page shows them. What is not trained is not shown.
+# For those who have the data, because the page shows images. Variants that have not been trained are left out.
 gallery: .venv/.installed ## Draw each variant's best, median and worst cases, not to be published [PROFILE=laptop DATA=... LAYOUT=name REPORT=name RUNS=runs]
 	@mkdir -p "build/$(NAME)"
 	.venv/bin/papermill --no-progress-bar --log-level WARNING -f "params/$(PROFILE).yaml" -p show_pixels True \
@@ -92,8 +93,8 @@ format: .venv/.installed ## Fix what lint can fix: style, and notebooks with out
 lab: .venv/.installed ## Explore in JupyterLab [LAB=--no-browser, or any other option of it]
 	.venv/bin/jupyter lab $(LAB) notebooks
 
-# --no-strip-extras: pip takes a pin with hashes for a package with extras only where the pin names them too, or where it
-# is the newest release.
+# --no-strip-extras: pip accepts a pin with hashes for a package with extras only if the pin names the extras too, or if
+# it is the newest release.
 lock: .venv/.installed ## Pin anew what pyproject.toml asks for [UPGRADE=1: the newest releases]
 	.venv/bin/python -m pip install --quiet uv
 	.venv/bin/uv pip compile pyproject.toml --extra cpu --extra dev --output-file requirements.lock \

@@ -19,7 +19,7 @@ from busi.scoring.scores import scoring_version
 from busi.study import find_groups, list_runs
 
 PROFILE = config.get("profile", "smoke")
-# All of them are text, also a report called 2024.
+# All of them are text, even the name of a report such as 2024.
 TEXTS = ("data_dir", "layout", "external_dir", "runs_dir", "report")
 OVERRIDES = {name: str(config[name]) for name in TEXTS if name in config}
 
@@ -55,11 +55,11 @@ PAGES = [f"{REPORT}/{stem}.html" for stem in PARAMETERS.pages]
 SUMMARY = "6_summary"
 FILES = f"-f params/{PROFILE}.yaml"
 PAIRS = " ".join("-p " + quote(f"{name}={value}") for name, value in OVERRIDES.items())
-# -r: papermill would read numbers from -p.
+# -r takes values as text; with -p papermill would turn some of them into numbers.
 PAPERMILL_PAIRS = " ".join(f"-r {name} {quote(value)}" for name, value in OVERRIDES.items())
 
-# Two studies of one profile in one folder would overwrite each other's pages: the second waits for the first, then finds
-# everything made. The system releases this lock when a study is killed.
+# Two studies of one profile in one folder would overwrite each other's pages: the second waits for the first, then
+# finds everything made. The operating system releases this lock when a study is killed.
 if workflow.is_main_process and not workflow.dryrun:
     Path(BUILD).mkdir(parents=True, exist_ok=True)
     LOCK = FileLock(f"{BUILD}/study.lock")
@@ -71,7 +71,7 @@ if workflow.is_main_process and not workflow.dryrun:
 
 
 def mark_of(job):
-    """Return the file that says, in this working copy, that the runs of a job are finished; it holds their folders."""
+    """Return the mark of a job: the file that says, in this working copy, that its runs are finished, and where."""
     digest = sha256("".join(RUNS[label].digest() for label in job).encode()).hexdigest()[:8]
     return f"{MARKS}/{job[0]}-{digest}"
 
@@ -79,8 +79,8 @@ def mark_of(job):
 MARKED = {mark_of(job): job for job in JOBS} if PARAMETERS.train_missing else {}
 SCORED = {f"{mark}.scored-{scoring_version()}": mark for mark in MARKED}
 
-# A finished run may have been damaged or deleted since. Without its mark, its job looks at it again. A mark names the
-# folders of its runs, so that the data need not be read for this.
+# A finished run may have been damaged or deleted since: removing its mark makes its job look at it again. A mark lists
+# the folders of its runs, so that the data need not be read here.
 if workflow.is_main_process and not workflow.dryrun:
     for mark in MARKED:
         lines = Path(mark).read_text(encoding="utf-8").splitlines() if Path(mark).is_file() else []
@@ -90,14 +90,14 @@ if workflow.is_main_process and not workflow.dryrun:
 
 
 def marks_of(labels):
-    """Return the marks of the jobs that some runs belong to, trained and scored; none where nothing is to be trained."""
+    """Return the marks, trained and scored, of the jobs that some runs belong to; none if nothing is to be trained."""
     wanted = set(labels)
     trained = [mark for mark, job in MARKED.items() if not wanted.isdisjoint(job)]
     return trained + [scored for scored, mark in SCORED.items() if mark in trained]
 
 
 def needed_runs(wildcards):
-    """Return the marks of the runs that a notebook shows; of all held-out ones for the gallery."""
+    """Return the marks of the runs that a notebook shows; for the gallery, those of all held-out runs."""
     labels = []
     for group in GROUPS.values():
         in_gallery = wildcards.notebook == GALLERY and group.name.startswith("heldout/")
@@ -107,21 +107,21 @@ def needed_runs(wildcards):
 
 
 def needed_parameters(wildcards):
-    """Return the parameter files of a notebook: its family's or the sections', then the profile's."""
+    """Return the parameter files of a notebook: its family's, if it has one, then the profile's."""
     names = [group.name.partition("/") for group in GROUPS.values() if group.notebook == wildcards.notebook]
     families = {family for protocol, _, family in names if protocol != "mechanisms"}
     return [f"params/{name}.yaml" for name in (*sorted(families), PROFILE)]
 
 
 def needed_notebooks(wildcards):
-    """Return the executed notebooks whose tables a notebook reads: the summary needs all others."""
+    """Return the executed notebooks whose tables a notebook reads: all others for the summary, none for the rest."""
     others = [stem for stem in PARAMETERS.pages if stem not in (SUMMARY, GALLERY)]
     return [f"{BUILD}/{stem}.ipynb" for stem in others] if wildcards.notebook == SUMMARY else []
 
 
 def tell():
-    """Say what is being trained and when all runs will be trained, where Snakemake's own messages go."""
-    while not Path(IMAGES).is_file():  # the job that reads the data has not ended yet
+    """Say among Snakemake's own messages what is being trained and when all runs will be."""
+    while not Path(IMAGES).is_file():  # the job that reads the data has not finished yet
         time.sleep(1)
     try:
         tell_progress(PARAMETERS, workflow.cores if workflow.local_exec else workflow.nodes, logger.info)
@@ -150,7 +150,7 @@ wildcard_constraints:
     version="[0-9a-f]{8}",
 
 
-# Seconds of work, not worth a place in a cluster's queue.
+# These take seconds, and are not worth a place in a cluster's queue.
 localrules:
     all,
     images,
@@ -161,14 +161,14 @@ localrules:
 rule all:
     input:
         f"{REPORT}/index.html",
-        # Otherwise a missing page or run would go unnoticed while the index is there.
+        # Otherwise a missing page or run would go unnoticed if the index exists.
         PAGES,
         marks_of(RUNS),
 
 
 if PARAMETERS.train_missing:
 
-    # By itself and first, so that data that are at fault stop a study with one message, before anything is trained.
+    # A rule of its own, and first, so that faulty data stop a study with one message before anything is trained.
     rule images:
         output:
             IMAGES,
@@ -180,8 +180,8 @@ if PARAMETERS.train_missing:
         shell:
             "busi data --images-only {FILES} {PAIRS}"
 
-    # Notebooks would notice a change of the code that measures these tables as well, but each in its own time, and those
-    # made before the last of them once more in the next study.
+    # Notebooks would measure these tables as well after a change of the code. But each would do so in its turn, and
+    # those made before the last table changed would be made once more in the next study.
     rule data:
         input:
             IMAGES,
@@ -195,8 +195,8 @@ if PARAMETERS.train_missing:
         shell:
             "busi data {FILES} {PAIRS}"
 
-    # The mark belongs to this working copy. The gathered results would not do: those are committed, also of fewer epochs,
-    # and the command knows which of them are the run that is asked for.
+    # The output is a mark, which belongs to this working copy, and not the gathered results: these are committed, some
+    # of them of fewer epochs, and only the command knows whether they are of the run that is asked for.
     rule run:
         input:
             IMAGES,
@@ -210,7 +210,7 @@ if PARAMETERS.train_missing:
         shell:
             "busi train {params.runs} {FILES} {PAIRS} --threads {threads} > {output}"
 
-    # Scores have a job of their own, named by the version of the scoring code: a new metric trains nothing.
+    # Scores have a job of their own, named by the version of the scoring code, so that a new metric trains nothing.
     rule score:
         input:
             f"{MARKS}/{{first}}-{{digest}}",
@@ -240,7 +240,7 @@ rule notebook:
         files=lambda wildcards, input: " ".join(f"-f {file}" for file in input.parameters),
         # A function, because Snakemake would take the braces of a layout for wildcards.
         pairs=lambda wildcards: PAPERMILL_PAIRS,
-    # A busy machine may fail to start a kernel in time.
+    # On a busy machine a kernel may not start in time.
     retries: 2
     shell:
         "papermill --no-progress-bar --log-level WARNING {params.files} {params.pairs} {input.notebook} {output}"

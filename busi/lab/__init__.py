@@ -1,1 +1,1 @@
-"""Tools to play with: trained networks to ask about any image, small networks trained live, widgets."""
+"""Tools to use and explore networks: prediction, evaluation, export, galleries, small trainings to watch, widgets."""

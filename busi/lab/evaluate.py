@@ -1,4 +1,4 @@
-"""Evaluation on any data set with masks: networks and masks of other software, as tables and as a page."""
+"""Evaluation on any data set with masks: scores of networks, and of masks by other software, as tables and a page."""
 
 import warnings
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ from busi.scoring.predictors import MEAN_MASK
 
 
 def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], out: Path) -> pd.DataFrame:
-    """Score networks and folders of masks beside blind predictors, and write what comes out into a new folder.
+    """Score networks and folders of masks beside blind predictors, and write the results into a new folder.
 
-    ``out`` gets ``scores.csv`` and ``images.csv``, as `busi.scoring.ruler.compare`, ``missing.csv`` (which predictor
-    has not answered which image) and a page, ``index.html``.
+    ``out`` gets ``scores.csv`` and ``images.csv``, the two tables of `busi.scoring.ruler.compare`, ``missing.csv``
+    (images that a predictor has not answered) and a page, ``index.html``.
 
     Args:
         catalog: The images.
-        runs: Their networks are one row, the mean of all; none for no such row.
-        folders: Of masks, as `busi.scoring.ruler.read_masks`; each is a row.
+        runs: Runs whose networks are averaged, for one row; without any there is no such row.
+        folders: Folders of masks, as `busi.scoring.ruler.read_masks`; each is a row.
         out: The folder.
 
     Raises:
@@ -39,7 +39,7 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
     """
     if not runs and not folders:
         raise StudyError("nothing to score: give a run, or a folder of masks with --masks")
-    # First, because scoring takes minutes: a place that cannot be written to is told before.
+    # First, because scoring takes minutes: a folder that cannot be written is refused before that.
     with new_folder(out) as folder:
         scored = _score_predictors(catalog, runs, folders)
         table, images = ruler.compare(catalog, scored)
@@ -61,17 +61,17 @@ def _score_predictors(catalog: Catalog, runs: list[Run], folders: list[Path]) ->
         answers[str(folder)] = ruler.read_masks(catalog, folder)
     for name, predict in ruler.BLIND.items():
         answers[name] = ruler.ask_blindly(catalog, predict)
-    # Only now are networks asked: folders without masks have been refused before.
+    # Answers are computed only here, after folders without masks have been refused.
     scored = {name: ruler.score_answers(catalog, given) for name, given in answers.items()}
     try:
         scored[MEAN_MASK] = ruler.score_answers(catalog, ruler.ask_mean_mask(catalog))
-    except StudyError as error:  # a few images can be scored, but not be split
+    except StudyError as error:  # a handful of images can be scored, but not split into folds
         warnings.warn(f"no row {MEAN_MASK!r}: {error}", DataWarning, stacklevel=2)
     return scored
 
 
 def _list_missing(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return `predictor` and `name` of each image that a predictor has not answered."""
+    """Return `predictor` and `name` for each image that a predictor has not answered."""
     tables = []
     for predictor, answers in scored.items():
         is_answered = catalog.table.name.isin(answers.name)
@@ -80,13 +80,13 @@ def _list_missing(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> pd.DataF
 
 
 def ask_networks(runs: list[Run], catalog: Catalog) -> Iterator[ruler.Answer]:
-    """Ask the mean of several networks about a data set; nothing of an image counts that a network was trained on.
+    """Ask the mean of several networks about a data set, each network only about images that it was not trained on.
 
-    Where a run was trained on this very data set, it is asked only about the images of its own test part. Images that
-    no run may be asked about are left out.
+    If a run was trained on this very data set, it is asked only about the images of its test part. Images that no run
+    may be asked about are left out.
 
     Raises:
-        StudyError: Every run was trained on all images, or this is another data set that holds images of a run's own.
+        StudyError: Every run was trained on all images, or images of another data set are named like a run's own.
     """
     allowed = [_fair_names(run, catalog) for run in runs]
 
@@ -112,12 +112,12 @@ def _ask_network(network: Network, rows: list) -> Iterator[ruler.Answer]:
 
 
 def _fair_names(run: Run, catalog: Catalog) -> set[str] | None:
-    """Return the names of the images that a run may be asked about, None for all."""
+    """Return the names of the images that a run may be asked about; None if it may be asked about all."""
     predictions = run.predictions
     if run.stored["fingerprint"] == catalog.fingerprint:
-        # Published runs have trained on all lesion images.
+        # Published runs have no test part: they were trained on all lesion images.
         return set(predictions["test"].names) if "test" in predictions else set()
-    # By name, because a run keeps no pixels, and those of a converted or cropped copy would differ.
+    # Compared by name, because a run keeps no pixels, and those of a converted or cropped copy would differ.
     own = {name for part in predictions.values() for name in part.names}
     shared = own & set(catalog.table.name)
     if shared:
@@ -141,7 +141,7 @@ def _draw_page(catalog: Catalog, table: pd.DataFrame, missing: pd.DataFrame) -> 
         shown[score] = [f"{mean:.3f} ({low:.3f}–{high:.3f})" for mean, low, high in intervals]
     shown["normals"] = table.n_normals
     shown["normals marked"] = table.normals_fpr
-    # The network, or the first folder of masks.
+    # The first row is that of the networks or, without any, of the first folder of masks.
     first = table.iloc[0]
     caption = "Mean over images with its 95 % interval; hd95 in pixels."
     parts = [

@@ -1,4 +1,4 @@
-"""Export of a trained network: a file that Keras or any ONNX runtime reads, and a card that says what it is."""
+"""Export of a trained network: a file that Keras or an ONNX runtime can load, and a card that describes it."""
 
 from pathlib import Path
 
@@ -22,26 +22,29 @@ FORMATS = (".keras", ".onnx")
 def export_network(run: Run, out: Path) -> Path:
     """Write a finished run's network as a file in one of `FORMATS`, and its model card beside it, ``<file>.md``.
 
-    The model takes images in [0, 1] at the network's size and returns the probability of lesion: scaling, softmax and,
-    where the run has them, mirrored predictions are part of it. It is made of Keras' own layers, so that it loads in
-    safe mode wherever Keras is installed.
+    The model takes images in [0, 1] at the network's size and returns the probability of lesion. Scaling, softmax and,
+    if the run uses it, the mean with the prediction for the mirrored image are part of it. It is made of Keras' own
+    layers, so that it loads in safe mode wherever Keras is installed.
+
+    Returns:
+        ``out``.
 
     Raises:
-        StudyError: A file exists, or ``out`` has another ending.
+        StudyError: One of the two files exists, or ``out`` has another ending.
     """
     if out.suffix not in FORMATS:
         raise StudyError(f"{out}: ends in {out.suffix!r}; expected {' or '.join(FORMATS)}")
-    # The ending stays, so that both formats of a network can stand side by side.
+    # The ending stays in the card's name, so that both formats of a network can be side by side.
     card = out.with_name(f"{out.name}.md")
     for file in (out, card):
         if file.exists():
             raise StudyError(f"{file}: exists; nothing is overwritten: give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when it is whole: a file that exists is finished.
+    # Renamed when it is complete, so that a file that exists is finished.
     unfinished = out.with_name(f"unfinished-{out.name}")
     model = build_plain_model(run)
     if out.suffix == ".onnx":
-        # Keras exports what has been called at least once.
+        # Keras exports only a model that has been called.
         model(ops.zeros((1, *model.input_shape[1:])))
         model.export(unfinished, format="onnx", verbose=False)
     else:
@@ -91,7 +94,7 @@ def _make_plain(layer: keras.Layer) -> keras.Layer:
 
 def _describe(run: Run, file: Path) -> str:
     """Return the model card, Markdown, with the scores of the images that the run held out."""
-    # A run that has not been scored has a card all the same.
+    # A run that has not been scored still gets a card.
     scores, images = {}, 0
     recorded = next(run.folder.glob("scores-*/images.csv"), None)
     if recorded:

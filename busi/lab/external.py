@@ -1,9 +1,9 @@
 """External test: the study's networks on another data set, beside their held-out scores.
 
 Two variants are tested: the baseline, and the one with the highest Dice on its validation parts, so that neither a test
-part nor the other data set has a say. The recipe's last rung joins them once it is trained in all folds, and no rung
-before it: asked at every rung, the external images would soon be part of the choice. A prediction is the mean of the
-networks of all folds, made once for each seed.
+part nor the other data set influences the choice. The recipe's last rung is tested too, once trained in all folds. No
+earlier rung is: if every rung were tested, the external images would soon be part of the choice. A prediction is the
+mean of the networks of all folds, made once for each seed.
 """
 
 import sys
@@ -32,13 +32,13 @@ from busi.study import find_groups, find_trained, load_results, measure_untraine
 NOT_GIVEN = "No external data set was given; `make study EXTERNAL=FOLDER` tests the networks on one."
 
 SHOWN = ("iou", "nsd", "detected")
-"""Scores that the table has besides Dice."""
+"""Scores in the table besides Dice."""
 
 
 def choose_networks(trained: Results, baseline: str) -> Results:
-    """Return the runs of the baseline, by its name, and of the variant with the highest mean Dice in validation.
+    """Return the runs of the variant named ``baseline``, and of the one with the highest mean Dice on validation parts.
 
-    A variant with fewer runs than others is not chosen: its folds may be easier ones.
+    A variant with fewer runs than others is not chosen, because its folds may be easier.
 
     Raises:
         NotMeasured: There is no run yet.
@@ -52,11 +52,11 @@ def choose_networks(trained: Results, baseline: str) -> Results:
 
 
 def take_last_rung(trained: Results, planned: dict[str, list[RunConfig]]) -> Results:
-    """Return the runs of the recipe's last rung; those of no run while one of them is missing.
+    """Return the results of the recipe's last rung; empty results while one of its runs is missing.
 
     Args:
-        trained: Runs of the recipe.
-        planned: Rung -> the configurations of its runs, in the order of the ladder.
+        trained: Results of the recipe's runs.
+        planned: Rung -> the configurations of its runs, in the order of the recipe.
     """
     last = list(planned)[-1]
     rung = trained.of(last)
@@ -64,13 +64,13 @@ def take_last_rung(trained: Results, planned: dict[str, list[RunConfig]]) -> Res
 
 
 def load_chosen(parameters: Parameters) -> Results:
-    """Return the gathered results of the chosen variants, which are named after their family too: "loss: KLD"."""
+    """Return the gathered results of the variants to test, with the family in front of their names: "loss: KLD"."""
     reader = parameters.model_copy(update={"train_missing": False})
     parts = [_name_after(family, load_results(reader, f"heldout/{family}")) for family in families()]
     baseline = validate(RunConfig, "heldout", parameters.heldout_fields())
     chosen = [choose_networks(join_results(parts), baseline.name)]
     ladder = find_groups(parameters).get(recipe.GROUP)
-    # A study of one's own may have no recipe.
+    # A user's own study may have no recipe.
     if ladder:
         chosen.append(_name_after("recipe", take_last_rung(load_results(reader, recipe.GROUP), ladder.variants)))
     return join_results(chosen)
@@ -89,19 +89,20 @@ def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
     Each variant has a file of its own, because the networks of one may be at hand where those of another are not.
 
     Returns:
-        `predictor`; `seed`, the place of the networks' seeds in their folds, and `n_networks` that were averaged, both
-        missing for a blind predictor; `data` (name of the folder), `fingerprint`, `name`, `group` and the scores of
-        `busi.scoring.metrics.score_image`. No row of a variant that has been asked neither here nor elsewhere.
+        `predictor`; `seed`, the rank of the networks' seeds within their folds, and `n_networks` that were averaged,
+        both missing for a blind predictor; `data` (name of the folder), `fingerprint`, `name`, `group` and the scores
+        of `busi.scoring.metrics.score_image`. There is no row of a variant that has been tested neither here nor on
+        another machine.
 
     Raises:
-        NotMeasured: No network has been asked before, and no external data set is given, or no network is here.
-        StudyError: The external images are those of the study, named like some of them, or other ones than those of
-            an earlier test.
+        NotMeasured: Nothing has been tested before, and no external data set is given or no chosen network is here.
+        StudyError: The external images are the study's own, are named like some of these, or are not the ones of an
+            earlier test.
     """
     if not (parameters.external_dir and parameters.train_missing):
         parameters = parameters.model_copy(update={"train_missing": False})
     external = _Images(parameters)
-    # First, because it refuses images that must not be scored.
+    # First, because this refuses images that must not be scored.
     images = external.measure("images", external.describe)
     tables = []
     for variant in chosen.variants:
@@ -117,7 +118,7 @@ def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Images:
-    """Images of another data set, read when they are first needed: what has been measured is read without them."""
+    """Images of another data set, read only when needed: tables that have been measured are read without them."""
 
     parameters: Parameters
 
@@ -160,7 +161,7 @@ class _Images:
         return pd.concat(tables)
 
     def ask_blindly(self, catalog: Catalog) -> pd.DataFrame:
-        """Return the scores of the predictors of one image alone, with `predictor`."""
+        """Return the scores of the predictors that need nothing but the image, with `predictor`."""
         tables = []
         for name, predict in ruler.BLIND.items():
             scores = ruler.score_answers(self.catalog, ruler.ask_blindly(self.catalog, predict))
@@ -173,13 +174,14 @@ def tabulate(images: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         images: As `measure`.
-        heldout: Scores of the same predictors on the study's own held-out images: `predictor`, and a table of scores as
-            `busi.scoring.statistics` takes it.
+        heldout: Scores of the same predictors on the study's own held-out images: a table of scores as in
+            `busi.scoring.statistics`, with `predictor`.
 
     Returns:
-        `predictor`, `n_networks` in a prediction, `n_seeds`, `n_images` (with a lesion); `dice` with `low` and `high`
-        over images and seeds, and the lowest and highest mean of a seed as `seed_low` and `seed_high`; `SHOWN`; and on
-        the held-out images `heldout_dice` with `heldout_low` and `heldout_high`, and `heldout_images`.
+        `predictor`, `n_networks` averaged in a prediction, `n_seeds`, `n_images` (with a lesion); `dice` with `low` and
+        `high` over images and seeds, and the lowest and highest mean of a seed as `seed_low` and `seed_high`; `SHOWN`;
+        and on the held-out images `heldout_dice` with `heldout_low` and `heldout_high`, and their number
+        `heldout_images`.
     """
     rows = []
     # Images without a lesion have no Dice.
@@ -202,15 +204,15 @@ def tabulate(images: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
 
 
 def _name_runs(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of scores with `fold` and `seed` if it is of networks, without them if not."""
+    """Return a table of scores with `fold` and `seed` if it is of networks, without these columns if not."""
     if scores.seed.isna().all():
         return scores.drop(columns=["fold", "seed"], errors="ignore")
-    # A prediction is the mean of all folds.
+    # A prediction is the mean of all folds, which therefore count as one.
     return scores if "fold" in scores else scores.assign(fold=0)
 
 
 def keep_asked(chosen: Results, images: pd.DataFrame) -> Results:
-    """Return the runs of the seeds whose networks have been asked, as `measure`: others may have been trained since."""
+    """Return the runs of the seeds tested in ``images``, as `measure`; others may have been trained since."""
     places = chosen.runs.groupby(["variant", "fold"]).seed.rank("dense")
     asked = images.dropna(subset="seed").groupby("predictor").seed.agg(set).to_dict()
     was_asked = [place in asked.get(variant, ()) for variant, place in zip(chosen.runs.variant, places, strict=True)]
@@ -234,7 +236,7 @@ def draw(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="Dice")
     display.name_rows(ax, table.predictor)
     display.add_legend(fig)
-    # The title speaks of networks alone: blind predictors are there to compare with.
+    # The title is about networks alone: blind predictors are there for comparison.
     networks = table[table.n_networks.notna()]
     outside, inside = networks.dice, networks.heldout_dice
     external = f"Dice {outside.min():.3f} to {outside.max():.3f} on external images (mean of a variant's networks)"
@@ -254,14 +256,14 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
 
 
 def describe_sizes(chosen: Results, predictors: set[str]) -> str:
-    """Return the sizes of the runs of ``predictors`` in words, each once: the recipe ends at a size of its own."""
+    """Return the sizes of the runs of ``predictors`` in words, each once; that of the recipe's last rung may differ."""
     tested = [variant for variant in chosen.variants if variant in predictors]
     return "; ".join(dict.fromkeys(section.describe_runs(chosen.of(variant)) for variant in tested))
 
 
 @section.presents("external")
 def show(parameters: Parameters) -> section.Section:
-    """Return figure, table and conclusion, and write ``tables/external.csv``; only say so if there is no such data."""
+    """Return figure, table and conclusion, and write ``tables/external.csv``; without external data, only say so."""
     measured = (parameters.results_path / "external" / "images.csv").is_file()
     if not (parameters.external_dir or measured):
         return section.Section(HTML(""), HTML(""), NOT_GIVEN)
@@ -274,7 +276,8 @@ def show(parameters: Parameters) -> section.Section:
         table,
         conclude(table, images.data.iloc[0], describe_sizes(chosen, set(images.predictor))),
         caption="Dice with 95 % intervals on an external data set and on the study's own held-out images. Networks: "
-        "the baseline, and the variant with the highest Dice on its validation parts.",
+        "the baseline, the variant with the highest Dice on its validation parts and, once trained in all folds, the "
+        "recipe's last rung.",
         table_caption="An external prediction is the mean of the networks of all folds, a held-out one that of one "
         "network, of the same seeds. Intervals cover images and, where there are several, seeds.",
     )

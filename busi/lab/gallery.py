@@ -1,4 +1,4 @@
-"""Gallery: the best, median and worst held-out case of each variant, and the lesions that are hard for all variants."""
+"""Gallery: the best, median and worst held-out case of each variant, and which lesions are hard for all variants."""
 
 import html
 
@@ -51,7 +51,7 @@ def average_dice(variants: dict[str, Variant]) -> pd.DataFrame:
 
 
 def conclude(lesions: pd.DataFrame) -> str:
-    """Return how Dice, as `average_dice`, depends on class and size, and which lesion is the hardest, Markdown."""
+    """Return how Dice depends on class and size in ``lesions`` (`average_dice`), and which lesion image is hardest."""
     text = "In parentheses: number of images. "
     for column, words in {"image_class": "class", "lesion_size": "size of the lesion"}.items():
         rows = statistics.dice_by(lesions, column).to_dict("records")
@@ -63,7 +63,7 @@ def conclude(lesions: pd.DataFrame) -> str:
 
 def _show_figure(label: str, cases: dict[str, Case]) -> str:
     figure = figures.cases(cases, width=2.1)
-    # Details go into the caption, because the letters of the figure are small on a narrow screen.
+    # Details go into the caption, because text inside the figure is small on a narrow screen.
     details = [f"{rank.capitalize()}: {case.name}, {case.description}." for rank, case in cases.items()]
     caption = " ".join(details)
     return display.figure(figure, caption=caption, alt=f"{label}. {caption}", raster=True).data

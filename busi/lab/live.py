@@ -1,4 +1,4 @@
-"""Training to watch step by step; nothing is stored."""
+"""Training that can be watched step by step; nothing is stored."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,12 @@ from busi.training import averaged_weights, compile_network, measure_validation,
 def training(config: RunConfig, catalog: Catalog) -> Iterator[dict[str, float]]:
     """Train the network of a held-out run on its fold, without a store.
 
-    The steps are those of `busi.training.train`. Training goes on to the last epoch: it does not stop early.
+    The steps are those of `busi.training.train`, but training goes on to the last epoch: it does not stop early.
 
     Yields:
         After every step: `step` (from 1), `epoch` (steps so far divided by the steps of an epoch; 1.0 at the end of
-        the first) and `loss` of the step's batch. At the end of an epoch also `validation_dice`, as in the history of
-        a run.
+        the first epoch) and `loss` of the step's batch. At the end of an epoch also `validation_dice`, as in the
+        history of a run.
     """
     parts = load_parts(config, catalog)
     # A part smaller than a batch still makes one step an epoch.

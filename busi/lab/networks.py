@@ -1,4 +1,4 @@
-"""Trained held-out networks and their answers: about images of the data set, and about any other image.
+"""Trained held-out networks and their answers about images of the data set and about any other image.
 
 A network needs its run folder and nothing else. Answers about images that a run held out are already in that folder:
 no network is loaded for them.
@@ -22,13 +22,13 @@ from busi.scoring.scores import find_or_score
 from busi.study import find_group, find_groups, open_store
 
 GEOMETRY = ("image_size", "resize", "target", "padding")
-"""Fields of `RunConfig` that say where in an image an output belongs; networks that are averaged share them."""
+"""Fields of `RunConfig` that say which part of an image an output covers; averaged networks must share them."""
 
 PROFILES = ("paper", "laptop", "smoke")
 """Profiles in the order in which their networks are preferred."""
 
 THREADS = 2
-"""Threads that resize and write images: their work is done in compiled code, outside of Python's lock."""
+"""Number of threads that resize and write images: their work is done in compiled code, outside Python's lock."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Case:
         pixels: Grey image, uint8 (h, w).
         truth: Union of the masks, bool (h, w); None if the image has not been annotated.
         probability: Probability of lesion, float32 (h, w), 0 to 1.
-        threshold: Probability from which on a pixel is predicted lesion.
+        threshold: A pixel is predicted lesion if its probability is at least this.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Case:
 
     @property
     def description(self) -> str:
-        """Return the Dice score if there is one, the share of pixels marked and the threshold, as one line of text."""
+        """Return one line of text: the Dice score if there is one, the share of pixels marked and the threshold."""
         marked = f"{self.predicted.mean():.1%} marked at {self.threshold:.2f}"
         if np.isnan(self.dice):
             return marked
@@ -71,7 +71,7 @@ class Case:
 
 
 class Network:
-    """The trained network of a run, or the mean of several. Their run folders are all that it reads.
+    """The trained network of a run, or the mean of several. It reads nothing but the run folders.
 
     Weights are loaded when they are needed. Memory does not grow with the number of runs: at most two architectures are
     kept, each with the weights of one run.
@@ -81,8 +81,8 @@ class Network:
 
     Attributes:
         runs: The runs whose probabilities are averaged.
-        threshold: Probability from which on a pixel is predicted lesion: the mean of the runs' thresholds, each chosen
-            by a validation part.
+        threshold: A pixel is predicted lesion if its probability is at least this: the mean of the runs' thresholds,
+            each chosen on a validation part.
 
     Raises:
         StudyError: The runs differ in one of `GEOMETRY`.
@@ -95,7 +95,7 @@ class Network:
     def __init__(self, *runs: Run):
         self.runs = runs
         self.threshold = float(np.mean([run.threshold for run in runs]))
-        # Answers of other sizes cannot be averaged, those of another geometry mean other places.
+        # Outputs of different sizes cannot be averaged; of different geometry, equal pixels are different places.
         for run in runs[1:]:
             for field in GEOMETRY:
                 one, other = getattr(runs[0].config, field), getattr(run.config, field)
@@ -117,7 +117,7 @@ class Network:
         return self.restore(self.predict([pixels])[0], pixels.shape)
 
     def predict(self, images: list[np.ndarray]) -> np.ndarray:
-        """Predict grey images of any sizes, uint8 (h, w), at the network's size: many at once are faster.
+        """Predict grey images of any sizes, uint8 (h, w), at the network's size; many at once are faster.
 
         Returns:
             Probability of lesion, float32 (n, o, o), 0 to 1, for `restore`.
@@ -149,7 +149,7 @@ class Network:
 
 
 class Variant:
-    """A variant of the study: its finished held-out runs, at least one, and the images that they were trained on."""
+    """A variant of the study: its finished held-out runs, at least one, and the data set that they were trained on."""
 
     def __init__(self, runs: tuple[Run, ...], catalog: Catalog):
         self.runs = runs
@@ -157,12 +157,12 @@ class Variant:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Return the scores of every image that a run held out, with the first such run's position as `run`."""
+        """Return the scores of every image that a run held out, from the first such run, with its position as `run`."""
         tables = []
         for position, run in enumerate(self.runs):
             images = find_or_score(run, self._catalog).images
             tables.append(images.assign(run=position))
-        # With several seeds an image is held out by one run of each seed.
+        # With several seeds, an image is held out by one run of each.
         return pd.concat(tables).drop_duplicates("name").reset_index(drop=True)
 
     def holds_out(self, name: str) -> bool:
@@ -174,9 +174,9 @@ class Variant:
         return self.runs[self._positions.get(name, 0)]
 
     def case(self, name: str, threshold: float | None = None) -> Case:
-        """Return the answer about an image of the data set, from a run that held it out if there is one.
+        """Return the answer about an image of the data set, from a run that held the image out if there is one.
 
-        A ``threshold`` takes the place of the run's own.
+        ``threshold`` replaces the run's own.
         """
         pixels, truth = read_picture(self._catalog, name)
         run = self.find_run(name)
@@ -190,7 +190,7 @@ class Variant:
 
     def foreign_case(self, name: str, pixels: np.ndarray, threshold: float | None = None) -> Case:
         """Return the answer of the first run's network about an image of another data set, as `case`."""
-        # None of the networks has seen the image: each would do.
+        # None of the networks has seen the image, so any of them would do.
         run = self.runs[0]
         probability = Network(run).probability(pixels)
         return Case(name, pixels, None, probability, run.threshold if threshold is None else threshold)
@@ -201,19 +201,19 @@ class Variant:
 
 
 def find_variants(parameters: Parameters, catalog: Catalog) -> dict[str, Variant]:
-    """Find the held-out variants of all families that have a trained run: "loss: KLD", ...
+    """Find the held-out variants of all families with a trained run; their names begin with the family: "loss: KLD".
 
-    A run of fewer epochs than planned takes the place of one that is missing.
+    A run of fewer epochs stands in for a planned one that is missing.
     """
     store = open_store(parameters, catalog)
     variants = {}
     for group in find_groups(parameters).values():
         protocol, _, family = group.name.partition("/")
-        # Published runs hold no image out, and sections ask questions of their own.
+        # Published runs hold no image out, and sections are about other questions.
         if protocol != "heldout":
             continue
         for label, configs in group.variants.items():
-            # Comparing the weights of all runs with their checksums would take minutes, and most are not needed.
+            # Checking the weights of all runs by checksum would take minutes, and most are not needed.
             found = [store.find(config, weights="there") or store.shorter(config) for config in configs]
             runs = tuple(run for run in found if run)
             if runs:
@@ -222,7 +222,7 @@ def find_variants(parameters: Parameters, catalog: Catalog) -> dict[str, Variant
 
 
 def explain_missing(parameters: Parameters) -> str:
-    """Return the sentence to show if `find_variants` finds none: what is missing and what to type, Markdown."""
+    """Return what to show if `find_variants` finds none: what is missing and what to type, in Markdown."""
     data = "" if parameters.data_dir == "phantom" else f" DATA={parameters.data_dir}"
     message = (
         f"No held-out run of profile `{parameters.profile}` has been trained in `{parameters.runs_dir}`: "
@@ -238,7 +238,7 @@ def explain_missing(parameters: Parameters) -> str:
 
 
 def read_picture(catalog: Catalog, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read an image of the data set, grey, uint8 (h, w), and the union of its masks, bool (h, w)."""
+    """Read an image of the data set as grey levels, uint8 (h, w), and the union of its masks, bool (h, w)."""
     row = catalog.table.set_index("name").loc[name]
     return read_grey(row.image), read_union(row.masks)
 
@@ -250,7 +250,7 @@ def open_run(name: str | Path) -> Run:
         name: The run's folder, or its label as `busi plan` and the report name it: "heldout/.../loss-kld/fold0-seed0".
 
     Raises:
-        StudyError: There is no such run, or its files are not what was written.
+        StudyError: There is no such run, several have this label, or a file is missing or has been changed.
     """
     folder = Path(name)
     if not (folder / "config.json").is_file():
@@ -262,15 +262,15 @@ def open_run(name: str | Path) -> Run:
 
 
 def find_recipe_runs() -> list[Run]:
-    """Return the runs of the recipe's furthest rung that has been trained in all folds, of the largest such profile.
+    """Return the runs of the recipe's last rung that is trained in all folds, of the first of `PROFILES` with one.
 
     Raises:
-        StudyError: No rung has been trained under any profile.
+        StudyError: No rung has been trained in all folds under any profile.
     """
     folders = _list_folders()
     for profile in PROFILES:
         rungs = find_group(read_profile(profile), "mechanisms/recipe").variants
-        # The ladder ends with the best recipe; it may not have been trained to its end.
+        # The last rung is the best recipe, but training may not have come that far.
         for configs in reversed(rungs.values()):
             labels = [config.label for config in configs]
             if all(label in folders for label in labels):
@@ -282,12 +282,12 @@ def find_recipe_runs() -> list[Run]:
 
 
 def _list_folders() -> dict[str, list[Path]]:
-    """Return the folders of all runs that the present code has trained, whatever their profile, by label."""
+    """Return label -> folders of all runs that the present training code has made, under any profile."""
     root = find_study_folder() / "runs"
     folders: dict[str, list[Path]] = {}
-    # Of a store's depth, runs/<profile>/<label>-<key>: unfinished runs, whose folders come and go, are passed over.
+    # Only at the depth of runs/<profile>/<label>-<key>: folders of unfinished runs, which come and go, are passed over.
     for folder in sorted(root.glob("*/*/*/*/fold*-????????")):
-        # A file that is missing, broken or of other software has no version.
+        # Where the file is missing, broken or not of this study, there is no version.
         if read_stored(folder).get("training_version") == TRAINING_VERSION:
             own = Path(*folder.relative_to(root).parts[1:]).as_posix()
             folders.setdefault(own.rpartition("-")[0], []).append(folder)
@@ -295,15 +295,15 @@ def _list_folders() -> dict[str, list[Path]]:
 
 
 def _find_folder(label: str) -> Path:
-    """Return the folder of the one run of a label."""
+    """Return the folder of the only run with this label."""
     labels = _list_folders()
     found = labels.get(label, [])
     if len(found) == 1:
         return found[0]
-    # One label under two profiles, or on two data sets.
+    # A label may be used under two profiles, or on two data sets.
     if found:
         raise StudyError(f"{label}: {len(found)} runs have this name; give the folder: {', '.join(map(str, found))}")
-    # However far off the name is: something to choose from helps more than nothing.
+    # However different the names are: something to choose from helps more than nothing.
     close = ", ".join(get_close_matches(label, labels, cutoff=0)) or "none"
     root = find_study_folder() / "runs"
     raise StudyError(
@@ -312,18 +312,18 @@ def _find_folder(label: str) -> Path:
     )
 
 
-# One entry: networks of one architecture share a model, so that loading another run changes the model returned before.
+# One entry: runs of one architecture share a model, so loading another run changes the model that was returned before.
 @lru_cache(maxsize=1)
 def load_model(run: Run):
     """Return the network of a run as a Keras model, with the run's weights until the next call for another run."""
-    # The module imports Keras, which those who only read stored answers do not need.
+    # The module imports Keras, which is not needed to read stored answers.
     from busi.model.unet import ARCHITECTURE
 
     model = _build_model(*(getattr(run.config, field) for field in ARCHITECTURE))
     try:
         model.load_weights(run.weights)
     except (OSError, ValueError) as error:
-        # The model may hold some of the new weights, and is not the one of the run before any more.
+        # The model may hold some of the new weights and is no longer that of the run before.
         load_model.cache_clear()
         raise StudyError(
             f"{run.weights}: cannot be read ({error}); delete the run's folder and train it again"
@@ -331,7 +331,7 @@ def load_model(run: Run):
     return model
 
 
-# Building a network anew for every run is slow, and TensorFlow keeps some megabytes of each one.
+# Building a network anew for every run is slow, and TensorFlow keeps some megabytes for each.
 @lru_cache(maxsize=2)
 def _build_model(*architecture):
     from busi.model import unet

@@ -1,4 +1,4 @@
-"""Prediction of image files: mask, probability map, overlay and a row of a table for each."""
+"""Prediction for image files: a mask, a probability map, an overlay and a row of a table for each."""
 
 import csv
 import glob
@@ -19,7 +19,7 @@ from busi.dataset.decode import SUFFIXES
 from busi.lab.networks import THREADS, Network
 
 CHUNK = 16
-"""Images in memory at a time."""
+"""Number of images in memory at a time."""
 
 FOLDERS = ("masks", "probability", "overlay")
 
@@ -29,7 +29,7 @@ COLUMNS = (
 )
 
 OUTLINE = (86, 180, 233)
-"""Colour of the outline: the one that the study's figures give to predictions."""
+"""Colour of the outline, as of predictions in the study's figures."""
 
 _PASSED_OVER = re.compile(r"\..*|.*_mask(_\d+)?")
 
@@ -37,11 +37,11 @@ _PASSED_OVER = re.compile(r"\..*|.*_mask(_\d+)?")
 def find_images(where: str) -> list[Path]:
     """Return the image files that ``where`` names: a file, a folder or a pattern such as "scans/*.png".
 
-    Masks named as in the BUSI release, ``*_mask.png``, hidden files and those of other formats are left out of a folder
-    and of what a pattern fits.
+    Of a folder or a pattern, masks named as in the BUSI release (``*_mask.png``), hidden files and files of other
+    formats are left out.
 
     Raises:
-        StudyError: There is no such image, or two have the same name, which their masks would share.
+        StudyError: There is no such image, or two images have the same name, and so would their masks.
     """
     path = Path(where)
     if path.is_file():
@@ -54,7 +54,7 @@ def find_images(where: str) -> list[Path]:
         raise StudyError(f"{where}: no image; expected an image file, a folder of them, or a pattern in quotes")
     names: dict[str, Path] = {}
     for file in files:
-        # Whatever the case: on some systems two masks of names that differ in nothing else are one file.
+        # Upper or lower case does not count: on some systems, names that differ in nothing else are one file.
         name = file.stem.casefold()
         if name in names:
             raise StudyError(f"{file}: named like {names[name]}, and so would be their masks: rename one of them")
@@ -70,10 +70,10 @@ def predict_files(network: Network, files: list[Path], out: Path) -> Iterator[di
     ``overlay/<name>.jpg``, the image with the outline. A `DataWarning` at the end counts nearly black images.
 
     Yields:
-        `COLUMNS` for each image: `lesion_share` (of the pixels), the bounding box in pixels (`right` and `bottom` just
-        outside; empty like `mean_probability`, which is that inside the mask, where nothing is predicted), `seconds`
-        (of the `CHUNK` images predicted together, divided by their number). For a file that cannot be read, of which
-        nothing is written: `error`.
+        `COLUMNS` for each image: `lesion_share` (of the pixels); the bounding box in pixels, with `right` and `bottom`
+        just outside; `mean_probability` inside the mask; `seconds`, those of up to `CHUNK` images predicted together
+        divided by their number. Without a lesion, box and `mean_probability` are empty. For a file that cannot be read,
+        only `error`; nothing is written for it.
 
     Raises:
         StudyError: ``out`` exists and is not empty.
@@ -100,7 +100,7 @@ def predict_files(network: Network, files: list[Path], out: Path) -> Iterator[di
 def _predict_chunk(
     network: Network, files: list[Path], out: Path, pool: ThreadPoolExecutor, dark: list[Path]
 ) -> list[dict]:
-    """Predict images read at once and return their rows; nearly black ones join ``dark``."""
+    """Predict a chunk of images and return their rows; files of nearly black images are added to ``dark``."""
     start = time.perf_counter()
     rows = []
     images = {}
@@ -109,7 +109,7 @@ def _predict_chunk(
             rows.append({"error": str(answer)})
         else:
             images[file] = answer
-            # As the catalog of a data set judges its images.
+            # The same bound as in the catalog of a data set.
             if answer.max() < 16:
                 dark.append(file)
     if not images:
@@ -119,7 +119,7 @@ def _predict_chunk(
     def write(file: Path, output: np.ndarray) -> dict:
         return _write_answer(network, file, images[file], output, out)
 
-    # Two at a time: Pillow compresses outside of Python's lock.
+    # Two at a time: Pillow compresses outside Python's lock.
     written = list(pool.map(write, images, outputs))
     seconds = (time.perf_counter() - start) / len(images)
     return rows + [row | {"seconds": round(seconds, 4)} for row in written]
@@ -128,19 +128,19 @@ def _predict_chunk(
 def _try_to_read(file: Path) -> np.ndarray | StudyError:
     try:
         return read_grey(file)
-    except StudyError as error:  # the other images still have their turn
+    except StudyError as error:  # returned, so that the other images are still predicted
         return error
 
 
 def _write_answer(network: Network, file: Path, pixels: np.ndarray, output: np.ndarray, out: Path) -> dict:
     """Write the three files of one image and return its row, without the seconds."""
     probability = network.restore(output, pixels.shape)
-    # As the scores compare, in double precision.
+    # In double precision, as in the scores.
     inside = probability >= np.float64(network.threshold)
     mask = Image.fromarray(inside.astype(np.uint8) * np.uint8(255))
     # None where nothing is predicted.
     box = mask.getbbox()
-    # The default level of compression takes four times as long.
+    # The default level of compression would take four times as long.
     mask.save(out / "masks" / f"{file.stem}.png", compress_level=1)
     grey = Image.fromarray(np.round(probability * 255).astype(np.uint8))
     grey.save(out / "probability" / f"{file.stem}.png", compress_level=1)
@@ -157,7 +157,7 @@ def _write_answer(network: Network, file: Path, pixels: np.ndarray, output: np.n
 def _draw_outline(overlay: np.ndarray, inside: np.ndarray, box: tuple[int, int, int, int]) -> None:
     """Draw a line of two pixels around the mask into ``overlay``, uint8 (h, w, 3)."""
     left, top, right, bottom = box
-    # Lesions are small: to widen the mask of a whole image takes several times as long.
+    # Lesions are small: dilating the mask of the whole image would take several times as long.
     near = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
     line = binary_dilation(inside[near], iterations=2) & ~inside[near]
     overlay[near][line] = OUTLINE

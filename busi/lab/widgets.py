@@ -1,6 +1,6 @@
-"""Widgets of the notebook `explore`: trained networks to play with, and a small network to train.
+"""Widgets of the notebook `explore`: one to compare trained networks, one to train a small network.
 
-The widgets hold no results: what they show follows from what is chosen.
+The widgets hold no results: what they show is computed from what is chosen.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from busi.report import figures
 from busi.selection import THRESHOLDS
 
 NOTHING = "–"
-"""Choice for no second variant."""
+"""Option for no second variant."""
 
 CHANGES = (
     *("learning_rate", "optimizer", "loss", "preprocessing", "upsampling"),
@@ -34,10 +34,10 @@ CHANGES = (
 """`RunConfig` fields that `Trainer` offers to change."""
 
 SMALL = {"protocol": "heldout", "image_size": 64, "base_filters": 8, "epochs": 20}
-"""Configuration that `Trainer` starts from: seconds an epoch on BUSI, less on phantoms."""
+"""Configuration that `Trainer` starts from: an epoch takes seconds on BUSI, less on phantoms."""
 
 REDRAW_SECONDS = 1.0
-"""Shortest time between two drawings of a loss curve during training."""
+"""Shortest time in seconds between two drawings of a loss curve during training."""
 
 # Controls wrap on a narrow screen instead of leaving it.
 _ROW = ipywidgets.Layout(flex_flow="row wrap", align_items="center")
@@ -48,10 +48,10 @@ _IMAGE_CSS = "<style>.busi-lab img { max-width: 100%; height: auto; } .busi-lab 
 
 
 class Explorer(ipywidgets.VBox):
-    """An image under one trained variant, or two: outlines, probability map, Dice at a threshold.
+    """Widget that shows an image under one or two trained variants: outlines, probability map, Dice at a threshold.
 
-    Images can be ordered by the Dice of the first variant and walked through. An image of the data set is shown to a
-    network that it was held out from, if there is one.
+    One can step through the images, also ordered by the Dice of the first variant. An image of the data set is given to
+    a network that held it out, if there is one.
 
     Args:
         catalog: The images.
@@ -59,8 +59,8 @@ class Explorer(ipywidgets.VBox):
 
     Attributes:
         other: Chooses the second variant, or `NOTHING`.
-        worst_first: Lists the images held out from ``variant`` from its worst Dice to its best, instead of all images.
-        threshold: Above 0 and below 1; moves to the network's own threshold when another variant is chosen.
+        worst_first: Lists the lesion images that ``variant`` held out, from the worst Dice to the best, instead of all.
+        threshold: Above 0 and below 1; set to the network's own threshold when another variant is chosen.
         file: Takes an image file, which is shown until an image of the data set is chosen.
         message: What went wrong, or nothing.
     """
@@ -98,7 +98,7 @@ class Explorer(ipywidgets.VBox):
         self.other = _choose_from([NOTHING, *labels], "beside it")
         self.image = _choose_from(names, "Image")
         self.worst_first = ipywidgets.Checkbox(description="Worst first", indent=False, layout=_NARROW)
-        # Every value of a slider that is being dragged would be drawn.
+        # With continuous updates, every value passed while dragging the slider would be drawn.
         self.threshold = ipywidgets.FloatSlider(
             value=0.5,
             min=THRESHOLDS[0],
@@ -130,7 +130,7 @@ class Explorer(ipywidgets.VBox):
 
     def _react(self, adjust: Callable[[], None] | None = None) -> None:
         """Adjust other widgets to a change, then draw once."""
-        # Adjusting a widget is a change of its own, which calls this method again.
+        # Adjusting a widget is itself a change, which calls this method again.
         if self._adjusting:
             return
         self._adjusting = True
@@ -160,7 +160,7 @@ class Explorer(ipywidgets.VBox):
                 pixels = np.asarray(image.convert("L"))
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise StudyError(f"{file['name']}: not a readable image; give a PNG or JPEG") from error
-        # Only now: a file that cannot be read leaves what is shown as it was.
+        # Set last, so that a file that cannot be read changes nothing on display.
         self._foreign = file["name"], pixels
 
     def _list_images(self) -> None:
@@ -169,13 +169,13 @@ class Explorer(ipywidgets.VBox):
             lesions = scores.dropna(subset="dice").sort_values("dice")
             self.image.options = [(f"{row.dice:.3f}  {row.name}", row.name) for row in lesions.itertuples(index=False)]
         else:
-            # New options move the choice to the first image.
+            # Setting new options selects the first image.
             chosen = self.image.value
             self.image.options = list(self._catalog.table.name)
             self.image.value = chosen
 
     def _walk(self, step: int) -> None:
-        # The first image follows the last one.
+        # After the last image comes the first one.
         self.image.index = (self.image.index + step) % len(self.image.options)
 
     def _draw(self) -> None:
@@ -183,7 +183,7 @@ class Explorer(ipywidgets.VBox):
         name = cases[self.variant.value].name
         descriptions = [f"{label}: {case.description}" for label, case in cases.items()]
         text = f"{name}. {'; '.join(descriptions)}."
-        # As a raster: the images would make an SVG of some megabytes.
+        # Raster, because with these images an SVG would have some megabytes.
         self.shown.value = display.figure(figures.cases(cases), caption=text, alt=text, raster=True).data
 
 
@@ -192,7 +192,7 @@ def _choose_from(options: Sequence[str], description: str) -> ipywidgets.Dropdow
 
 
 class Trainer(ipywidgets.VBox):
-    """A small held-out network whose loss is drawn while it trains, with one hyper-parameter changed at will.
+    """Widget that trains a small held-out network with one hyper-parameter changed, and draws its loss meanwhile.
 
     Earlier attempts stay in the figure for comparison. Nothing is stored.
 
@@ -200,7 +200,7 @@ class Trainer(ipywidgets.VBox):
         parameter: Chooses one of `CHANGES`.
         value: Value of the parameter, as in YAML.
         stop: Ends training after the current step.
-        message: What went wrong, or how far training is.
+        message: What went wrong, or how far training has come.
         attempts: Label, e.g. "learning_rate 0.1" -> rows of `busi.lab.live.training`.
     """
 
@@ -255,7 +255,7 @@ class Trainer(ipywidgets.VBox):
         rows = []
         drawn = 0.0
         try:
-            # Building blocks the kernel: the message has to be sent before.
+            # Building the network blocks the kernel: the message has to be sent before that.
             await asyncio.sleep(0.1)
             for row in live.training(config, self._catalog):
                 rows.append(row)
@@ -275,7 +275,7 @@ class Trainer(ipywidgets.VBox):
     def _offer_values(self, change=None) -> None:
         field = self.parameter.value
         annotation = RunConfig.model_fields[field].annotation
-        # Only parameters with a fixed set of values have choices; others take what is typed.
+        # Only parameters with a fixed set of values have options; others take what is typed.
         default = getattr(RunConfig(**SMALL), field)
         self.value.options = get_args(annotation)
         self.value.value = str(default)
@@ -286,14 +286,14 @@ class Trainer(ipywidgets.VBox):
         except StudyError as error:
             self.message.value = html.escape(str(error))
             return
-        # Python may collect a task that nobody refers to.
+        # Python may garbage-collect a task that nothing refers to.
         self._task = asyncio.get_running_loop().create_task(self.train(config))
 
     def _stop(self, button) -> None:
         self._stopped = True
 
     def _draw(self, label: str, rows: list[dict]) -> None:
-        # Before the first epoch's end no row has a Dice.
+        # Named here, because before the end of the first epoch no row has a Dice.
         steps = pd.DataFrame(rows, columns=["step", "epoch", "loss", "validation_dice"])
         self.attempts[label] = steps
         last = steps.iloc[-1]

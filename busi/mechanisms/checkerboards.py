@@ -1,8 +1,9 @@
-"""Checkerboards: their strength in feature maps and outputs, by way of upsampling, before and after training.
+"""Checkerboards: their strength in feature maps and outputs, for each way of upsampling, before and after training.
 
 A pattern that repeats every two pixels has its power at the Nyquist frequency of rows or columns. Doubling the size by
-repetition or interpolation leaves no power there; a 2x2 transposed convolution writes four pixels with four kernels
-that know nothing of each other (Odena, Dumoulin, Olah, "Deconvolution and Checkerboard Artifacts", Distill 2016).
+repetition or interpolation leaves next to no power there. A 2x2 transposed convolution writes each of four neighbouring
+pixels with a kernel of its own, and nothing makes these agree (Odena, Dumoulin, Olah, "Deconvolution and Checkerboard
+Artifacts", Distill 2016).
 """
 
 import matplotlib.pyplot as plt
@@ -25,10 +26,10 @@ STAGES = {"up3": "first upsampling", "up0": "last upsampling", "logits": "output
 """Layers of `busi.model.unet.build`, in the order of computation."""
 
 PROBED = 16
-"""Number of validation images measured."""
+"""Number of validation images that are measured."""
 
 LEAST = 1e-6
-"""Smallest share that is drawn: repetition leaves rounding errors only, too small for a logarithmic axis."""
+"""Smallest share that is drawn: repetition leaves only rounding errors, too small for a logarithmic axis."""
 
 
 def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
@@ -44,7 +45,7 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
 
     images = load_parts(run.config, catalog).validation.images[:PROBED]
     # In float32 whatever the run's precision: coarser rounding would add to the pattern.
-    # It takes no step: their number only matters to a rate that decays.
+    # No step is trained here; their number is for a decaying rate only.
     model = compile_network(run.config.model_copy(update={"precision": "float32"}), planned_steps=1)
     stages = keras.Model(model.input, [model.get_layer(layer).output for layer in STAGES])
     rows = []
@@ -54,7 +55,7 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
         for stage, output in zip(STAGES.values(), stages(images), strict=True):
             maps = keras.ops.convert_to_numpy(output)
             if stage == "output":
-                # The probability of lesion; that of the background repeats it.
+                # The probability of lesion alone; that of the background is its complement.
                 maps = expit(maps[..., :1] - maps[..., 1:])
             rows.append((trained, stage, maps.shape[1], nyquist_share(maps)))
     return pd.DataFrame(rows, columns=["trained", "stage", "size", "nyquist"])
@@ -93,7 +94,7 @@ def expected_of_noise(size: ArrayLike) -> ArrayLike:
 
 
 def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and range over the runs of what `measure_run` returns.
+    """Return mean and range over the runs, from the tables of `measure_run` with `variant`.
 
     Returns:
         `upsampling`, `stage`, `trained` (bool), `size`; `share` of power (mean) with its lowest and highest as `low`
@@ -108,7 +109,7 @@ def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
     """Draw mean and range of the power at the Nyquist frequency by stage and way of upsampling."""
-    # White noise has the same share whatever the way of upsampling: one line for each stage.
+    # White noise has the same share for every way of upsampling: one line for each stage.
     stages = table.drop_duplicates("stage")
     middle = np.arange(len(stages))
     fig, axes = plt.subplots(2, 1, figsize=(display.WIDTH, 6.2), sharex=True)
@@ -131,7 +132,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def find_ratios(rows: pd.DataFrame) -> pd.Series:
-    """Return the share of transposed convolution over the highest of the other ways, for each fold and seed."""
+    """Return the share of transposed convolution divided by the highest of the others, for each fold and seed."""
     shares = rows.pivot(index=["fold", "seed"], columns="variant", values="nyquist")
     others = shares.drop(columns="transposed").max(axis=1)
     return shares.transposed / others
@@ -141,8 +142,8 @@ def conclude(rows: pd.DataFrame, size: str) -> str:
     """Return which way of upsampling makes checkerboards, and what that says about the reason given for claim 1.
 
     Args:
-        rows: As `measure`.
-        size: That of the runs, in words.
+        rows: Tables of `measure_run`, with `variant`, `fold` and `seed`.
+        size: Size of the runs, in words.
     """
     # The feature maps show what a layer starts with, the output what is left of it in the answer.
     first = rows[(rows.stage == "first upsampling") & ~rows.trained]
@@ -173,7 +174,7 @@ def _compare_shares(rows: pd.DataFrame) -> str:
 @section.presents("checkerboards")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/mechanisms_checkerboards.csv``."""
-    # Networks are measured once; the table of them is read from the report after that.
+    # Networks are measured once; after that, the table is read from the report.
     trained, rows = section.measure_runs(parameters, GROUP, GROUP, measure_run)
     table = results.write_table(parameters, "mechanisms_checkerboards", tabulate(rows))
     size = section.describe_runs(trained)

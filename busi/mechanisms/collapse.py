@@ -1,4 +1,4 @@
-"""Collapse: settings under which networks never find a lesion, and the state of the network there."""
+"""Collapse: settings under which networks never find a lesion, and the state of their weights then."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,14 +18,14 @@ from busi.scoring.fates import count_fates
 GROUP = "mechanisms/collapse"
 
 MARKERS = {"learned": "o", "falling": "D", "plateau": "s", "dead": "X", "diverged": "P"}
-"""Fates of a run with their markers."""
+"""Marker of each fate of a run."""
 
 PROBED = 16
-"""Number of training images on which gradient and ReLUs are measured."""
+"""Number of training images on which the gradient and the ReLUs are measured."""
 
 
 def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
-    """Measure what a run's final weights are like, and what they were before training.
+    """Measure the gradient and the dead ReLUs of a run's network, with its final weights and before training.
 
     Returns:
         One row: `gradient_norm` and `dead_relus` (as `probe`), `untrained_gradient_norm` and `untrained_dead_relus`.
@@ -35,7 +35,7 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
 
     training = load_parts(run.config, catalog).training
     probed = training.images[:PROBED], training.targets[:PROBED]
-    # The gradient is taken by another optimizer, so that the number of steps does not matter.
+    # `probe` uses an optimizer of its own, so the number of steps does not matter.
     model = compile_network(run.config, planned_steps=1)
     initial = model.get_weights()
     model.load_weights(run.weights)
@@ -47,7 +47,7 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
 
 
 def probe(model, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Measure the gradient and the dead ReLUs of a network; its weights are changed afterwards.
+    """Measure the gradient and the dead ReLUs of a network; this changes its weights and its optimizer.
 
     Args:
         model: Compiled with its loss, as `busi.training.compile_network` returns it.
@@ -55,12 +55,12 @@ def probe(model, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         targets: float32 (n, o, o, 2).
 
     Returns:
-        `gradient_norm`: Euclidean norm of the loss' gradient over all weights. `dead_relus`: share of the filters
-        behind a ReLU that are 0 on every pixel of every image.
+        `gradient_norm`: Euclidean norm of the gradient of the loss with respect to all weights. `dead_relus`: share of
+        the filters with a ReLU whose output is 0 at every pixel of every image.
     """
     import keras
 
-    # A filter that gives 0 for every pixel passes no gradient on: its own weights move no more.
+    # A filter that is 0 at every pixel passes no gradient on: its own weights no longer change.
     active = [layer.output for layer in model.layers if getattr(layer, "activation", None) is keras.activations.relu]
     dead = []
     for output in keras.tree.flatten(keras.Model(model.input, active)(images)):
@@ -80,9 +80,9 @@ def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each run.
 
     Returns:
-        `setting`, `seed`; `steps` trained; `fate`, `dice` (as `busi.scoring.fates.measure_fate`) and `still_loss` of
-        the final weights held still; the columns of ``probes``; `optimizer` ("Adam", "SGD", "SGD + momentum") and
-        `learning_rate`, missing for a changed baseline.
+        `setting`, `fold`, `seed`; `steps` trained; with the final weights, `fate` and `dice` (as
+        `busi.scoring.fates.measure_fate`) and `still_loss`; the columns of ``probes``; `optimizer` ("Adam", "SGD",
+        "SGD + momentum") and `learning_rate`, both missing for a changed baseline.
     """
     keys = ["variant", "fold", "seed"]
     runs = trained.runs
@@ -93,7 +93,7 @@ def tabulate(trained: Results, probes: pd.DataFrame) -> pd.DataFrame:
         .merge(probes, on=keys)
         .rename(columns={"variant": "setting"})
     )
-    # Settings of the sweep are named after optimizer and rate, changed baselines after the change.
+    # Settings of the sweep are named after optimizer and rate, changed baselines after what is changed.
     sweep = table.setting.str.extract(r"^(?P<optimizer>.+), (?P<learning_rate>[\d.]+)$")
     return table.join(sweep.astype({"learning_rate": float}))
 
@@ -116,7 +116,7 @@ def draw(table: pd.DataFrame) -> Figure:
         shared = {"data": swept, "x": "learning_rate", "y": column, "hue": "optimizer", "ax": ax}
         sns.lineplot(**shared, errorbar=None, legend=False)
         sns.scatterplot(**shared, style="fate", markers=MARKERS, s=70)
-        # An untrained network has no Dice worth the name.
+        # There is no Dice of the untrained network.
         if f"untrained_{column}" in table:
             before = table[f"untrained_{column}"].mean()
             ax.axhline(before, color=display.GREY, linestyle=":", label="untrained")
@@ -131,14 +131,14 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return what becomes of the runs, which settings learn, and at how many rates each optimizer does."""
+    """Return the fates of the runs, which settings learn, and at how many rates each optimizer does."""
     settings = table.groupby("setting", sort=False)
     learned = settings.fate.agg(lambda fates: (fates == "learned").sum())
     runs = settings.size()
     told = [f"{setting} ({count} of {runs[setting]})" for setting, count in learned.items() if count]
     sentences = [f"Of {len(table)} runs {count_fates(table.fate)}."]
     sentences.append(f"Lesions are learned by {'; '.join(told) or 'no setting'}.")
-    # Larger batches also mean fewer steps. The baseline comes first.
+    # Larger batches also mean fewer steps, which has to be said. The baseline comes first.
     steps = settings.steps.first()
     for setting, own in steps[steps != steps.iloc[0]].items():
         sentences.append(f"The setting {setting} has {own:,} steps instead of {steps.iloc[0]:,}.")
@@ -146,7 +146,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         sentences.append(
             f"The baseline learned in all of its {runs.iloc[0]} runs, so no change was needed to rescue it."
         )
-    # A network that gives one answer need not be one whose filters are all dead.
+    # A network whose output is constant need not have only dead filters.
     dead = table[table.fate == "dead"].groupby("optimizer", sort=False).dead_relus
     shares = [f"{optimizer} {own.min():.0%} to {own.max():.0%}" for optimizer, own in dead]
     if shares:
@@ -156,10 +156,10 @@ def conclude(table: pd.DataFrame, size: str) -> str:
 
 
 def _compare_rates(runs: pd.DataFrame) -> str:
-    """Return at how many of its rates each optimizer learns from every seed, which is what claim 2 compares."""
+    """Return at how many of its rates each optimizer learns from every seed: claim 2 is about that."""
     told = []
     for optimizer, own in runs.groupby("optimizer", sort=False):
-        # A seed that learns now and then decides nothing.
+        # A rate at which only some seeds learn does not count.
         reliable = (own.fate == "learned").groupby(own.learning_rate).all()
         told.append(f"{optimizer} {reliable.sum()} of {len(reliable)}")
     if not told:

@@ -1,7 +1,7 @@
 """One curve, cut at different points: when long trainings leave the plateau, and when they pass each published loss.
 
-The published rows that learned may be one fall seen at different moments. If so, the differences between the paper's
-tables can be told in epochs of one training, beside the spread between seeds.
+The published rows that learned may be one falling loss, seen at different moments. If so, the differences between the
+paper's tables can be expressed in epochs of one training, and compared with the spread between seeds.
 """
 
 import matplotlib.pyplot as plt
@@ -22,15 +22,15 @@ GROUP = "mechanisms/curve"
 PUBLISHED_EPOCHS = 75
 
 ONE_CURVE = ("BCE", "Upsampling2D", "Conv2DTranspose")
-"""Rows with one loss and SGD at a fixed rate, which may be one training at different moments."""
+"""Rows with the same loss and SGD at a fixed rate, which may be one training at different moments."""
 
 # Height of a line of small letters, in units of the loss.
 _LINE = 0.014
 
 
 def published_losses() -> pd.Series:
-    """Return the published losses below 0.3 by row, highest first; that of the Dice row has another scale."""
-    # A loss of 0.3 and more is that of a constant, which is no point of a fall.
+    """Return the published losses below 0.3 by row, highest first; without the Dice row, which has another scale."""
+    # A loss of 0.3 or more is about that of a constant, and no point on a falling curve.
     rows = distinct_rows().set_index("row").loss
     return rows[(rows < 0.3) & (rows.index != "DICE")].sort_values(ascending=False)
 
@@ -39,9 +39,10 @@ def tabulate(trained: Results, floors: dict[str, float]) -> pd.DataFrame:
     """Return one row for each run.
 
     Returns:
-        `run` (its variant), `seed`, `epochs`; `left_plateau`: first epoch whose loss is below `FALLEN` of the lowest of
-        a constant; and for each of `published_losses` the first epoch whose loss is not above it, e.g. `passed_KLD`.
-        Missing where that has not happened, and where the row has another loss than the run: they do not compare.
+        `run` (its variant), `seed`, `epochs`; `left_plateau`: first epoch whose loss is below `FALLEN` times the lowest
+        loss of a constant; and for each of `published_losses` the first epoch whose loss is not above it, e.g.
+        `passed_KLD`. Missing where that has not happened, and where row and run have different losses, which cannot be
+        compared.
     """
     rows = []
     for (variant, seed), epochs in trained.epochs.groupby(["variant", "seed"], sort=False):
@@ -52,7 +53,7 @@ def tabulate(trained: Results, floors: dict[str, float]) -> pd.DataFrame:
             row[f"passed_{name}"] = _first(loss <= value) if is_same_loss(name, variant) else None
         rows.append(row)
     table = pd.DataFrame(rows)
-    # Whole numbers that may be missing.
+    # Integers, of which some may be missing.
     return table.astype(dict.fromkeys(table.columns[3:], "Int64"))
 
 
@@ -74,7 +75,7 @@ def draw(trained: Results) -> Figure:
     ax.plot([PUBLISHED_EPOCHS] * len(losses), losses, "*", color=display.PUBLISHED, markersize=11, clip_on=False)
     place = 0.0
     for name, value in losses.sort_values().items():
-        # Two losses are nearly equal: their names would lie on each other.
+        # Two losses are nearly equal: their names would overlap.
         place = max(place + _LINE, value)
         ax.annotate(name, (PUBLISHED_EPOCHS, place), xytext=(8, -3), textcoords="offset points", fontsize=8)
     ax.axvline(PUBLISHED_EPOCHS, **display.FLOOR_LINE)
@@ -82,16 +83,16 @@ def draw(trained: Results) -> Figure:
     display.add_legend(fig)
     told = []
     for variant, own in trained.epochs.groupby("variant", sort=False):
-        # Losses of another kind say nothing about these runs.
+        # Other losses say nothing about these runs.
         same = losses[[is_same_loss(name, variant) for name in losses.index]]
         passed = (same >= own.groupby("run").loss.last().max()).sum()
         told.append(f"{variant} {passed} of {len(same)}")
-    display.add_title(fig, f"Rows of their own loss (stars) that all runs pass: {', '.join(told)}")
+    display.add_title(fig, f"Published losses of the same kind (stars) that all runs reach: {', '.join(told)}")
     return fig
 
 
 def conclude(table: pd.DataFrame, trained: Results) -> str:
-    """Return when the runs leave the plateau and how many epochs lie between the published losses on one training."""
+    """Return when the runs leave the plateau, and how many epochs of one training separate the published losses."""
     left = table.left_plateau.dropna()
     if left.empty:
         return f"No run has left the plateau in {table.epochs.max()} epochs."
@@ -103,8 +104,9 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     text = f"{len(left)} of {runs} have left the plateau, at epoch {left.min()} to {left.max()}. "
     if len(passed):
         apart = passed.iloc[:, 1] - passed.iloc[:, 0]
-        text += f"Of the published losses of this kind those of the rows {names[0]} and {names[-1]} are the widest "
-        text += f"apart: {apart.min()} to {apart.max()} epochs of one training. "
+        text += "Of the published losses of BCE and SGD at a fixed rate, "
+        text += f"those of the rows {names[0]} and {names[-1]} are the widest apart: "
+        text += f"{apart.min()} to {apart.max()} epochs of one training. "
     return f"{text}Size: {section.describe_runs(trained)}."
 
 

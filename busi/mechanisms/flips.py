@@ -1,4 +1,4 @@
-"""Flips: wrong labels in the published code's augmentation, which flips an image and leaves its mask as it was."""
+"""Flips: wrong labels made by the published code, which flips an image and leaves its mask as it was."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +15,7 @@ from busi.scoring.statistics import difference_interval, format_interval, lesion
 from busi.study import load_results
 
 BANDS = ("middle", "near the middle", "between", "near the side", "side")
-"""Fifths of the images, by the distance of the lesion's centre from the middle of the width."""
+"""Names of the fifths of the images, by horizontal distance of the lesion's centre from the middle."""
 
 
 def measure(parameters: Parameters) -> pd.DataFrame:
@@ -29,17 +29,17 @@ def measure(parameters: Parameters) -> pd.DataFrame:
 
 
 def measure_noise(inside: np.ndarray) -> dict[str, float]:
-    """Measure how wrong a mask, bool (h, w) and not empty, is for its flipped image.
+    """Measure how wrong a mask, bool (h, w) and not empty, is for its image flipped left to right.
 
     Returns:
         `wrong`: share of pixels with a wrong label in a flipped image. `missed`: share of the flipped lesion's pixels
         that are labelled background. `offset`: distance of the lesion's centre from the middle of the width, 0 in the
         middle, 1 at a side.
     """
-    # The image is flipped and its mask is not: what the mask says is that of the mirrored place.
+    # The image is flipped and its mask is not: each label belongs to the pixel on the other side.
     flipped = inside[:, ::-1]
     columns = np.nonzero(inside)[1]
-    # A pixel's centre is half a pixel from its left side.
+    # A pixel's centre is half a pixel from its left edge.
     centre = (columns.mean() + 0.5) / inside.shape[1]
     wrong = (inside != flipped).mean()
     missed = (flipped & ~inside).sum() / inside.sum()
@@ -47,12 +47,12 @@ def measure_noise(inside: np.ndarray) -> dict[str, float]:
 
 
 def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
-    """Return means by position of the lesion, and over all images, of what `measure` returns.
+    """Return means of what `measure` returns, by position of the lesion (`BANDS`) and over all images.
 
     Returns:
-        `position`, `n_images`, `offset`, `wrong`, `expected` (share of wrong pixels in training), `missed`.
+        `position`, `n_images`, `offset`, `wrong`, `expected` (share of wrong pixels to expect in training), `missed`.
     """
-    # By rank, so that equal offsets cannot make an empty fifth.
+    # By rank, so that equal offsets cannot leave a fifth empty.
     bands = pd.qcut(per_image.offset.rank(method="first"), len(BANDS), labels=BANDS)
     both = pd.concat([per_image.assign(position=bands.astype(str)), per_image.assign(position="all")])
     groups = both.groupby("position")
@@ -65,7 +65,7 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
 
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw the shares of lesion missed and of pixels wrong in a flipped image, by position of the lesion."""
+    """Draw the share of the lesion missed and of pixels wrong in a flipped image, by position of the lesion."""
     names = {"missed": "of the lesion, labelled background", "wrong": "of all pixels, labelled wrong"}
     bands = table[table.position != "all"].rename(columns=names)
     # One row for each point, as seaborn takes them.
@@ -80,26 +80,27 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, trained: Results) -> str:
-    """Return what flipping the image without its mask does, from the table and from networks trained either way."""
+    """Return what flipping the image without its mask does to labels (table) and to networks trained either way."""
     rows = table.set_index("position")
     every, middle, side = rows.loc["all"], rows.loc[BANDS[0]], rows.loc[BANDS[-1]]
     along = section.tested_lesions(trained, "image and mask")
     alone = section.tested_lesions(trained, "image alone")
-    # Both were trained on the same folds from the same seeds, and so are compared run by run.
+    # Both were trained on the same folds from the same seeds, so they are compared run by run.
     change = difference_interval(along, alone)
     text = f"Where an image is flipped without its mask, {every.wrong:.1%} of its pixels and {every.missed:.0%} of its "
-    text += f"lesion carry the wrong label ({every.n_images:.0f} images). For a lesion in the middle it is "
-    text += f"{middle.missed:.0%}, for one at the side {side.missed:.0%}. While training that is {every.expected:.1%} "
-    text += f"of all pixels. Leaving the mask behind changes the held-out Dice by {format_interval(change)}. "
+    text += f"lesion carry the wrong label ({every.n_images:.0f} images). Of a lesion in the middle it is "
+    text += f"{middle.missed:.0%}, of one at the side {side.missed:.0%}. Half of the images are flipped in training, "
+    text += f"where {every.expected:.1%} of all pixels are therefore labelled wrong. "
+    text += f"Leaving the mask behind changes the held-out Dice by {format_interval(change)}. "
     return f"{text}Size: {section.describe_runs(trained)}."
 
 
 @section.presents("flips")
 def show(parameters: Parameters) -> section.Section:
-    """Return figure, table and conclusion; write ``tables/mechanisms_flips.csv`` and that of the networks."""
+    """Return figure, table and conclusion; write ``mechanisms_flips.csv`` and ``mechanisms_flips_trained.csv``."""
     trained = load_results(parameters, "mechanisms/flips")
     table = tabulate(measure(parameters))
-    # Before anything is written: it raises `NotMeasured` if a network is missing.
+    # Before anything is written, because it raises `NotMeasured` if a network is missing.
     conclusion = conclude(table, trained)
     results.write_table(parameters, "mechanisms_flips", table)
     results.write_table(parameters, "mechanisms_flips_trained", section.score_variants(lesion_images(trained.images)))

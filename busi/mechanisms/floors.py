@@ -1,4 +1,4 @@
-"""Floors: scores of a predictor that never looks at the image, by formula and exactly, for each published metric."""
+"""Floors: scores of a constant, which never looks at the image, by formula and exactly, for each published metric."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,7 +34,7 @@ def tabulate(floors: dict[str, float]) -> pd.DataFrame:
     s = 1 - floors["accuracy"]
     entropy = -s * np.log(s) - (1 - s) * np.log(1 - s)
     values = {"1 − s": 1 - s, "s": s, "1/2": 0.5, ENTROPY: entropy}
-    # In one channel a constant ranks nothing, whatever the targets.
+    # In one channel alone, a constant ranks nothing, whatever the targets are.
     exact = floors | {"lesion_auc": 0.5}
     table = pd.DataFrame(METRICS, columns=["metric", "floor", "formula"])
     table["from_share"] = table.formula.map(values)
@@ -46,7 +46,7 @@ def tabulate(floors: dict[str, float]) -> pd.DataFrame:
 def draw(floors: dict[str, float]) -> Figure:
     """Draw the published rows against the floors of accuracy, pooled AUC and their own loss."""
     rows = distinct_rows()
-    # The losses have different floors: only distances from them can share an axis.
+    # The losses have different floors: only the distances from these can share an axis.
     own_floors = [loss_floor(method, floors) for method in rows.method]
     panels = {
         "Accuracy": (rows.accuracy, floors["accuracy"]),

@@ -1,11 +1,11 @@
-"""KLD is BCE: of one-hot targets and a softmax the two are one loss. The published BCE, of logits, is another one.
+"""KLD is BCE: for one-hot targets and a softmax the two are one loss. The published BCE, of logits, is another loss.
 
 For two channels y and 1 - y with y in {0, 1}, and probabilities p and 1 - p:
 
     BCE = (-[y log p + (1 - y) log(1 - p)] - [(1 - y) log(1 - p) + y log p]) / 2 = -y log p - (1 - y) log(1 - p)
     KLD = y log(y / p) + (1 - y) log((1 - y) / (1 - p))                         = -y log p - (1 - y) log(1 - p)
 
-It holds for all logits if neither is clipped. The published KLD is clipped: it departs where p is below 1e-7. The
+This holds for all logits if neither is clipped. The published KLD is clipped and differs where p is below 1e-7. The
 published BCE takes a sigmoid of each logit in place of p (`busi.model.losses.LogitCrossentropy`).
 """
 
@@ -27,13 +27,13 @@ from busi.mechanisms import section
 from busi.published import published_row
 
 EAGER = 16
-"""Number of steps up to which tracing a graph takes longer than the steps themselves."""
+"""Largest number of steps for which tracing a graph takes longer than the steps themselves."""
 
 TOGETHER = 0.01
-"""Distance, as a share of the way travelled, below which two trajectories are together."""
+"""Distance, as a share of the way travelled, below which two trajectories count as together."""
 
 PRECISION = "float64"
-"""Of weights, losses and optimizer: in float32, rounding alone drives equal losses apart within some hundred steps."""
+"""Type of weights, losses and optimizer: in float32, rounding drives equal losses apart within some hundred steps."""
 
 BCE, KLD, CLIPPED, LOGITS = "BCE of probabilities", "KLD", "KLD, clipped", "BCE of logits"
 
@@ -46,21 +46,21 @@ LOSSES = {
 """Losses by name; the last two are those of the published rows."""
 
 COMPARED = {"one-hot": (KLD, LOGITS), "soft, mirrored": (CLIPPED,)}
-"""Targets -> losses that are compared with `BCE` on them, starting from the same weights."""
+"""Kind of targets -> losses whose training on them is compared with that of `BCE` from the same weights."""
 
 
 def measure(parameters: Parameters) -> pd.DataFrame:
-    """Return trajectories from the same start, compared with that of `BCE` on the same targets.
+    """Return how far the weights under each loss of `COMPARED` are from those under `BCE` on the same targets.
 
     Returns:
-        As `compare_losses`, with `targets`.
+        As `compare_losses`, with the kind of `targets`.
     """
     config, steps = read_trajectory(parameters)
 
     def make(catalog: Catalog) -> pd.DataFrame:
         arrays = published_arrays(catalog, config)
         images = scale(arrays.images, "standardize", fit_scaling(arrays.images, "standardize"))
-        # The catalog is sorted by class, and a batch should hold both.
+        # The catalog is sorted by class, and a batch should hold both classes.
         arrays = replace(arrays, images=images).shuffled(seed=0)[: config.batch_size * steps]
         tables = []
         for kind, losses in COMPARED.items():
@@ -73,7 +73,7 @@ def measure(parameters: Parameters) -> pd.DataFrame:
 
 
 def read_trajectory(parameters: Parameters) -> tuple[RunConfig, int]:
-    """Return the configuration of the trajectories, but for the loss, and their number of steps."""
+    """Return the configuration of the trajectories, except for the loss, and their number of steps."""
     sections = read_sections(parameters)
     trajectory = sections.trajectory
     own = {"second_channel": "complement", "batch_size": trajectory.batch_size}
@@ -82,7 +82,7 @@ def read_trajectory(parameters: Parameters) -> tuple[RunConfig, int]:
 
 def make_targets(targets: np.ndarray, kind: str) -> np.ndarray:
     """Make targets (n, o, o, 2) of ``kind`` "one-hot" or "soft, mirrored" from the lesion channel of ``targets``."""
-    # The identity holds for y in {0, 1}, which the published, soft and mirrored targets are not.
+    # The identity holds for y in {0, 1}; the published targets are soft and mirrored.
     lesion = targets[..., 0]
     if kind == "one-hot":
         return two_channels((lesion >= 0.5).astype(np.float32), "complement")
@@ -95,14 +95,14 @@ def compare_losses(config: RunConfig, losses: Sequence[str], arrays: Arrays, ste
     All start from the same weights and go through the arrays in order, again and again.
 
     Args:
-        config: The run but for the loss; its seed decides the initial weights.
+        config: The run, except for the loss; its seed decides the initial weights.
         losses: Names in `LOSSES`.
         arrays: Scaled images, and targets.
         steps: Number of steps.
 
     Returns:
         At steps 1, 2, 4, ... and at the last one, for each loss: `step`, `loss`; `distance` of its weights from those
-        of `BCE`, as a share of the way that these have travelled.
+        under `BCE`, divided by the distance of the latter from the start.
     """
     batches = np.array_split(np.arange(len(arrays)), max(1, len(arrays) // config.batch_size))
     models = {loss: compile_network(config, loss, steps) for loss in (BCE, *losses)}
@@ -112,7 +112,7 @@ def compare_losses(config: RunConfig, losses: Sequence[str], arrays: Arrays, ste
         batch = arrays[batches[(step - 1) % len(batches)]]
         for model in models.values():
             model.train_on_batch(batch.images.astype(PRECISION), batch.targets.astype(PRECISION))
-        # Comparing weights costs as much as a step, and powers of two are enough for a logarithmic axis.
+        # A comparison costs as much as a step, and powers of two are enough for a logarithmic axis.
         if step.bit_count() == 1 or step == steps:
             weights = _flatten_weights(models[BCE])
             travelled = np.linalg.norm(weights - start)
@@ -135,17 +135,16 @@ def compile_network(config: RunConfig, loss: str, steps: int):
     keras.utils.set_random_seed(config.seed)
     before = keras.config.floatx(), keras.config.dtype_policy()
     try:
-        # Layers follow the policy, losses and optimizers the float type that they are made under.
+        # Layers follow the dtype policy; losses and optimizers follow the float type that they are made under.
         keras.config.set_floatx(PRECISION)
         keras.config.set_dtype_policy(PRECISION)
         body = build(config)
-        # The network's own last layer is float32, whatever the precision of the rest.
-        # Made under the policy, and so in double precision.
+        # The network's own last layer is always float32. This one follows the policy: double precision.
         head = keras.layers.Conv2D(2, 1, name="head")
         model = keras.Model(body.input, head(body.get_layer("logits").input))
         eager = steps <= EAGER and keras.backend.backend() == "tensorflow"
         model.compile(make_optimizer(config), make_loss(config), run_eagerly=eager, jit_compile=False)
-        # Otherwise made at the first step, when the policy is float32 again.
+        # Otherwise it would be built in the first step, when the float type is float32 again.
         model.optimizer.build(model.trainable_variables)
     finally:
         keras.config.set_floatx(before[0])
@@ -175,7 +174,7 @@ def count_together(way: pd.DataFrame) -> int:
     """Return the last step before a trajectory's distance first reaches `TOGETHER`, or 0."""
     # Once apart, two trajectories stay apart, even if they come close again by chance.
     parted = way.step[way.distance >= TOGETHER].min()
-    # Where they never part this is nan, which no step reaches.
+    # If they never part this is nan, and no step is >= nan.
     together = way.step[~(way.step >= parted)]
     return int(together.max()) if len(together) else 0
 
@@ -199,7 +198,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return whether the losses are one, and what that makes of the published gap between KLD and BCE."""
+    """Return whether the losses are one, and what that says about the published gap between KLD and BCE."""
     rows = table.set_index("loss")
     exact, published, logits = rows.loc[KLD], rows.loc[CLIPPED], rows.loc[LOGITS]
     bce = published_row("loss", "BCE")["loss"]

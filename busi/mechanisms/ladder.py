@@ -1,9 +1,10 @@
 """The ladder: from the published number to the held-out one, one change at a time.
 
-A rung changes one setting: how a network is trained, what its answers are compared with, or the threshold. That from
-training to validation images changes three: they are no longer trained on, fewer images are, and the best epoch on them
-answers in place of the last.
-The definition of the scores is the same on all rungs: each image at network size.
+A rung changes one setting: how a network is trained, what its answers are compared with, or the threshold. The one
+rung from training to validation images changes three: the scored images are no longer trained on, fewer images are
+trained on, and the last epoch gives way to the best one on the validation images.
+
+Scores are defined in the same way on all rungs: each image at network size.
 """
 
 from itertools import pairwise
@@ -28,20 +29,20 @@ from busi.study import find_group
 GROUP = "mechanisms/ladder"
 
 SCORES = {"accuracy": "Accuracy", "auc": "AUC of both channels, mean of images", "dice": "Dice"}
-"""Scores of a rung, with their titles in the figure. The published AUC is another one: of all images' pixels pooled."""
+"""Scores of a rung, with their titles in the figure. The published AUC differs: it pools the pixels of all images."""
 
 FLOORS = [f"floor_{score}" for score in SCORES]
-"""Columns of the same scores of "background everywhere"."""
+"""Columns with the same scores of "background everywhere"."""
 
 
 class Rung(NamedTuple):
     """A network, and how it is scored.
 
     Attributes:
-        variant: In ``params/mechanisms.yaml``.
-        part: Part of the images.
-        target: Target that the answers are compared with.
-        chosen: Whether the threshold is the one that the validation part chose; one half if not.
+        variant: Label of the variant in ``params/mechanisms.yaml``.
+        part: Part of the images that is scored: "training", "validation" or "test".
+        target: Target that the answers are compared with: "squeezed" or "aligned".
+        chosen: Whether the threshold is chosen on the validation part; one half if not.
     """
 
     variant: str
@@ -68,7 +69,7 @@ RUNGS = {
 
 
 def measure(parameters: Parameters) -> tuple[Results, pd.DataFrame]:
-    """Return the runs, and the rows of `score_rung` for each run and `rung` that it stands on."""
+    """Return the results of the runs, and the rows of `score_rung` for each run and `rung` that it belongs to."""
     variants = find_group(parameters, GROUP).variants
 
     def score_run(run: Run, catalog: Catalog) -> pd.DataFrame:
@@ -83,13 +84,13 @@ def measure(parameters: Parameters) -> tuple[Results, pd.DataFrame]:
 
 
 def score_rung(rung: Rung, run: Run, catalog: Catalog) -> pd.DataFrame:
-    """Score a run's answers as a rung has it.
+    """Score a run's answers in the way of a rung.
 
     Returns:
         One row for each lesion image: `name`, scores as `score_image`, and those of "background everywhere" as
         `floor_*`.
     """
-    # Published metrics have no threshold of their own: the class is the larger channel.
+    # One half is the published rule: the class is the larger channel.
     threshold = section.choose_threshold(run, catalog, rung.target) if rung.chosen else 0.5
     rows = []
     for name, target, probability in section.pair_answers(run, rung.part, catalog, rung.target):
@@ -106,19 +107,19 @@ def score_image(target: np.ndarray, probability: np.ndarray, threshold: float) -
     Args:
         target: float (o, o, 2), lesion and background. A pixel is lesion if its first channel is not below its second.
         probability: Probability of lesion, float (o, o).
-        threshold: Probability from which on a pixel is predicted lesion.
+        threshold: A pixel is predicted lesion if its probability is at least this.
 
     Returns:
-        `accuracy`: share of pixels predicted right, as Keras counts it over both channels. `auc`: of the pixels
-        of both channels pooled, as published, but of one image. `dice`: missing if the target is empty.
+        `accuracy`: share of pixels classified correctly, as Keras counts it over both channels. `auc`: of both channels
+        pooled, as published, but of one image alone. `dice`: missing (nan) if the target is empty.
     """
     # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.metrics import roc_auc_score
 
-    # The class is the larger channel: a soft pixel that the mirror made 1 + m in the second channel is background.
+    # The class is the larger channel: a soft pixel m, which the mirror makes 1 + m in the second one, is background.
     truth = target[..., 0] >= target[..., 1]
     predicted = probability >= threshold
-    # Keras' AUC counts every target above 0 as positive: a soft pixel in both channels.
+    # Keras' AUC counts every target above 0 as positive, a soft pixel therefore in both channels.
     positive = target > 0
     both = np.stack([probability, 1 - probability], axis=-1)
     auc = roc_auc_score(positive.ravel(), both.ravel())
@@ -140,10 +141,10 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
         columns = [f"{score}_change", f"{score}_low", f"{score}_high"]
         table[columns] = np.nan
         for before, after in pairwise(table.index):
-            # The targets of a rung may all be empty, which have no Dice.
+            # If all targets of a rung are empty, it has no Dice.
             if table.loc[[before, after], score].notna().all():
                 earlier, later = rungs.get_group(before), rungs.get_group(after)
-                # Where a rung has fewer images, they are compared with themselves: others would add their own chance.
+                # A rung with fewer images is compared on these alone: other images would add variation of their own.
                 if set(later.name) < set(earlier.name):
                     earlier = earlier[earlier.name.isin(later.name)]
                 table.loc[after, columns] = list(difference_interval(earlier, later, score))
@@ -157,7 +158,7 @@ def draw(table: pd.DataFrame) -> Figure:
     places = np.arange(1, len(table) + 1)
     fig, axes = plt.subplots(len(SCORES), 1, figsize=(display.WIDTH, 5.2), sharex=True)
     for ax, (score, title) in zip(axes, SCORES.items(), strict=True):
-        # The paper gives no Dice, and another AUC.
+        # The paper gives no Dice, and its AUC is another one.
         if score == "accuracy":
             ax.plot(0, published[score], "*", color=display.PUBLISHED, markersize=12)
         value = table[score]
@@ -175,7 +176,7 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.margins(y=0.1)
     axes[-1].set_xticks([0, *places], ["published", *table.rung], rotation=50, ha="right")
     title = f"{len(table)} rungs lead to Dice {table.dice.dropna().iloc[-1]:.3f}"
-    # Rungs are trained in order, and only the last ones hold images out.
+    # Rungs are trained in order, and only the last ones are scored on images held out.
     display.add_title(fig, f"{title} on images never seen" if len(table) == len(RUNGS) else title)
     return fig
 
@@ -184,7 +185,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     """Return where the published number comes from, step by step."""
     published = published_row("upsampling", "Upsampling2D")
     first, last = table.iloc[0], table.iloc[-1]
-    # Accuracy and AUC move with the share of lesion pixels; Dice is what says whether a lesion is found.
+    # Accuracy and AUC depend on the share of lesion pixels; Dice says whether lesions are found.
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
     steps = beyond_chance.rung + beyond_chance.dice_change.map(" {:+.3f}".format)
     # Rungs are trained in order.

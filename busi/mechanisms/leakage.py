@@ -1,4 +1,4 @@
-"""Leakage: the effect of near-duplicates, and of neighbouring numbers, on both sides of a split."""
+"""Leakage: the effect of a split that puts near-duplicates, or images with neighbouring numbers, on both sides."""
 
 import sys
 
@@ -18,10 +18,10 @@ from busi.study import load_results
 GROUP = "mechanisms/leakage"
 
 REFERENCE = "grouped"
-"""Split with which the others are compared."""
+"""Split that the others are compared with."""
 
 SHOWN = {"all": (True, False), "twin in training": (True,), "no twin in training": (False,)}
-"""Images of a row of the table -> values of `twin` that they have. A twin in the validation part is none of these."""
+"""Images of a row of the table -> their values of `twin`. A near-duplicate in the validation part is not a twin."""
 
 COLUMNS = ["split", "images", "n_images", "share", "dice", "low", "high", "n_scored"]
 COLUMNS += ["difference", "difference_low", "difference_high"]
@@ -29,7 +29,7 @@ COLUMNS += ["difference", "difference_low", "difference_high"]
 
 
 def measure(parameters: Parameters) -> pd.DataFrame:
-    """Return the test images of all folds under all splits: `split`, `fold`, `name`, `twin`."""
+    """Return the lesion images tested in each fold under each split: `split`, `fold`, `name`, `twin`."""
 
     def make(catalog: Catalog) -> pd.DataFrame:
         parts = []
@@ -44,12 +44,12 @@ def measure(parameters: Parameters) -> pd.DataFrame:
 
 
 def find_twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """Find the test images of a fold of a split that have a near-duplicate among the images trained on.
+    """Find the test images of one fold that have a near-duplicate, a twin, among the images trained on.
 
     Returns:
         `name` and `twin` (bool) of each test image with a lesion.
     """
-    # A normal image is never trained on, and so gives nothing away.
+    # A normal image is never trained on here, and so gives nothing away.
     lesions = split[split.image_class != "normal"]
     part = lesions[f"fold{fold}"]
     test = lesions[part == "test"]
@@ -62,7 +62,7 @@ def join_scores(twins: pd.DataFrame, trained: Results) -> pd.DataFrame:
 
     Args:
         twins: As `measure` returns them.
-        trained: Results of the runs under all splits, of which the variants are named after the splits.
+        trained: Results of the runs under all splits; variants are named after their split.
 
     Raises:
         NotMeasured: There is no run under the grouped or the random split yet. The blocked one may be missing.
@@ -70,29 +70,29 @@ def join_scores(twins: pd.DataFrame, trained: Results) -> pd.DataFrame:
     kinds = [split for split in splits.KINDS if split != "blocked" or split in trained.variants]
     scores = pd.concat([section.tested_lesions(trained, split) for split in kinds])
     scores = scores.rename(columns={"variant": "split"})
-    # A network is tested on one fold: only the twins of that fold are its own.
+    # Matched by fold too: whether an image has a twin depends on the training part of its network.
     joined = scores.merge(twins, on=["split", "fold", "name"])
     return joined[["split", "fold", "seed", "name", "group", "twin", "dice"]]
 
 
 def compare_with_grouped(scores: pd.DataFrame, split: str, images: str = "all") -> Interval | None:
-    """Compute how much more the same images score under a split than under the grouped one, image by image.
+    """Compute how much higher the same images score under a split than under the grouped one, image by image.
 
     Args:
         scores: As `join_scores` returns them.
         split: One of `busi.dataset.splits.KINDS`.
-        images: One of `SHOWN`; what counts is whether they have a twin under ``split``.
+        images: One of `SHOWN`: which images, by whether they have a twin under ``split``.
 
     Returns:
         Mean difference and its interval over images and over the runs of both; None if no image has both scores.
     """
     reference = scores[scores.split == REFERENCE]
     chosen = scores[(scores.split == split) & scores.twin.isin(SHOWN[images])]
-    # A fold may have been trained under one of the splits only.
+    # A fold may have been trained under only one of the splits.
     chosen = chosen[chosen.name.isin(reference.name)]
     if chosen.empty:
         return None
-    # The two splits test an image in different folds: its means are subtracted, and the runs of both vary.
+    # The two splits may test an image in different folds: its mean scores are subtracted, and the runs of both vary.
     return difference_interval(reference[reference.name.isin(chosen.name)], chosen)
 
 
@@ -100,14 +100,14 @@ def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Return Dice by split and by whether a near-duplicate was trained on.
 
     Returns:
-        `split`, `images` (one of `SHOWN`); `n_images` and `share` of the split's lesion images in all folds; `dice`
-        with `low` and `high` over those that have been scored, and their number `n_scored`; `difference` from the same
-        images under the grouped split, with `difference_low` and `difference_high`.
+        `split`, `images` (one of `SHOWN`); `n_images`, and their `share` of the lesion images in all folds; `n_scored`
+        of them, with their `dice`, `low` and `high`; `difference` from the Dice of the same images under the grouped
+        split, with `difference_low` and `difference_high`.
     """
     rows = []
     for split, part in twins.groupby("split", sort=False):
         for images, wanted in SHOWN.items():
-            # All folds show how much leaks; only some of them may have been trained.
+            # Twins are counted in all folds, of which only some may have been trained.
             count = int(part.twin.isin(wanted).sum())
             row = {"split": split, "images": images, "n_images": count, "share": count / len(part)}
             scored = scores[(scores.split == split) & scores.twin.isin(wanted)]
@@ -123,7 +123,7 @@ def tabulate(twins: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw Dice with intervals by split and twin; without rows that have no score or repeat a whole split."""
+    """Draw Dice with intervals by split and twin, without rows that have no score or repeat those of a whole split."""
     rows = table[table.dice.notna() & ((table.images == "all") | (table.share < 1))]
     labels = [f"{row.split}: {row.images} ({row.n_scored})" for row in rows.itertuples()]
     fig, ax = plt.subplots(figsize=(display.WIDTH, 1.1 + 0.6 * len(rows)))
@@ -140,7 +140,7 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     """Return how many test images leak under each split, and how much that changes the score of the same images."""
     share = twins.groupby("split").twin.mean()
     changes = {"random": ("random", "all")}
-    # A small data set may have images of one kind only.
+    # In a small data set, all images or none may have a twin.
     if 0 < share["random"] < 1:
         changes["with a near-duplicate in training"] = ("random", "twin in training")
         changes["without"] = ("random", "no twin in training")
@@ -152,7 +152,7 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
     text = f"Under the random split {share['random']:.0%} of the test images have a near-duplicate in training, under "
     text += f"the grouped one {share['grouped']:.0%}, under the blocked one {share['blocked']:.0%}. "
     text += f"Change of the same images' Dice from the grouped split: {'; '.join(told)}. "
-    # Numbers beside each other often are of one patient, whom the random split puts on both sides, too.
+    # Neighbouring numbers are often of one patient, and the random split puts these on both sides, too.
     without = compare_with_grouped(scores, "random", "no twin in training")
     if without and without.low > 0:
         text += "Images without a near-duplicate gain as well, so near-duplicates do not explain all of the gain. "
@@ -162,7 +162,7 @@ def conclude(twins: pd.DataFrame, scores: pd.DataFrame, size: str) -> str:
 def _describe_change(change: Interval | None) -> str:
     if change is None:
         return "unknown"
-    # The interval of a single group has no ends, and so shows no difference.
+    # The interval of a single group has no ends (nan), and so shows no difference.
     verdict = "no difference beyond chance"
     if change.low > 0:
         verdict = "more"

@@ -1,7 +1,8 @@
-"""The printed log: the only training log of the study that was published, and the same training three times here.
+"""The printed log: the only training log that was published, beside the same training here from several seeds.
 
-It is the public class's default, Adam at 0.01 at full width, interrupted in its fourth epoch. A mean loss of 1601 is
-impossible for clipped probabilities, so that the log also says what the published cross-entropy was taken of.
+The log is of the public class's defaults, Adam at 0.01 and full width, and was interrupted in its fourth epoch. It
+begins with a mean loss of 1602, which is impossible for clipped probabilities: the published cross-entropy was computed
+from logits.
 """
 
 import matplotlib.pyplot as plt
@@ -25,7 +26,8 @@ GROUP = "mechanisms/log"
 METRICS = ("loss", "accuracy", "auc")
 
 CLIPPED = 32
-"""Highest cross-entropy of probabilities clipped to [1e-7, 1 - 1e-7]: -2 ln 1e-7, of targets that mirror to 2."""
+"""Bound of the cross-entropy of one channel for probabilities clipped to [1e-7, 1 - 1e-7]: -2 ln 1e-7, for a target of
+almost 2, which the mirror makes. The mean over both channels stays below it."""
 
 
 def measure_biases(parameters: Parameters) -> pd.DataFrame:
@@ -43,7 +45,7 @@ def measure_biases(parameters: Parameters) -> pd.DataFrame:
         orders = {"mixed": blind.draw_orders(images, range(BLIND_ORDERS)), "by class": np.arange(images)[None]}
         rows = []
         for epoch in range(1, log.epochs + 1):
-            # Of each epoch as the last one, and only the log's own last one is cut short.
+            # Only a last epoch is scored, so each epoch is made the last in turn; only the log's own is cut short.
             cut = log.last_steps if epoch == log.epochs else 0
             config = log.model_copy(update={"epochs": epoch, "last_steps": cut})
             for order, drawn in orders.items():
@@ -59,12 +61,12 @@ def tabulate(trained: Results, biases: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each epoch of the log.
 
     Args:
-        trained: The runs.
+        trained: Results of the runs.
         biases: As `measure_biases`.
 
     Returns:
-        `epoch`; `published_loss`, `published_accuracy` and `published_auc`; `seeds`, and over these the lowest and the
-        highest value of ours, e.g. `loss_low` and `loss_high`; the same of the biases in mixed orders, e.g.
+        `epoch`; `published_loss`, `published_accuracy` and `published_auc`; the number of `seeds`, and our lowest and
+        highest value over them, e.g. `loss_low` and `loss_high`; those of the biases over mixed orders, e.g.
         `biases_loss_low`.
     """
     epochs = trained.epochs.groupby("epoch")
@@ -88,18 +90,18 @@ def draw(table: pd.DataFrame, trained: Results) -> Figure:
         sns.lineplot(trained.epochs, x="epoch", y=metric, ax=ax, **look)
         ax.plot(table.epoch, table[f"published_{metric}"], "*", color=display.PUBLISHED, markersize=11)
         ax.set(xlabel="Epoch", ylabel={"auc": "AUC"}.get(metric, metric.capitalize()), xticks=table.epoch)
-    # The first epoch is a thousand times higher than the others.
+    # The loss of the first epoch is a thousand times higher than the others.
     axes[0].set_yscale("log")
     display.add_title(fig, "The printed log (stars) and the same training here (lines, one a seed)")
     return fig
 
 
 def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str:
-    """Return whether the first epoch explodes here as printed, and whether the others read the same here and blind.
+    """Return whether the first loss explodes here as printed, and how many later numbers our runs and biases reach.
 
     Args:
         table: As `tabulate`.
-        trained: The runs.
+        trained: Results of the runs.
         biases: As `measure_biases`.
     """
     first, later = table.iloc[0], table.iloc[1:]
@@ -118,20 +120,21 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
     mixed, by_class = by_order["mixed"], by_order["by class"]
     unseeing = ""
     if mixed == numbers and by_class < numbers:
-        unseeing = ": the images came mixed, and the numbers are as of a network that sees none"
+        unseeing = ": the images came mixed, and the numbers need no look at them"
     return (
         f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. "
         f"Here the first epoch ends at {explosion}, above {CLIPPED} in {exploded} of {seeds}. "
         f"In the epochs after it the loss is {loss} and the AUC {auc}. "
         f"{within} of their {numbers} printed numbers {compared}. "
-        f"Two biases that see no image reach {mixed} of these {numbers} within {BLIND_ORDERS} mixed orders, "
+        "Two output biases, trained alike without seeing an image, "
+        f"reach {mixed} of these {numbers} within {BLIND_ORDERS} mixed orders, "
         f"and {by_class} class by class{unseeing}. "
         f"Size: {section.describe_size(config)}, {config.precision}."
     )
 
 
 def _count_within(printed: pd.DataFrame, ranges: pd.DataFrame) -> int:
-    """Return how many printed numbers lie in a range of the same epoch, both rounded as Keras prints them."""
+    """Return how many printed numbers lie in the range of their epoch, both rounded to four digits as Keras prints."""
     within = 0
     for metric in METRICS:
         low, high = (ranges[f"{metric}_{end}"].reindex(printed.index).round(4) for end in ("low", "high"))
@@ -140,7 +143,7 @@ def _count_within(printed: pd.DataFrame, ranges: pd.DataFrame) -> int:
 
 
 def _tell_range(low: float, high: float, form: str) -> str:
-    """Return both ends of a range in words, or one number where they read the same."""
+    """Return both ends of a range in words, or one number if they are formatted alike."""
     ends = dict.fromkeys((format(low, form), format(high, form)))
     return " to ".join(ends)
 
@@ -157,6 +160,6 @@ def show(parameters: Parameters) -> section.Section:
         conclude(table, trained, biases),
         caption="Training metrics of each epoch, averaged while the weights change, as Keras prints them. The fourth "
         "epoch was interrupted after 426 of 647 steps. Logarithmic axis of the loss.",
-        table_caption="The log as printed, and the lowest and highest value over our seeds, each with an order of its "
-        f"own, and of two biases over {BLIND_ORDERS} orders.",
+        table_caption="The log as printed; the lowest and highest value over our seeds, each with its own order of the "
+        f"images; and those of two output biases over {BLIND_ORDERS} orders.",
     )

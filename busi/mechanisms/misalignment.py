@@ -1,4 +1,4 @@
-"""Misalignment: the cost of squeezing the whole mask onto an output that sees only the middle of the image."""
+"""Misalignment: the cost of squeezing the whole mask onto an output that covers only the middle of the image."""
 
 import json
 import sys
@@ -30,14 +30,14 @@ def measure(parameters: Parameters) -> pd.DataFrame:
 
     Returns:
         `image_class`, `name`, `group`; `dice`, `accuracy` and `background` as `compare_targets`; `outside`: the share
-        of the lesion's pixels that the output does not cover, missing for a lesion smaller than a pixel.
+        of the lesion's pixels that the output does not cover, missing for a lesion smaller than a pixel of the input.
     """
     config = published_targets_config(parameters)
 
     def make(catalog: Catalog) -> pd.DataFrame:
         rows = []
         for image in catalog.lesions.itertuples():
-            # The first mask only, as the published targets.
+            # Only the first mask, as in the published targets.
             squeezed, aligned, whole = make_targets(read_union(image.masks[:1]), config)
             outside = 1 - aligned.sum() / whole.sum() if whole.any() else np.nan
             rows.append({"name": image.name} | compare_targets(squeezed, aligned) | {"outside": outside})
@@ -53,9 +53,9 @@ def make_targets(inside: np.ndarray, config: RunConfig) -> tuple[np.ndarray, np.
 
     Args:
         inside: Mask at the image's original size, bool (h, w).
-        config: Its `image_size`, `padding` and `resize` count.
+        config: Only its `image_size`, `padding` and `resize` are used.
     """
-    # Only the target differs: whatever else the study's settings ask for is the same in both.
+    # Only the target differs: all other settings of the study are the same in both.
     squeezed = lesion_channel(inside, config.model_copy(update={"target": "squeezed"}))
     aligned = lesion_channel(inside, config.model_copy(update={"target": "aligned"}))
     whole = resize_image(inside.astype(np.float32), config.image_size, config.resize)
@@ -63,7 +63,7 @@ def make_targets(inside: np.ndarray, config: RunConfig) -> tuple[np.ndarray, np.
 
 
 def compare_targets(squeezed: np.ndarray, aligned: np.ndarray) -> dict[str, float]:
-    """Score a perfect segmenter, which finds exactly the lesion in what it sees, against the squeezed target.
+    """Score a perfect segmenter, which marks exactly the lesion in what its output sees, against the squeezed target.
 
     Args:
         squeezed: The published target, bool (o, o).
@@ -78,13 +78,13 @@ def compare_targets(squeezed: np.ndarray, aligned: np.ndarray) -> dict[str, floa
 
 
 def score_crop(run: Run, catalog: Catalog) -> pd.DataFrame:
-    """Score a run where its output sees the image, against the aligned target, whatever target it was trained on.
+    """Score a run on what its output sees of each image, against the aligned target, whatever target it was trained on.
 
-    The threshold is chosen on the validation part in the same way.
+    The threshold is chosen in the same way on the validation part.
 
     Returns:
         One row for each tested lesion image: `name`; `dice`, missing where no lesion is seen; `marked`, share of pixels
-        predicted lesion; `everywhere`, the Dice of "lesion everywhere".
+        predicted lesion; `everywhere`, the Dice of "lesion everywhere", missing like `dice`.
     """
     threshold = section.choose_threshold(run, catalog, "aligned")
     rows = []
@@ -108,7 +108,7 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
 
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw the accuracy under the squeezed target of a perfect segmenter and of the background, by class."""
+    """Draw the accuracy of a perfect segmenter and of background everywhere under the squeezed target, by class."""
     names = {"accuracy": "perfect segmenter", "background": "background everywhere"}
     # One row for each bar, as seaborn takes them.
     bars = table.rename(columns=names).melt("images", list(names.values()), "predictor", "accuracy")
@@ -125,13 +125,13 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def tabulate_trained(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each target trained on, as `score_variants` of `busi.mechanisms.section`."""
+    """Return one row for each target trained on, as `busi.mechanisms.section.score_variants`."""
     return section.score_variants(scores, "marked", "everywhere")
 
 
 def conclude(table: pd.DataFrame, scores: pd.DataFrame, pixels: int, size: str) -> str:
-    """Return what the misalignment costs a perfect segmenter, at ``pixels``, and networks of another ``size``."""
-    # The first row is that of all images.
+    """Return what the misalignment costs a perfect segmenter at ``pixels``, and networks of another ``size``."""
+    # The first row is over all images.
     row = table.iloc[0]
     verdict = "worse" if row.accuracy < row.background else "better"
     networks = tabulate_trained(scores)
@@ -139,15 +139,16 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, pixels: int, size: str) 
     for trained in networks.itertuples():
         marked += f"Trained on the {trained.variant} target they mark {trained.marked:.0%} of the pixels "
         marked += f"(Dice {trained.dice:.3f}). "
-    # Run by run: both targets have the same folds and seeds.
+    # Compared run by run: both targets have the same folds and seeds.
     change = difference_interval(scores[scores.variant == "squeezed"], scores[scores.variant == "aligned"])
     return (
-        f"At {pixels} pixels, a segmenter without fault would reach accuracy {row.accuracy:.4f} under the published "
+        f"At {pixels} pixels, a perfect segmenter would reach accuracy {row.accuracy:.4f} under the published "
         f"target, {verdict} than {row.background:.4f} for background everywhere. "
         f"The output does not reach {row.outside:.0%} of an average lesion. "
         "The published target and the one that matches what the output sees have a Dice of "
         f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_dice} images). "
-        f"Networks are scored on what they see, of which {networks.n_dice.iloc[0]} images hold a lesion. "
+        "Networks are scored on the part of each image that they see, "
+        f"which holds lesion in {networks.n_dice.iloc[0]} images. "
         f"{marked}"
         f"Aligning the target changes Dice by {format_interval(change)}; "
         f"lesion everywhere has {scores.everywhere.mean():.3f}. "
@@ -157,7 +158,7 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, pixels: int, size: str) 
 
 @section.presents("misalignment")
 def show(parameters: Parameters) -> section.Section:
-    """Return figure, table and conclusion; write ``tables/mechanisms_misalignment.csv`` and that of the networks."""
+    """Return figure, table and conclusion; write ``mechanisms_misalignment.csv`` and that of networks, ``_trained``."""
     trained, scores = section.measure_runs(parameters, GROUP, f"{GROUP}_trained", score_crop)
     table = results.write_table(parameters, "mechanisms_misalignment", tabulate(measure(parameters)))
     results.write_table(parameters, "mechanisms_misalignment_trained", tabulate_trained(scores))

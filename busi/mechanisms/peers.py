@@ -1,7 +1,7 @@
-"""Peers: widely used networks, trained by other software on this study's folds, on the same ruler as the recipe.
+"""Peers: widely used networks, trained by other software on this study's folds and scored like the recipe.
 
 A peer is a folder of masks, ``runs/<profile>/peers/<name>/``, one for each image, predicted by the network of the fold
-that tests it (docs/ruler.md). How the masks were made is the peer's own affair; benchmarks/monai_unet.py makes some.
+that tests it (docs/ruler.md). How the masks are made is up to the peer; benchmarks/monai_unet.py makes some.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ def measure(parameters: Parameters) -> pd.DataFrame:
     """Return the scores of each peer's masks.
 
     Returns:
-        `predictor` (name of the folder), `fold` that tests the image, `seed` of the study's first run of it (the one
-        that the peer is compared with), and the columns of `busi.scoring.scores.Scores.images`.
+        `predictor` (name of the folder), the `fold` that tests the image, the `seed` of this study's first run of that
+        fold (with which the peer is paired), and the columns of `busi.scoring.scores.Scores.images`.
 
     Raises:
         NotMeasured: There is no folder of masks, and none has been measured before.
@@ -56,13 +56,13 @@ def measure(parameters: Parameters) -> pd.DataFrame:
 
 
 def _find_test_folds(split: pd.DataFrame) -> np.ndarray:
-    """Return the fold in whose test part each image is, int (n,)."""
+    """Return the fold that tests each image, int (n,)."""
     parts = split[[f"fold{fold}" for fold in range(FOLDS)]].to_numpy()
     return (parts == "test").argmax(axis=1)
 
 
 def _hash_files(folder: Path) -> str:
-    # The name counts too: it is the name of a predictor.
+    # The name counts too: it becomes the name of the predictor.
     digest = hashlib.sha256(folder.name.encode())
     for file in sorted(folder.rglob("*")):
         if file.is_file():
@@ -71,14 +71,14 @@ def _hash_files(folder: Path) -> str:
 
 
 def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
-    """Return one row for the study's baseline, the recipe's first rung, one for its last whole rung, and one a peer.
+    """Return one row each for the baseline (the recipe's first rung), its last rung with all folds, and each peer.
 
     Returns:
         `network`, `n_images` (with a lesion), `dice` with `low` and `high`; the change from the baseline as `change`,
-        `change_low` and `change_high`, missing for itself; `normals_fpr`, share of normal images with a finding.
+        `change_low` and `change_high`, missing for the baseline; `normals_fpr`, share of normal images with a finding.
     """
     runs = trained.runs.groupby("variant", sort=False).size()
-    # A rung that lacks folds has answered fewer images.
+    # A rung without all folds has answered fewer images.
     whole = runs.index[runs >= runs.iloc[0]]
     ends = {whole[0]: whole[0]} | {rung: f"recipe up to {rung}" for rung in whole[1:][-1:]}
     tables = {f"this study, {name}": trained.of(rung).images for rung, name in ends.items()}
@@ -109,7 +109,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return what each peer and the last rung reach beside the study's baseline."""
+    """Return how the recipe's last rung and each peer compare with the study's baseline."""
     first, *others = table.itertuples()
     text = f"The study's baseline has Dice {first.dice:.3f} ({first.low:.3f} to {first.high:.3f}). "
     for row in others:
@@ -129,7 +129,7 @@ def show(parameters: Parameters) -> section.Section:
     scores = measure(parameters)
     trained = section.require(load_results(parameters, recipe.GROUP))
     table = results.write_table(parameters, "peers", tabulate(scores, trained))
-    # A peer's own size is in its name, as far as it was given one.
+    # A peer's own size is in its name, if anywhere.
     size = section.describe_runs(trained)
     return section.compose(
         draw(table),

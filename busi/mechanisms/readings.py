@@ -1,7 +1,7 @@
-"""Other readings: the published rows under the other optimizer, in class order, and in a network twice as wide.
+"""Other readings of the public code: rows under the other optimizer, in class order, and in a network twice as wide.
 
-The public class's default optimizer is Adam, and the cells of most rows name none; the paper's baseline equals its SGD
-row. Each reading is trained once more as the published row is.
+The public class's default optimizer is Adam, and the cells of most rows name none; but the paper's baseline equals its
+SGD row. Each reading is trained just as the published row is, except for what it changes.
 """
 
 import matplotlib.pyplot as plt
@@ -25,8 +25,8 @@ def tabulate(trained: Results) -> pd.DataFrame:
 
     Returns:
         `reading`, `seed`, `epochs`, `filters`; `loss`, `accuracy` and `auc` of the last epoch, averaged while the
-        weights change; `fate`; `published_loss` and `published_auc` of the row that the reading is of, where its name
-        begins with one.
+        weights change; `fate`; `published_loss` and `published_auc` of the row that the reading is of, if its name
+        begins with that of a row.
     """
     runs = trained.runs
     table = runs[["variant", "seed", "epochs", "training_loss", "training_accuracy", "training_auc", "fate"]]
@@ -42,10 +42,10 @@ def tabulate(trained: Results) -> pd.DataFrame:
 
 @display.style()
 def draw(table: pd.DataFrame) -> Figure:
-    """Draw AUC against loss of each run, by reading, with the fate as the marker."""
+    """Draw AUC against loss of each run: colours are readings, markers are fates."""
     fig, ax = plt.subplots(figsize=(display.WIDTH, 4.6))
     order = [fate for fate in FATES if fate in set(table.fate)]
-    # AUC against loss: KLD and DICE have losses of their own, AUC means the same in all.
+    # AUC as well as loss: KLD and DICE have losses of their own, whereas AUC means the same in all readings.
     sns.scatterplot(table, x="loss", y="auc", hue="reading", style="fate", style_order=order, s=80, ax=ax)
     ax.set(xlabel="Training loss of the last epoch", ylabel="AUC")
     display.add_legend(fig, 2)

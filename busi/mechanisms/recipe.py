@@ -1,4 +1,4 @@
-"""Recipe: what moves held-out Dice, one change a rung, on the ruler of all other variants."""
+"""Recipe: what changes held-out Dice, one change at a time (a rung), scored like all other variants."""
 
 from itertools import pairwise
 
@@ -24,13 +24,13 @@ from busi.study import find_group, load_results
 GROUP = "mechanisms/recipe"
 
 CHANGE = {"difference": "change", "low": "change_low", "high": "change_high", "p_holm": "change_p"}
-"""Columns of `busi.scoring.statistics.compare_pairs` that a rung takes over, with their names in its table."""
+"""Columns of `busi.scoring.statistics.compare_pairs` -> their names in the table of rungs."""
 
 SIGNIFICANCE = 0.05
-"""Corrected p value below which a change is told from chance."""
+"""p value after Holm's correction below which a change is told from chance."""
 
 SENSITIVITY = 0.95
-"""Share of the lesion images that every rung touches where its false positives are compared."""
+"""Share of the lesion images that every rung touches when false positives are compared at equal sensitivity."""
 
 
 def tabulate(trained: Results) -> pd.DataFrame:
@@ -39,10 +39,10 @@ def tabulate(trained: Results) -> pd.DataFrame:
     Returns:
         `rung`; `n_runs`, `n_images`; `dice` with `dice_low` and `dice_high`; the change from the rung before as
         `change`, `change_low` and `change_high`, with its p value after Holm's correction over the changes trained so
-        far as `change_p`, missing for the first; `validation_dice`, the mean over the runs of what the validation part
-        chose by; `detected` (share of the lesions that are found); of the normal images the share with a finding,
-        `normals_fpr` at each run's own threshold, `normals_at_95` where `SENSITIVITY` of the lesion images are touched;
-        `parameters` of the network; `milliseconds` of training per image.
+        far as `change_p`, all missing for the first; `validation_dice`, the Dice by which the validation part chose the
+        epoch, mean over the runs; `detected` (share of the lesions that are found); the share of normal images with a
+        finding, `normals_fpr` at each run's own threshold and `normals_at_95` where `SENSITIVITY` of the lesion images
+        are touched; `parameters` of the network; `milliseconds` of training per image.
     """
     scores = {rung: trained.of(rung).images for rung in trained.variants}
     compared = compare_pairs(scores, [(after, before) for before, after in pairwise(scores)])
@@ -51,7 +51,7 @@ def tabulate(trained: Results) -> pd.DataFrame:
     for rung in scores:
         own = trained.of(rung)
         runs = own.runs
-        # An epoch shows every training image once, but for those left over after the last whole batch.
+        # An epoch shows every training image once, except for those left over after the last full batch.
         trained_images = runs.epochs * runs.images
         row = {"rung": rung, "n_runs": len(runs)} | summarize(own.images, own.pixels)
         row |= {"normals_at_95": normals_at_sensitivity(own.images, SENSITIVITY)}
@@ -91,18 +91,18 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def find_effects(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `tabulate` whose change is told from zero, the largest change first."""
-    # Not by the interval: of a dozen changes that do nothing, every other ladder would have one whose interval says so.
+    # Not by the interval: with a dozen changes without effect, one of them excludes 0 in nearly every second ladder.
     effects = table[table.change_p < SIGNIFICANCE]
     return effects.reindex(effects.change.abs().sort_values(ascending=False).index)
 
 
 def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
-    """Return what matters: the changes that are told from chance, and where all of them lead.
+    """Return what matters: the changes that are told from chance, and where all changes together lead.
 
     Args:
         table: As `tabulate`.
-        size: Of the first rung's runs, in words.
-        planned: Number of rungs, those included that are not trained yet.
+        size: Size of the first rung's runs, in words.
+        planned: Number of rungs, including those that are not trained yet.
     """
     first, last = table.iloc[0], table.iloc[-1]
     effects = find_effects(table)
@@ -134,7 +134,7 @@ def show(parameters: Parameters) -> section.Section:
         raise results.NotMeasured(f"{GROUP}: there is no change to show yet; run the study with its data")
     table = results.write_table(parameters, "recipe", tabulate(trained))
     planned = len(find_group(parameters, GROUP).variants)
-    # Rungs may be sizes of their own.
+    # A rung may change the size itself.
     size = section.describe_runs(trained)
     return section.compose(
         draw(table),
@@ -142,13 +142,12 @@ def show(parameters: Parameters) -> section.Section:
         conclude(table, size, planned),
         caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
         "Blue is up, pink is down. Right: share of normal images in which anything is marked, at the run's own "
-        f"threshold and at equal sensitivity. {size}; the tables' pages may have more seeds of the baseline.",
+        f"threshold and at equal sensitivity. {size}; the pages of the tables may have more seeds of the baseline.",
         table_caption="The rungs of the recipe. Intervals resample near-duplicates together, and runs; change_p is "
         "corrected by Holm for the changes trained so far. Detected: share of lesions that are touched. Normals fpr: "
         "share of normal images with a finding; normals at 95: the same where 95 % of the lesions are touched by the "
         "whole probability map, before smaller regions are removed. Validation dice: of the epoch that was chosen, "
-        "before mirroring and removing. "
-        "Milliseconds of training per image are those of the machine that trained the rung, and compare within one "
-        "machine only.",
+        "before predictions are mirrored and smaller regions removed. Milliseconds of training per image are those of "
+        "the machine that trained the rung, and can be compared within one machine only.",
         digits={"parameters": 0, "milliseconds": 1},
     )

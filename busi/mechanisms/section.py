@@ -1,8 +1,8 @@
 """Common parts of the sections, each of which explains a published number by an experiment.
 
 A section is one module. Its `tabulate` makes a table of the results of its runs (``trained``), or of what its `measure`
-returns; `draw` makes a figure and `conclude` a sentence from that table and the size of the runs in words, and `show`
-presents all three to a notebook.
+returns. From that table, `draw` makes a figure and `conclude` a conclusion in words, which also names the size of the
+runs. `show` returns all three to a notebook.
 """
 
 import sys
@@ -52,8 +52,8 @@ class Section:
 
     Attributes:
         figure: Figure with caption and alternative text.
-        table: Small table; the whole of it is in ``tables/mechanisms_<section>.csv``.
-        conclusion: One sentence of Markdown, computed from the numbers.
+        table: Small table; the full one is a file in ``tables``.
+        conclusion: A few sentences of Markdown, computed from the numbers.
     """
 
     figure: HTML
@@ -70,9 +70,9 @@ def compose(
     table_caption: str,
     digits: int | Mapping[str, int] = 4,
 ) -> Section:
-    """Return a section of a figure and a table with their captions, and a conclusion."""
+    """Return a section made of a figure and a table, with captions, and a conclusion."""
     return Section(
-        # Readers who cannot see the figure are told what it shows: the conclusion.
+        # The conclusion tells readers who cannot see the figure what it shows.
         figure=display.figure(figure, caption=caption, alt=conclusion),
         table=display.table(table, caption=table_caption, digits=digits, fold="The numbers"),
         conclusion=conclusion,
@@ -93,7 +93,7 @@ def presents(name: str) -> Callable:
                 section = make(parameters)
             except NotMeasured:
                 section = Section(HTML(""), HTML(""), NOT_RUN)
-            # Also where nothing has been run, so that no earlier conclusion is left standing.
+            # Also if nothing has been run, so that no earlier conclusion is left behind.
             facts = {name: section.conclusion}
             record_finding(parameters, "mechanisms", **facts)
             return section
@@ -111,7 +111,7 @@ def collect_conclusions(parameters: Parameters) -> pd.DataFrame:
 
 
 def require(trained: Results, what: str = "its runs") -> Results:
-    """Return results; NotMeasured where they are of no run yet."""
+    """Return results unchanged, or raise NotMeasured, naming ``what``, if they hold no run yet."""
     if trained.runs.empty:
         raise NotMeasured(f"{what}: not trained yet; run the study with its data and train_missing: true")
     return trained
@@ -120,12 +120,13 @@ def require(trained: Results, what: str = "its runs") -> Results:
 def measure_runs(
     parameters: Parameters, group: str, name: str, measure: Callable[[Run, Catalog], pd.DataFrame]
 ) -> tuple[Results, pd.DataFrame]:
-    """Return a group's runs, and ``results/<name>.csv``: the tables that ``measure`` makes of each run.
+    """Return the results of a group's runs, and ``results/<name>.csv``, the tables that ``measure`` makes of each run.
 
     Returns:
-        Results; the table, with `variant`, `fold` and `seed` of the run, and with `group` where it names images.
+        The results, and the tables as one, with `variant`, `fold` and `seed` of the run, and near-duplicate `group` if
+        they name images.
     """
-    # Trained first: what is measured below needs the networks.
+    # First, because this trains missing networks, which are needed below.
     trained = load_results(parameters, group)
 
     def make(catalog: Catalog) -> pd.DataFrame:
@@ -151,10 +152,10 @@ def pair_answers(
     """Yield name, target (o, o, 2) and predicted probability of lesion (o, o) of each lesion image of a run's part.
 
     Args:
-        run: With its predictions.
+        run: The run, with its predictions.
         part: "training", "validation" or "test".
         catalog: The images.
-        target: "squeezed" or "aligned"; that which the run was trained on if empty.
+        target: "squeezed" or "aligned"; if empty, the one that the run was trained on.
     """
     config = run.config.model_copy(update={"target": target or run.config.target})
     images = getattr(load_parts(config, catalog), part)
@@ -168,9 +169,10 @@ def pair_answers(
 
 
 def choose_threshold(run: Run, catalog: Catalog, target: str) -> float:
-    """Choose a run's threshold on its validation images where its output sees them, against a target of `pair_answers`.
+    """Choose a run's threshold on the part of its validation images that its output sees, against ``target``.
 
-    The run's own was chosen on whole images, also on lesions that its output does not see.
+    The run's own threshold was chosen on whole images, including lesions that its output does not see. The target is
+    one of `pair_answers`.
     """
     _, targets, answers = zip(*pair_answers(run, "validation", catalog, target), strict=True)
     return selection.choose_threshold([target[..., 0] for target in targets], answers)
@@ -178,15 +180,15 @@ def choose_threshold(run: Run, catalog: Catalog, target: str) -> float:
 
 def describe_size(config: RunConfig) -> str:
     """Return the size of a run in words, e.g. "64 pixels, 16 filters, at most 40 epochs"."""
-    # Of a held-out run, the validation part chooses one epoch, and may end the training early.
+    # In a held-out run, the validation part chooses one epoch, and may end training early.
     limit = "at most " if config.protocol == "heldout" else ""
     return f"{config.image_size} pixels, {config.base_filters} filters, {limit}{count(config.epochs, 'epoch')}"
 
 
 def describe_runs(trained: Results) -> str:
-    """Return the size of a group's runs and their number in words: "64 pixels, ..., 1 seed in each of 5 folds"."""
+    """Return size and number of a group's runs in words: "64 pixels, ..., 1 seed in each of 5 folds"."""
     seeds = trained.runs.groupby(["variant", "fold"]).size()
-    # A study that is under way, or a quick one, has not trained all variants from all seeds.
+    # A study under way, or a quick one, may not have trained all variants from all seeds.
     fewest = f"{seeds.min()} to " if seeds.min() < seeds.max() else ""
     text = f"{describe_size(trained.configs[0])}, {fewest}{count(seeds.max(), 'seed')}"
     folds = trained.runs.fold.nunique()
@@ -199,7 +201,7 @@ def count(number: int, noun: str) -> str:
 
 
 def tested_lesions(trained: Results, variant: str) -> pd.DataFrame:
-    """Return the scores of the lesion images that a variant's held-out runs were tested on, as `require`."""
+    """Return a variant's scores of the lesion images that its held-out runs were tested on; raises as `require`."""
     return lesion_images(require(trained.of(variant), variant).images)
 
 
@@ -208,12 +210,12 @@ def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> p
 
     Args:
         images: Scores of lesion images: ``by``, `name`, `group`, `dice` and ``others``, and `fold` and `seed` of the
-            run if there is one. Images without a Dice, of which the output sees no lesion, have only ``others``.
+            run if there is one. Where the output sees no lesion, an image has no Dice, only ``others``.
         by: Column that names the variant.
-        others: Columns that are averaged besides.
+        others: Further columns to average.
 
     Returns:
-        ``by``, `n_images` and `n_dice`, how many of them have a Dice; `dice` with `low` and `high`; ``others``.
+        ``by``; `n_images`, and `n_dice` of them with a Dice; `dice` with `low` and `high`; means of ``others``.
     """
     rows = []
     for variant, part in images.groupby(by, sort=False):

@@ -14,14 +14,14 @@ a and b alike  -`MARGIN` < `low` and `high` < `MARGIN`    the interval lies beyo
 "Does not beat" is "beats" with yes and no exchanged. Where a and b are one function by proof, neither beats the other,
 whatever was measured.
 
-Claim 5 is about the three published metrics. Each of them ranks the pairs of predictors, networks and untrained ones
-alike, that Dice tells apart (their interval excludes 0); pairs that are one function by proof do not count. The
-statement "the metric tells segmenters apart" is yes if it ranks at least `TELLING` of them as Dice does (a tie does
-not), otherwise no; open with fewer than `ENOUGH` pairs.
+Claim 5 is about the three published metrics. Each of them is asked to rank the pairs of predictors, trained or not,
+that Dice tells apart (their interval excludes 0); pairs that are one function by proof do not count. The statement "the
+metric tells segmenters apart" is answered yes if the metric ranks at least `TELLING` of these pairs as Dice does (a tie
+does not count), and no otherwise; with fewer than `ENOUGH` pairs it is open.
 
-A statement is open where neither yes nor no holds, where one of the two has no run, where a planned fold waits for its
-runs, or where there is one pair of runs in all: its interval is over images alone, and another training may say
-otherwise. The claim is
+A statement is open where neither yes nor no holds, where one of the two has no run, where a planned fold still lacks
+its runs, or where there is only one pair of runs: then the interval is over images alone, and another training may give
+another answer. The claim is
 
 - upheld, if every statement is answered as the claim says;
 - not upheld, if at least one is answered the other way;
@@ -53,16 +53,16 @@ ALPHA = 0.05
 """Significance level of the corrected tests."""
 
 MARGIN = 0.02
-"""Smallest difference in a mean score, from 0 to 1, that matters: a choice of this study, and a matter of judgement."""
+"""Smallest difference that matters in a mean score from 0 to 1: a choice of this study, and a matter of judgement."""
 
 TELLING = 0.95
-"""Share of the pairs that Dice tells apart which a metric has to rank as Dice does: wrong at most once in twenty."""
+"""Share of the pairs told apart by Dice that a metric has to rank as Dice does: wrong at most once in twenty."""
 
 ENOUGH = 20
-"""Number of such pairs from which on a metric is judged: with fewer, one alone is more than once in twenty."""
+"""Smallest number of such pairs by which a metric is judged: with fewer, a single error is more than one in twenty."""
 
 FEWEST = 2
-"""Runs from which on something is known about how training varies; runs of other folds are other trainings."""
+"""Smallest number of runs that shows how training varies; runs of different folds are different trainings."""
 
 UPHELD = "upheld"
 NOT_UPHELD = "not upheld"
@@ -88,13 +88,13 @@ class Comparison(NamedTuple):
 
     @property
     def is_early(self) -> bool:
-        """Return whether too few runs have been trained for a verdict."""
-        # Predictors that are not trained have no runs to wait for.
+        """Return whether too few runs have been trained for an answer."""
+        # Untrained predictors have no runs to wait for.
         return 0 < self.n_runs < self.n_needed
 
     @property
     def short(self) -> str:
-        """Return the comparison in words, with its interval."""
+        """Return the comparison in words, with its interval: "A − B +0.012 Dice (-0.003 to +0.027)"."""
         return f"{self.a} − {self.b} {self.difference:+.3f} Dice ({self.low:+.3f} to {self.high:+.3f})"
 
     def __str__(self) -> str:
@@ -113,7 +113,7 @@ _JUDGED = ["verdict", "evidence", "size", "reason"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim at one size: its verdict, what decides it in a few words, and all the evidence in sentences."""
+    """A claim at one size: the verdict, the reason (what decides it) in a few words, the evidence in sentences."""
 
     size: str
     verdict: str
@@ -123,7 +123,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict on one claim at the profile's size and, unless that is None, at its second one; all in words."""
+    """Verdict on one claim at the profile's size and, if there is one, at its second size; all in words."""
 
     number: int
     claim: str
@@ -132,12 +132,12 @@ class Verdict:
 
     @property
     def title(self) -> str:
-        """Return the verdict in words, e.g. "KLD is not the best loss"; figures and cards have it as their title."""
+        """Return the verdict in words, e.g. "KLD is the best loss", the title of its figure and card."""
         return read_claims()[self.number]["says"][self.first.verdict]
 
     @property
     def short(self) -> str:
-        """Return the verdict as a card: the verdict on the claim, then its title and what decides it, in Markdown."""
+        """Return a short text, in Markdown: verdict and claim, then the verdict in words and what decides it."""
         judged = f"**{self.first.verdict.capitalize()}:** {self.claim}"
         return f"{judged}\n\n{self.title}. At {self.first.size}: {self.first.reason}."
 
@@ -191,10 +191,10 @@ _RULES = {"better": beats, "no better": does_not_beat, "alike": alike}
 
 
 def decide(answers: list[bool | None]) -> str:
-    """Return the verdict on a claim from the answers to its statements; without any it is undecided."""
+    """Return the verdict on a claim from the answers to its statements; without statements it is undecided."""
     if False in answers:
         return NOT_UPHELD
-    # `all` of nothing is true, and a claim that nothing speaks for is not upheld.
+    # `all` of an empty list is true, but a claim with nothing in its favour is not upheld.
     return UPHELD if answers and all(answers) else UNDECIDED
 
 
@@ -224,10 +224,10 @@ def describe_size(answers: Answers, compared: Collection[str] = ()) -> str:
     chosen = variants.keys() & set(compared)
     if chosen:
         variants = {label: configs for label, configs in variants.items() if label in chosen}
-    # Of one variant: another may have seeds of its own.
+    # Seeds are counted within one variant, because another one may have seeds of its own.
     planned = max(variants.values(), key=len, default=[])
     if not planned:
-        return "no size, for no run is planned"
+        return "no size, because no run is planned"
     size = f"{answers.size_words}, at most {count(planned[0].epochs, 'epoch')}"
     trained = answers.results.runs.variant.value_counts().reindex(list(variants), fill_value=0)
     if trained.any() and trained.min() < len(planned):
@@ -238,11 +238,11 @@ def describe_size(answers: Answers, compared: Collection[str] = ()) -> str:
 
 
 def judge(sizes: list[Answers]) -> Verdict:
-    """Return the verdict on the claim about a family, by Dice, from its answers at each size."""
+    """Return the verdict on a family's claim, by Dice, from the family's answers at each size."""
     number = table_number(sizes[0].family)
     claim = read_claims()[number]
     first, *others = sizes
-    # A second size at which nothing has been trained yet says nothing.
+    # A second size without any run yet gives no verdict.
     judged = [_judge_by_dice(claim, answers) for answers in (first, *others) if answers is first or _has_run(answers)]
     return Verdict(number, claim["claim"], *judged)
 
@@ -252,7 +252,7 @@ def _has_run(answers: Answers) -> bool:
 
 
 def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
-    """Return the differences that a family's claim is judged by, the ``limit`` widest at each size, and A/A pairs.
+    """Return the differences that a family's claim is judged by, the ``limit`` largest at each size, and A/A pairs.
 
     Returns:
         `label`, `size` (in short words), `difference`, `low` and `high`, for `busi.report.figures.differences`.
@@ -263,15 +263,15 @@ def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
         known = [comparison for comparison in _find_comparisons(claim, answers) if comparison]
         known.sort(key=lambda comparison: -abs(comparison.difference))
         labels = {f"{each.a} − {each.b}": each for each in known[:limit]}
-        # The measure of chance belongs beside the differences that are judged.
+        # A/A pairs show what chance alone makes; that belongs beside the differences that are judged.
         labels |= {f"{each.a} − {each.b}, one function": each for each in _find_chance(answers.pairs)}
         tables.append(_tabulate_differences(labels, answers))
     return pd.concat(tables, ignore_index=True)
 
 
 def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
-    """Return what differs from a family's first variant in words, and the differences as `list_differences`."""
-    # The first variant is the baseline, of which each other one is a change.
+    """Return in words how many variants differ from a family's first, and the differences as `list_differences`."""
+    # The first variant is the baseline, which every other one changes.
     baseline, *others = answers.group.variants
     rows = _choose_rows({}, answers)
     known = {}
@@ -294,7 +294,7 @@ def _tabulate_differences(comparisons: dict[str, Comparison], answers: Answers) 
 def judge_metrics(families: list[list[Answers]], ranked: pd.DataFrame) -> Verdict:
     """Return the verdict on claim 5, from each family's answers at each size and the pairs of `rank_pairs`."""
     judged = []
-    # The second size of a study is often that of a single family.
+    # Often only one family is trained at the second size.
     for place in range(max(map(len, families))):
         sizes = [answers[place] for answers in families if len(answers) > place]
         if place > 0 and not any(map(_has_run, sizes)):
@@ -307,12 +307,12 @@ def judge_metrics(families: list[list[Answers]], ranked: pd.DataFrame) -> Verdic
 def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs of ``pairwise.csv`` that Dice tells apart, and how the metrics in ``heldout.csv`` rank them.
 
-    A pair of settings that belongs to several families counts once at each size. Runs that are dead count. Of a size
-    without a run there are no pairs: those of untrained predictors say the same at every size.
+    A pair of settings that belongs to several families counts once at each size. Dead runs count. A size without a run
+    has no pairs: those of untrained predictors would only repeat what they say at other sizes.
 
     Returns:
         `size` (in short words), `better` and `worse` by Dice, `difference` (positive), `trained` (whether both are
-        networks), and by each of `METRICS` whether it ranks them the same.
+        networks), and for each of `METRICS` whether it ranks them the same.
     """
     sizes = {each.size: each for answers in families for each in answers}
     scores = table.set_index(["size", "family", "variant"])
@@ -338,17 +338,17 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
 
 def record_verdict(parameters: Parameters, verdict: Verdict) -> None:
     """Write a verdict into the report's ``findings.json``, for the summary."""
-    # JSON takes only text as a key.
+    # Keys in JSON are text.
     facts = {str(verdict.number): verdict.row}
     record_finding(parameters, "claims", **facts)
 
 
 def read_verdicts(parameters: Parameters) -> pd.DataFrame:
-    """Return all five recorded verdicts as ``claims.csv`` has them, all of it text.
+    """Return all five recorded verdicts, as in ``claims.csv``, all of them text.
 
     Returns:
-        `claim`; `verdict`, `evidence`, `size` and `reason`, and the same as `second_*` at the second size, empty where
-        there is none; `title`, the verdict in words.
+        `claim` (with its number); `verdict`, `evidence`, `size` and `reason`, and the same as `second_*` at the second
+        size, empty if there is none; `title`, the verdict in words.
 
     Raises:
         NotMeasured: A claim has not been judged yet.
@@ -366,7 +366,7 @@ def read_verdicts(parameters: Parameters) -> pd.DataFrame:
 
 
 def list_verdicts(verdicts: pd.DataFrame) -> str:
-    """Return the verdicts of a table of `read_verdicts` with what decides them, as a Markdown list."""
+    """Return a Markdown list of the verdicts in a table of `read_verdicts`, each with what decides it."""
     lines = []
     for row in verdicts.itertuples():
         number = row.claim.partition(".")[0]
@@ -388,15 +388,15 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
         sentences.append(f"{count(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
     reason = "nothing to compare yet"
     if known:
-        # A single pair against the claim decides it; without one, the widest says most. The evidence has them all.
+        # A single pair against the claim decides it; without one, the largest difference says most.
         against = [comparison for comparison in known if rule(comparison) is False]
         reason = _find_widest(against or known).short
     if "proof" in claim:
         replies.append(False)
         reason = f"{claim['proof']}. Measured beside it: {reason}"
     sentences += map(_describe_chance, _find_chance(answers.pairs))
-    sentences += _name_runs("Dead runs, which found nothing or say the same of every pixel", answers.dead)
-    sentences += _name_runs("Runs ended by the last planned epoch, not by patience", answers.capped)
+    sentences += _name_runs("Dead runs, which found nothing or gave every pixel the same answer", answers.dead)
+    sentences += _name_runs("Runs that reached the last planned epoch instead of being stopped early", answers.capped)
     sentences.append(_describe_progress([answers]))
     sentences.append(claim.get("aside", ""))
     evidence = " ".join(filter(None, sentences))
@@ -405,8 +405,8 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
 
 
 def _find_comparisons(claim: dict, answers: Answers) -> list[Comparison | None]:
-    """Return the comparisons that a claim is judged by; None for a pair that waits for its runs."""
-    # Planned variants: such a pair leaves the claim open.
+    """Return the comparisons that a claim is judged by; None for a pair that still waits for its runs."""
+    # All planned variants, because a pair without runs leaves the claim open.
     labels = list(answers.group.variants)
     pairs = [(claim.get("variant"), other) for other in claim.get("than", []) if other in labels]
     if claim["test"] == "alike":
@@ -421,7 +421,7 @@ def _find_comparisons(claim: dict, answers: Answers) -> list[Comparison | None]:
 
 
 def count_needed(answers: Answers) -> int:
-    """Return how many runs a variant needs for a verdict: one in each planned fold, `FEWEST` at least."""
+    """Return how many runs a variant needs for a verdict: one in each planned fold, and at least `FEWEST`."""
     folds = {config.fold for config in answers.group.configs}
     return max(FEWEST, len(folds))
 
@@ -448,17 +448,17 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     differ = agree(beyond, "differs", "differ")
     opened = answers.count(None)
     is_open = agree(opened, "is", "are")
-    # Of dozens of pairs only the widest is told with its numbers; the table of pairs has them all.
+    # With dozens of pairs, only the largest difference is given in numbers; the table of pairs has all.
     widest = _find_widest(comparisons)
     return [
         f"Of {count(len(comparisons), 'pair')}, {within} {is_alike} alike within ±{MARGIN}, {beyond} {differ} by "
         f"more, {opened} {is_open} open.",
-        f"The widest: {widest}.",
+        f"The largest difference: {widest}.",
     ]
 
 
 def _find_chance(pairs: pd.DataFrame) -> list[Comparison]:
-    """Return the comparisons of two variants that are one function by proof: what lies between them is chance."""
+    """Return the comparisons of variants that are one function by proof: their difference is chance."""
     rows = pairs[pairs.kind == SAME]
     return [find_comparison(rows, row.a, row.b) for row in rows.itertuples()]
 
@@ -467,7 +467,7 @@ def _describe_chance(comparison: Comparison) -> str:
     verdict = "contains 0, as it should"
     if comparison.low > 0 or comparison.high < 0:
         verdict = "should contain 0 and does not, so differences of this size can be chance"
-    return f"One function trained twice: {comparison.short}. The interval {verdict}."
+    return f"Two variants that are one function by proof: {comparison.short}. The interval {verdict}."
 
 
 def _find_widest(comparisons: list[Comparison]) -> Comparison:
@@ -475,7 +475,7 @@ def _find_widest(comparisons: list[Comparison]) -> Comparison:
 
 
 def _read(comparison: Comparison) -> str:
-    """Return what a comparison says about a, in a word or two."""
+    """Return what a comparison says about a, in a few words."""
     if comparison.is_early:
         return f"too few runs for a verdict ({comparison.n_runs}; {comparison.n_needed} needed)"
     answer = beats(comparison)
@@ -483,7 +483,7 @@ def _read(comparison: Comparison) -> str:
         return "not told apart"
     if answer:
         return "better"
-    # No better is not worse: that takes an interval below zero and a test that agrees.
+    # Not better is not the same as worse, which needs an interval below zero and a test that agrees.
     if comparison.high < 0 and comparison.p < ALPHA:
         return "worse"
     return f"not better by {MARGIN} or more"
@@ -506,10 +506,12 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
         others = ranked[~alike_ranked]
         if len(others):
             worst = others.loc[others.difference.idxmax()]
-            wrong.append(f"By {name}, {worst.better} is no better than {worst.worse} ({worst.difference:+.3f} Dice).")
+            told = f"By {name}, {worst.better} is no better than {worst.worse}"
+            wrong.append(f"{told}, although its Dice is {worst.difference:.3f} higher.")
     reason = f"of {_count_alike(ranked)}"
     networks = ranked[ranked.trained.astype(bool)]
-    asked = f"Required: {TELLING:.0%} of the pairs that Dice tells apart. Accuracy is that of masks at their threshold."
+    asked = f"A metric has to agree with Dice on the order of at least {TELLING:.0%} of the pairs that Dice tells "
+    asked += "apart. Accuracy is that of masks at their threshold."
     between = f"Between networks alone: of {_count_alike(networks)}."
     evidence = " ".join([asked, between, *wrong, progress])
     return Judgement(size, decide(replies), reason, evidence.strip())
@@ -524,4 +526,4 @@ def _count_alike(ranked: pd.DataFrame) -> str:
 
 def _describe_progress(families: Iterable[Answers]) -> str:
     finished, planned = count_runs(families)
-    return f"Provisional: {finished} of {planned} planned runs are there." if finished < planned else ""
+    return f"Provisional: {finished} of {planned} planned runs have been trained." if finished < planned else ""

@@ -1,4 +1,4 @@
-"""Figures: those of the paper drawn again, those of the data and of the held-out scores, and those of the lab.
+"""Figures: those of the paper drawn again, and those of the data, the held-out scores and the lab.
 
 Tables come from `busi.report.tables` and `busi.report.heldout`; `epochs` from `busi.results.Results`.
 """
@@ -42,11 +42,11 @@ _UNTRAINED_LOOKS = (
 
 @display.style()
 def loss_curves(panels: list[dict]) -> Figure:
-    """Draw training losses on the axes of Figures 2 to 10, one panel a method, one thin line a run.
+    """Draw training losses on the axes of Figures 2 to 10, with a panel for each method and a thin line for each run.
 
     Args:
-        panels: Of each method its `title`, `epochs` (may be empty) and `row`, its row of
-            `busi.report.tables.compare_rows`: the losses of predictors that never look, and the published one.
+        panels: For each method: `title`; `epochs`, which may be empty; and `row`, its row of
+            `busi.report.tables.compare_rows` with the losses of predictors that never look, and the published one.
     """
     n_rows = (len(panels) + 1) // 2
     height = 1 + 2.3 * n_rows
@@ -69,15 +69,15 @@ def loss_curves(panels: list[dict]) -> Figure:
 def _draw_losses(ax: Axes, epochs: pd.DataFrame, row: dict) -> None:
     """Draw one panel of `loss_curves`: the runs, the predictors that never look, and the published loss."""
     for _, run in epochs.groupby("run", sort=False):
-        # A single epoch would be no line at all.
+        # A single epoch makes no line.
         marker = "o" if len(run) == 1 else None
         ax.plot(run.epoch, run.loss, color=display.OURS, lw=1, marker=marker, label="ours, one line a run")
     ax.axhline(row["floor_loss"], label="best constant", **display.FLOOR_LINE)
-    # The range over orders is narrower than a line, so that its border is drawn too.
+    # The range over orders is narrower than a line, so its border is drawn as well.
     low, high = row["biases_loss_low"], row["biases_loss_high"]
     ax.axhspan(low, high, label="two biases, 25 orders", color=display.SKY, alpha=0.6, lw=3, zorder=0)
     ax.axhline(row["mask_loss"], label="mean mask", color=display.RED, lw=1.5, ls=":")
-    # Nothing is published of other images than the paper's.
+    # Nothing is published about images other than the paper's.
     if not np.isnan(row["published_loss"]):
         # The star lies on the border of the axes, which would cut it in half.
         ax.plot(
@@ -93,11 +93,11 @@ def _draw_losses(ax: Axes, epochs: pd.DataFrame, row: dict) -> None:
 
 @display.style()
 def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
-    """Draw the published rows in AUC and loss against what predictors reach that never look, and our runs.
+    """Draw AUC and loss of the published rows beside those of our runs and of predictors that never look.
 
     Args:
         rows: As `busi.report.tables.place_rows`.
-        narrow: Whether for a telephone: panels one below the other, the names of the rows above them.
+        narrow: Whether it is for a telephone: panels one below the other, names of rows above their marks.
     """
     shape = (2, 1) if narrow else (1, 2)
     size = (4.2, 7.8) if narrow else (9, 4.6)
@@ -125,20 +125,20 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None
     """Draw one panel of `rows_against_blind`."""
     places = np.arange(len(rows))
     low, high = rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"]
-    # As wide as a line at least, around the middle: over all orders the biases hardly move.
+    # At least as wide as a line, around the middle: the biases hardly differ between orders.
     width = np.maximum(high - low, 0.002)
     ax.barh(
         places, width, left=(low + high - width) / 2, height=height, color=display.SKY, label="two biases, 25 orders"
     )
     mask = rows[f"mask_{metric}"]
     ax.plot(mask, places, "|", label="mean mask", color=display.RED, markersize=24 * height, mew=2)
-    # An entry of the legend would have no star.
+    # Without published numbers, an entry in the legend would have no star to explain.
     label = "published" if is_comparable(rows) else "_"
     ax.plot(rows[f"published_{metric}"], places, "*", label=label, color=display.PUBLISHED, markersize=11)
     ours, low, high = rows[metric], rows[f"{metric}_low"], rows[f"{metric}_high"]
     look = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2}
     display.draw_intervals(ax, places, ours, low, high, label="ours, range of seeds", **look)
-    # The axis would end at a bar, and cut through a star beside it.
+    # Otherwise the axis would end at a bar and cut through a star beside it.
     ax.use_sticky_edges = False
     # The first row comes at the top.
     ax.set_ylim(len(rows) - 0.4, -0.9)
@@ -147,10 +147,10 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None
 
 @display.style()
 def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
-    """Draw differences in Dice with their intervals, the margin that matters, and the verdict as the title.
+    """Draw differences in Dice with their intervals, and the margin within which they do not matter.
 
     Args:
-        table: `label` of each difference, which stands above it; `size` of its runs, told apart by colour;
+        table: `label` of each difference, drawn above it; `size` of its runs, shown by colour, two at most;
             `difference`, `low` and `high`. At least one row.
         margin: Smallest difference that matters, shaded around zero.
         title: What the differences show.
@@ -166,7 +166,7 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
         places = [labels.index(label) + 0.1 + 0.22 * number for label in rows.label]
         display.draw_intervals(ax, places, rows.difference, rows.low, rows.high, label=size, **looks[number])
     ax.set(xlabel="Difference in Dice, 95 % interval")
-    # In so narrow a figure more numbers would run into each other.
+    # In so narrow a figure, more numbers would overlap.
     ax.xaxis.set_major_locator(MaxNLocator(5))
     display.name_rows(ax, labels)
     display.add_title(fig, title)
@@ -176,7 +176,10 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
 
 @display.style()
 def ranks(ranked: pd.DataFrame, metrics: Mapping[str, str], *, telling: float, title: str) -> Figure:
-    """Draw the share of pairs that each published metric ranks as Dice does, and the share asked for (``telling``)."""
+    """Draw for each metric the share of pairs of `busi.report.claims.rank_pairs` that it ranks as Dice does.
+
+    ``telling`` is the share required.
+    """
     fig, ax = plt.subplots(figsize=(4.4, 3.1))
     shares = ranked.melt("size", list(metrics), "metric", "alike")
     shares["alike"] = shares.alike.astype(float)
@@ -192,7 +195,7 @@ def ranks(ranked: pd.DataFrame, metrics: Mapping[str, str], *, telling: float, t
 
 @display.style()
 def outlines(table: pd.DataFrame) -> Figure:
-    """Draw the cases of `busi.study.measure_outlines`, one at least: both outlines, lesions at one place and size."""
+    """Draw the cases of `busi.study.measure_outlines`, at least one variant: true and predicted outlines."""
     variants = list(table.variant.unique())
     cases = ["best", "median", "worst"]
     fig, axes = plt.subplots(len(variants), 3, figsize=(display.WIDTH, 1 + 1.9 * len(variants)), squeeze=False)
@@ -214,7 +217,7 @@ def outlines(table: pd.DataFrame) -> Figure:
 
 
 def _draw_outlines(ax: Axes, corners: pd.DataFrame) -> None:
-    """Draw one case of `outlines`: the true outline, and the predicted one where anything is marked."""
+    """Draw one case of `outlines`: the true outline, and the predicted one if anything is marked."""
     for line, look in (("truth", TRUE_OUTLINE), ("prediction", PREDICTED_OUTLINE)):
         for _, piece in corners[corners.line == line].groupby("piece"):
             ax.plot(piece.x, piece.y, **look)
@@ -257,7 +260,7 @@ def _draw_block(ax: Axes, block: dict, x: float, largest: int) -> None:
 
 @display.style()
 def lesion_sizes(images: pd.DataFrame) -> Figure:
-    """Draw the distribution of the lesion's share of the image by class; of `busi.dataset.catalog.describe_images`."""
+    """Draw the distribution of the lesion's share of the image by class, of `busi.dataset.catalog.describe_images`."""
     lesions = images[images.image_class != "normal"]
     names = {}
     for image_class, shares in lesions.groupby("image_class").lesion_share:
@@ -352,10 +355,12 @@ def dice_by_lesion(lesions: pd.DataFrame) -> Figure:
 
 @display.style()
 def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
-    """Draw networks' answers, one column each: true and predicted outline, and the map below (of one alone, beside).
+    """Draw answers of networks: image with true and predicted outlines, and the map of probabilities below it.
+
+    A single case has its map beside the image.
 
     Args:
-        shown: Title -> `busi.lab.networks.Case`.
+        shown: Title of a column -> `busi.lab.networks.Case`.
         width: Width of a column in inches.
     """
     tallest = max(case.pixels.shape[0] / case.pixels.shape[1] for case in shown.values())
@@ -368,7 +373,7 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
     else:
         height = 2 * width * tallest + 1
         fig, axes = plt.subplots(2, len(shown), figsize=(width * len(shown) + 0.9, height), squeeze=False)
-    # The longest titles, those of variants, would not fit beside each other in letters that a telephone shows legibly.
+    # The longest titles, those of variants, would not fit side by side in letters that are legible on a telephone.
     size = 11 if max(map(len, shown)) <= 10 * width else 9
     for (upper, lower), (title, case) in zip(axes.T, shown.items(), strict=True):
         upper.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
@@ -379,9 +384,9 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
             ax.set_anchor("N")
         _outline(upper, case.predicted, **PREDICTED_OUTLINE)
         upper.set_title(title, fontsize=size)
-        # A title on both keeps an image and its map at one height where they stand side by side.
+        # Titles on both keep an image and its map at the same height when they are side by side.
         lower.set_title("probability of lesion", fontsize=size)
-    # Otherwise it would move the maps to the middle of their places.
+    # panchor: otherwise the colour bar would move the maps to the middle of their places.
     fig.colorbar(probability, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8, panchor=False)
     _outline_legend(fig)
     return fig
@@ -398,7 +403,7 @@ def training(attempts: dict[str, pd.DataFrame]) -> Figure:
     steps = pd.concat([rows.assign(attempt=label) for label, rows in attempts.items()], ignore_index=True)
     look = {"x": "epoch", "hue": "attempt", "style": "attempt", "errorbar": None}
     sns.lineplot(steps, y="loss", estimator=None, ax=left, **look)
-    # A marker, because a single epoch would be no line at all.
+    # A marker, because a single epoch makes no line.
     ends = steps.dropna(subset="validation_dice")
     sns.lineplot(ends, y="validation_dice", marker="o", legend=False, ax=right, **look)
     left.set(xlabel="Epoch", ylabel="Loss of a step", ylim=(0, None))
@@ -414,7 +419,7 @@ def _outline_legend(fig: Figure) -> None:
 
 
 def _outline(ax: Axes, inside: np.ndarray | None, *, color: str, linestyle: str, linewidth: float) -> None:
-    # matplotlib warns about a contour that is nowhere.
+    # matplotlib warns about a contour that does not exist.
     if inside is not None and inside.any() and not inside.all():
         ax.contour(inside, [0.5], colors=color, linestyles=linestyle, linewidths=linewidth)
 

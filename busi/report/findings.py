@@ -1,4 +1,4 @@
-"""Sentences computed from the numbers: what the tables and figures of a report show.
+"""Sentences computed from the numbers, which say what the tables and figures of a report show.
 
 Tables come from `busi.report.tables` and `busi.report.heldout`; `runs` and `epochs` from `busi.results.Results`.
 """
@@ -22,13 +22,13 @@ _SOFTWARE = "Python {python}, Keras {keras} on {backend} {backend_version}, NumP
 
 
 def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataFrame, filters: int) -> list[str]:
-    """Return what came out in short sentences: of the published rows and their seeds, of the claims, of the networks.
+    """Return the results in short sentences: on the published rows and their seeds, the claims and the networks.
 
     Args:
         rows: As `busi.report.tables.place_rows`.
         verdicts: As `busi.report.claims.read_verdicts`.
         scores: As ``heldout.csv``.
-        filters: Of the first convolution, in our runs of the rows.
+        filters: Filters of the first convolution in our runs of the rows.
     """
     sentences = [_answer_rows(rows) if is_comparable(rows) else NO_PUBLISHED]
     sentences += _compare_seeds(rows, filters)
@@ -42,7 +42,7 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     if len(trained):
         mask = scores[scores.variant == MEAN_MASK].iloc[0]
         worst, best = trained.dice.min(), trained.dice.max()
-        # The mean mask is scored on all images, a network on those of the folds that it has been trained for.
+        # The mean mask is scored on all images, networks only on those of the folds trained so far.
         part = ", in the folds trained so far" if (trained.n_images < mask.n_images).any() else ""
         sentences.append(
             f"**Dice on those images** is {worst:.3f} to {best:.3f} for the networks of the four tables{part}, "
@@ -52,11 +52,11 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
 
 
 def _join_sizes(verdicts: pd.DataFrame) -> str:
-    """Return the size that all verdicts share, with a hint at the cards where they have come differently far."""
+    """Return the size that all verdicts share; if their numbers of runs differ, say that each claim has its own."""
     sizes = list(dict.fromkeys(verdicts["size"]))
     if len(sizes) == 1:
         return sizes[0]
-    # Pixels, filters, then the runs.
+    # A size lists pixels, filters, epochs, then runs.
     shared = [parts[0] for parts in zip(*(size.split(", ") for size in sizes), strict=False) if len(set(parts)) == 1]
     return f"{', '.join(shared)}; each claim says from how many runs"
 
@@ -72,7 +72,7 @@ def _answer_rows(rows: pd.DataFrame) -> str:
         return f"{text}None has been trained here yet."
     is_reproduced = rows.verdict == REPRODUCED
     reproduced = is_reproduced.sum()
-    # A reproduced row need not be one that looked at an image.
+    # A reproduced row need not be one whose network looked at an image.
     blind = (is_reproduced & (rows.reached_by != "none")).sum()
     opened = rows.verdict.isin([ONE_RUN, FATES_DIFFER]).sum()
     text += f"Of the {len(rows)}, {trained} {agree(trained, 'has', 'have')} been trained here: {reproduced or 'none'} "
@@ -82,11 +82,11 @@ def _answer_rows(rows: pd.DataFrame) -> str:
 
 
 def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
-    """Return how far two trainings of one configuration lie apart; nothing before both rows have been trained."""
+    """Return how far trainings of one configuration lie apart; nothing until both of its rows have been trained."""
     one, other = (rows[rows.row == name] for name in ("Upsampling2D", "BCE"))
     if not (is_comparable(rows) and one.n_runs.sum() and other.n_runs.sum()):
         return []
-    # In AUC, which means the same whatever the loss.
+    # In AUC, which means the same for every loss.
     published = f"{one.published_auc.iloc[0]:.4f} and {other.published_auc.iloc[0]:.4f}"
     both = pd.concat([one, other])
     size = f"{filters} filters, {both.epochs.min():.0f} epochs"
@@ -101,8 +101,8 @@ def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
 
 
 def describe_dataset(images: pd.DataFrame) -> str:
-    """Return how many images and lesions there are, and how small lesions are, of `catalog.describe_images`."""
-    # Normal images would lower the share, and have no lesion to miss.
+    """Return how many images and lesions there are and how small lesions are, from `catalog.describe_images`."""
+    # Normal images would lower the share, and there is no lesion in them to miss.
     lesions = images[images.image_class != "normal"]
     share = lesions.lesion_share
     half = share.median()
@@ -117,7 +117,7 @@ def describe_dataset(images: pd.DataFrame) -> str:
 
 
 def describe_positions(images: pd.DataFrame, shares: pd.DataFrame) -> str:
-    """Return where lesions lie and how much of them is known without looking.
+    """Return where lesions lie, how much of that is known without looking at an image, and how many are bright.
 
     Args:
         images: As `busi.dataset.audit.describe_pixels`.
@@ -139,7 +139,7 @@ def describe_positions(images: pd.DataFrame, shares: pd.DataFrame) -> str:
 
 
 def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -> str:
-    """Return how many pairs the hashes find, how many images are grouped, and in how many groups labels conflict.
+    """Return how many pairs the hashes find, how many images are grouped, and how many groups hold several classes.
 
     Args:
         split: As `busi.dataset.splits.make_split`.
@@ -184,10 +184,10 @@ def describe_progress(runs: pd.DataFrame, planned: int) -> str:
 
 
 def describe_heldout_progress(finished: int, planned: int) -> str:
-    """Return how many of the planned held-out runs have been trained, and what that means for their tables."""
+    """Return how many of the planned held-out runs have been trained, and what that means for the tables."""
     if not finished:
         return f"No held-out run has been trained yet; {planned} {agree(planned, 'is', 'are')} planned."
-    # Runs of an earlier plan may be there as well.
+    # There may be runs of an earlier plan as well.
     if finished >= planned:
         return f"All {planned} held-out runs have been trained."
     return (
@@ -197,28 +197,28 @@ def describe_heldout_progress(finished: int, planned: int) -> str:
 
 
 def describe_power(power: pd.DataFrame) -> str:
-    """Return what the comparisons of ``power.csv`` can tell, of the median pair."""
+    """Return which difference the median comparison of ``power.csv`` can detect, and how many runs it would need."""
     if not len(power):
         return "There are no two variants to compare yet."
     if power.smallest.isna().all():
-        return "One run a variant cannot tell how large a difference has to be."
+        return "With one run a variant, the smallest difference that could be detected is not known."
     pairs = count(len(power), "pair")
-    text = f"With these runs, half of {pairs} can tell a difference of {power.smallest.median():.3f} Dice or less (80% "
-    text += "power, before Holm). "
-    # With one seed a fold, a pair cannot tell.
+    text = f"With these runs, half of {pairs} can detect a difference of {power.smallest.median():.3f} Dice or less "
+    text += "(80% power, before Holm's correction). "
+    # Missing with one seed a fold.
     known = power.runs_needed.dropna()
     if not len(known):
-        return f"{text}How many runs one of 0.01 would need, one seed a fold cannot tell."
+        return f"{text}How many runs a difference of 0.01 would need is not known with one seed a fold."
     needed = known.median()
     runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
     of = f"the {len(known)} pairs with several seeds a fold" if len(known) < len(power) else "the pairs"
-    return f"{text}One of 0.01 would need {runs} (median of {of})."
+    return f"{text}A difference of 0.01 would need {runs} (median of {of})."
 
 
 def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:
-    """Return data and size of a study, and the ``progress`` of its runs, by name of the fact."""
+    """Return facts about the data and the size of a study, and the ``progress`` of its runs, by name."""
     lesions = (images.image_class != "normal").sum()
-    # The protocol's baseline, of which every other held-out run is a change.
+    # The protocol's baseline, which every other held-out run changes.
     heldout = RunConfig(**parameters.heldout_fields())
     seeds = count(len(parameters.heldout_seeds), "seed")
     return {
@@ -244,19 +244,19 @@ def name_data(parameters: Parameters, images: pd.DataFrame) -> str:
         return "phantom: synthetic images"
     if is_released(images):
         return "BUSI"
-    # A report that is drawn without its data does not know their folder.
+    # A report that is drawn without its data does not know where they were.
     return f"{Path(parameters.data_dir or '').name or 'images'} (not the BUSI release)"
 
 
 def describe_making(runs: pd.DataFrame) -> dict[str, str]:
-    """Return when, on what and with which software runs were trained, by name of the fact; nothing without a run."""
+    """Return facts about when, on what and with which software runs were trained, by name; none without a run."""
     if not len(runs):
         return {}
     facts = {}
-    # Runs of early versions have not recorded their day.
+    # Early versions did not record the day of a run.
     days = sorted(runs.finished.dropna())
     if days:
-        # One day is told once.
+        # A single day is named once.
         facts["Trained"] = " to ".join(dict.fromkeys([days[0], days[-1]]))
     hours = runs.seconds.sum() / 3600
     facts["Training time"] = f"{hours:.1f} hours in {len(runs)} runs of rows and variants"

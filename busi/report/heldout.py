@@ -31,8 +31,8 @@ PAIR_COLUMNS += ["n_runs", "p_t", "kind", "size"]
 """Columns of ``tables/pairwise.csv``."""
 
 VARIANTS, SAME, ALIVE, UNTRAINED = "variants", "A/A", "alive", "untrained"
-"""Kinds of pairs: two variants; two that are one function by proof; two variants without the runs of which either is
-dead; at least one that is not trained."""
+"""Kinds of pairs: two variants; two variants that are one function by proof; two variants without their dead runs; at
+least one untrained predictor."""
 
 POWER_COLUMNS = ["family", "a", "b", "smallest", "limit", "n_runs", "runs_needed", *statistics.COMPONENTS, "size"]
 """Columns of ``tables/power.csv``."""
@@ -50,8 +50,8 @@ FOUND_NOTHING = 0.01
 def find_dead(variant: Results) -> set[str]:
     """Return the labels of a variant's dead runs.
 
-    They mark nothing, or everything, on all their held-out lesion images, or have found nothing on their validation
-    images: a run that marks a few pixels of a few images learned no more than one that marks none.
+    A dead run marks nothing, or everything, on all its held-out lesion images, or has found nothing on its validation
+    images (`FOUND_NOTHING`): one that marks a few pixels of a few images has learned no more than one that marks none.
     """
     lesions = statistics.lesion_images(variant.images)
     marked = lesions.groupby("run").predicted_share.agg(["min", "max"])
@@ -61,7 +61,7 @@ def find_dead(variant: Results) -> set[str]:
 
 
 def find_capped(variant: Results) -> set[str]:
-    """Return the labels of a variant's runs that the last planned epoch ended: patience would have let them go on."""
+    """Return the labels of a variant's runs that reached the last planned epoch instead of being stopped early."""
     return set(variant.runs.run[variant.runs.epochs >= variant.runs.planned_epochs])
 
 
@@ -122,12 +122,12 @@ class Answers:
 
     @cached_property
     def dead(self) -> dict[str, tuple[int, int]]:
-        """Return variant -> the number of its dead runs and of all its runs, for variants that have a dead one."""
+        """Return variant -> number of its dead runs and of all its runs, for variants with a dead one."""
         return _count_runs(self.variants, find_dead)
 
     @cached_property
     def capped(self) -> dict[str, tuple[int, int]]:
-        """Return variant -> the number of its capped runs and of all its runs, for variants that have a capped one."""
+        """Return variant -> number of its capped runs (`find_capped`) and of all its runs, for variants with one."""
         return _count_runs(self.variants, find_capped)
 
     @cached_property
@@ -136,9 +136,9 @@ class Answers:
 
         Returns:
             `COLUMNS`, scores as `busi.scoring.statistics.summarize`. `size` of the runs; `settings` that differ from
-            the protocol's baseline. `n_runs` (0 for an untrained predictor), `n_seeds` (runs a fold), `n_capped` (runs
-            that reached the last planned epoch), `n_dead`; `parameters` of the network; `seconds`
-            of training, mean over runs. A variant without a run has only counts.
+            the protocol's baseline; `n_runs` (0 for an untrained predictor), `n_seeds` (most runs of a fold),
+            `n_capped` (runs that reached the last planned epoch), `n_dead`; `parameters` of the network; `seconds` of
+            training, mean over runs. A variant without a run has only counts.
         """
         rows = []
         # Planned variants come first, those without a run included, in the order of the parameter file.
@@ -153,11 +153,12 @@ class Answers:
 
     @cached_property
     def compared(self) -> pd.DataFrame:
-        """Compare the predictors pair by pair by Dice.
+        """Compare the predictors in Dice, pair by pair.
 
         Returns:
             As `busi.scoring.statistics.compare_pairs`, with `family`, `size` and `kind`. Holm's correction is over all
-            pairs of two variants, and once more over these without dead runs. The ceiling is compared with nothing.
+            pairs of two variants, separately over these without dead runs, and over pairs with an untrained predictor.
+            The ceiling is compared with nothing.
         """
         images = {label: scored.images for label, scored in self.everyone.items()}
         ratio = self._test_ratio()
@@ -169,7 +170,7 @@ class Answers:
             for label, own in self.variants.items():
                 alive[label] = own.images[~own.images.run.isin(find_dead(own))]
             again = statistics.compare_pairs(alive, combinations(alive, 2), ratio=ratio)
-            # The other pairs would be the same once more.
+            # The other pairs have no dead runs and would only be repeated.
             changed = again.a.isin(self.dead) | again.b.isin(self.dead)
             tables.append(again[changed].assign(kind=ALIVE))
         blind = [label for label in self.untrained if label in PREDICTORS]
@@ -183,7 +184,7 @@ class Answers:
         return SAME if _is_one_function(one, other) else VARIANTS
 
     def _test_ratio(self) -> float:
-        """Return the number of lesion images that a run is scored on, as a multiple of those it is trained on."""
+        """Return the mean number of lesion images a run is scored on, divided by that of images it is trained on."""
         tested = statistics.lesion_images(self.results.images).groupby(["variant", "run"]).size()
         return tested.mean() / self.results.runs.images.mean() if len(tested) else np.nan
 
@@ -194,13 +195,13 @@ class Answers:
 
     @property
     def power(self) -> pd.DataFrame:
-        """Return what each comparison of two variants could tell: `POWER_COLUMNS`; see `statistics.find_power`."""
+        """Return the power of each comparison of two variants: `POWER_COLUMNS`; see `statistics.find_power`."""
         trained = self.compared[self.compared.kind.isin([VARIANTS, SAME])]
         return trained[POWER_COLUMNS]
 
     @property
     def variance(self) -> pd.DataFrame:
-        """Return the parts of each variant's variance of Dice: `VARIANCE_COLUMNS`; see `statistics.find_components`."""
+        """Return each variant's variance components of Dice: `VARIANCE_COLUMNS`; see `statistics.find_components`."""
         rows = []
         for label, scored in self.variants.items():
             row = {"family": self.family, "variant": label, "n_runs": len(scored.runs), "size": self.size}
@@ -223,7 +224,7 @@ def load_answers(parameters: Parameters, family: str) -> list[Answers]:
 
 
 def write_tables(parameters: Parameters, answers: list[Answers]) -> None:
-    """Write a family's tables, all sizes below each other: ``heldout_<family>.csv``, ``pairwise_<family>.csv``, ..."""
+    """Write a family's tables, sizes one below the other: ``heldout_<family>.csv``, ``pairwise_<family>.csv``, ..."""
     family = answers[0].family
     for name, number in _NUMBERS.items():
         attribute = {"heldout": "table", "pairwise": "pairs"}.get(name, name)
@@ -239,7 +240,7 @@ def join_tables(parameters: Parameters, name: str) -> pd.DataFrame:
     """
     joined = results.stack(results.read_table(parameters, f"{name}_{family}") for family in families())
     if name == "heldout":
-        # Read from CSV, a column of whole numbers with one missing has become one of decimals.
+        # pandas reads a column of whole numbers with a missing one as floats.
         counts = joined.filter(regex="^n_|^parameters$").columns
         joined = joined.astype(dict.fromkeys(counts, "Int64"))
     return results.write_table(parameters, name, joined, number=_NUMBERS[name])
@@ -262,7 +263,7 @@ def count_runs(families: Iterable[Answers]) -> tuple[int, int]:
 def add_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Return `Answers.table` with columns for pages: `interval` in words, `minutes` a run, and the share `empty`."""
     intervals = _join_intervals(table.dice, table.dice_low, table.dice_high, ".3f")
-    # With a row that lacks them, counts would be shown with decimals.
+    # If a row lacks them, counts would otherwise be shown with decimals.
     counts = table[["n_capped", "n_dead"]].astype("Int64")
     minutes, empty = table.seconds / 60, table.n_empty / table.n_predictions
     return table.assign(**counts, interval=intervals, minutes=minutes, empty=empty)
@@ -283,7 +284,7 @@ def _is_one_function(a: RunConfig, b: RunConfig) -> bool:
 
 
 def _count_runs(variants: dict[str, Results], find: Callable[[Results], set[str]]) -> dict[str, tuple[int, int]]:
-    """Return variant -> the number of its runs that are found and of all its runs, for variants that have one."""
+    """Return variant -> number of its runs that ``find`` returns and of all its runs, for variants with one."""
     counts = {label: (len(find(own)), len(own.runs)) for label, own in variants.items()}
     return {label: (found, runs) for label, (found, runs) in counts.items() if found}
 
@@ -294,7 +295,7 @@ def _summarize(label: str, scored: Results) -> dict[str, float]:
     row["settings"] = label
     row["n_runs"] = len(runs)
     row["parameters"] = 0
-    # What follows is about training.
+    # The rest is about training, which an untrained predictor does not have.
     if len(runs):
         row["settings"] = runs.name.iloc[0]
         row["n_seeds"] = runs.groupby("fold").size().max()
@@ -307,7 +308,7 @@ def _summarize(label: str, scored: Results) -> dict[str, float]:
 
 
 def _join_intervals(means: pd.Series, lows: pd.Series, highs: pd.Series, form: str) -> list[str | None]:
-    """Return each mean with its 95 % interval, e.g. "0.656 [0.627, 0.685]"; None where there is none."""
+    """Return each mean with its 95 % interval, e.g. "0.656 [0.627, 0.685]"; None where there is no interval."""
     cells: list[str | None] = []
     for numbers in zip(means, lows, highs, strict=True):
         mean, low, high = (format(number, form) for number in numbers)

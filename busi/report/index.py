@@ -1,7 +1,7 @@
 """The index of a report: what the study asks, what it found, how big it was and how to make it again.
 
-The index computes nothing. The notebooks have written ``findings.json``, ``tables/*.csv`` and ``figures/*.svg``; it
-arranges them.
+The index computes nothing: it arranges ``findings.json``, ``tables/*.csv`` and ``figures/*.svg``, which the notebooks
+have written.
 """
 
 import base64
@@ -17,18 +17,18 @@ from busi.report import layout
 from busi.results import NotMeasured
 
 SUMMARY = "notebooks/6_summary.ipynb"
-"""Notebook that writes down what the index and the README tell."""
+"""Notebook that records what the index and the README say."""
 
 HEADLINE_FIGURE = "rows-against-blind.svg"
 """Figure of the published rows and ours against blind predictors, in the report's folder ``figures``."""
 
 NARROW_FIGURE = "rows-against-blind-narrow.svg"
-"""The same for a telephone."""
+"""The same figure for a telephone."""
 
 LADDER_FIGURE = "ladder.svg"
 
 CLAIM_FIGURE = "claim-{}.svg"
-"""Figure that a claim is judged by, with a place for its number."""
+"""Figure of the differences that a claim is judged by, with a place for the claim's number."""
 
 _COUNTS_CAPTION = (
     "Rows of the paper's tables and what became of them here. AUC not above blind: a predictor that never looks at the "
@@ -49,7 +49,7 @@ def write_index(parameters: Parameters) -> Path:
     summary = read_summary(parameters)
     listed = _list_pages(parameters)
     ladder = None
-    # It needs runs that the study may not have trained yet.
+    # The ladder needs runs that the study may not have trained yet.
     if "ladder" in summary:
         ladder = _embed_figure(parameters, LADDER_FIGURE, summary["ladder"])
     counts = results.read_table(parameters, "counts")
@@ -78,9 +78,9 @@ def read_summary(parameters: Parameters) -> dict:
     """Read what the summary notebook has recorded in the report's ``findings.json``.
 
     Returns:
-        `answer` (short sentences, Markdown), `rows` (which are reproduced, and which ones a blind predictor
-        reaches), `progress` of the published runs and, where the ladder has been measured, `ladder`. Facts by name:
-        `size` (data and size of the study) and `made` (when, on what and with what the runs were trained).
+        `answer` (short sentences, Markdown), `rows` (what the headline figure shows), `progress` of the published runs
+        and, if the ladder has been measured, its conclusion `ladder`. Facts by name: `size` (data and size of the
+        study) and `made` (when, on what and with which software the runs were trained).
 
     Raises:
         NotMeasured: The notebook has not been run for this report.
@@ -97,13 +97,13 @@ def read_summary(parameters: Parameters) -> dict:
 
 def _list_cards(parameters: Parameters) -> list[dict]:
     """Return each claim with its verdict and evidence in words, and its figure if it has one."""
-    # A claim without a second size has empty cells there.
+    # A claim without a second size has empty cells for it.
     claims = results.read_table(parameters, "claims").astype(object).fillna("")
     cards = []
     for number, claim in enumerate(claims.to_dict("records"), start=1):
         name = CLAIM_FIGURE.format(number)
         claim["figure"] = None
-        # Empty axes would show nothing: a claim without any run has no figure.
+        # A claim without any run has no figure, which would only be empty axes.
         if (parameters.report_path / "figures" / name).is_file():
             claim["figure"] = _embed_figure(parameters, name, f"{claim['title']}: {claim['reason']}")
         cards.append(claim)
@@ -122,7 +122,7 @@ def _list_pages(parameters: Parameters) -> dict[str, str]:
 
 
 def _list_commands(parameters: Parameters) -> dict[str, str]:
-    """Return the commands that make the report again, by what each of them does."""
+    """Return the commands that make the report again: what a command does -> the command."""
     arguments = f"PROFILE={parameters.profile}"
     # A study on phantoms draws its data itself.
     if parameters.data_dir != "phantom":
@@ -138,7 +138,7 @@ def _list_commands(parameters: Parameters) -> dict[str, str]:
 
 
 def _render_command(parameters: Parameters) -> str:
-    # A report of another name does not tell its profile.
+    # The name of such a report does not tell its profile.
     profile = f" --profile {parameters.profile}" if parameters.report else ""
     return f"busi render reports/{parameters.report_path.name}{profile}"
 

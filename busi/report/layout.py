@@ -1,4 +1,4 @@
-"""The frame that the pages and the index of a report share: navigation, contents, tables that sort, scripts, limits."""
+"""The frame that all pages of a report share: navigation, contents, sortable tables, scripts, and a limit of size."""
 
 import base64
 import functools
@@ -30,15 +30,15 @@ _SCROLL_BOX = {"class": "scroll", "role": "group", "aria-label": "Table", "tabin
 
 
 def render_template(name: str, **content) -> str:
-    """Return the HTML that a template of `TEMPLATES` makes of ``content``."""
+    """Return what a template in `TEMPLATES`, named by its file, makes of ``content``."""
     return _templates().get_template(name).render(**content)
 
 
 def write_html(out: Path, body: BeautifulSoup, *, profile: str, pages: Sequence[str]) -> None:
     """Write one HTML file that holds ``body`` inside the frame that all pages share.
 
-    Tables get a button that copies them and headings that sort them; headings get names to link to. The file appears
-    complete or not at all.
+    Tables get a button to copy them and headings that sort them; headings get ids to link to. The file appears complete
+    or not at all.
 
     Args:
         out: The file, e.g. ``reports/laptop/3_loss.html``; its folder is made if it does not exist.
@@ -50,7 +50,7 @@ def write_html(out: Path, body: BeautifulSoup, *, profile: str, pages: Sequence[
         StudyError: The page would be larger than `LIMIT`. Nothing is written then.
     """
     _add_table_controls(body)
-    # The keyboard has to reach preformatted text, which scrolls; a notebook's code is wrapped instead.
+    # Preformatted text scrolls, so the keyboard has to reach it; a notebook's code is wrapped instead.
     for block in body.select("pre:not(.highlight pre)"):
         block["tabindex"] = "0"
     contents = _name_headings(body)
@@ -61,7 +61,7 @@ def write_html(out: Path, body: BeautifulSoup, *, profile: str, pages: Sequence[
         navigation=_list_navigation(out.stem, pages),
         contents=contents,
         has_code=body.select_one(".code") is not None,
-        # The index is no notebook, and the gallery cannot do without networks and images.
+        # The index is no notebook, and the gallery cannot be drawn without networks and images.
         notebook=out.stem if out.stem in pages and out.stem != GALLERY else "",
         body=Markup(str(body)),
         scripts=_read_scripts(),

@@ -14,7 +14,7 @@ from busi import config, results
 from busi.config import Parameters, StudyError
 from busi.report import layout
 
-# nbconvert replaces a missing text by this sentence, which tells nothing to readers who cannot see the image.
+# nbconvert replaces a missing text with this sentence, which is of no use to readers who cannot see the image.
 _MISSING_ALT = ("", "No description has been provided for this image")
 
 
@@ -47,7 +47,7 @@ def convert_notebook(notebook: Path, parameters: Parameters) -> BeautifulSoup:
     nb.cells = [cell for cell in nb.cells if cell.source.strip()]
     html, _ = _exporter().from_notebook_node(nb)
     body = BeautifulSoup(html, "html.parser")
-    # The template draws neither progress bars nor what goes to standard error: boxes of these alone are left empty.
+    # The template draws neither progress bars nor standard error: a box with nothing else is empty.
     for box in body.select(".output"):
         if not box.get_text(strip=True) and box.img is None:
             box.decompose()
@@ -96,7 +96,7 @@ def _hide_machine(nb: NotebookNode, parameters: Parameters) -> None:
     replacements = _list_replacements(nb, parameters)
     longest_first = sorted(replacements, key=len, reverse=True)
     folders = "|".join(re.escape(folder) for folder in longest_first)
-    # No character of base64 may precede a folder, so that the data of embedded images are never changed.
+    # A folder may not follow a character of base64, so that the data of embedded images are never changed.
     pattern = re.compile(rf"(?<![\w+/=])({folders})(?!\w)")
 
     def clean(text: str) -> str:
@@ -114,11 +114,11 @@ def _hide_machine(nb: NotebookNode, parameters: Parameters) -> None:
 
 
 def _list_replacements(nb: NotebookNode, parameters: Parameters) -> dict[str, str]:
-    """Return each folder of this machine with the text to show in its place."""
+    """Return folder of this machine -> text to show in its place."""
     papermill = nb.metadata.get("papermill", {})
     given = papermill.get("parameters", {}).values()
     replacements = {str(Path.home()): "~", str(config.find_study_folder()): "."}
-    # A profile may name folders too, which papermill knows nothing about.
+    # A profile may name folders too, which are not among papermill's parameters.
     for value in (*given, parameters.data_dir, parameters.runs_dir):
         if isinstance(value, str) and Path(value).is_absolute():
             path = Path(value)
@@ -143,8 +143,8 @@ def _move_title_first(body: BeautifulSoup, notebook: Path) -> None:
 
 @functools.cache
 def _exporter() -> HTMLExporter:
-    """Return the converter of a notebook's cells to HTML; the frame around them is not nbconvert's."""
-    # With empty addresses, no page loads MathJax or require.js from a server.
+    """Return the converter of a notebook's cells to HTML; the frame around them is `busi.report.layout`'s."""
+    # Empty addresses: no page may load MathJax or require.js from a server.
     return HTMLExporter(
         template_name=layout.TEMPLATES.name,
         extra_template_basedirs=[str(layout.TEMPLATES.parent)],

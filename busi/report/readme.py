@@ -11,15 +11,15 @@ END = "<!-- /findings -->"
 
 
 def update_readme(parameters: Parameters, readme: Path) -> Path:
-    """Replace what is between the markers of ``readme`` by the findings of a report.
+    """Replace what is between the markers of ``readme`` with the findings of a report.
 
     Args:
         parameters: Parameters of the study, which name the report.
         readme: Markdown file in the study's folder that holds `START` and then `END`, once each.
 
     Raises:
-        StudyError: The markers are not there (`busi.results.NotMeasured`: the report has no findings). Nothing is
-            written then.
+        StudyError: The markers are missing or repeated. Nothing is written then.
+        NotMeasured: The report has no findings. Nothing is written then.
     """
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
@@ -37,7 +37,7 @@ def update_readme(parameters: Parameters, readme: Path) -> Path:
 
 
 def compose_findings(parameters: Parameters) -> str:
-    """Return the findings as Markdown: three sentences, a line on the runs, and the main figure.
+    """Return the findings as Markdown: a list of the summary's sentences and a line on the runs, then the main figure.
 
     Raises:
         NotMeasured: The report has no findings.
@@ -45,7 +45,7 @@ def compose_findings(parameters: Parameters) -> str:
     summary = index.read_summary(parameters)
     # A relative address, which works in a checkout and on a hosting site alike.
     figure = f"reports/{parameters.report_path.name}/figures/{index.HEADLINE_FIGURE}"
-    # Marks of emphasis would be read aloud from an alternative text.
+    # A screen reader would read marks of emphasis aloud.
     alt = layout.plain_text(summary["rows"])
     lines = [*summary["answer"], f"Profile `{parameters.profile}`: {summary['progress']}"]
     listed = "\n".join(f"- {line}" for line in lines)

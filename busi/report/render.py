@@ -1,4 +1,4 @@
-"""A report drawn again from its results: notebooks executed, pages and index written, nothing trained."""
+"""Drawing a report again from its results: notebooks are executed, pages and index written, nothing is trained."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,18 +17,18 @@ _SUMMARY = "6_summary"
 
 _START_SECONDS = 300  # a kernel starts slowly on a busy machine
 
-# A kernel warns of every socket that it opens. Errors in a cell are reported at any log level.
+# A kernel warns about every socket that it opens. Errors in a cell are reported at any log level.
 _KERNEL_ARGUMENTS = ["--log-level=50"]
 
 
 def render_report(folder: Path, profile: str = "", *, jobs: int = 2) -> Path:
     """Draw the report in ``folder`` again from ``folder/results``; needs no data, no training and no Keras.
 
-    Without a ``profile`` the folder is called after it. A gallery stays as it is, because it needs the data and the
-    trained networks.
+    Without ``profile``, the name of the folder is that of its profile. A gallery is left as it is, because it needs the
+    data and the trained networks. Notebooks are executed ``jobs`` at a time.
 
     Returns:
-        The index.
+        The file of the index.
 
     Raises:
         StudyError: The folder is not a report of this study or has no results, or a notebook failed. No page is
@@ -66,7 +66,7 @@ def _draw_bodies(stems: list[str], parameters: Parameters, out: Path, jobs: int)
     with ThreadPoolExecutor(jobs) as threads:
         executed = list(threads.map(execute, first))
         summary = threads.map(execute, last)
-        # The summary keeps one core busy; the other one converts the notebooks that have been executed.
+        # While the summary keeps one core busy, the other one converts the notebooks that have been executed.
         for stem, notebook in zip(first, executed, strict=True):
             bodies[stem] = pages.convert_notebook(notebook, parameters)
         for stem, notebook in zip(last, summary, strict=True):

@@ -16,19 +16,19 @@ from busi.results import Results
 from busi.scoring.fates import count_fates
 
 METRICS = ("loss", "accuracy", "auc")
-"""Published metrics."""
+"""The published metrics."""
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run at this width"
 ONE_RUN, FATES_DIFFER = "open: one run", "open: fates differ"
 """Verdicts on a row of the paper."""
 
 NOT_COMPARABLE = "not comparable"
-"""Verdict on a row of the paper, and what reaches it, where the images are others than the paper's."""
+"""Verdict on a row of the paper, and value of `reached_by`, if the images are not the paper's."""
 
 NO_PUBLISHED = "The published numbers are about BUSI; these are other images, and no row is compared with the paper."
 
 AUDIT = {4: 5, 3: 22, 2: 122}
-"""Size of a group of duplicates in BUSI -> number of such groups in a published audit, by structural similarity.
+"""Size of a group of duplicates in BUSI -> number of such groups in a published audit (by structural similarity).
 
 Aumente-Maestro, Díez, Remeseiro, Computer Methods and Programs in Biomedicine, doi 10.1016/j.cmpb.2024.108540.
 """
@@ -38,9 +38,9 @@ def show(name: str, table: pd.DataFrame, **words: str) -> HTML:
     """Return a table for a page.
 
     Args:
-        name: Of the table's description in ``tables.yaml``.
-        table: As `choose_columns` takes it.
-        **words: Caption or fold, in place of those of the description.
+        name: Name of the table's description in ``tables.yaml``.
+        table: Table with columns that the description names; others are left out.
+        **words: Caption or fold, in place of the described ones.
     """
     described = _read_descriptions()[name] | words
     del described["columns"]
@@ -48,10 +48,10 @@ def show(name: str, table: pd.DataFrame, **words: str) -> HTML:
 
 
 def choose_columns(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns that ``tables.yaml`` names, under the words for them; published ones where there are any."""
+    """Return the columns that ``tables.yaml`` names, renamed for readers; published ones only if there are numbers."""
     columns = _read_descriptions()[name]["columns"]
     chosen = [column for column in columns if column in table]
-    # Of other images than the paper's, nothing is published.
+    # About images other than the paper's, nothing is published.
     if "published_loss" in chosen and not is_comparable(table):
         chosen = [column for column in chosen if not column.startswith("published_")]
     return table[chosen].rename(columns=columns)
@@ -72,9 +72,9 @@ def compare_rows(number: int, results: Results, blind: pd.DataFrame, *, comparab
         comparable: As `busi.study.compares_with_paper`. If not, published numbers are missing, and so is the verdict.
 
     Returns:
-        One row for each method: `method`; `published_loss`, `published_accuracy`, `published_auc`; ours, of the last
-        epoch, averaged while the weights change, as published: `loss`, `accuracy`, `auc` (means over the runs), and
-        their lowest and highest value, e.g. `loss_low` and `loss_high`; `n_runs`, `epochs` (fewest), `fates` (of all
+        One row for each method: `method`; `published_loss`, `published_accuracy`, `published_auc`; ours, averaged over
+        the last epoch while the weights change, as published: `loss`, `accuracy`, `auc` (means over the runs), and the
+        lowest and highest of the runs, e.g. `loss_low` and `loss_high`; `n_runs`, `epochs` (fewest), `fates` (of all
         runs, in words) and `verdict` (as `judge_row`). Then the same metrics of predictors that never look: of a
         constant (e.g. `floor_loss`), of two biases in mixed orders (`biases_loss_low`, `biases_loss_high`) and of the
         mean mask (`mask_loss`).
@@ -92,7 +92,7 @@ def compare_rows(number: int, results: Results, blind: pd.DataFrame, *, comparab
 
 def _list_blind(published: dict[str, float], blind: pd.DataFrame) -> dict[str, float]:
     """Return what predictors that never look score on a published row, as columns of `compare_rows`."""
-    # A row that stands in several tables is scored once: its numbers are its name.
+    # A row that is in several tables is scored once: it is recognised by its numbers.
     distinct = distinct_rows().set_index([*METRICS])
     name = distinct.row[tuple(published[metric] for metric in METRICS)]
     is_own = (blind.row == name) & (blind.order != "by class")
@@ -115,10 +115,10 @@ def summarize_runs(published: dict[str, float], runs: pd.DataFrame) -> dict:
         runs: As `busi.results.Results.runs`.
 
     Returns:
-        Those columns of `compare_rows` that depend on nothing else.
+        The columns of `compare_rows` that follow from these two.
     """
     row: dict = {f"published_{metric}": published[metric] for metric in METRICS}
-    # A group without a run has no columns of its protocol.
+    # Without a run, a group lacks the columns of its protocol.
     own = runs.reindex(columns=["training_loss", "training_accuracy", "training_auc", "epochs", "fate"])
     for metric in METRICS:
         # The paper reports what Keras printed: means over the last epoch, while the weights changed.
@@ -134,12 +134,13 @@ def summarize_runs(published: dict[str, float], runs: pd.DataFrame) -> dict:
 
 
 def judge_row(row: dict, fates: set[str]) -> str:
-    """Return the verdict on a row of the paper from our runs and their ``fates``: one of the five above.
+    """Return the verdict on a row of the paper from our runs and their ``fates``: one of those above.
 
-    It is reproduced if loss, accuracy and AUC all lie within the range of our runs, widened by half of its width on
-    either side and seen in the paper's four digits. The range of one run is a point: equal digits reproduce the row,
-    other ones leave it open, because another seed gives other digits. Runs of several fates leave it open, too: between
-    a network that has learned and one that has not, nearly any number lies. `NOT_COMPARABLE` without published numbers.
+    A row is reproduced if its loss, accuracy and AUC all lie within the range of our runs, widened by half of its width
+    on either side and rounded to the paper's four digits. The range of one run is a point: equal digits reproduce the
+    row; others leave it open, because another seed would give other digits. Runs of several fates leave it open, too,
+    because nearly any number lies between a network that has learned and one that has not. Without published numbers
+    the verdict is `NOT_COMPARABLE`.
     """
     if not row["n_runs"]:
         return NOT_RUN
@@ -156,12 +157,15 @@ def judge_row(row: dict, fates: set[str]) -> str:
 
 
 def place_rows(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
-    """Return the nine distinct published rows of `compare_rows`, between the predictors that never look and our runs.
+    """Return the nine distinct published rows, each with the simplest predictor that never looks and reaches it.
+
+    Args:
+        tables: Number of a table of the paper -> the table, as `compare_rows`.
 
     Returns:
-        `row`, the columns of `compare_rows`, and `reached_by`: the least predictor that never looks and explains the
-        published row, or `NOT_COMPARABLE`. "a constant" and "two biases" have its loss, accuracy and AUC in four digits
-        or within the range of mixed orders; "the mean mask" has an AUC at least as high; "none" does.
+        `row`, the columns of `compare_rows`, and `reached_by`: "a constant" if it has the row's loss, accuracy and AUC
+        in four digits; else "two biases" if the three lie within the range of mixed orders; else "the mean mask" if its
+        AUC is at least as high; else "none". `NOT_COMPARABLE` without published numbers.
     """
     parts = []
     for number, table in tables.items():
@@ -183,10 +187,10 @@ def _name_reached(row: dict) -> str:
 
 
 def _is_within(row: dict, low: str, high: str) -> bool:
-    """Return whether all published metrics lie in a range, in four digits; columns with a place for the metric."""
+    """Return whether all published metrics lie in a range, in four digits; its ends are column names with a "{}"."""
     for metric in METRICS:
         lowest, highest = row[low.format(metric)], row[high.format(metric)]
-        # The paper prints four digits: what is equal in them is reached.
+        # The paper prints four digits: a number that is equal in these is reached.
         if not round(lowest, 4) <= row[f"published_{metric}"] <= round(highest, 4):
             return False
     return True
@@ -198,7 +202,7 @@ def is_comparable(table: pd.DataFrame) -> bool:
 
 
 def list_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each published run: name, seed, epochs, why it ended, fate, both readings of metrics, seconds.
+    """Return one row for each published run: name, seed, epochs, why it ended, fate, metrics of both kinds, seconds.
 
     Args:
         runs: As `busi.results.Results.runs`. A run that belongs to several tables is listed once.
@@ -206,14 +210,14 @@ def list_runs(runs: pd.DataFrame) -> pd.DataFrame:
     distinct = runs.drop_duplicates("run").reset_index(drop=True)
     distinct["end"] = [tell_end(row) for row in distinct.to_dict("records")]
     columns = ["name", "seed", "epochs", "end", "fate"]
-    # Means of the last epoch while weights change, and metrics of the final weights.
+    # Averaged over the last epoch while the weights change, and computed with the final weights.
     for reading in ("training", "still"):
         columns += [f"{reading}_accuracy", f"{reading}_auc", f"{reading}_lesion_share", f"{reading}_loss"]
     return distinct.reindex(columns=[*columns, "seconds"]).rename(columns={"name": "run"})
 
 
 def tell_end(run: dict) -> str:
-    """Return when and why a published run ended, a row of `busi.results.Results.runs`: "as planned at 75".
+    """Return why and when a published run, a row of `busi.results.Results.runs`, ended: "as planned at 75".
 
     Example:
         >>> tell_end({"end": "constant", "epochs": 13})
@@ -222,14 +226,14 @@ def tell_end(run: dict) -> str:
         'diverged at 2'
     """
     if run["end"] == "constant":
-        # The epochs with one answer for every pixel are the last ones.
+        # The last `CONSTANT_EPOCHS` epochs are those with the same answer for every pixel.
         return f"dead since epoch {run['epochs'] - CONSTANT_EPOCHS + 1}, stopped at {run['epochs']}"
     reason = "as planned" if run["end"] == "planned" else run["end"]
     return f"{reason} at {run['epochs']}"
 
 
 def format_blind(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `compare_rows` with columns for pages: the ranges `biases_loss` and `biases_auc` in words."""
+    """Return a table of `compare_rows` with `biases_loss` and `biases_auc` for pages: ranges in words."""
     shown = table.copy()
     for metric in ("loss", "auc"):
         ends = zip(table[f"biases_{metric}_low"], table[f"biases_{metric}_high"], strict=True)
@@ -238,7 +242,11 @@ def format_blind(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.DataFrame:
-    """Return how many rows of each of the paper's tables are reproduced, and how many need no look at the image.
+    """Return how many rows of each of the paper's tables are reproduced, and how many a blind predictor reaches.
+
+    Args:
+        tables: As for `place_rows`.
+        placed: As `place_rows` returns them.
 
     Returns:
         One row for each table, then one for all distinct rows: `table`; `rows`; of these `reproduced`, `not
@@ -247,7 +255,7 @@ def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.Da
     numbers = [f"published_{metric}" for metric in METRICS]
     counts = []
     for number, table in tables.items():
-        # A row that stands in several tables is placed once: its numbers are its name.
+        # A row that is in several tables is placed once: it is recognised by its numbers.
         own = table[numbers].dropna().merge(placed, on=numbers)
         counts.append({"table": f"{number} {published_tables()[number]['title']}"} | _count_places(own))
     return pd.DataFrame([*counts, {"table": "Distinct rows"} | _count_places(placed)])
@@ -266,15 +274,16 @@ def _count_places(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def format_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of `list_runs` for a page: `minutes`, and the seed as a name, without thousands separators."""
+    """Return a table of `list_runs` for a page: with `minutes`, and seeds as text, without thousands separators."""
     return runs.assign(seed=runs.seed.astype(str), minutes=runs.seconds / 60)
 
 
 def summarize_classes(images: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each class: `images`, `several_masks` (images with more than one), and medians.
+    """Return one row for each class: numbers of images, and medians over them.
 
     Returns:
-        Indexed by `class`; the medians are `width` and `height` in pixels and `lesion_area` as a share of the image.
+        Indexed by `class`: `images`, `several_masks` (images with more than one mask), and the medians `width` and
+        `height` in pixels and `lesion_area` as a share of the image.
     """
     classes = images.assign(several=images.masks > 1).groupby("image_class", sort=False)
     # Medians, because a few very large images would move the means.
@@ -290,7 +299,7 @@ def summarize_classes(images: pd.DataFrame) -> pd.DataFrame:
 
 def count_folds(split: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each fold: its number, lesion images in training and validation, test images by class."""
-    # Normal images have a part in every fold, but only the test part uses them.
+    # Normal images have a part in every fold, but are counted only where they are scored, in the test part.
     lesions = split[split.image_class != "normal"]
     rows = []
     for fold in split.filter(regex=r"^fold\d$"):
@@ -306,7 +315,7 @@ def count_folds(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def count_groups(split: pd.DataFrame) -> pd.DataFrame:
-    """Count the groups of near-duplicates by size and classes; of BUSI, beside those of the published audit.
+    """Count the groups of near-duplicates by size and classes; for BUSI, beside those of a published audit.
 
     Returns:
         One row for each size, the largest first: `images` in a group, `groups`, `audit` (groups of that size in
@@ -317,12 +326,12 @@ def count_groups(split: pd.DataFrame) -> pd.DataFrame:
     # A group of one is an image without near-duplicates.
     groups = groups[groups.images > 1]
     counts = pd.crosstab(groups.images, groups.classes)
-    # Of one class first, then of several.
+    # Single classes come first, then combinations.
     combinations = sorted(counts, key=lambda classes: (classes.count("+"), classes))
     audit = AUDIT if is_released(split) else {}
     sizes = sorted({*counts.index, *audit}, reverse=True)
     counts = counts.reindex(index=sizes, columns=combinations, fill_value=0)
-    # The sum over no column is not a whole number.
+    # Without any column, the sum would not be a whole number.
     counts.insert(0, "groups", counts.sum(axis=1).astype(int))
     if audit:
         counts.insert(1, "audit", [audit.get(size, 0) for size in counts.index])

@@ -1,7 +1,7 @@
 """The published rows at every width trained so far, whichever report holds the runs.
 
 The published network has 64 filters in its first convolution. A report trains one width, and one of its sections a few
-runs at another; only together can they say whether the width decides.
+runs at another; only several reports together can show whether the width decides.
 """
 
 import pandas as pd
@@ -12,20 +12,20 @@ from busi.report.tables import METRICS, is_comparable, summarize_runs
 from busi.results import empty_results, read_fingerprint, read_results, stack
 
 READINGS = "mechanisms/readings"
-"""Group beside the families that holds published rows at another width."""
+"""Group that, besides the families, holds published rows at another width."""
 
 FREE = frozenset({"base_filters", "precision", "epochs", "seed"})
-"""Fields in which a run may differ from the row that it stands for."""
+"""Fields of `RunConfig` in which a run may differ from the row that it stands for."""
 
 
 def read_runs(parameters: Parameters) -> pd.DataFrame:
     """Read the runs of the published rows from the results of this report and of all others on the same data.
 
-    Nowhere else does a report read another one's results. The others are the folders beside its own.
+    The others are the folders beside this report's own. Nowhere else does a report read the results of another.
 
     Returns:
         As `busi.results.Results.runs`, with `row` (as `busi.published.distinct_rows`), `filters` and `precision`. Each
-        run of a row is listed once, and of the runs of one row and width only those planned for the most epochs.
+        run of a row is listed once; of the runs of one row and width, only those planned for the most epochs are.
     """
     names = {}
     for row in distinct_rows().itertuples():
@@ -60,10 +60,15 @@ def _gather_runs(parameters: Parameters) -> pd.DataFrame:
 
 
 def compare_widths(runs: pd.DataFrame, filters: int, placed: pd.DataFrame) -> pd.DataFrame:
-    """Compare each row of the paper with our runs at each width; ``filters`` is one to list even without runs.
+    """Compare each row of the paper with our runs at each width.
+
+    Args:
+        runs: As `read_runs`.
+        filters: A width to list even if it has no runs.
+        placed: As `busi.report.tables.place_rows`.
 
     Returns:
-        One row for each width, the widest first, and distinct row of the paper: `filters`, `precision` (of its
+        One row for each width, the widest first, and each distinct row of the paper: `filters`, `precision` (of its
         runs), `row`, `reached_by` and what `busi.report.tables.summarize_runs` returns.
     """
     table = []
@@ -81,7 +86,7 @@ def compare_widths(runs: pd.DataFrame, filters: int, placed: pd.DataFrame) -> pd
 def format_widths(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of `compare_widths` for a page: a row for each published row, a column for each width.
 
-    A cell holds loss, accuracy and AUC, of ours the means over the runs; then their epochs, fates and verdict. Without
+    A cell holds loss, accuracy and AUC; ours are means over the runs, followed by epochs, fates and verdict. Without
     published numbers there is no column for them.
     """
     records = table.to_dict("records")

@@ -1,11 +1,11 @@
 """Blind predictors: predictors that never look at an image, scored under the published metrics and targets.
 
-A published row that scores no better than one of them has learned nothing from the images:
+A published row that scores no better than one of them does not show that its network used the images:
 
 - a constant: one probability for every pixel (`busi.scoring.floors`);
-- two biases (`train_biases`): a network of which only the two output biases are left, trained with the row's own
-  optimizer, loss and order of images. Like the published numbers, its scores are averaged while the biases move, so
-  that they follow the class of the last images;
+- two biases (`train_biases`): a network reduced to its two output biases, trained with the row's own optimizer, loss
+  and order of images. Like the published numbers, its scores are averaged while the biases change. They depend on the
+  order, because the biases follow the class of the most recent images;
 - the mean mask (`score_mean_mask`): the mean of all targets, pixel by pixel, the same for every image.
 """
 
@@ -18,7 +18,7 @@ from scipy.special import expit, log_softmax, softmax
 from busi.config import DECAYS, RunConfig
 
 THRESHOLDS = np.concatenate([[-1e-7], np.arange(1, 199) / 199, [1 + 1e-7]])
-"""Thresholds of Keras' `AUC()`: 200, evenly spread, the outermost just outside of [0, 1]."""
+"""The 200 thresholds of Keras' `AUC()`: evenly spaced, the outermost just outside [0, 1]."""
 
 
 def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> pd.DataFrame:
@@ -26,15 +26,15 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
 
     Args:
         targets: float (n, h, w, 2), lesion and background, as `busi.dataset.arrays.published_arrays` makes them.
-        orders: int (k, n): k orders in which the images are seen, each the same in every epoch.
-        config: Its `loss` ("bce", "kld" or "dice", as published), `optimizer`, `learning_rate`, `momentum`, `schedule`,
-            `epochs` and `last_steps` count.
+        orders: int (k, n): k orders of the images, each repeated in every epoch.
+        config: Only `loss` ("bce", "kld" or "dice", as published), `optimizer`, `learning_rate`, `momentum`,
+            `schedule`, `epochs` and `last_steps` are used.
 
     Returns:
         One row for each order: `loss`, `accuracy` and `auc` (both channels pooled), averaged over the epoch as Keras
         does.
     """
-    # Every pixel has the same answer, so that its share of background is all that an image's accuracy needs.
+    # All pixels get the same prediction, so the accuracy on an image follows from its share of background.
     background = (targets[..., 0] < targets[..., 1]).mean(axis=(1, 2))
     orders = np.asarray(orders)
     biases = np.zeros((len(orders), 2))
@@ -43,12 +43,12 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
     for epoch in range(config.epochs):
         if epoch == config.epochs - 1 and config.last_steps:
             orders = orders[:, : config.last_steps]
-        # Only the last epoch's are kept.
+        # Only those of the last epoch are kept.
         losses, accuracies, probabilities = [], [], []
         for images in orders.T:
             loss, gradient = differentiate(biases, images)
             lesion = expit(biases[:, 0] - biases[:, 1])
-            # What Keras accumulates before a step is what the step starts from.
+            # Keras accumulates the metrics of the weights that a step starts from.
             losses.append(loss)
             accuracies.append(np.where(lesion > 0.5, 1 - background[images], background[images]))
             probabilities.append(lesion)
@@ -76,7 +76,7 @@ Differentiate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
 
 
 def _differentiate_bce(targets: np.ndarray) -> Differentiate:
-    """Published cross-entropy: the mean over both channels of softplus(b) - b y, linear in the mean target."""
+    """Differentiate the published BCE: mean over both channels of softplus(b) - b y, linear in the mean target."""
     means = targets.mean(axis=(1, 2), dtype=np.float64)
 
     def differentiate(biases, images):
@@ -87,7 +87,7 @@ def _differentiate_bce(targets: np.ndarray) -> Differentiate:
 
 
 def _differentiate_kld(targets: np.ndarray) -> Differentiate:
-    """Published KLD: the sum over channels of y log(y / p), with y clipped as Keras does; linear in the mean of y."""
+    """Differentiate the published KLD: sum over channels of y log(y / p), y clipped as in Keras; linear in mean y."""
     clipped = np.clip(targets.astype(np.float64), 1e-7, 1)
     means = clipped.mean(axis=(1, 2))
     entropies = (clipped * np.log(clipped)).sum(axis=-1).mean(axis=(1, 2))
@@ -101,7 +101,7 @@ def _differentiate_kld(targets: np.ndarray) -> Differentiate:
 
 
 def _differentiate_dice(targets: np.ndarray) -> Differentiate:
-    """Published Dice loss of one image: 1 - 2 sum(y p) / (sum(y) + pixels)."""
+    """Differentiate the published Dice loss of one image: 1 - 2 sum(y p) / (sum(y) + pixels)."""
     sums = targets.sum(axis=(1, 2), dtype=np.float64)
     weights = 2 / (sums.sum(axis=1, keepdims=True) + targets[0, ..., 0].size)
 
@@ -129,7 +129,7 @@ class _Optimizer:
         self.square = 0.0
 
     def step(self, gradient: np.ndarray) -> np.ndarray:
-        """Return the change of the parameters."""
+        """Return the change of the parameters in the next step, and update the moving averages."""
         rate = self.rates[self.steps]
         self.steps += 1
         if self.config.optimizer == "sgd":
@@ -137,7 +137,7 @@ class _Optimizer:
             return self.mean
         self.mean = self.mean + (gradient - self.mean) * 0.1
         self.square = self.square + (gradient**2 - self.square) * 0.001
-        # Both means start at 0, which is corrected for.
+        # Corrects for moving averages that start at 0.
         corrected = rate * np.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
         return -corrected * self.mean / (np.sqrt(self.square) + 1e-7)
 
@@ -147,7 +147,7 @@ def _pool_auc(both: np.ndarray, positive: np.ndarray, total: int) -> float:
 
     Args:
         both: Probabilities of lesion and background, float (..., 2), each of ``total`` pixels.
-        positive: Pixels among these whose target is above 0, int (..., 2): a soft pixel is positive in both channels.
+        positive: Number of these pixels whose target is above 0, int (..., 2); a soft pixel is positive in both.
         total: Number of pixels.
     """
     negative = total - positive
@@ -156,19 +156,19 @@ def _pool_auc(both: np.ndarray, positive: np.ndarray, total: int) -> float:
         above = both > threshold
         hits.append(positive[above].sum() / positive.sum())
         false_alarms.append(negative[above].sum() / negative.sum())
-    # The thresholds rise, so that both rates fall.
+    # Both rates fall as the threshold rises: without the sign the area would be negative.
     return float(-np.trapezoid(hits, false_alarms))
 
 
 def score_mean_mask(targets: np.ndarray, loss: str = "bce") -> dict[str, float]:
-    """Score the mean of all lesion targets (n, h, w, 2), pixel by pixel, as the prediction for every image.
+    """Score the pixel-wise mean of all lesion targets as the prediction for every image.
 
     Args:
         targets: As for `train_biases`.
-        loss: "bce" (of the probabilities: a map has no logits), "kld" or "dice".
+        loss: "bce" (of the probabilities: the mean mask has no logits), "kld" or "dice".
 
     Returns:
-        `loss`; `accuracy`, and `auc` with both channels pooled, as Keras computes them.
+        `loss`, `accuracy` and `auc` (both channels pooled), as Keras computes them.
     """
     mask = targets[..., 0].mean(axis=0, dtype=np.float64)
     both = np.stack([mask, 1 - mask], axis=-1).clip(1e-7, 1 - 1e-7)
@@ -186,11 +186,11 @@ def _mean_mask_loss(targets: np.ndarray, both: np.ndarray, loss: str) -> float:
     if loss == "kld":
         clipped = np.clip(targets.astype(np.float64), 1e-7, 1)
         return float((clipped * np.log(clipped / both)).sum(axis=-1).mean())
-    # Linear in the targets, so that their mean over the images is enough.
+    # The loss is linear in the targets, so their mean over the images is enough.
     mean = targets.mean(axis=0, dtype=np.float64)
     return float(-(mean * np.log(both) + (1 - mean) * np.log(1 - both)).mean())
 
 
 def draw_orders(images: int, seeds: Sequence[int]) -> np.ndarray:
-    """Return one mixed order for each seed, int (k, n): those of `busi.dataset.arrays.Arrays.shuffled`."""
+    """Return one random order for each seed, int (k, n), as `busi.dataset.arrays.Arrays.shuffled` draws it."""
     return np.stack([np.random.default_rng(seed).permutation(images) for seed in seeds])

@@ -1,8 +1,8 @@
-"""Fates of published runs: what became of a training, decided on its training images with the weights held still.
+"""Fates of published runs: what became of a training, decided on its training images with the final weights.
 
-Accuracy cannot tell: a network that marks nothing scores as high as most published rows. A fate is decided by the
-spread of the predictions, by the run's own loss and by the Dice of the lesion, each against a predictor that never
-looks at an image.
+Accuracy cannot decide it: a network that marks nothing scores as high as most published rows. A fate is decided by the
+spread of the predictions, and by the run's own loss and the Dice of the lesion, each compared with a predictor that
+never looks at an image.
 """
 
 import numpy as np
@@ -12,14 +12,14 @@ from busi.config import CONSTANT_SPREAD
 from busi.selection import THRESHOLDS, dice_by_threshold
 
 FATES = ("diverged", "dead", "plateau", "falling", "learned")
-"""Fates from worst to best: the loss is no number; the output is a constant; the loss is about a constant's; it has
-fallen, but no better mask comes out than the mean mask; the lesions are found."""
+"""Fates from worst to best: the loss is NaN or infinite; the output is constant; the loss is about that of a constant;
+the loss has fallen, but the masks are no better than the mean mask; the masks are better than that."""
 
 FALLEN = 0.95
-"""Share of the lowest loss of a constant below which a loss has left the plateau.
+"""A loss below this share of the lowest loss of a constant has left the plateau.
 
-Of the published cross-entropy on BUSI that is 0.291 of 0.3066. Runs that never leave the plateau stay above 0.296; on
-the way down 0.29 is passed within an epoch or two.
+For the published cross-entropy on BUSI, whose lowest loss of a constant is 0.3066, this means below 0.291. Runs that
+never leave the plateau stay above 0.296; those that do leave it pass 0.29 within an epoch or two.
 """
 
 
@@ -32,15 +32,15 @@ def measure_fate(
         lesions: Lesion channel of the targets, float (n, o, o), 0 to 1.
         probability: Probability of lesion, float (n, o, o), 0 to 1.
         mask_dice: Mean Dice of the mean mask, as `score_mean_mask_dice`.
-        relative_loss: The run's own loss with the weights held still, as a share of the lowest that a constant reaches,
-            `busi.scoring.floors.lowest_loss`.
+        relative_loss: The run's own loss with the final weights, divided by the lowest loss that a constant reaches
+            (`busi.scoring.floors.lowest_loss`).
         end: Why training ended, as `busi.training.find_end`.
 
     Returns:
         `fate` (one of `FATES`); `relative_loss`; `crossentropy` of the probabilities, mean over pixels; `dice`: mean
         Dice of the lesion at a threshold of one half; `mask_dice`.
     """
-    # A certain and wrong pixel would cost an infinite cross-entropy.
+    # A pixel that is wrong with certainty would make the cross-entropy infinite.
     p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
     crossentropy = float(-(lesions * np.log(p) + (1 - lesions) * np.log(1 - p)).mean())
     half = np.flatnonzero(np.isclose(THRESHOLDS, 0.5))[0]
@@ -50,11 +50,11 @@ def measure_fate(
         return {"fate": "diverged"} | measured
     if np.ptp(probability) <= CONSTANT_SPREAD:
         return {"fate": "dead"} | measured
-    # Better than any one mask for all images: something in the images has been used.
+    # Better than one mask for all images: the network has used something in the images.
     if dice > mask_dice:
         return {"fate": "learned"} | measured
-    # Not the cross-entropy of the probabilities: published BCE trains each logit by itself, which makes the softmax of
-    # both too certain. A network whose loss has fallen to 0.25 has a cross-entropy above that of a constant.
+    # By the run's own loss, not the cross-entropy of the probabilities: published BCE trains each logit by itself, so
+    # that the softmax of both is overconfident. At a loss of 0.25 that cross-entropy was still above a constant's.
     fate = "falling" if relative_loss < FALLEN else "plateau"
     return {"fate": fate} | measured
 
@@ -63,7 +63,8 @@ def score_mean_mask_dice(lesions: np.ndarray) -> float:
     """Compute the mean Dice of the mean mask at its best threshold, from the lesion channel of the targets, (n, o, o).
 
     Example:
-        Two images of two pixels: the first pixel is lesion in both, the second in one. The best single mask has both.
+        Two images of two pixels: the first pixel is lesion in both, the second in one. A threshold that keeps one pixel
+        and one that keeps both score 1 on one image and 2/3 on the other.
 
         >>> round(score_mean_mask_dice(np.array([[[1.0, 0.0]], [[1.0, 1.0]]])), 4)
         0.8333

@@ -1,8 +1,8 @@
-"""Floors of the published metrics: scores of a predictor that never looks at the image.
+"""Floors of the published metrics: scores of a constant, a predictor that never looks at the image.
 
-Such a predictor gives every pixel the same probability p of lesion and 1 - p of background. A trained network that
-scores no better has learned nothing from the images. The floors follow from the targets alone, in closed form; nothing
-is trained.
+A constant gives every pixel the same probability p of lesion and 1 - p of background. A trained network that scores no
+better shows nothing learned from the images. The floors follow from the targets alone, in closed form; nothing is
+trained.
 """
 
 import numpy as np
@@ -64,7 +64,7 @@ def _lowest_kld(targets: np.ndarray) -> float:
 
 
 def _background_dice_loss(lesion: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Compute the Dice loss of background everywhere over both channels of each image, (n,)."""
+    """Compute each image's Dice loss, over both channels, for background everywhere: float (n,)."""
     predicted = lesion[0].size
     overlap = background.sum(axis=(1, 2))
     total = (lesion + background).sum(axis=(1, 2))

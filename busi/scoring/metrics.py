@@ -29,16 +29,17 @@ NSD_TOLERANCE = 2.0
 """Distance in pixels up to which two contours agree.
 
 It should be the distance by which annotators differ (Nikolov et al., arXiv:1809.04430). BUSI's images are annotated
-once, but for one: `benign (433)` and `malignant (145)` were drawn twice, more than 2 pixels apart, so 2 are strict. The
-row "Perfect mask" of every held-out table says what a network of that size can reach.
+once, except for one that is in the release twice, as `benign (433)` and `malignant (145)`: its two outlines are more
+than 2 pixels apart, so 2 is strict. The row "Perfect mask" of every held-out table says what a network of that size can
+reach.
 """
 
 HIT_IOU = 0.1
-"""IoU from which on a predicted component hits a lesion, as in the PI-CAI challenge (`picai_eval`): low, because the
-question is whether it was found at all, but above zero, because lesion everywhere touches every lesion."""
+"""Smallest IoU with which a predicted component hits a lesion, as in the PI-CAI challenge (`picai_eval`): low, because
+the question is whether it was found at all, but above zero, because lesion everywhere touches every lesion."""
 
 BINS = 1000
-"""Number of equal bins of [0, 1] in which pixels are counted. From then on, a probability is known to half a bin."""
+"""Number of equal bins of [0, 1] in which pixels are counted. Once counted, a probability is known to half a bin."""
 
 RELIABILITY_BINS = 10
 """Number of equal bins of the reliability curve and of the calibration error; `BINS` is a multiple of it."""
@@ -69,7 +70,7 @@ def dice(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def keep_largest_component(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Return probabilities (h, w) that are 0 in all regions predicted lesion (8-connected) but the largest.
+    """Return a map of probabilities (h, w) with 0 in every region predicted lesion (8-connected) except the largest.
 
     Example:
         >>> keep_largest_component(np.array([[0.9, 0.2, 0.6, 0.7]]), 0.5)
@@ -98,11 +99,11 @@ def score_image(truth: np.ndarray, probability: np.ndarray, threshold: float) ->
         `nsd`: Normalized surface distance (surface Dice) at `NSD_TOLERANCE`, 0 to 1.
         `detected`: Share of the mask's lesions (8-connected components) that are hit by a predicted component, 0 to 1.
             A hit has an IoU of at least `HIT_IOU`.
-        `accuracy`: Share of pixels predicted right.
+        `accuracy`: Share of pixels classified correctly.
         `brier`: Mean of (probability - truth) squared over the pixels, 0 to 1.
         `predicted_share`: Share of pixels predicted lesion.
-        `peak`: Highest probability inside the mask; in the whole image where the mask is empty. A threshold up to it
-            touches the lesion, or marks something in an image without one.
+        `peak`: Highest probability inside the mask, or in the whole image if the mask is empty. At any threshold up to
+            it, the prediction touches the lesion, or marks something in an image without one.
 
         The convention for empty masks is in the module's docstring.
 
@@ -135,7 +136,7 @@ def score_image(truth: np.ndarray, probability: np.ndarray, threshold: float) ->
 
 
 def find_peak(truth: np.ndarray, probability: np.ndarray) -> float:
-    """Return the highest probability inside a mask, or in the whole image where the mask is empty; both (h, w)."""
+    """Return the highest probability inside a mask, or in the whole image if the mask is empty; both (h, w)."""
     return float(probability[truth].max() if truth.any() else probability.max())
 
 
@@ -166,19 +167,19 @@ def count_pixels(truth: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
 
 
 def add_counts(counts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Add the pixels of several images, at least one, bin by bin: tables of `count_pixels` into one more."""
+    """Add the tables of `count_pixels` of several images, at least one, bin by bin into one such table."""
     return pd.concat(counts).groupby("probability", as_index=False).sum()
 
 
 def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
-    """Compute the scores of all pixels together, with the middle of its bin as the probability of each pixel.
+    """Compute the scores of all pixels together, taking the middle of its bin as the probability of each pixel.
 
     Args:
         bins: Table made by `count_pixels`, or several of them concatenated.
 
     Returns:
         `auc`: Area under the ROC curve of lesion against background; two pixels in one bin are a tie.
-        `auc_pooled`: The published AUC: over both channels pooled, so that every pixel counts twice.
+        `auc_pooled`: The published AUC, with both channels pooled, so that every pixel counts twice.
         `loss`: Mean cross-entropy of the pixels. No probability is nearer to 0 or 1 than half a bin.
         `brier`: Mean of (probability - truth) squared.
         `ece`: Expected calibration error: mean over pixels of the absolute difference between `predicted` and
@@ -217,7 +218,7 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
 
 
 def reliability_curve(bins: pd.DataFrame) -> pd.DataFrame:
-    """Compute the reliability curve, observed share of lesion against predicted probability, of bins as `pool_pixels`.
+    """Compute the reliability curve, observed share of lesion against predicted probability; ``bins`` as `pool_pixels`.
 
     Returns:
         One row for each of the `RELIABILITY_BINS` equal bins of [0, 1] that holds a pixel: `predicted` (mean
@@ -243,7 +244,7 @@ def _check_arguments(truth: np.ndarray, probability: np.ndarray) -> None:
     if truth.shape != probability.shape or not truth.size:
         raise StudyError(f"probability: of shape {probability.shape}, truth of {truth.shape}; expected the same pixels")
     low, high = probability.min(), probability.max()
-    # Written so that nan, which compares false with everything, is refused as well.
+    # Negated, so that nan is refused as well: every comparison with it is false.
     if not (low >= 0 and high <= 1):
         raise StudyError(f"probability: from {low} to {high}; expected 0 to 1")
 

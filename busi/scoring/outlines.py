@@ -1,4 +1,4 @@
-"""Outlines of lesions as marked and as predicted: they show what predictions look like without a pixel of the data."""
+"""Outlines of lesions as marked and as predicted, to show what predictions look like without a pixel of the data."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ REACH = 0.6
 
 
 def choose_cases(images: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return the rows of the "best", "median" (the lower of two) and "worst" lesion image by `dice`."""
+    """Return the rows of the "best", "median" (the lower of two middle ones) and "worst" lesion image by `dice`."""
     lesions = images.dropna(subset="dice")
     # By name too, so that equal scores always give the same cases.
     ordered = lesions.sort_values(["dice", "name"], kind="stable")
@@ -28,7 +28,7 @@ def trace_case(run: Run, catalog: Catalog, name: str) -> pd.DataFrame:
     """Trace the outlines of an image that a run held out, from the run's predictions.
 
     The marked lesion is moved to (0, 0) and scaled to `REACH`, and the prediction with it: neither the place nor the
-    size of the lesion is told.
+    size of the lesion is revealed.
 
     Returns:
         One row for each corner: `line` ("truth" or "prediction"), `piece` (number of the outline), `x` to the right and

@@ -1,8 +1,9 @@
 """Predictors that need no network. A network has to beat them before its score means anything.
 
-Only the mean mask has seen masks: those of each fold's training part, and its validation part for the threshold. The
-constants of the darkest blob come from the usual look of breast ultrasound and were tried out on phantom images only.
-The perfect mask is no predictor but a ceiling: the target that a network is trained on, scored as its output would be.
+Only the mean mask is made from masks: those of each fold's training part, and of its validation part for the threshold.
+The constants of the darkest blob follow from what breast ultrasound usually looks like and were tried out on phantom
+images only. The perfect mask is not a predictor but a ceiling: the target that a network is trained on, scored as if it
+were the network's output.
 """
 
 import numpy as np
@@ -40,7 +41,7 @@ def background(pixels: np.ndarray) -> np.ndarray:
 def lesion(pixels: np.ndarray) -> np.ndarray:
     """Predict lesion everywhere, whatever the image: float32 ones of the shape of ``pixels``.
 
-    A network that gives every pixel the same probability ends here, once its threshold is chosen by Dice.
+    A network that gives every pixel the same probability predicts this once its threshold is chosen by Dice.
     """
     return np.ones(pixels.shape, np.float32)
 
@@ -51,11 +52,13 @@ def darkest_blob(pixels: np.ndarray) -> np.ndarray:
     The image is blurred, and each row's median is subtracted, because sound fades with depth. The darkest of three
     classes (Otsu's method) is opened. Patches that touch a border (shadows, the dark area beyond the scan) are dropped,
     unless all of them do. Of the rest, the patch with the largest product of area, solidity and nearness to the middle
-    is taken, because a sonographer places the lesion there.
+    is taken; the middle, because that is where a sonographer places the lesion.
+
+    Args:
+        pixels: Grey image, uint8 (h, w).
 
     Returns:
-        bool (h, w), the shape of ``pixels``, uint8; all False if no patch survives the opening, or if no pixel is
-        darker than its row.
+        bool (h, w); all False if no patch survives the opening, or if there is no contrast within any row.
     """
     # At a fixed size, so that the constants fit images of every resolution.
     shape = np.array(pixels.shape) * SIDE // min(pixels.shape)
@@ -82,18 +85,18 @@ MEAN_MASK = "Mean mask"
 PERFECT = "Perfect mask"
 
 LOOKING = {CONSTANT: background, EVERYTHING: lesion, BLOB: darkest_blob}
-"""Predictors of one image alone, by their names in tables."""
+"""Predictors that need nothing but the image, by their names in tables."""
 
 PREDICTORS = (*LOOKING, MEAN_MASK)
 """Names of all predictors, in the order of tables; `PERFECT` follows them."""
 
 
 def score_untrained(catalog: Catalog, config: RunConfig) -> Scores:
-    """Score each of `PREDICTORS`, and the ceiling, on every image at its original size, as a network is scored.
+    """Score each of `PREDICTORS`, and the ceiling `PERFECT`, on every image at its original size, like a network.
 
     Args:
         catalog: The images.
-        config: Of the networks in the same table: its split, its size and its targets count.
+        config: Configuration of the networks in the same table; only its split, size and targets are used.
 
     Returns:
         Images and pixels as `busi.scoring.scores.Scores`, both with a leading column `predictor`.
@@ -108,7 +111,7 @@ def score_untrained(catalog: Catalog, config: RunConfig) -> Scores:
         truth = read_union(image.masks)
         pixels = read_grey(image.image)
         predicted = {name: (predict(pixels).astype(np.float32), 0.5) for name, predict in LOOKING.items()}
-        # Answers at network size, restored as a network's are.
+        # These are at network size, and are resized to the image as a network's output is.
         small = {MEAN_MASK: (mean_masks[position], thresholds[position]), PERFECT: (targets[position], 0.5)}
         for name, (output, threshold) in small.items():
             predicted[name] = arrays.restore(output, image.height, image.width, config), threshold
@@ -134,13 +137,13 @@ def average_masks(
 ) -> tuple[list[np.ndarray], list[float]]:
     """Return for each image the mean mask of the fold that tests it, at network size, and that fold's threshold.
 
-    The threshold is chosen as a network's: by Dice over the validation part, at the images' original sizes.
+    The threshold is chosen as for a network: by Dice over the validation part, at the images' original sizes.
 
     Args:
         catalog: The images.
         split: As `busi.dataset.splits.make_split`.
         targets: Lesion channel of every image, float32 (n, o, o), 0 to 1.
-        config: Of the targets.
+        config: Configuration that the targets were made with.
     """
     has_lesion = split.image_class != "normal"
     masks: list = [None] * len(split)

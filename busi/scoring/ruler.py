@@ -1,6 +1,6 @@
 """One ruler for everyone: the study's scores of masks made by any software, beside predictors that need no training.
 
-Every row of a table is over the same images: those that all of its predictors have answered.
+All rows of a table are scored on the same images: those that every predictor in it has answered.
 """
 
 import warnings
@@ -23,10 +23,10 @@ SCORES = (*metrics.LESION_SCORES, "accuracy")
 """Scores that a table holds, each with its interval."""
 
 BLIND = {predictors.EVERYTHING: predictors.lesion, predictors.BLOB: predictors.darkest_blob}
-"""Predictors of one image alone that every table holds."""
+"""Predictors that need nothing but the image, which every table holds."""
 
 SIZE = RunConfig(protocol="heldout", image_size=128)
-"""Size at which masks are averaged."""
+"""Configuration with the size at which masks are averaged."""
 
 
 class Answer(NamedTuple):
@@ -34,8 +34,8 @@ class Answer(NamedTuple):
 
     Attributes:
         name: Name of the image.
-        probability: Probability of lesion, float (h, w), 0 to 1; a mask is 0 and 1.
-        threshold: Probability from which on a pixel is predicted lesion.
+        probability: Probability of lesion, float (h, w), 0 to 1; 0 and 1 alone for a mask.
+        threshold: A pixel is predicted lesion if its probability is at least this.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Answer(NamedTuple):
 
 
 def read_masks(catalog: Catalog, folder: Path) -> Iterator[Answer]:
-    """Read the masks of a folder, one for each image, matched by name whatever the ending, in any folder below.
+    """Read the masks in a folder and its subfolders, at most one for each image, matched by name without the ending.
 
     They are read by the rules for a data set's own masks, `busi.dataset.decode.decode_mask`, but may mark everything.
-    What is unusual about them, such as another size than the image's, is a `DataWarning`.
+    Anything unusual about them, such as a size other than the image's, gives a `DataWarning`.
 
     Raises:
-        StudyError: There is no such folder, no mask has the name of an image, or two have that of the same image, all
-            told at once; or, when its turn comes, a mask cannot be read.
+        StudyError: At once, if there is no such folder, no mask has the name of an image, or two have the name of the
+            same image; later, when its turn comes, if a mask cannot be read.
     """
     return _decode_masks(catalog, _find_masks(catalog, folder))
 
@@ -97,7 +97,7 @@ def ask_blindly(catalog: Catalog, predict: Callable[[np.ndarray], np.ndarray]) -
 
 
 def ask_mean_mask(catalog: Catalog) -> Iterator[Answer]:
-    """Answer every image by the mean of other images' masks: those of the data set's own folds that do not test it.
+    """Answer every image with the mean of other images' masks: the training masks of the fold that tests it.
 
     Raises:
         StudyError: The images are too few to be split into folds.
@@ -110,7 +110,7 @@ def ask_mean_mask(catalog: Catalog) -> Iterator[Answer]:
 
 
 def score_answers(catalog: Catalog, answers: Iterable[Answer]) -> pd.DataFrame:
-    """Score each answer at its image's own size against all of its masks: `name`, and as `metrics.score_image`."""
+    """Score each answer at its image's own size against all of its masks: `name`, and `metrics.score_image`."""
     masks = dict(zip(catalog.table.name, catalog.table.masks, strict=True))
     rows = []
     for name, probability, threshold in answers:
@@ -123,23 +123,24 @@ def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataF
     """Compare predictors on the images that all of them have answered.
 
     Returns:
-        One row for each predictor: `predictor`, `answered` (images), `n_images` (with a lesion, answered by all), the
-        mean of each of `SCORES` over these with the ends of its 95 % interval, e.g. `dice`, `dice_low`, `dice_high`;
-        `n_normals` (without a lesion) and `normals_fpr`, the share of these with any pixel predicted lesion.
+        One row for each predictor: `predictor`; `answered`, its number of images; `n_images`, those with a lesion that
+        all have answered, and over these the mean of each of `SCORES` with the ends of its 95 % interval, e.g. `dice`,
+        `dice_low`, `dice_high`; `n_normals`, those without a lesion that all have answered, and `normals_fpr`, the
+        share of these with any pixel predicted lesion.
 
         And one row for each predictor and image: `predictor`, `name`, `group` (of near-duplicates) and the scores.
 
     Raises:
         StudyError: No image with a lesion has been answered by all.
     """
-    # Scores over different images do not compare.
+    # Means over different images cannot be compared.
     shared = set.intersection(*[set(images.name) for images in scored.values()])
     groups = pd.DataFrame({"name": catalog.table.name, "group": duplicates.group_images(catalog)})
     rows, tables = [], []
     for predictor, images in scored.items():
         kept = groups.merge(images[images.name.isin(shared)], on="name")
         tables.append(kept.assign(predictor=predictor))
-        # By its mask, because not every data set names classes.
+        # Told by the mask, because not every data set names classes.
         has_lesion = kept.dice.notna()
         lesions, normals = kept[has_lesion], kept[~has_lesion]
         if lesions.empty:

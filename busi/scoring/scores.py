@@ -60,7 +60,7 @@ def find_or_score(run: Run, catalog: Catalog) -> Scores:
 
 
 def find_or_decide_fate(run: Run, catalog: Catalog) -> dict:
-    """Read the fate of a published run, kept as `find_or_score` keeps scores; `busi.scoring.fates.measure_fate`."""
+    """Read the fate of a published run, as `busi.scoring.fates.measure_fate`; made and kept as in `find_or_score`."""
 
     def make() -> dict[str, str]:
         _refuse_other_data(run, catalog)
@@ -82,10 +82,10 @@ def find_or_decide_fate(run: Run, catalog: Catalog) -> dict:
 def score_run(run: Run, catalog: Catalog) -> Scores:
     """Score the predictions that a held-out run made for its test part, at the images' original sizes.
 
-    The truth is the union of all masks of an image. A pixel is predicted lesion from the run's threshold on.
+    The truth is the union of all masks of an image. A pixel is predicted lesion if it reaches the run's threshold.
 
     Raises:
-        StudyError: The run was trained on other images than those of ``catalog``.
+        StudyError: The run was trained on images other than those of ``catalog``.
     """
     _refuse_other_data(run, catalog)
     test = run.predictions["test"]
@@ -102,7 +102,7 @@ def score_run(run: Run, catalog: Catalog) -> Scores:
         if run.config.largest_component:
             probability = metrics.keep_largest_component(restored, run.threshold)
         scored = metrics.score_image(truth, probability, run.threshold)
-        # Of the whole map: regions are removed at one threshold, and the peak is asked about all of them.
+        # Of the whole map: regions were removed at the run's threshold, but the peak is compared with any threshold.
         scored["peak"] = metrics.find_peak(truth, restored)
         scores.append({"name": name} | scored)
         if image.image_class != "normal":
@@ -119,9 +119,9 @@ def identify_images(catalog: Catalog, groups: np.ndarray) -> pd.DataFrame:
 
 
 def _find_or_make(run: Run, make: Callable[[], dict[str, str]]) -> Path:
-    """Return the folder of the present scoring version; if it is not there, its files (name -> text) are made first."""
+    """Return the folder of the present scoring version; if missing, it is first written with the files of ``make``."""
     folder = run.folder / f"scores-{scoring_version()}"
-    # A second process waits, then finds the scores. The lock stands beside the run's folder, which is kept clean.
+    # A second process waits, then finds the scores. The lock is beside the run's folder, to keep that clean.
     with FileLock(run.folder.with_suffix(".scores.lock")):
         if not folder.is_dir():
             files = make()
@@ -131,7 +131,7 @@ def _find_or_make(run: Run, make: Callable[[], dict[str, str]]) -> Path:
             unfinished.mkdir()
             for name, text in files.items():
                 (unfinished / name).write_text(text, encoding="utf-8")
-            # A folder that exists is whole.
+            # Renamed last, so that a folder that exists is complete.
             unfinished.rename(folder)
             for other in run.folder.glob("scores-*"):
                 if other != folder:

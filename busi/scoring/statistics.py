@@ -1,9 +1,9 @@
-"""Uncertainty of the scores: intervals, paired comparisons, parts of the variance, and the rows of the held-out tables.
+"""Uncertainty of the scores: intervals, paired comparisons, variance components, and the rows of the held-out tables.
 
-Two things vary when a score is measured again. The images: near-duplicates are not independent, so they are resampled
-together. The training: each fold is trained from several seeds, or, where it is trained once, training varies from fold
-to fold. An interval includes both, unless there is one run alone, which says nothing about training. No library that
-was looked at (SciPy, statsmodels, arch, rliable) varies images and, crossed with them, runs within folds.
+Two things vary when a score is measured again: the images and the training. Near-duplicate images are not independent,
+so they are resampled together. Training varies between several seeds of a fold or, where each fold is trained once,
+between folds. An interval includes both sources, unless there is only one run, which says nothing about training. None
+of the libraries considered (SciPy, statsmodels, arch, rliable) varies images crossed with runs within folds.
 
 A table of scores has one row for each image and run: `name`, `group` (near-duplicates), `image_class`, the scores of
 `busi.scoring.metrics.score_image`, and the run's `fold` and `seed`. A predictor that is not trained has neither of
@@ -32,13 +32,13 @@ SIZES = ("small", "medium", "large")
 """Names of the terciles of the lesion's share of the image, over the lesion images of a table."""
 
 TARGET = 0.01
-"""Difference in Dice for which `find_power` counts the runs that it would take."""
+"""Difference in Dice for which `find_power` computes the number of runs needed."""
 
 POWER = 0.8
-"""Chance of telling a difference from zero at 95 % confidence, for `find_power`."""
+"""Chance of telling a difference from zero at 95 % confidence: the power that `find_power` asks for."""
 
 COMPONENTS = ("image", "fold", "seed", "residual")
-"""Parts of the variance of a score, as `find_components` returns them."""
+"""Variance components of a score, as `find_components` returns them."""
 
 _RUN = ["fold", "seed"]
 
@@ -63,10 +63,10 @@ class _Fold(NamedTuple):
 
 @dataclass(frozen=True)
 class _Deviations:
-    """Deviations that sources of variation add to a mean, float (`RESAMPLES`,), and how well their size is known.
+    """Random deviations that sources of variation add to a mean, float (`RESAMPLES`,), and the doubt about their size.
 
-    Each source adds to `doubt` the square of its mean square, as it enters the variance of the mean, over the mean
-    square's degrees of freedom; nothing if it is known from hundreds of images.
+    Each source adds to `doubt` its mean square, weighted as in the variance of the mean, squared and divided by its
+    degrees of freedom. A source known from hundreds of images adds nothing.
     """
 
     values: np.ndarray
@@ -84,21 +84,22 @@ class _Deviations:
         return self.values.var() ** 2 / self.doubt if self.doubt > 0 else np.inf
 
     def around(self, mean: float) -> Interval:
-        """Return the 95 % interval of a mean that deviates so."""
-        # Of few runs Student's t is wider than the normal distribution; of hundreds of images this is 1.
+        """Return the 95 % interval of a ``mean`` with these deviations."""
+        # With few runs Student's t is wider than the normal distribution; with hundreds of images this is 1.
         widening = student.ppf(0.975, self.freedom) / norm.ppf(0.975)
         low, high = widening * np.quantile(self.values, [0.025, 0.975])
         return Interval(float(mean), float(mean + low), float(mean + high))
 
 
 def score_interval(scores: pd.DataFrame, score: str = "dice") -> Interval:
-    """Compute the mean over images of a score, the mean over seeds of each, and its 95 % interval from both levels.
+    """Compute the mean of a score over images, averaged over seeds, and its 95 % interval over images and training.
 
-    A resample adds two deviations to the mean. Of the images: drawn with replacement in groups of near-duplicates. Of
-    the runs: drawn from a normal distribution, because a handful cannot be resampled, with the variance between the
-    seeds of a fold that `find_components` finds beyond what their few images explain, which is in the first deviation
-    already. Where every fold has one run, that between folds takes its place: they are separate trainings. One run in
-    all leaves the images alone. The interval is widened as Student's t is, by Satterthwaite's degrees of freedom.
+    Each resample adds two deviations to the mean. For the images, groups of near-duplicates are drawn with replacement.
+    For the runs, which are too few to be resampled, a deviation is drawn from a normal distribution. Its variance is
+    that between the seeds of a fold, less what their few images explain (`find_components`), which the first deviation
+    contains already. Where every fold has one run, the variance between folds takes its place: folds are separate
+    trainings. With one run in all, only the images vary. The interval is widened like Student's t, with Satterthwaite's
+    degrees of freedom.
 
     The percentile interval is used instead of BCa: over hundreds of groups the two agree, and BCa is undefined if all
     values are equal.
@@ -129,27 +130,28 @@ def mean_interval(values: ArrayLike, groups: ArrayLike) -> Interval:
 
 
 def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -> Interval:
-    """Compute the mean of b - a and its 95 % interval from both levels.
+    """Compute the mean of b - a and its 95 % interval over images and training.
 
-    What both tables have in common is subtracted, because it varies less than the scores do: runs of the same folds and
-    seeds on the same images; else the same images, the mean over runs of each, with the runs of the two drawn
-    independently. Tables of other images are drawn independently altogether.
+    Scores are paired as far as possible, because paired differences vary less. If both tables have the same images,
+    folds and seeds, they are paired run by run. If they have only the images in common, the means over runs of each
+    image are paired, and the runs of the two are drawn independently. If the images differ, everything is drawn
+    independently.
 
     Args:
         a: A table of scores. Images without a value are left out.
-        b: The same of other runs, or of other images.
+        b: Such a table of other runs, or of other images.
         score: The column that is compared.
 
     Raises:
         StudyError: No image has a value.
     """
-    # Under two splits an image is in different folds, and finds no match.
+    # Under two splits an image may be in different folds, and then has no match here.
     both = _match(b, a, score)
     if len(both) == len(a) == len(b):
         return score_interval(both.dropna(subset="difference"), "difference")
     a, b = a.dropna(subset=score), b.dropna(subset=score)
     before, after = _split_folds(a, score), _split_folds(b, score)
-    # Seeds of their own: the two are drawn independently.
+    # Different random seeds: the two are drawn independently.
     runs = _vary_runs(after, seed=100) - _vary_runs(before, seed=0)
     means_a, means_b = (table.groupby(["name", "group"], as_index=False)[score].mean() for table in (a, b))
     both = _match(means_b, means_a, score)
@@ -185,9 +187,9 @@ def format_p(p: float) -> str:
 
 
 def find_components(scores: pd.DataFrame) -> dict[str, float]:
-    """Estimate the parts of the variance of Dice, by analysis of variance within folds and between them.
+    """Estimate the variance components of Dice, by analysis of variance within folds and between them.
 
-    Near-duplicates count once, with their mean. Estimates below zero are given as zero.
+    Near-duplicates count once, with their mean. Negative estimates are set to zero.
 
     Args:
         scores: A table of scores of trained runs, without normal images.
@@ -196,15 +198,15 @@ def find_components(scores: pd.DataFrame) -> dict[str, float]:
         `image`: Variance between images that are not near-duplicates.
         `fold`: Between folds (training sets), beyond what their images and seeds explain; missing with one fold.
         `seed`: Between seeds of a fold, beyond what the few images explain.
-        `residual`: What images and seeds leave. Where every fold has one run, `seed` and `residual` are missing: they
-            cannot be told from `fold` and `image`, which include them.
-        `groups`, `images`, `runs`: Numbers of groups, of groups in a fold (mean), and of runs.
+        `residual`: What images and seeds do not explain. Where every fold has one run, `seed` and `residual` are
+            missing: they cannot be separated from `fold` and `image`, which include them.
+        `groups`, `images`, `runs`: Number of groups, mean number of groups in a fold, and number of runs.
     """
     return _find_components(_split_folds(scores, "dice"))
 
 
 def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[str, float]:
-    """Compute what a comparison can tell before any correction, from the parts of the variance of its differences.
+    """Compute the power of a comparison, before any correction, from the variance components of its differences.
 
     Args:
         components: As `find_components` of the differences between two variants.
@@ -212,12 +214,12 @@ def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[st
 
     Returns:
         `smallest`: Smallest difference that is told from zero with a chance of `POWER` at 95 % confidence.
-        `limit`: The same with any number of runs on these images.
-        `runs`: Number of runs a variant behind `smallest`.
-        `runs_needed`: Number of runs a variant for a difference of `TARGET`; infinite if `limit` is above it.
+        `limit`: The same with an unlimited number of runs on these images.
+        `runs`: Number of runs of each variant that `smallest` is about.
+        `runs_needed`: Number of runs of each variant for a difference of `TARGET`; infinite if `limit` is above it.
 
-        Where every fold has one run, `limit` and `runs_needed` are missing: `image` then includes the residual, of
-        which more runs would leave less.
+        Where every fold has one run, `limit` and `runs_needed` are missing: `image` then includes the residual, which
+        more runs would reduce.
     """
     images = components["image"] / components["groups"]
     one_seed = np.isnan(components["seed"])
@@ -227,7 +229,7 @@ def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[st
     if one_seed:
         return power | {"limit": np.nan, "runs_needed": np.nan}
     many = norm.ppf(0.975) + norm.ppf(POWER)
-    # What the images leave of the variance that a difference of `TARGET` allows.
+    # Of the variance that a difference of `TARGET` allows, what the images leave for the runs.
     room = (TARGET / many) ** 2 - images
     needed = np.ceil(run / room) if room > 0 else np.inf
     return power | {"limit": many * np.sqrt(images), "runs_needed": needed}
@@ -236,24 +238,24 @@ def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[st
 def compare_pairs(
     scores: dict[str, pd.DataFrame], pairs: Iterable[tuple[str, str]], *, score: str = "dice", ratio: float = np.nan
 ) -> pd.DataFrame:
-    """Compare pairs of predictors, matched by image and, if both are trained, by fold and the place of the seed in it.
+    """Compare pairs of predictors, matched by image and, if both are trained, by fold and rank of the seed in the fold.
 
     Args:
         scores: Predictor -> its table of scores.
-        pairs: Names of two predictors.
+        pairs: Pairs of names of predictors, a and b.
         score: The column that is compared.
-        ratio: Images that a run is tested on, as a multiple of those that it is trained on.
+        ratio: Number of images that a run is tested on, divided by the number that it is trained on.
 
     Returns:
         One row for each pair with a row in common.
 
         `a`, `b`: The predictors.
-        `n_images`, `n_runs`: Number of images, and of pairs of runs. An interval of one run holds no training variance.
+        `n_images`, `n_runs`: Number of images, and of pairs of runs. With one pair, the interval is over images alone.
         `difference`: Mean of a - b over the images, with `low` and `high` as `score_interval`.
-        `p`: Two-sided p value of `difference` over the standard deviation of the resamples.
-        `p_holm`: `p`, corrected by Holm for all rows.
-        `p_t`: Two-sided p value of the runs' differences by the corrected resampled t test, for which all runs share
-            training images (Nadeau, Bengio, Machine Learning 52, 2003).
+        `p`: Two-sided p value of `difference` divided by the standard deviation of the resamples.
+        `p_holm`: `p` after Holm's correction for all rows.
+        `p_t`: Two-sided p value of the runs' differences by the corrected resampled t test, which accounts for training
+            images that runs share (Nadeau, Bengio, Machine Learning 52, 2003).
         `wins`: Share of images on which a is higher; equal images count half.
         `image`, `fold`, `seed`, `residual`: As `find_components` of the differences; missing without a run.
         `smallest`, `limit`, `runs_needed`: As `find_power`.
@@ -285,7 +287,7 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
             each run if it is trained.
 
     Returns:
-        Over the lesion images, means of the images' means over seeds: `n_images`; `dice` with `dice_low` and
+        Over the lesion images, each averaged over its runs: `n_images`; `dice` with `dice_low` and
         `dice_high` from `score_interval`, within 0 and 1; `dice_median`; `iou`, `precision`, `recall`, `hd95`, `nsd`
         (and its `nsd_tolerance` in pixels), `detected` and `accuracy`. `n_empty` of `n_predictions`: predictions of
         these images that mark nothing. Over the pixels of these images, means over runs: the scores of `pool_pixels`.
@@ -298,7 +300,7 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
     row = _summarize_dice(lesions)
     averaged = [score for score in LESION_SCORES if score != "dice"]
     row |= _average(lesions, [*averaged, "accuracy"]).mean().to_dict()
-    # Probabilities of different networks are not on one scale: each run is pooled alone.
+    # Probabilities of different networks are not comparable: the pixels of each run are pooled on their own.
     runs = [run for _, run in bins.groupby(_RUN)] if "fold" in bins else [bins]
     row |= pd.DataFrame(map(pool_pixels, runs)).mean().to_dict()
     row |= {"n_empty": int((lesions.predicted_share == 0).sum()), "n_predictions": len(lesions)}
@@ -308,11 +310,11 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
 
 
 def normals_at_sensitivity(scores: pd.DataFrame, sensitivity: float) -> float:
-    """Compute the share of normal images with a finding where networks touch a given share of the lesions.
+    """Compute the share of normal images with a finding at the threshold that touches a given share of the lesions.
 
     Networks differ in how readily they mark anything. Here each run has the highest threshold at which it touches that
-    share of its lesion images, so that all are equally sensitive. That is a point of the curve of sensitivity against
-    false positives on these images: it describes a network, and chooses nothing.
+    share of its lesion images, so that all are equally sensitive. This is one point on the curve of sensitivity against
+    false positives on these images: it describes a network, and nothing is chosen by it.
 
     Args:
         scores: Table of scores of trained networks, normal images included.
@@ -407,7 +409,7 @@ def _vary_both(split: list[_Fold]) -> _Deviations:
 
 
 def _vary_images(split: list[_Fold], seed: int = 0) -> _Deviations:
-    """Return what drawn groups of images add to the mean; nan where there is only one group."""
+    """Return the deviations of the mean from resampling groups of images; nan where there is only one group."""
     values, groups = _average_runs(split)
     names, groups = np.unique(groups, return_inverse=True)
     if len(names) == 1:
@@ -418,7 +420,7 @@ def _vary_images(split: list[_Fold], seed: int = 0) -> _Deviations:
 
 
 def _vary_runs(split: list[_Fold], seed: int = 0) -> _Deviations:
-    """Return what other runs would add to the mean; nothing where a run stands alone."""
+    """Return the deviations of the mean that other runs would cause; zeros if there is one run in all."""
     images = np.array([len(fold.values) for fold in split])
     runs = np.array([fold.values.shape[1] for fold in split])
     components = _find_components(split)
@@ -436,13 +438,13 @@ def _vary_runs(split: list[_Fold], seed: int = 0) -> _Deviations:
     weights = images / images.sum()
     share = (weights**2 / runs).sum()
     draws = np.random.default_rng([seed, 1]).normal(0, np.sqrt(share * variance), RESAMPLES)
-    # The whole mean square: what images explain of it has been subtracted from the variance, but its doubt stays.
+    # The whole mean square: what images explain of it is subtracted from the variance, but remains uncertain.
     return _Deviations(draws, (share * square) ** 2 / freedom)
 
 
 @lru_cache(maxsize=8)
 def _draw_counts(number: int, seed: int) -> np.ndarray:
-    """Return how often each of ``number`` things comes up in as many draws, float (`RESAMPLES`, number)."""
+    """Return how often each of ``number`` things is drawn in as many draws, float (`RESAMPLES`, number)."""
     # The same draws serve every predictor on the same images.
     draws = np.random.default_rng(seed).integers(number, size=(RESAMPLES, number))
     draws += number * np.arange(RESAMPLES)[:, None]
@@ -453,7 +455,7 @@ def _draw_counts(number: int, seed: int) -> np.ndarray:
 def _find_components(split: list[_Fold]) -> dict[str, float]:
     folds = pd.DataFrame([_analyse_fold(fold) for fold in split])
     within = folds[["image", "seed", "residual"]].mean().clip(lower=0)
-    # What the mean of a fold varies by without any difference between folds.
+    # Variance that the mean of a fold has even if folds do not differ.
     known = within.image / folds.groups
     known += (within.seed / folds.runs).fillna(0)
     known += (within.residual / folds.groups / folds.runs).fillna(0)
@@ -543,7 +545,7 @@ def _average(scores: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 
 def _summarize_dice(lesions: pd.DataFrame) -> dict[str, float]:
     mean, low, high = score_interval(lesions)
-    # Five folds that vary widely have an interval that ends beyond what Dice can be.
+    # With five folds that vary widely, an interval can end outside the range of Dice.
     low, high = np.clip([low, high], 0, 1)
     median = float(_average(lesions, ["dice"]).dice.median())
     return {"dice": mean, "dice_low": float(low), "dice_high": float(high), "dice_median": median}

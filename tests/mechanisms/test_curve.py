@@ -70,7 +70,7 @@ def test_the_figure_counts_the_rows_that_all_runs_pass_and_no_two_names_overlap(
     fig = curve.draw(train(Upsampling2D=[[0.31, 0.2, 0.1], [0.31, 0.2, 0.18]], KLD=[[0.31, 0.14]]))
     # Of the rows with BCE, 0.1758 is not reached by the second run; 0.1877, 0.2269, 0.2970 and 0.2973 are.
     title = fig.get_suptitle().replace("\n", " ")
-    assert title == "Rows of their own loss (stars) that all runs pass: Upsampling2D 4 of 5, KLD 1 of 1"
+    assert title == "Published losses of the same kind (stars) that all runs reach: Upsampling2D 4 of 5, KLD 1 of 1"
     (ax,) = fig.axes
     fig.canvas.draw()
     boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)

@@ -65,7 +65,8 @@ SCORES = {
 def test_the_conclusion_compares_the_two_trainings_image_by_image(make_results):
     text = flips.conclude(flips.tabulate(rows()), make_results(SCORES))
     assert "9.0% of its pixels and 45% of its lesion" in text
-    assert "lesion in the middle it is 5%, for one at the side 85%. While training that is 4.5% of all pixels" in text
+    assert "lesion in the middle it is 5%, of one at the side 85%. Half of the images are flipped in training" in text
+    assert "where 4.5% of all pixels are therefore labelled wrong" in text
     assert text.endswith(
         "changes the held-out Dice by -0.400 (-0.400 to -0.400). Size: 64 pixels, 2 filters, at most 7 epochs, 1 seed."
     )

@@ -202,7 +202,7 @@ def test_kld_against_dice_is_told_without_dead_runs(make_heldout, make_answers):
     evidence = claims.judge([make_answers(*parts, planned=planned)]).first.evidence
     assert "KLD − DICE of the lesion +0.100 Dice" in evidence
     assert "+0.300" not in evidence
-    assert "say the same of every pixel: DICE of the lesion 1 of 2." in evidence
+    assert "gave every pixel the same answer: DICE of the lesion 1 of 2." in evidence
 
 
 # Claim 2: all alike
@@ -217,7 +217,7 @@ def test_optimizers_are_alike_differ_or_are_left_open(verdict):
     apart = verdict(2, others=base, Adam___fixed_LR=base - 0.3).first
     assert apart.verdict == NOT_UPHELD
     assert apart.evidence.startswith("Of 21 pairs, 15 are alike within ±0.02, 6 differ by more, 0 are open.")
-    assert "The widest: SGD + fixed LR − Adam + fixed LR +0.300 Dice" in apart.evidence
+    assert "The largest difference: SGD + fixed LR − Adam + fixed LR +0.300 Dice" in apart.evidence
 
     unclear = verdict(2, others=base, Adam___fixed_LR=base + CHANCE).first
     assert unclear.verdict == UNDECIDED
@@ -232,7 +232,7 @@ def test_runs_that_reach_the_last_epoch_are_part_of_the_evidence(make_heldout, m
             scores = np.linspace(0.4, 0.6, IMAGES)
             runs.append(make_heldout(label, scores, settings=settings | {"seed": seed, "epochs": epochs}))
     evidence = claims.judge([make_answers(*runs, family="optimization")]).first.evidence
-    assert "Runs ended by the last planned epoch, not by patience: SGD + fixed LR 1 of 2." in evidence
+    assert "Runs that reached the last planned epoch instead of being stopped early: SGD + fixed LR 1 of 2." in evidence
 
 
 # Claim 4: no better
@@ -301,7 +301,7 @@ def test_pairs_of_two_networks_are_told_by_themselves():
 
 def test_the_widest_pair_that_a_metric_gets_wrong_is_named():
     judged = claims._judge_by_ranks(ranked(40, wrong=3), "64 pixels", "")
-    assert judged.evidence.endswith("By accuracy, a2 is no better than b2 (+0.105 Dice).")
+    assert judged.evidence.endswith("By accuracy, a2 is no better than b2, although its Dice is 0.105 higher.")
 
 
 def test_loss_ranks_the_other_way_round_and_pairs_in_either_order():
@@ -399,7 +399,7 @@ def test_a_verdict_on_part_of_the_runs_is_provisional(make_heldout, make_answers
     for folds, provisional in ((5, True), (1, False)):
         planned = [run.configs[0].model_copy(update={"fold": fold}) for fold in range(folds)]
         judged = claims.judge([make_answers(run, planned={"KLD": planned} | others)])
-        assert ("Provisional: 1 of 5 planned runs are there." in judged.first.evidence) == provisional
+        assert ("Provisional: 1 of 5 planned runs have been trained." in judged.first.evidence) == provisional
         assert ("Provisional" in judged.first.evidence) == provisional
 
 

@@ -210,8 +210,8 @@ def test_held_out_progress_says_when_rows_cannot_be_compared():
 def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
     assert findings.describe_power(power) == (
-        "With these runs, half of 3 pairs can tell a difference of 0.030 Dice or less (80% power, before Holm). One of "
-        "0.01 would need 130 runs a variant (median of the pairs)."
+        "With these runs, half of 3 pairs can detect a difference of 0.030 Dice or less (80% power, before Holm's "
+        "correction). A difference of 0.01 would need 130 runs a variant (median of the pairs)."
     )
     endless = findings.describe_power(power[2:])
     assert endless.endswith("would need more images, whatever the number of runs (median of the pairs).")
@@ -219,7 +219,7 @@ def test_power_is_that_of_the_median_pair():
     known = findings.describe_power(power.assign(runs_needed=[20.0, 130.0, np.nan]))
     assert known.endswith("would need 75 runs a variant (median of the 2 pairs with several seeds a fold).")
     one_seed = findings.describe_power(power.assign(runs_needed=np.nan))
-    assert one_seed.endswith("How many runs one of 0.01 would need, one seed a fold cannot tell.")
+    assert one_seed.endswith("How many runs a difference of 0.01 would need is not known with one seed a fold.")
 
 
 def test_near_duplicates_are_counted_by_pair_group_and_image():
