@@ -228,7 +228,8 @@ rule notebook:
     input:
         notebook="notebooks/{notebook}.ipynb",
         parameters=needed_parameters,
-        sections="params/mechanisms.yaml",
+        # A study of one's own may have no recipe.
+        sections=[file for file in ("params/mechanisms.yaml", "params/recipe.yaml") if Path(file).is_file()],
         measured=[IMAGES, *MEASURED] if PARAMETERS.train_missing else [],
         runs=needed_runs,
         notebooks=needed_notebooks,

@@ -395,7 +395,10 @@ class Parameters(Size):
 
     @model_validator(mode="after")
     def _check_image_size(self):
-        check_image_size(self.image_size, self.settings.get("padding", "valid"))
+        padding = self.settings.get("padding", "valid")
+        # Anything else is refused where the settings of a variant are checked.
+        if padding in ("valid", "same"):
+            check_image_size(self.image_size, padding)
         return self
 
     @property

@@ -65,10 +65,12 @@ def _look_up(config: RunConfig, store: Store) -> tuple[str, pd.DataFrame]:
     # Names have leading zeros, so the last one in order is the newest.
     checkpoint = max(work.glob("epoch-*"), default=None)
     started = Run(checkpoint, config) if checkpoint else store.beginning(config)
+    # A finished run of fewer epochs shortens this one, but does not mean that it has been started.
+    state = "unfinished" if work.is_dir() else "missing"
     if not started:
-        return "unfinished" if work.is_dir() else "missing", pd.DataFrame({"seconds": []})
+        return state, pd.DataFrame({"seconds": []})
     try:
-        return "unfinished", started.history[["seconds"]]
+        return state, started.history[["seconds"]]
     except FileNotFoundError:  # the run is being trained, and its next epoch has just replaced this one
         return _look_up(config, store)
 

@@ -186,7 +186,7 @@ class Store:
             return None
         damage = find_damage(folder, weights=weights)
         if damage:
-            warnings.warn(f"{folder}: {damage}; training this run again", DamageWarning, stacklevel=2)
+            warnings.warn(f"{folder}: {damage}; this run has to be trained again", DamageWarning, stacklevel=2)
             return None
         return Run(folder, config)
 

@@ -108,7 +108,7 @@ def _section_groups(parameters: Parameters) -> list[Group]:
     for name, section in sections.sections.items():
         size = sections.sizes[section.size]
         shared = size | section.shared
-        if quick:
+        if quick and "epochs" in size:
             shared["epochs"] = size["epochs"]  # even if the section sets its own
         protocol = shared.get("protocol", "published")
         # Every fold of a cross-validation has seeds of its own; a single fold has the listed ones.

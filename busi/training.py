@@ -142,9 +142,11 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
         return
     current = [keras.ops.copy(variable) for variable in model.trainable_variables]
     model.optimizer.finalize_variable_values(model.trainable_variables)
-    yield
-    for variable, value in zip(model.trainable_variables, current, strict=True):
-        variable.assign(value)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, current, strict=True):
+            variable.assign(value)
 
 
 def measure_validation(model: keras.Model, validation: Arrays, batch_size: int) -> dict[str, float]:

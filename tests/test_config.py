@@ -275,6 +275,8 @@ def test_a_seed_offset_is_added_to_every_seed():
         ),
         ({}, {"optimizer": "adam"}, "momentum: got 0.9 with optimizer adam, which has none: set momentum to 0"),
         ({"masks": "every"}, {}, "masks: got 'every' (str); should be 'first' or 'all'"),
+        ({"padding": "full"}, {}, "padding: got 'full' (str); should be 'valid' or 'same'"),
+        ({"padding": ["same"]}, {}, "padding: got ['same'] (list); should be 'valid' or 'same'"),
     ],
 )
 def test_a_faulty_variant_is_named_by_its_label(settings, variant, message):
@@ -598,7 +600,7 @@ heldout_variants: dict = None
 def test_a_parameter_left_at_none_is_read_from_the_profile_and_the_family(shell, committed):
     parameters = run_cells(shell, PARAMETER_CELL, READ)
     assert parameters == config.read_parameters("params/loss.yaml", "params/smoke.yaml")
-    assert (parameters.data_dir, parameters.image_size, parameters.heldout["epochs"]) == ("phantom", 204, 12)
+    assert (parameters.data_dir, parameters.image_size, parameters.heldout["epochs"]) == ("phantom", 204, 10)
     assert list(parameters.variants) == PUBLISHED["loss"]
 
 

@@ -128,7 +128,8 @@ def test_a_run_that_continues_a_shorter_one_has_only_its_other_epochs_left(plann
     longer = parameters.model_copy(update={"epochs": 10})
     again = plan.plan_runs(longer).set_index("run")
     label = BASELINE.replace("-4e", "-10e")
-    assert (again.state[label], again.epoch[label], again.epochs[label]) == ("unfinished", 4, 10)
+    # Nobody has started it.
+    assert (again.state[label], again.epoch[label], again.epochs[label]) == ("missing", 4, 10)
     # The four epochs took 25 s in the median.
     assert again.seconds[label] == 6 * 25
 

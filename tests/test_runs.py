@@ -237,7 +237,7 @@ def test_a_damaged_run_counts_as_missing_until_it_is_trained_again(store, damage
     damage(folder)
     with pytest.warns(DamageWarning) as caught:
         assert store.find(RunConfig()) is None
-    assert [str(warning.message) for warning in caught] == [f"{folder}: {message}; training this run again"]
+    assert [str(warning.message) for warning in caught] == [f"{folder}: {message}; this run has to be trained again"]
     assert folder.is_dir()
     finish(store)
     assert store.find(RunConfig()).outcome == OUTCOME
@@ -262,7 +262,7 @@ def test_a_run_with_other_weights_is_found_where_weights_need_not_be_read(store)
 def test_a_heldout_run_is_damaged_if_any_of_its_files_is(store, name):
     folder = finish_heldout(store).folder
     (folder / name).write_text("other", encoding="utf-8")
-    with pytest.warns(DamageWarning, match=f"{name} is not what was written; training this run again"):
+    with pytest.warns(DamageWarning, match=f"{name} is not what was written; this run has to be trained again"):
         assert store.find(HELDOUT) is None
     assert store.shorter(HELDOUT.model_copy(update={"epochs": 99})) is None
 

@@ -218,6 +218,13 @@ def test_a_quick_profile_takes_the_first_runs_of_each_section_at_its_own_size(he
     assert {run.epochs for run in groups["mechanisms/leakage"].configs} == {3}
 
 
+def test_a_quick_size_without_epochs_leaves_a_sections_own(here):
+    size = {name: value for name, value in HELDOUT.items() if name != "epochs"}
+    groups = study.find_groups(Parameters(profile="quick", image_size=188, heldout=size))
+    assert {run.epochs for run in groups["mechanisms/leakage"].configs} == {75}
+    assert {run.epochs for run in groups["mechanisms/identity"].configs} == {1}
+
+
 def test_a_notebooks_own_variants_take_the_place_of_its_familys(tiny):
     own = tiny.model_copy(update={"family": "loss", "variants": {"Dice": {"loss": "dice"}}})
     groups = study.find_groups(own)

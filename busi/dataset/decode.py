@@ -185,12 +185,14 @@ def _threshold(levels: np.ndarray, white: int, file: Path | str, may_fill: bool)
     used = np.flatnonzero(counts)
     top = int(used[-1])
     if top > white / 2:
+        if set(used) <= {0, top}:
+            return levels > 0, "black and white" if top == white else f"0/{top}"
         tenth = white // 10
         grey = counts[tenth : white - tenth].sum() / levels.size
         if grey >= GREYS:
             raise _no_mask(file, f"{grey:.0%} of the pixels are grey")
         # Some grey is allowed: the edges of a mask that was resized or drawn with a soft pen.
-        return levels > white / 2, "black and white" if set(used) <= {0, white} else "grey edges"
+        return levels > white / 2, "grey edges"
     # A single dark level, black or not, marks nothing; but if the mask may fill the image, it is the upper of two.
     if top == 0 or (len(used) == 1 and not may_fill):
         return np.zeros(levels.shape, bool), "empty"

@@ -139,7 +139,8 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     sentences = [f"Of {len(table)} runs {count_fates(table.fate)}."]
     sentences.append(f"Lesions are learned by {'; '.join(told) or 'no setting'}.")
     # Larger batches also mean fewer steps, which has to be said. The baseline comes first.
-    steps = settings.steps.first()
+    # A run that diverged took fewer.
+    steps = settings.steps.max()
     for setting, own in steps[steps != steps.iloc[0]].items():
         sentences.append(f"The setting {setting} has {own:,} steps instead of {steps.iloc[0]:,}.")
     if learned.iloc[0] == runs.iloc[0]:

@@ -36,23 +36,29 @@ def measure(parameters: Parameters) -> pd.DataFrame:
         StudyError: A mask cannot be read, or a folder has none.
     """
     root = parameters.runs_path / "peers"
-    folders = sorted(folder for folder in root.glob("*") if folder.is_dir())
+    here = {folder.name for folder in root.glob("*") if folder.is_dir()}
+    # The masks of a peer may be on another machine: its table is all that is known of it here.
+    measured = {file.stem for file in (parameters.results_path / "peers").glob("*.csv")}
+    names = sorted(here | measured)
+    if not names:
+        raise NotMeasured(f"{root}: no peer; put a folder of masks there, as benchmarks/monai_unet.py does")
+    return pd.concat([_measure_peer(parameters, root / name) for name in names], ignore_index=True)
 
+
+def _measure_peer(parameters: Parameters, folder: Path) -> pd.DataFrame:
     def make(catalog: Catalog) -> pd.DataFrame:
-        if not folders:
-            raise NotMeasured(f"{root}: no peer; put a folder of masks there, as benchmarks/monai_unet.py does")
+        if not folder.is_dir():
+            raise NotMeasured(f"{folder}: no such folder of masks")
         split = load_split(catalog, "grouped")
         described = identify_images(catalog, split.group).assign(fold=_find_test_folds(split))
         first = {draw["fold"]: draw["seed"] for draw in heldout_draws([0], list(range(FOLDS)))}
         described["seed"] = described.fold.map(first)
-        tables = []
-        for folder in folders:
-            scores = ruler.score_answers(catalog, ruler.read_masks(catalog, folder))
-            tables.append(described.merge(scores, on="name").assign(predictor=folder.name))
-        return pd.concat(tables)
+        scores = ruler.score_answers(catalog, ruler.read_masks(catalog, folder))
+        return described.merge(scores, on="name").assign(predictor=folder.name)
 
-    depends = [_hash_files(folder) for folder in folders]
-    return results.measure(parameters, "peers", make, depends=depends, code=(ruler, metrics))
+    return results.measure(
+        parameters, f"peers/{folder.name}", make, depends=[_hash_files(folder)], code=(ruler, metrics)
+    )
 
 
 def _find_test_folds(split: pd.DataFrame) -> np.ndarray:

@@ -274,11 +274,13 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
     # The first variant is the baseline, which every other one changes.
     baseline, *others = answers.group.variants
     rows = _choose_rows({}, answers)
+    needed = count_needed(answers)
     known = {}
     better = worse = 0
     for label in others:
         comparison = find_comparison(rows, label, baseline)
         if comparison:
+            comparison = comparison._replace(n_needed=needed)
             known[label] = comparison
             better += _read(comparison) == "better"
             worse += _read(comparison) == "worse"

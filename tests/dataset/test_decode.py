@@ -102,6 +102,15 @@ def test_of_two_levels_the_upper_one_is_lesion(tmp_path, kind, value):
     assert mask.encoding == f"0/{value}"
 
 
+@pytest.mark.parametrize(("kind", "value"), [(np.uint8, 128), (np.uint8, 200), (np.uint16, 40000)])
+def test_a_large_lesion_in_light_grey_is_no_image(tmp_path, kind, value):
+    large = np.zeros((6, 8), bool)
+    large[1:5, 2:7] = True
+    mask = decode.decode_mask(save(tmp_path / "mask.png", large.astype(kind) * kind(value)))
+    np.testing.assert_array_equal(mask.inside, large)
+    assert mask.encoding == f"0/{value}"
+
+
 def test_deep_masks_are_cut_at_half_of_their_own_white(tmp_path):
     levels = np.where(INSIDE, 65535, 0).astype(np.uint16)
     levels[5, 7], levels[5, 6] = 32767, 32768

@@ -35,7 +35,7 @@ def test_damaged_runs_are_named_and_trained_again(undisturbed, repaired):
         "published/loss-dice": "state.weights.h5 is missing",
         "heldout/baseline": "predictions.npz is not what was written",
     }.items():
-        assert f"{copy.find_folder(run)}: {damage}; training this run again" in said
+        assert f"{copy.find_folder(run)}: {damage}; this run has to be trained again" in said
     trained = {run for run, _ in epochs(said)}
     assert trained == RUNS.keys() - {"published/loss-kld"}
     assert set(epochs(said).values()) == {1}

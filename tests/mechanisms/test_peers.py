@@ -101,6 +101,18 @@ def test_changed_masks_are_scored_anew_and_kept_where_they_are_gone(study_of_pha
     assert (lesion_images(peers.measure(parameters)).dice == 0).all()
 
 
+def test_a_peer_whose_masks_are_elsewhere_stays_beside_one_that_is_here(study_of_phantoms):
+    parameters, catalog = study_of_phantoms
+    peers.measure(parameters)
+    root = parameters.runs_path / "peers"
+    (root / "the truth").rename(root / "one more, v1.5")
+    scores = peers.measure(parameters)
+    assert scores.groupby("predictor").name.nunique().to_dict() == {
+        "one more, v1.5": len(catalog.table),
+        "the truth": len(catalog.table),
+    }
+
+
 def test_without_a_peer_nothing_is_measured(nothing_measured):
     with pytest.raises(NotMeasured, match="peers"):
         peers.measure(nothing_measured)

@@ -503,6 +503,17 @@ def test_variants_are_counted_and_drawn_against_the_first(make_heldout, make_ans
     }
 
 
+def test_a_variant_is_no_better_before_it_has_a_run_in_every_fold(make_heldout, make_answers):
+    runs = []
+    for rate, (label, score) in enumerate({"SGD + fixed LR": 0.5, "Adam + fixed LR": 0.7}.items(), start=1):
+        runs += train_twice(make_heldout, label, [score] * 8, {"learning_rate": rate / 100})
+    folds = [RunConfig(protocol="heldout", image_size=64, fold=fold, seed=fold) for fold in range(5)]
+    answers = make_answers(*runs, family="optimization", planned={"SGD + fixed LR": folds, "Adam + fixed LR": folds})
+    title, table = claims.compare_with_baseline(answers)
+    assert title == "None of 1 variant better than SGD + fixed LR, none worse"
+    assert table.n_needed.tolist() == [5] and table.difference.tolist() == pytest.approx([0.2])
+
+
 # The file
 
 
