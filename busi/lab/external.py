@@ -38,14 +38,16 @@ SHOWN = ("iou", "nsd", "detected")
 def choose_networks(trained: Results, baseline: str) -> Results:
     """Return the runs of the variant named ``baseline``, and of the one with the highest mean Dice on validation parts.
 
-    A variant with fewer runs than others is not chosen, because its folds may be easier.
+    A variant that lacks a fold which others have is not chosen, because the folds that it has may be easier. Each fold
+    counts once, with the mean of its seeds.
 
     Raises:
         NotMeasured: There is no run yet.
     """
     # A variant that several families share counts once.
     runs = section.require(trained).runs.drop_duplicates("run")
-    variants = runs.groupby("name").validation_dice.agg(["size", "mean"])
+    folds = runs.groupby(["name", "fold"]).validation_dice.mean()
+    variants = folds.groupby("name").agg(["size", "mean"])
     whole = variants[variants["size"] == variants["size"].max()]
     chosen = runs.name.isin([baseline, whole["mean"].idxmax()])
     return trained.in_order(runs.index[chosen])
