@@ -30,7 +30,7 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
         scores: As ``heldout.csv``.
         filters: Filters of the first convolution in our runs of the rows.
     """
-    sentences = [_answer_rows(rows) if is_comparable(rows) else NO_PUBLISHED]
+    sentences = [_answer_rows(rows, filters) if is_comparable(rows) else NO_PUBLISHED]
     sentences += _compare_seeds(rows, filters)
     counts = []
     for verdict, number in verdicts.verdict.value_counts(sort=False).items():
@@ -61,9 +61,10 @@ def _join_sizes(verdicts: pd.DataFrame) -> str:
     return f"{', '.join(shared)}; each claim says from how many runs"
 
 
-def _answer_rows(rows: pd.DataFrame) -> str:
+def _answer_rows(rows: pd.DataFrame, filters: int) -> str:
     beyond = (rows.reached_by == "none").sum()
-    trained = (rows.n_runs > 0).sum()
+    runs = rows.n_runs[rows.n_runs > 0]
+    trained = len(runs)
     text = (
         f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'has', 'have')} a higher AUC than every "
         "predictor that never looks at the image. "
@@ -75,7 +76,10 @@ def _answer_rows(rows: pd.DataFrame) -> str:
     # A reproduced row need not be one whose network looked at an image.
     blind = (is_reproduced & (rows.reached_by != "none")).sum()
     opened = rows.verdict.isin([ONE_RUN, FATES_DIFFER]).sum()
-    text += f"Of the {len(rows)}, {trained} {agree(trained, 'has', 'have')} been trained here: {reproduced or 'none'} "
+    fewest = f"{runs.min()} to " if runs.min() < runs.max() else ""
+    size = f"{filters} filters, {fewest}{count(runs.max(), 'run')} each"
+    text += f"Of the {len(rows)}, {trained} {agree(trained, 'has', 'have')} been trained here ({size}): "
+    text += f"{reproduced or 'none'} "
     text += agree(reproduced, "is", "are") + " reproduced"
     text += f" ({blind} within reach of such a predictor)" if blind else ""
     return text + (f", {opened} {agree(opened, 'is', 'are')} open." if opened else ".")

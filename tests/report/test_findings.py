@@ -32,11 +32,15 @@ def test_the_answer_counts_rows_claims_and_dice():
     ]
     rows, claims, *dice = answer(["upheld", "undecided"], (), n_runs=3, verdict=tables.REPRODUCED, reached_by="none")
     counted = "**9 of 9 published rows** have a higher AUC than every predictor that never looks at the image"
-    assert rows == f"{counted}. Of the 9, 9 have been trained here: 9 are reproduced."
+    assert rows == f"{counted}. Of the 9, 9 have been trained here (16 filters, 3 runs each): 9 are reproduced."
     few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.ONE_RUN, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[0]
-    assert few.endswith(". Of the 9, 2 have been trained here: none are reproduced, 2 are open.")
+    assert few.endswith(
+        ". Of the 9, 2 have been trained here (16 filters, 1 to 3 runs each): none are reproduced, 2 are open."
+    )
     constant = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")
-    assert constant[0].endswith("1 has been trained here: 1 is reproduced (1 within reach of such a predictor).")
+    assert constant[0].endswith(
+        "1 has been trained here (16 filters, 1 run each): 1 is reproduced (1 within reach of such a predictor)."
+    )
     assert claims.startswith("**Of 2 claims**, 1 is upheld, 1 is undecided,")
     assert dice == []
     sizes = ("64 pixels, 8 filters, 2 of 5 runs a variant", "64 pixels, 8 filters, 1 seed a fold")
