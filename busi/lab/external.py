@@ -254,6 +254,7 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
         if row.n_seeds > 1:
             text += f"; {row.n_seeds} seeds {row.seed_low:.3f} to {row.seed_high:.3f}"
         text += f"), held out {row.heldout_dice:.3f}."
+    text += " An external prediction is the mean of the networks of all folds, a held-out one that of one network."
     return f"{text} Size: {size}."
 
 

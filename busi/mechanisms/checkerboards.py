@@ -152,7 +152,7 @@ def conclude(rows: pd.DataFrame, size: str) -> str:
     ratios = find_ratios(output)
     higher = (ratios > 1).sum()
     against_claim = ", where claim 1 says that it mitigates it" if higher == len(ratios) else ""
-    below_noise = "; all outputs have less of it than noise" if output.nyquist.max() < noise else ""
+    below_noise = "; all trained outputs have less of it than noise" if output.nyquist.max() < noise else ""
     return (
         "Behind the first upsampling of untrained networks, the Nyquist frequency holds "
         f"{_compare_shares(first)} of the power; "

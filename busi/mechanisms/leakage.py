@@ -186,6 +186,7 @@ def show(parameters: Parameters) -> section.Section:
         caption="Held-out Dice with 95 % intervals, by split and by whether a near-duplicate was trained on; in "
         f"parentheses the number of images. {size}.",
         table_caption="Test images of all folds by split, and the Dice of those that have been scored (mean over "
-        "seeds). Change: from the same images' Dice under the grouped split. Intervals cover images, near-duplicates "
-        "together, and the runs of both.",
+        "seeds). An image whose near-duplicate is in the validation part counts as one without a twin in training. "
+        "Change: from the same images' Dice under the grouped split. Intervals cover images, near-duplicates together, "
+        "and the runs of both.",
     )

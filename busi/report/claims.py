@@ -19,8 +19,8 @@ that Dice tells apart (their interval excludes 0); pairs that are one function b
 metric tells segmenters apart" is answered yes if the metric ranks at least `TELLING` of these pairs as Dice does (a tie
 does not count), and no otherwise; with fewer than `ENOUGH` pairs it is open.
 
-A statement is open where neither yes nor no holds, where one of the two has no run, where a planned fold still lacks
-its runs, or where there is only one pair of runs: then the interval is over images alone, and another training may give
+A statement is open where neither yes nor no holds, where one of the two has no run, where a planned fold has no pair of
+runs, or where there is only one pair in all: then the interval is over images alone, and another training may give
 another answer. The claim is
 
 - upheld, if every statement is answered as the claim says;
@@ -31,6 +31,7 @@ The statements of each claim are in ``claims.yaml``. Each verdict names the size
 profile's second size, the statements about the variants trained there are judged again.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -84,13 +85,14 @@ class Comparison(NamedTuple):
     n_images: int
     p_t: float = float("nan")
     n_runs: int = 0
-    n_needed: int = FEWEST
+    n_folds: int = 0
+    folds_needed: int = 1
 
     @property
     def is_early(self) -> bool:
-        """Return whether too few runs have been trained for an answer."""
+        """Return whether too few runs have been trained for an answer, or a planned fold has none."""
         # Untrained predictors have no runs to wait for.
-        return 0 < self.n_runs < self.n_needed
+        return self.n_runs > 0 and (self.n_runs < FEWEST or self.n_folds < self.folds_needed)
 
     @property
     def short(self) -> str:
@@ -207,11 +209,12 @@ def read_claims() -> dict[int, dict]:
 def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
     """Return the comparison of a with b from rows of `Answers.pairs`, in either order."""
     for row in pairs.itertuples():
+        counts = row.n_images, row.p_t, row.n_runs, row.n_folds
         if (row.a, row.b) == (a, b):
-            return Comparison(a, b, row.difference, row.low, row.high, row.p_holm, row.n_images, row.p_t, row.n_runs)
+            return Comparison(a, b, row.difference, row.low, row.high, row.p_holm, *counts)
         # Seen from the other side, the difference changes its sign and the interval swaps its ends.
         if (row.a, row.b) == (b, a):
-            return Comparison(a, b, -row.difference, -row.high, -row.low, row.p_holm, row.n_images, row.p_t, row.n_runs)
+            return Comparison(a, b, -row.difference, -row.high, -row.low, row.p_holm, *counts)
     return None
 
 
@@ -274,13 +277,13 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
     # The first variant is the baseline, which every other one changes.
     baseline, *others = answers.group.variants
     rows = _choose_rows({}, answers)
-    needed = count_needed(answers)
+    needed = count_folds(answers)
     known = {}
     better = worse = 0
     for label in others:
         comparison = find_comparison(rows, label, baseline)
         if comparison:
-            comparison = comparison._replace(n_needed=needed)
+            comparison = comparison._replace(folds_needed=needed)
             known[label] = comparison
             better += _read(comparison) == "better"
             worse += _read(comparison) == "worse"
@@ -323,7 +326,8 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
     rows: dict[tuple, dict] = {}
     for pair in pairs[has_run & is_apart & ~pairs.kind.isin([SAME, ALIVE])].itertuples():
         size = sizes[pair.size]
-        if 0 < pair.n_runs < count_needed(size):
+        # Untrained predictors have no runs to wait for.
+        if pair.n_runs > 0 and (pair.n_runs < FEWEST or pair.n_folds < count_folds(size)):
             continue
         # From here on the pair is read so that its first predictor is the better one.
         names = [pair.a, pair.b] if pair.difference > 0 else [pair.b, pair.a]
@@ -390,12 +394,15 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
         sentences.append(f"{count(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
     reason = "nothing to compare yet"
     if known:
-        # A single pair against the claim decides it; without one, the largest difference says most.
+        # A single pair against the claim decides it; without one, the largest difference says most. A pair that lacks
+        # runs decides nothing.
         against = [comparison for comparison in known if rule(comparison) is False]
-        reason = _find_widest(against or known).short
+        usable = [comparison for comparison in known if not comparison.is_early]
+        reason = _find_widest(against or usable).short if usable else "too few runs for a verdict"
     if "proof" in claim:
         replies.append(False)
         reason = f"{claim['proof']}. Measured beside it: {reason}"
+    sentences += _describe_twin(claim, answers)
     sentences += map(_describe_chance, _find_chance(answers.pairs))
     sentences += _name_runs("Dead runs, which found nothing or gave every pixel the same answer", answers.dead)
     sentences += _name_runs("Runs that reached the last planned epoch instead of being stopped early", answers.capped)
@@ -406,26 +413,31 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     return Judgement(describe_size(answers, compared), decide(replies), reason, evidence)
 
 
-def _find_comparisons(claim: dict, answers: Answers) -> list[Comparison | None]:
-    """Return the comparisons that a claim is judged by; None for a pair that still waits for its runs."""
+def _find_comparisons(claim: dict, answers: Answers, variant: str | None = None) -> list[Comparison | None]:
+    """Return the comparisons that a claim is judged by; None for a pair that still waits for its runs.
+
+    Args:
+        claim: The claim, from ``claims.yaml``.
+        answers: The family's answers.
+        variant: Variant that is compared in place of the claim's own.
+    """
     # All planned variants, because a pair without runs leaves the claim open.
     labels = list(answers.group.variants)
-    pairs = [(claim.get("variant"), other) for other in claim.get("than", []) if other in labels]
+    pairs = [(variant or claim.get("variant"), other) for other in claim.get("than", []) if other in labels]
     if claim["test"] == "alike":
         pairs = list(combinations(labels, 2))
     rows = _choose_rows(claim, answers)
-    needed = count_needed(answers)
+    needed = count_folds(answers)
     comparisons = []
     for a, b in pairs:
         found = find_comparison(rows, a, b)
-        comparisons.append(found and found._replace(n_needed=needed))
+        comparisons.append(found and found._replace(folds_needed=needed))
     return comparisons
 
 
-def count_needed(answers: Answers) -> int:
-    """Return how many runs a variant needs for a verdict: one in each planned fold, and at least `FEWEST`."""
-    folds = {config.fold for config in answers.group.configs}
-    return max(FEWEST, len(folds))
+def count_folds(answers: Answers) -> int:
+    """Return the number of planned folds, each of which needs a run for a verdict."""
+    return len({config.fold for config in answers.group.configs})
 
 
 def _choose_rows(claim: dict, answers: Answers) -> pd.DataFrame:
@@ -452,11 +464,26 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     is_open = agree(opened, "is", "are")
     # With dozens of pairs, only the largest difference is given in numbers; the table of pairs has all.
     widest = _find_widest(comparisons)
-    return [
+    sentences = [
         f"Of {count(len(comparisons), 'pair')}, {within} {is_alike} alike within ±{MARGIN}, {beyond} {differ} by "
         f"more, {opened} {is_open} open.",
         f"The largest difference: {widest}.",
     ]
+    apart = [pair for pair, answer in zip(comparisons, answers, strict=True) if answer is False]
+    # Many pairs can differ because of a single variant.
+    (name, involved), *_ = Counter(label for pair in apart for label in (pair.a, pair.b)).most_common(1) or [("", 0)]
+    if involved > 1:
+        sentences.append(f"{name} is in {involved} of the {beyond} pairs that differ.")
+    return sentences
+
+
+def _describe_twin(claim: dict, answers: Answers) -> list[str]:
+    """Return what is measured if the claim's variant is replaced by the one that is the same function by proof."""
+    if "twin" not in claim:
+        return []
+    known = [comparison for comparison in _find_comparisons(claim, answers, claim["twin"]) if comparison]
+    told = [f"{comparison.short}, {_read(comparison)}" for comparison in known]
+    return [f"With {claim['twin']}, the same function as {claim['variant']}: {'; '.join(told)}."] if told else []
 
 
 def _find_chance(pairs: pd.DataFrame) -> list[Comparison]:
@@ -479,7 +506,8 @@ def _find_widest(comparisons: list[Comparison]) -> Comparison:
 def _read(comparison: Comparison) -> str:
     """Return what a comparison says about a, in a few words."""
     if comparison.is_early:
-        return f"too few runs for a verdict ({comparison.n_runs}; {comparison.n_needed} needed)"
+        folds = count(comparison.folds_needed, "fold")
+        return f"too few runs for a verdict ({comparison.n_runs}, in {comparison.n_folds} of {folds})"
     answer = beats(comparison)
     if answer is None:
         return "not told apart"

@@ -27,7 +27,7 @@ COLUMNS += ["dice_median", "detected", "brier", "loss", "auc_pooled", "normals_a
 """Columns of ``tables/heldout.csv``."""
 
 PAIR_COLUMNS = ["family", "a", "b", "difference", "low", "high", "p", "p_holm", "wins", "n_images"]
-PAIR_COLUMNS += ["n_runs", "p_t", "kind", "size"]
+PAIR_COLUMNS += ["n_runs", "n_folds", "p_t", "kind", "size"]
 """Columns of ``tables/pairwise.csv``."""
 
 VARIANTS, SAME, ALIVE, UNTRAINED = "variants", "A/A", "alive", "untrained"
@@ -160,21 +160,23 @@ class Answers:
             pairs of two variants, separately over these without dead runs, and over pairs with an untrained predictor.
             The ceiling is compared with nothing.
         """
-        images = {label: scored.images for label, scored in self.everyone.items()}
+        # Ranked before dead runs are left out, so that the other runs keep their counterparts.
+        trained_images = {label: statistics.rank_seeds(own.images) for label, own in self.variants.items()}
         ratio = self._test_ratio()
-        trained = statistics.compare_pairs(images, combinations(self.variants, 2), ratio=ratio)
+        trained = statistics.compare_pairs(trained_images, combinations(self.variants, 2), ratio=ratio)
         trained["kind"] = [self._kind(row.a, row.b) for row in trained.itertuples()]
         tables = [trained]
         if self.dead:
             alive = {}
-            for label, own in self.variants.items():
-                alive[label] = own.images[~own.images.run.isin(find_dead(own))]
+            for label, images in trained_images.items():
+                alive[label] = images[~images.run.isin(find_dead(self.variants[label]))]
             again = statistics.compare_pairs(alive, combinations(alive, 2), ratio=ratio)
             # The other pairs have no dead runs and would only be repeated.
             changed = again.a.isin(self.dead) | again.b.isin(self.dead)
             tables.append(again[changed].assign(kind=ALIVE))
         blind = [label for label in self.untrained if label in PREDICTORS]
         pairs = [*product(self.variants, blind), *combinations(blind, 2)]
+        images = trained_images | {label: self.untrained[label].images for label in blind}
         untrained = statistics.compare_pairs(images, pairs)
         tables.append(untrained.assign(kind=UNTRAINED))
         return results.stack(tables).assign(family=self.family, size=self.size)

@@ -1,9 +1,9 @@
 """Uncertainty of the scores: intervals, paired comparisons, variance components, and the rows of the held-out tables.
 
 Two things vary when a score is measured again: the images and the training. Near-duplicate images are not independent,
-so they are resampled together. Training varies between several seeds of a fold or, where each fold is trained once,
-between folds. An interval includes both sources, unless there is only one run, which says nothing about training. None
-of the libraries considered (SciPy, statsmodels, arch, rliable) varies images crossed with runs within folds.
+so they are resampled together. Training varies between folds, which have other training images, and between the seeds
+of a fold. An interval includes all of these, unless there is only one run, which says nothing about training. None of
+the libraries considered (SciPy, statsmodels, arch, rliable) varies images crossed with runs within folds.
 
 A table of scores has one row for each image and run: `name`, `group` (near-duplicates), `image_class`, the scores of
 `busi.scoring.metrics.score_image`, and the run's `fold` and `seed`. A predictor that is not trained has neither of
@@ -96,10 +96,9 @@ def score_interval(scores: pd.DataFrame, score: str = "dice") -> Interval:
 
     Each resample adds two deviations to the mean. For the images, groups of near-duplicates are drawn with replacement.
     For the runs, which are too few to be resampled, a deviation is drawn from a normal distribution. Its variance is
-    that between the seeds of a fold, less what their few images explain (`find_components`), which the first deviation
-    contains already. Where every fold has one run, the variance between folds takes its place: folds are separate
-    trainings. With one run in all, only the images vary. The interval is widened like Student's t, with Satterthwaite's
-    degrees of freedom.
+    that between folds and between the seeds of a fold, less what their few images explain (`find_components`), which
+    the first deviation contains already. Where there is only one fold, it is that between its seeds; with one run in
+    all, only the images vary. The interval is widened like Student's t, with Satterthwaite's degrees of freedom.
 
     The percentile interval is used instead of BCa: over hundreds of groups the two agree, and BCa is undefined if all
     values are equal.
@@ -151,15 +150,19 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -
         return score_interval(both.dropna(subset="difference"), "difference")
     a, b = a.dropna(subset=score), b.dropna(subset=score)
     before, after = _split_folds(a, score), _split_folds(b, score)
-    # Different random seeds: the two are drawn independently.
-    runs = _vary_runs(after, seed=100) - _vary_runs(before, seed=0)
+    mean = _mean(after) - _mean(before)
     means_a, means_b = (table.groupby(["name", "group"], as_index=False)[score].mean() for table in (a, b))
     both = _match(means_b, means_a, score)
+    # Different random seeds: what is not paired is drawn independently.
     if len(both) == len(means_a) == len(means_b):
         images = _vary_images(_split_folds(both, "difference"))
+        # Or folds would seem to vary by how hard their images are, which both tables share.
+        before = _split_folds(_subtract_images(a, means_b, score), score)
+        after = _split_folds(_subtract_images(b, means_a, score), score)
     else:
         images = _vary_images(after, seed=1) - _vary_images(before)
-    return (images + runs).around(_mean(after) - _mean(before))
+    runs = _vary_runs(after, seed=100) - _vary_runs(before, seed=0)
+    return (images + runs).around(mean)
 
 
 def format_interval(interval: Interval) -> str:
@@ -200,7 +203,8 @@ def find_components(scores: pd.DataFrame) -> dict[str, float]:
         `seed`: Between seeds of a fold, beyond what the few images explain.
         `residual`: What images and seeds do not explain. Where every fold has one run, `seed` and `residual` are
             missing: they cannot be separated from `fold` and `image`, which include them.
-        `groups`, `images`, `runs`: Number of groups, mean number of groups in a fold, and number of runs.
+        `groups`, `images`, `runs`, `folds`: Number of groups, mean number of groups in a fold, number of runs and of
+            folds.
     """
     return _find_components(_split_folds(scores, "dice"))
 
@@ -214,34 +218,37 @@ def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[st
 
     Returns:
         `smallest`: Smallest difference that is told from zero with a chance of `POWER` at 95 % confidence.
-        `limit`: The same with an unlimited number of runs on these images.
+        `limit`: The same with an unlimited number of seeds on these images and folds.
         `runs`: Number of runs of each variant that `smallest` is about.
         `runs_needed`: Number of runs of each variant for a difference of `TARGET`; infinite if `limit` is above it.
 
-        Where every fold has one run, `limit` and `runs_needed` are missing: `image` then includes the residual, which
-        more runs would reduce.
+        Where every fold has one run, `limit` and `runs_needed` are missing: `image` then includes the residual, and
+        `fold` the seed, which more runs would reduce.
     """
-    images = components["image"] / components["groups"]
+    # Variance that remains whatever the number of seeds, and that of one run.
+    fixed = components["image"] / components["groups"]
+    if components["folds"] > 1:
+        fixed += components["fold"] / components["folds"]
     one_seed = np.isnan(components["seed"])
-    run = components["fold"] if one_seed else components["seed"] + components["residual"] / components["images"]
+    run = 0.0 if one_seed else components["seed"] + components["residual"] / components["images"]
     few = student.ppf(0.975, freedom) + student.ppf(POWER, freedom)
-    power = {"smallest": few * np.sqrt(images + run / components["runs"]), "runs": components["runs"]}
+    power = {"smallest": few * np.sqrt(fixed + run / components["runs"]), "runs": components["runs"]}
     if one_seed:
         return power | {"limit": np.nan, "runs_needed": np.nan}
     many = norm.ppf(0.975) + norm.ppf(POWER)
-    # Of the variance that a difference of `TARGET` allows, what the images leave for the runs.
-    room = (TARGET / many) ** 2 - images
+    # Of the variance that a difference of `TARGET` allows, what images and folds leave for the runs.
+    room = (TARGET / many) ** 2 - fixed
     needed = np.ceil(run / room) if room > 0 else np.inf
-    return power | {"limit": many * np.sqrt(images), "runs_needed": needed}
+    return power | {"limit": many * np.sqrt(fixed), "runs_needed": needed}
 
 
 def compare_pairs(
     scores: dict[str, pd.DataFrame], pairs: Iterable[tuple[str, str]], *, score: str = "dice", ratio: float = np.nan
 ) -> pd.DataFrame:
-    """Compare pairs of predictors, matched by image and, if both are trained, by fold and rank of the seed in the fold.
+    """Compare pairs of predictors, matched by image and, if both are trained, by fold and seed.
 
     Args:
-        scores: Predictor -> its table of scores.
+        scores: Predictor -> its table of scores. Seeds that are to be compared have one number (`rank_seeds`).
         pairs: Pairs of names of predictors, a and b.
         score: The column that is compared.
         ratio: Number of images that a run is tested on, divided by the number that it is trained on.
@@ -250,12 +257,14 @@ def compare_pairs(
         One row for each pair with a row in common.
 
         `a`, `b`: The predictors.
-        `n_images`, `n_runs`: Number of images, and of pairs of runs. With one pair, the interval is over images alone.
+        `n_images`, `n_runs`, `n_folds`: Number of images, of pairs of runs, and of the folds that these are in. With
+            one pair of runs, the interval is over images alone.
         `difference`: Mean of a - b over the images, with `low` and `high` as `score_interval`.
         `p`: Two-sided p value of `difference` divided by the standard deviation of the resamples.
         `p_holm`: `p` after Holm's correction for all rows.
-        `p_t`: Two-sided p value of the runs' differences by the corrected resampled t test, which accounts for training
-            images that runs share (Nadeau, Bengio, Machine Learning 52, 2003).
+        `p_t`: Two-sided p value of the folds' mean differences by the corrected resampled t test, which accounts for
+            training images that folds share (Nadeau, Bengio, Machine Learning 52, 2003). Seeds of a fold share all of
+            them and are averaged. Missing with one fold.
         `wins`: Share of images on which a is higher; equal images count half.
         `image`, `fold`, `seed`, `residual`: As `find_components` of the differences; missing without a run.
         `smallest`, `limit`, `runs_needed`: As `find_power`.
@@ -274,7 +283,7 @@ def compare_pairs(
     return table.assign(p_holm=multipletests(table.p, method="holm")[1] if rows else [])
 
 
-_PAIR = ["a", "b", "n_images", "n_runs", "difference", "low", "high", "p", "p_t", "wins", *COMPONENTS]
+_PAIR = ["a", "b", "n_images", "n_runs", "n_folds", "difference", "low", "high", "p", "p_t", "wins", *COMPONENTS]
 _PAIR += ["smallest", "limit", "runs_needed"]
 
 
@@ -361,6 +370,14 @@ def dice_by(scores: pd.DataFrame, column: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def rank_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return ``scores`` with the rank of each seed in its fold, from 1, in place of the seed.
+
+    A variant that repeats another one has seeds of its own; its runs are compared with the other's in this order.
+    """
+    return scores.assign(seed=scores.groupby("fold").seed.rank("dense").astype(int))
+
+
 def lesion_images(images: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of benign and malignant images."""
     return images[images.image_class != "normal"]
@@ -424,22 +441,25 @@ def _vary_runs(split: list[_Fold], seed: int = 0) -> _Deviations:
     images = np.array([len(fold.values) for fold in split])
     runs = np.array([fold.values.shape[1] for fold in split])
     components = _find_components(split)
-    # A fold trained once has no seeds to compare, but varies as the others do.
-    several = [fold for fold in split if fold.values.shape[1] > 1]
-    if several:
-        variance, freedom = components["seed"], (runs - 1).sum()
-        square = np.mean([fold.values.mean(axis=0).var(ddof=1) for fold in several])
-    elif len(split) > 1:
-        # Where no fold is trained twice, all folds together show how training varies.
-        variance, freedom = components["fold"], len(split) - 1
-        square = np.var([fold.values.mean() for fold in split], ddof=1)
-    else:
-        return _Deviations(np.zeros(RESAMPLES))
     weights = images / images.sum()
-    share = (weights**2 / runs).sum()
-    draws = np.random.default_rng([seed, 1]).normal(0, np.sqrt(share * variance), RESAMPLES)
-    # The whole mean square: what images explain of it is subtracted from the variance, but remains uncertain.
-    return _Deviations(draws, (share * square) ** 2 / freedom)
+    variance, doubts = 0.0, [0.0]
+    # The doubts are about the whole mean squares: what images explain of them is subtracted from the variance, but
+    # remains uncertain.
+    several = [fold.values.mean(axis=0) for fold in split if fold.values.shape[1] > 1]
+    if several:
+        share = (weights**2 / runs).sum()
+        variance += share * components["seed"]
+        square = np.mean([means.var(ddof=1) for means in several])
+        doubts.append((share * square) ** 2 / (runs - 1).sum())
+    # Where no fold is trained twice, the component of the folds contains that of the seeds.
+    if len(split) > 1:
+        share = (weights**2).sum()
+        variance += share * components["fold"]
+        square = np.var([fold.values.mean() for fold in split], ddof=1)
+        doubts.append((share * square) ** 2 / (len(split) - 1))
+    draws = np.random.default_rng([seed, 1]).normal(0, np.sqrt(variance), RESAMPLES)
+    # Not their sum, because the spread of the folds contains that of the seeds.
+    return _Deviations(draws, max(doubts))
 
 
 @lru_cache(maxsize=8)
@@ -464,6 +484,7 @@ def _find_components(split: list[_Fold]) -> dict[str, float]:
     components["groups"] = folds.groups.sum()
     components["images"] = folds.groups.mean()
     components["runs"] = folds.runs.sum()
+    components["folds"] = len(folds)
     return components
 
 
@@ -490,10 +511,7 @@ def _lesion_scores(label: str, table: pd.DataFrame, score: str) -> pd.DataFrame:
     repeated = lesions.duplicated(keys)
     if repeated.any():
         raise StudyError(f"{label}: {lesions.name[repeated].iloc[0]} scored twice; expected once by each run")
-    if "seed" not in lesions:
-        return lesions
-    # Runs of a fold are matched in the order of their seeds: a variant that repeats another one has seeds of its own.
-    return lesions.assign(seed=lesions.groupby("fold").seed.rank("dense").astype(int))
+    return lesions
 
 
 def _match(a: pd.DataFrame, b: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -503,6 +521,12 @@ def _match(a: pd.DataFrame, b: pd.DataFrame, score: str) -> pd.DataFrame:
     return both.assign(difference=both[f"{score}_a"] - both[f"{score}_b"])
 
 
+def _subtract_images(scores: pd.DataFrame, means: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Return ``scores`` less the mean of each image in ``means``."""
+    of_image = means.set_index("name")[score]
+    return scores.assign(**{score: scores[score] - scores.name.map(of_image)})
+
+
 def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     split = _split_folds(both, "difference")
     images, _ = _average_runs(split)
@@ -510,23 +534,23 @@ def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     mean, low, high = deviations.around(images.mean())
     # An equal score counts as half a win for either side.
     wins = (images > 0) + (images == 0) / 2
-    row = {"n_images": len(images), "n_runs": 0, "difference": mean, "low": low, "high": high}
+    row = {"n_images": len(images), "n_runs": 0, "n_folds": 0, "difference": mean, "low": low, "high": high}
     row |= {"p": _find_p(mean, deviations.values.std(), deviations.freedom), "wins": wins.mean()}
     if "fold" not in both:
         return row
-    runs = np.concatenate([fold.values.mean(axis=0) for fold in split])
     components = _find_components(split)
-    row |= {"p_t": _corrected_t(runs, ratio), "n_runs": len(runs)}
+    row |= {"n_runs": components["runs"], "n_folds": len(split)}
+    row["p_t"] = _corrected_t(np.array([fold.values.mean() for fold in split]), ratio)
     return row | components | find_power(components, deviations.freedom)
 
 
 def _corrected_t(differences: np.ndarray, ratio: float) -> float:
-    """Return the p value of the corrected resampled t test; nan for fewer than two runs, or an unknown ratio."""
-    runs = len(differences)
-    if runs < 2 or np.isnan(ratio):
+    """Return the p value of the corrected resampled t test of folds; nan for one fold, or an unknown ratio."""
+    folds = len(differences)
+    if folds < 2 or np.isnan(ratio):
         return np.nan
-    error = np.sqrt((1 / runs + ratio) * differences.var(ddof=1))
-    return _find_p(differences.mean(), error, runs - 1)
+    error = np.sqrt((1 / folds + ratio) * differences.var(ddof=1))
+    return _find_p(differences.mean(), error, folds - 1)
 
 
 def _find_p(mean: float, error: float, freedom: float) -> float:

@@ -89,12 +89,13 @@ def test_the_table_has_mean_and_range_over_seeds():
     [
         (
             STRONG,
-            "in 2 of 2 trainings, where claim 1 says that it mitigates it; all outputs have less of it than noise",
+            "in 2 of 2 trainings, where claim 1 says that it mitigates it; "
+            "all trained outputs have less of it than noise",
         ),
         # Of the second seed the other way has 0.03, of the first 0.01: more than it, and yet less than that of its own.
         (((0.4, 0.6), (0.02, 0.3)), "in 2 of 2 trainings, where claim 1 says that it mitigates it"),
         # One of the two is below the other way of its seed.
-        (((0.4, 0.6), (0.2, 0.02)), "in 1 of 2 trainings; all outputs have less of it than noise"),
+        (((0.4, 0.6), (0.2, 0.02)), "in 1 of 2 trainings; all trained outputs have less of it than noise"),
     ],
 )
 def test_the_conclusion_judges_the_reason_of_claim_1_by_every_seed(transposed, verdict):

@@ -98,12 +98,14 @@ def test_a_and_b_are_alike(compared, answer):
 
 def test_one_pair_of_runs_answers_nothing():
     for compared in (comparison(0.1, 0.2), comparison(-0.3, -0.1), comparison(-0.01, 0.01)):
-        once = compared._replace(n_runs=1)
+        once = compared._replace(n_runs=1, n_folds=1)
         assert claims.beats(once) is claims.does_not_beat(once) is claims.alike(once) is None
-        assert claims.alike(compared._replace(n_runs=2)) is not None
+        assert claims.alike(once._replace(n_runs=2)) is not None
+        # Several runs of some folds are no run of the others.
+        assert claims.alike(once._replace(n_runs=5, folds_needed=2)) is None
         # However clear the difference is, what is missing is runs.
         told = claims._describe_comparisons([once], "better")
-        assert told == [f"{once}: too few runs for a verdict (1; 2 needed)."]
+        assert told == [f"{once}: too few runs for a verdict (1, in 1 of 1 fold)."]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +207,43 @@ def test_kld_against_dice_is_told_without_dead_runs(make_heldout, make_answers):
     assert "gave every pixel the same answer: DICE of the lesion 1 of 2." in evidence
 
 
+def test_runs_keep_their_counterparts_where_others_are_dead(make_heldout, make_answers):
+    """The first seed of one variant is dead: its second one stands opposite the other's second one, 0.1 apart."""
+    parts = []
+    for seed, kld, dice in ((0, 0.9, 0.0), (5, 0.5, 0.4)):
+        parts.append(make_heldout("KLD", [kld] * 4, settings=KLD | {"seed": 1000 + seed}))
+        marked = 0.1 if dice else 0.0
+        parts.append(make_heldout("DICE", [dice] * 4, marked=marked, settings={"loss": "dice", "seed": seed}))
+    pairs = make_answers(*parts).pairs
+    alive = pairs[pairs.kind == "alive"].iloc[0]
+    assert (alive.n_runs, abs(alive.difference)) == (1, pytest.approx(0.1))
+
+
+def test_what_lacks_runs_is_not_the_reason(make_heldout, make_answers):
+    """The widest difference rests on one of two planned folds; the reason is the narrow one that has both."""
+    parts = []
+    for fold in (0, 1):
+        parts.append(make_heldout("KLD", [0.5] * 4, fold=fold, settings=KLD))
+        parts.append(make_heldout("DICE of the lesion", [0.4] * 4, fold=fold, settings={"loss": "lesion-dice"}))
+        if fold == 0:
+            for seed in (0, 5):
+                settings = {"loss": "dice", "seed": seed}
+                parts.append(make_heldout("DICE of both channels", [0.1] * 4, settings=settings))
+    judged = claims.judge([make_answers(*parts)]).first
+    assert judged.reason.endswith("Measured beside it: KLD − DICE of the lesion +0.100 Dice (+0.100 to +0.100)")
+    assert "too few runs for a verdict (1, in 1 of 2 folds)" in judged.evidence
+
+
+def test_the_function_that_equals_kld_is_told_beside_it(verdict):
+    base = np.linspace(0.4, 0.6, IMAGES)
+    scores = {"KLD": base + 0.1, "BCE": base + 0.05, "DICE_of_the_lesion": base - 0.1}
+    evidence = verdict(3, others=base, **scores).first.evidence
+    assert (
+        "With BCE, the same function as KLD: BCE − DICE of both channels +0.050 Dice (+0.050 to +0.050), better; "
+        "BCE − DICE of the lesion +0.150 Dice (+0.150 to +0.150), better." in evidence
+    )
+
+
 # Claim 2: all alike
 
 
@@ -218,6 +257,8 @@ def test_optimizers_are_alike_differ_or_are_left_open(verdict):
     assert apart.verdict == NOT_UPHELD
     assert apart.evidence.startswith("Of 21 pairs, 15 are alike within ±0.02, 6 differ by more, 0 are open.")
     assert "The largest difference: SGD + fixed LR − Adam + fixed LR +0.300 Dice" in apart.evidence
+    assert "Adam + fixed LR is in 6 of the 6 pairs that differ." in apart.evidence
+    assert "pairs that differ" not in alike.evidence
 
     unclear = verdict(2, others=base, Adam___fixed_LR=base + CHANCE).first
     assert unclear.verdict == UNDECIDED
@@ -263,7 +304,7 @@ def scored(number, *, wrong=0, ties=0):
             row = {"family": "loss", "variant": label, "settings": label, "dice": dice, "accuracy": own, "n_runs": 1}
             table.append(row | {"auc_pooled": dice, "loss": 1 - dice, "size": "s"})
         pair = {"family": "loss", "a": f"a{place}", "b": f"b{place}", "difference": gap, "low": 0.05, "high": 0.3}
-        pairs.append(pair | {"n_runs": 2, "kind": "variants", "size": "s"})
+        pairs.append(pair | {"n_runs": 2, "n_folds": 1, "kind": "variants", "size": "s"})
     return pd.DataFrame(table), pd.DataFrame(pairs)
 
 
@@ -367,7 +408,7 @@ def test_a_verdict_is_reached_and_told_at_each_size(make_heldout, make_answers):
     assert [text.split(", ")[0] for text in judged.evidence.split("\n\n")] == ["At 32 pixels", "At 64 pixels"]
     # One run of either says nothing about another training, however far apart the two are.
     assert judged.row["second_verdict"] == UNDECIDED
-    assert judged.row["second_reason"].endswith("-0.100 Dice (-0.100 to -0.100)")
+    assert judged.row["second_reason"] == "too few runs for a verdict"
     # A size that is planned and not trained has no verdict, not even an open one.
     planned = make_answers(family="upsampling", planned=sizes[1].group.variants)
     assert claims.judge([sizes[0], planned]).row["second_verdict"] == ""
@@ -511,7 +552,7 @@ def test_a_variant_is_no_better_before_it_has_a_run_in_every_fold(make_heldout, 
     answers = make_answers(*runs, family="optimization", planned={"SGD + fixed LR": folds, "Adam + fixed LR": folds})
     title, table = claims.compare_with_baseline(answers)
     assert title == "None of 1 variant better than SGD + fixed LR, none worse"
-    assert table.n_needed.tolist() == [5] and table.difference.tolist() == pytest.approx([0.2])
+    assert table.n_folds.tolist() == [1] and table.difference.tolist() == pytest.approx([0.2])
 
 
 # The file

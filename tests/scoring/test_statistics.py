@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom, bootstrap, norm, ttest_1samp
+from scipy.stats import t as student
 
 from busi.config import StudyError
 from busi.scoring import metrics, statistics
@@ -193,17 +194,19 @@ def other_folds(table):
     return table.assign(fold=(table.fold + 1) % 5)
 
 
-def test_on_the_same_images_in_other_folds_the_runs_of_both_vary():
-    """Leakage: images differ by nothing, runs of either split do: 2 x 20 degrees of freedom, 2 variances of a mean."""
-    draw = np.random.default_rng(21)
-    a, b = (runs(draw, run=0.05, images=100, mean=0.5) for _ in range(2))
-    variance = 0.0
-    for table in (a, b):
-        means = table.groupby(["fold", "seed"]).dice.mean()
-        variance += means.groupby("fold").var().mean() / 25
-    interval = statistics.difference_interval(a, other_folds(b))
-    assert interval.mean == pytest.approx(b.dice.mean() - a.dice.mean())
-    assert (interval.high - interval.low) / 2 == pytest.approx(2.02 * np.sqrt(variance), rel=0.05)
+def test_on_the_same_images_in_other_folds_the_folds_of_both_vary():
+    """Leakage: images differ by nothing, trainings of either split do: the variances of two means of five folds."""
+    a = runs(np.random.default_rng(21), images=100)
+    # Each fold of b holds a fifth of each fold of a.
+    b = a.assign(fold=a.name % 5, seed=a.name % 5 + a.seed - a.fold)
+    effects_a, effects_b = np.array([-0.05, 0.02, 0.0, 0.06, 0.03]), np.array([0.01, 0.04, -0.04, 0.0, -0.03])
+    a["dice"], b["dice"] = 0.5 + effects_a[a.fold], 0.5 + effects_b[b.fold]
+    interval = statistics.difference_interval(a, b)
+    assert interval.mean == pytest.approx(effects_b.mean() - effects_a.mean())
+    squares = effects_a.var(ddof=1) / 5, effects_b.var(ddof=1) / 5
+    freedom = 4 * sum(squares) ** 2 / sum(square**2 for square in squares)
+    half = student.ppf(0.975, freedom) * np.sqrt(sum(squares))
+    assert (interval.high - interval.low) / 2 == pytest.approx(half, rel=0.03)
 
 
 def test_on_the_same_images_in_other_folds_images_are_subtracted():
@@ -251,22 +254,21 @@ def test_lesion_images_leaves_normals_out():
 # Training
 
 
-def test_the_drawn_runs_of_a_fold_vary_as_their_mean_does():
-    """Without images that vary, the interval is that of a mean of 25 runs: 20 degrees of freedom, 5 means known."""
-    table = runs(np.random.default_rng(1), run=0.05, images=300, mean=0.5)
-    means = table.groupby(["fold", "seed"]).dice.mean()
-    variance = means.groupby("fold").var().mean() / 25
-    interval = statistics.score_interval(table)
-    assert interval.mean == pytest.approx(means.mean())
-    assert (interval.high - interval.low) / 2 == pytest.approx(2.086 * np.sqrt(variance), rel=0.05)
-
-
-def test_where_folds_are_trained_once_the_folds_vary():
-    table = runs(np.random.default_rng(2), seeds=1, run=0.05, image=0.01, mean=0.5)
+@pytest.mark.parametrize(("seeds", "fold", "run"), [(5, 0.05, 0.02), (2, 0.05, 0.02), (1, 0.0, 0.05)])
+def test_folds_vary_as_their_means_do(seeds, fold, run):
+    """Where images hardly vary, the interval is that of five means of folds: four degrees of freedom."""
+    table = runs(np.random.default_rng(2), seeds=seeds, fold=fold, run=run, image=0.01, mean=0.5)
     error = np.sqrt(table.groupby("fold").dice.mean().var() / 5)
     interval = statistics.score_interval(table)
-    # Four degrees of freedom.
     assert (interval.high - interval.low) / 2 == pytest.approx(2.776 * error, rel=0.05)
+
+
+def test_the_runs_of_one_fold_vary_as_their_mean_does():
+    """Without images that vary, the interval is that of a mean of four runs: three degrees of freedom."""
+    table = runs(np.random.default_rng(1), folds=1, seeds=4, run=0.05, images=300, mean=0.5)
+    error = np.sqrt(table.groupby("seed").dice.mean().var() / 4)
+    interval = statistics.score_interval(table)
+    assert (interval.high - interval.low) / 2 == pytest.approx(3.182 * error, rel=0.05)
 
 
 def test_one_run_alone_says_nothing_about_training():
@@ -277,12 +279,18 @@ def test_one_run_alone_says_nothing_about_training():
 
 
 def test_images_that_vary_are_not_counted_a_second_time_as_training():
-    """Images and what is left vary: five runs have means of their own, but differ no more than their images do."""
-    table = runs(np.random.default_rng(3), image=0.2, residual=0.2)
-    images = table.groupby(["name", "group"], as_index=False).dice.mean()
-    alone = statistics.mean_interval(images.dice, images.group)
-    both = statistics.score_interval(table)
-    assert both.high - both.low == pytest.approx(alone.high - alone.low, rel=0.05)
+    """Images and what is left vary: folds and runs have means of their own, but differ no more than their images do."""
+    draw, ratios = np.random.default_rng(3), []
+    for _ in range(20):
+        table = runs(draw, image=0.2, residual=0.2)
+        images = table.groupby(["name", "group"], as_index=False).dice.mean()
+        alone = statistics.mean_interval(images.dice, images.group)
+        # The spread before Student's t widens it, which five folds alone make necessary.
+        spread = statistics._vary_both(statistics._split_folds(table, "dice")).values.std()
+        ratios.append(spread / ((alone.high - alone.low) / 2 / 1.96))
+    # Where the folds happen to be closer to each other than their images explain, nothing is added.
+    assert min(ratios) == pytest.approx(1, abs=0.02)
+    assert np.mean(ratios) < 1.25
 
 
 @pytest.mark.parametrize(
@@ -291,6 +299,9 @@ def test_images_that_vary_are_not_counted_a_second_time_as_training():
         (5, {"run": 0.03, "residual": 0.2}),
         (5, {"run": 0.06, "residual": 0.1}),
         (2, {"run": 0.03, "residual": 0.2}),
+        # Training sets of folds differ, too: what was wrong before.
+        (5, {"run": 0.03, "residual": 0.2, "fold": 0.03}),
+        (2, {"run": 0.03, "residual": 0.2, "fold": 0.06}),
         (1, {"run": 0.02, "residual": 0.2}),
         # One fold, three seeds: too few to be resampled.
         (3, {"run": 0.06, "residual": 0.1, "folds": 1}),
@@ -366,6 +377,7 @@ def test_a_component_by_hand():
 def test_the_smallest_difference_is_told_in_four_of_five_cases():
     # 25 runs, each the mean of 40 images, as in `runs` with variances 0.04 ** 2 of seeds and 0.1 ** 2 left over.
     known = {"image": 0.0, "fold": 0.0, "seed": 0.04**2, "residual": 0.1**2, "groups": 200, "images": 40, "runs": 25}
+    known["folds"] = 5
     smallest = statistics.find_power(known)["smallest"]
     spread = np.sqrt(0.04**2 + 0.1**2 / 40)
     means = np.random.default_rng(8).normal(smallest, spread, (4000, 25)).mean(axis=1)
@@ -375,6 +387,7 @@ def test_the_smallest_difference_is_told_in_four_of_five_cases():
 def test_few_runs_take_a_wider_difference():
     """Four degrees of freedom: Student's 2.776 and 0.941 in place of 1.960 and 0.842."""
     known = {"image": 0.0, "fold": 0.02**2, "seed": np.nan, "residual": np.nan, "groups": 500, "images": 100, "runs": 5}
+    known["folds"] = 5
     power = statistics.find_power(known, freedom=4)
     assert power["smallest"] == pytest.approx((2.776 + 0.941) * 0.02 / np.sqrt(5), rel=1e-3)
     # What more seeds would leave cannot be told from one.
@@ -384,6 +397,7 @@ def test_few_runs_take_a_wider_difference():
 def test_runs_needed_by_hand():
     errors = norm.ppf(0.975) + norm.ppf(0.8)
     components = {"image": 0.0, "fold": 0.0, "seed": 0.03**2, "residual": 0.0, "groups": 600, "images": 120, "runs": 25}
+    components["folds"] = 5
     power = statistics.find_power(components)
     assert power["smallest"] == pytest.approx(errors * 0.03 / 5)
     assert power["runs_needed"] == np.ceil((errors * 0.03 / 0.01) ** 2)
@@ -391,6 +405,11 @@ def test_runs_needed_by_hand():
     limited = statistics.find_power(components | {"image": 0.09})
     assert limited["limit"] == pytest.approx(errors * 0.3 / np.sqrt(600))
     assert limited["runs_needed"] == np.inf
+    # Nor do five folds that differ by 0.01: 2.8 * 0.01 / sqrt(5).
+    folds = statistics.find_power(components | {"fold": 0.01**2})
+    assert folds["limit"] == pytest.approx(errors * 0.01 / np.sqrt(5))
+    assert folds["smallest"] == pytest.approx(errors * np.hypot(0.01 / np.sqrt(5), 0.03 / 5))
+    assert folds["runs_needed"] == np.inf
 
 
 # Pairs
@@ -446,13 +465,20 @@ def test_an_untrained_predictor_is_compared_with_every_run():
 
 
 def test_the_corrected_resampled_t_by_hand():
-    # Means of the runs 0.01, 0.02, 0.03 (variance 0.0001); tested on half as many images as trained on.
-    a = pd.concat([scores([0.51] * 4).assign(fold=0, seed=0), scores([0.52] * 4).assign(fold=0, seed=1)])
-    a = pd.concat([a, scores([0.53] * 4).assign(fold=0, seed=2)])
+    # Means of three folds 0.01, 0.02, 0.03 (variance 0.0001); tested on half as many images as trained on.
+    parts = []
+    for fold, dice in enumerate([0.51, 0.52, 0.53]):
+        # Two seeds of a fold share their training images, so that only their mean counts.
+        for seed, chance in ((0, -0.004), (1, 0.004)):
+            part = scores([dice + chance] * 4).assign(fold=fold, seed=seed)
+            parts.append(part.assign(name=part.name + f" of {fold}", group=part.group + 10 * fold))
+    a = pd.concat(parts)
     row = compare({"a": a, "b": a.assign(dice=0.5)}, ratio=0.5).iloc[0]
     t = 0.02 / np.sqrt((1 / 3 + 0.5) * 0.0001)
     # Two degrees of freedom have a distribution in closed form.
     assert row.p_t == pytest.approx(1 - t / np.sqrt(2 + t**2))
+    # One fold, however often it is trained, has no other training images.
+    assert np.isnan(compare({"a": a[a.fold == 0], "b": a.assign(dice=0.5)}, ratio=0.5).p_t[0])
 
 
 def test_the_difference_is_over_images_not_over_groups():
@@ -625,7 +651,8 @@ def test_runs_of_other_seeds_are_matched_in_their_order():
             for image in range(4):
                 rows.append({"name": f"benign ({image})", "group": image, "fold": 0, "seed": seed, "dice": value})
         scores[label] = pd.DataFrame(rows).assign(image_class="benign")
-    row = statistics.compare_pairs(scores, [("a", "b")]).iloc[0]
+    ranked = {label: statistics.rank_seeds(table) for label, table in scores.items()}
+    row = statistics.compare_pairs(ranked, [("a", "b")]).iloc[0]
     assert row.n_runs == 2
     assert row.difference == pytest.approx(0.2)
 
