@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from busi import display, results
 from busi.config import Parameters
 from busi.mechanisms import section
-from busi.published import distinct_rows, loss_floor, on_floor
+from busi.published import NEAR, distinct_rows, loss_floor, on_floor
 from busi.study import measure_floors
 
 ENTROPY = "−s ln s − (1 − s) ln(1 − s)"
@@ -21,16 +21,17 @@ METRICS = [
     ("BCE", "bce", ENTROPY),
     ("KLD", "kld", ENTROPY),
 ]
-"""Metrics, their names in `busi.scoring.floors.constant_floors`, and formulas for a share s of hard lesion pixels."""
+"""Metrics, their names in `busi.scoring.floors.constant_floors`, and formulas for a share s of wholly lesion pixels."""
 
 
 def tabulate(floors: dict[str, float]) -> pd.DataFrame:
     """Return each floor twice: by formula, and exactly.
 
     Returns:
-        `metric`, `formula`, `from_share` (the formula with s, the share of lesion pixels) and `exact` (including soft
-        and mirrored pixels).
+        `metric`, `formula`, `from_share` (the formula with s, the share of wholly lesion pixels) and `exact` (including
+        soft and mirrored pixels).
     """
+    # Under the published targets, every pixel that is not wholly lesion counts as background.
     s = 1 - floors["accuracy"]
     entropy = -s * np.log(s) - (1 - s) * np.log(1 - s)
     values = {"1 − s": 1 - s, "s": s, "1/2": 0.5, ENTROPY: entropy}
@@ -75,7 +76,7 @@ def conclude(floors: dict[str, float]) -> str:
     count = int(on_floor(rows.accuracy, floors["accuracy"]).sum())
     verb = "have" if count > 1 else "has"
     text = f"A predictor that calls everything background is right on {floors['accuracy']:.4f} of the pixels. "
-    text += f"{count or 'None'} of the {len(rows)} published rows {verb} that accuracy. Its AUC is "
+    text += f"{count or 'None'} of the {len(rows)} published rows {verb} that accuracy within {NEAR:.4f}. Its AUC is "
     text += f"{floors['auc']:.4f} only because every pixel is counted once more as background. "
     return f"{text}On the lesion channel alone it is 0.5."
 
@@ -90,6 +91,7 @@ def show(parameters: Parameters) -> section.Section:
         table,
         conclude(floors),
         caption="The nine distinct published rows (dots) and the floor: a predictor that never looks (dashed).",
-        table_caption="Scores of a constant prediction: by formula from the share s of lesion pixels, and exactly, "
-        "including soft and mirrored pixels of the targets.",
+        table_caption="Scores of a constant prediction: by formula from the share s of wholly lesion pixels, and "
+        "exactly, including soft and mirrored pixels of the targets. For accuracy the two are equal by definition: s "
+        "is one minus its exact floor.",
     )

@@ -1,4 +1,4 @@
-"""KLD is BCE: for one-hot targets and a softmax the two are one loss. The published BCE, of logits, is another loss.
+"""KLD and BCE: for one-hot targets and a softmax they are one loss. The published BCE, of logits, is another loss.
 
 For two channels y and 1 - y with y in {0, 1}, and probabilities p and 1 - p:
 
@@ -213,7 +213,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         f"So Table 3, whose KLD and BCE are {gap:.4f} apart, compares a softmax with a sigmoid of each logit, "
         "not divergence with cross-entropy. "
         "One configuration is published twice, as far as the public code shows: the baseline and BCE, with losses "
-        f"{twice:.4f} apart; the front page says how far its trainings lie apart here. "
+        f"{twice:.4f} apart; the front page says how far its trainings lie apart here, and where KLD ends. "
         f"Size: {size}."
     )
 
@@ -232,7 +232,7 @@ def show(parameters: Parameters) -> section.Section:
         caption="Distance from the weights that BCE of the probabilities leads to, as a share of the way travelled. "
         f"Same start, same images in the same order. {size}, baseline optimizer on standardized images, in float64. "
         f"A distance of 0 is not drawn. Dotted: {TOGETHER:.0%}, the limit for being together.",
-        table_caption="Number of steps that each trajectory stays together with that of BCE of the probabilities "
-        f"(distance below {TOGETHER:.0%}).",
+        table_caption="Distance of each trajectory from that of BCE of the probabilities after the first and the last "
+        f"step, number of steps that they stay together (distance below {TOGETHER:.0%}), and number of all steps.",
         digits=4,
     )

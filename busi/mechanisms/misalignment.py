@@ -63,7 +63,7 @@ def make_targets(inside: np.ndarray, config: RunConfig) -> tuple[np.ndarray, np.
 
 
 def compare_targets(squeezed: np.ndarray, aligned: np.ndarray) -> dict[str, float]:
-    """Score a perfect segmenter, which marks exactly the lesion in what its output sees, against the squeezed target.
+    """Score a perfect segmenter, which marks exactly the lesion in what its output covers, against the squeezed target.
 
     Args:
         squeezed: The published target, bool (o, o).
@@ -71,20 +71,21 @@ def compare_targets(squeezed: np.ndarray, aligned: np.ndarray) -> dict[str, floa
 
     Returns:
         `dice` (missing if ``squeezed`` is empty) and `accuracy` of the answer; `background`: the accuracy of
-        "background everywhere".
+        "background everywhere". Targets are cut off at one half; under the soft ones, as in
+        `busi.mechanisms.floors`, every soft pixel counts as background.
     """
     accuracy = float((squeezed == aligned).mean())
     return {"dice": dice(squeezed, aligned), "accuracy": accuracy, "background": float((~squeezed).mean())}
 
 
 def score_crop(run: Run, catalog: Catalog) -> pd.DataFrame:
-    """Score a run on what its output sees of each image, against the aligned target, whatever target it was trained on.
+    """Score a run on what its output covers of each image, against the aligned target, whatever its training target.
 
     The threshold is chosen in the same way on the validation part.
 
     Returns:
-        One row for each tested lesion image: `name`; `dice`, missing where no lesion is seen; `marked`, share of pixels
-        predicted lesion; `everywhere`, the Dice of "lesion everywhere", missing like `dice`.
+        One row for each tested lesion image: `name`; `dice`, missing where it covers no lesion; `marked`, share of
+        pixels predicted lesion; `everywhere`, the Dice of "lesion everywhere", missing like `dice`.
     """
     threshold = section.choose_threshold(run, catalog, "aligned")
     rows = []
@@ -143,11 +144,12 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, pixels: int, size: str) 
     change = difference_interval(scores[scores.variant == "squeezed"], scores[scores.variant == "aligned"])
     return (
         f"At {pixels} pixels, a perfect segmenter would reach accuracy {row.accuracy:.4f} under the published "
-        f"target, {verdict} than {row.background:.4f} for background everywhere. "
+        f"target, {verdict} than {row.background:.4f} for background everywhere (here a pixel counts as lesion from "
+        "one half on, for the floor of accuracy only if it is wholly lesion). "
         f"The output does not reach {row.outside:.0%} of an average lesion. "
-        "The published target and the one that matches what the output sees have a Dice of "
+        "The published target and the one that matches what the output covers have a Dice of "
         f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_dice} images). "
-        "Networks are scored on the part of each image that they see, "
+        "Networks are scored on the part of each image that their output covers, "
         f"which holds lesion in {networks.n_dice.iloc[0]} images. "
         f"{marked}"
         f"Aligning the target changes Dice by {format_interval(change)}; "
@@ -166,8 +168,10 @@ def show(parameters: Parameters) -> section.Section:
         draw(table),
         table,
         conclude(table, scores, parameters.image_size, section.describe_runs(trained)),
-        caption="Accuracy under the published target of a perfect segmenter, which marks exactly the lesion that it "
-        "sees, and of calling everything background.",
-        table_caption="A perfect segmenter scored against the published, squeezed target, and the share of the lesion "
-        f"outside the output. Input: {parameters.image_size} pixels.",
+        caption="Accuracy under the published target of a perfect segmenter, which marks exactly the lesion that its "
+        "output covers, and of calling everything background.",
+        table_caption="A perfect segmenter scored against the published, squeezed target: Dice with its interval, over "
+        "the n dice images in which that target marks lesion, and accuracy. Background: accuracy of calling everything "
+        "background. Outside: share of the lesion that the output does not cover. "
+        f"Input: {parameters.image_size} pixels.",
     )

@@ -34,7 +34,7 @@ TITLES = {
     "readings": "Other readings",
     "curve": "One curve, cut at different points",
     "collapse": "Collapse",
-    "identity": "KLD is BCE",
+    "identity": "KLD and BCE",
     "misalignment": "Misalignment",
     "flips": "Augmenting the image without its mask",
     "checkerboards": "Checkerboards",
@@ -169,9 +169,9 @@ def pair_answers(
 
 
 def choose_threshold(run: Run, catalog: Catalog, target: str) -> float:
-    """Choose a run's threshold on the part of its validation images that its output sees, against ``target``.
+    """Choose a run's threshold on the part of its validation images that its output covers, against ``target``.
 
-    The run's own threshold was chosen on whole images, including lesions that its output does not see. The target is
+    The run's own threshold was chosen on whole images, including lesions that its output does not cover. The target is
     one of `pair_answers`.
     """
     _, targets, answers = zip(*pair_answers(run, "validation", catalog, target), strict=True)
@@ -210,7 +210,7 @@ def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> p
 
     Args:
         images: Scores of lesion images: ``by``, `name`, `group`, `dice` and ``others``, and `fold` and `seed` of the
-            run if there is one. Where the output sees no lesion, an image has no Dice, only ``others``.
+            run if there is one. Where the output covers no lesion, an image has no Dice, only ``others``.
         by: Column that names the variant.
         others: Further columns to average.
 
@@ -221,7 +221,7 @@ def score_variants(images: pd.DataFrame, *others: str, by: str = "variant") -> p
     for variant, part in images.groupby(by, sort=False):
         scored = part.dropna(subset="dice")
         row = {by: variant, "n_images": part.name.nunique(), "n_dice": scored.name.nunique()}
-        # A variant whose output never sees a lesion has no Dice to average.
+        # A variant whose output never covers a lesion has no Dice to average.
         if len(scored):
             row |= dict(zip(("dice", "low", "high"), score_interval(scored), strict=True))
         rows.append(row | part[list(others)].mean().to_dict())

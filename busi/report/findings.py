@@ -15,6 +15,9 @@ from busi.report.tables import FATES_DIFFER, NO_PUBLISHED, ONE_RUN, REPRODUCED, 
 from busi.runs import TRAINING_VERSION
 from busi.scoring.predictors import MEAN_MASK
 
+_ONE_CONFIGURATION = ("Upsampling2D", "BCE")
+"""Published rows that are one configuration, as far as the public code shows."""
+
 # Sentences with places for the columns of a table of runs.
 _MACHINE = "{processor}, {cores:g} cores ({threads:g} used by a run), {gpus_in_words}"
 
@@ -32,6 +35,7 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     """
     sentences = [_answer_rows(rows, filters) if is_comparable(rows) else NO_PUBLISHED]
     sentences += _compare_seeds(rows, filters)
+    sentences += _compare_losses(rows)
     counts = []
     for verdict, number in verdicts.verdict.value_counts(sort=False).items():
         verb = agree(number, "is", "are")
@@ -62,45 +66,77 @@ def _join_sizes(verdicts: pd.DataFrame) -> str:
 
 
 def _answer_rows(rows: pd.DataFrame, filters: int) -> str:
-    beyond = (rows.reached_by == "none").sum()
+    is_beyond = rows.reached_by == "none"
+    beyond = is_beyond.sum()
     runs = rows.n_runs[rows.n_runs > 0]
     trained = len(runs)
     text = (
         f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'has', 'have')} a higher AUC than every "
-        "predictor that never looks at the image. "
+        f"blind predictor tried here, none of which looks at the image. {_answer_losses(rows[~is_beyond])}"
     )
     if not trained:
         return f"{text}None has been trained here yet."
     is_reproduced = rows.verdict == REPRODUCED
     reproduced = is_reproduced.sum()
     # A reproduced row need not be one whose network looked at an image.
-    blind = (is_reproduced & (rows.reached_by != "none")).sum()
+    blind = (is_reproduced & ~is_beyond).sum()
     opened = rows.verdict.isin([ONE_RUN, FATES_DIFFER]).sum()
     fewest = f"{runs.min()} to " if runs.min() < runs.max() else ""
     size = f"{filters} filters, {fewest}{count(runs.max(), 'run')} each"
     text += f"Of the {len(rows)}, {trained} {agree(trained, 'has', 'have')} been trained here ({size}): "
     text += f"{reproduced or 'none'} "
     text += agree(reproduced, "is", "are") + " reproduced"
-    text += f" ({blind} within reach of such a predictor)" if blind else ""
-    return text + (f", {opened} {agree(opened, 'is', 'are')} open." if opened else ".")
+    text += f" ({blind} reached by such a predictor)" if blind else ""
+    text += f", {opened} {agree(opened, 'is', 'are')} open." if opened else "."
+    # The published row is above the mean mask, our runs of it are not.
+    below = rows.row[is_beyond & (rows.auc_high.round(4) <= rows.mask_auc.round(4))]
+    if len(below):
+        text += f" Unlike the published rows, our runs of {' and '.join(below)} have no higher AUC than the mean mask."
+    return text
+
+
+def _answer_losses(reached: pd.DataFrame) -> str:
+    """Return how many of the rows that blind predictors reach are not better than these in loss, either."""
+    if not len(reached):
+        return ""
+    better = reached.row[reached.lower_loss]
+    neither = len(reached) - len(better)
+    text = f"{neither} {agree(neither, 'is', 'are')} better in neither AUC nor loss"
+    return text + (f", {len(better)} in loss alone ({', '.join(better)}). " if len(better) else ". ")
 
 
 def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
     """Return how far trainings of one configuration lie apart; nothing until both of its rows have been trained."""
-    one, other = (rows[rows.row == name] for name in ("Upsampling2D", "BCE"))
-    if not (is_comparable(rows) and one.n_runs.sum() and other.n_runs.sum()):
+    both = rows[rows.row.isin(_ONE_CONFIGURATION) & (rows.n_runs > 0)]
+    if len(both) < 2 or not is_comparable(rows):
         return []
     # In AUC, which means the same for every loss.
-    published = f"{one.published_auc.iloc[0]:.4f} and {other.published_auc.iloc[0]:.4f}"
-    both = pd.concat([one, other])
-    size = f"{filters} filters, {both.epochs.min():.0f} epochs"
+    published = " and ".join(f"{auc:.4f}" for auc in both.published_auc)
     apart = both.auc_high.max() - both.auc_low.min()
     beyond = rows.published_auc[rows.reached_by == "none"]
     return [
         f"**One configuration is published twice**, as far as the public code shows: as Upsampling2D and BCE, with AUC "
-        f"{published}. Its {count(both.n_runs.sum(), 'run')} here are {apart:.4f} apart ({both.auc_low.min():.4f} to "
-        f"{both.auc_high.max():.4f}; {size}); the {len(beyond)} rows that beat every blind predictor are "
+        f"{published}. Its {count(both.n_runs.sum(), 'run')} here (other weights and another order of the images; "
+        f"{filters} filters, cut at epoch {both.epochs.min():.0f}) are {apart:.4f} apart, from "
+        f"{both.auc_low.min():.4f} to {both.auc_high.max():.4f}; the {len(beyond)} rows above all blind predictors are "
         f"{np.ptp(beyond):.4f} apart."
+    ]
+
+
+def _compare_losses(rows: pd.DataFrame) -> list[str]:
+    """Return whether chance alone makes a gap like that between KLD and BCE in Table 3; nothing without the runs."""
+    trained = rows.dropna(subset="loss").set_index("row")
+    if not {"KLD", *_ONE_CONFIGURATION} <= set(trained.index) or not is_comparable(rows):
+        return []
+    kld, bce = trained.loc["KLD"], trained.loc["BCE"]
+    gap = abs(kld.published_loss - bce.published_loss)
+    both = trained.loc[list(_ONE_CONFIGURATION)]
+    low, high = both.loss_low.min(), both.loss_high.max()
+    between = "between" if low < kld.loss_low and kld.loss_high < high else "not between"
+    return [
+        f"**KLD and BCE are {gap:.4f} apart in Table 3**, in losses whose floors differ by "
+        f"{abs(kld.floor_loss - bce.floor_loss):.4f}. Here the runs of one configuration, Upsampling2D and BCE, end "
+        f"{high - low:.4f} apart, at {low:.4f} to {high:.4f}, and KLD ends {between} them, at {kld.loss:.4f}."
     ]
 
 
@@ -230,7 +266,7 @@ def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) 
         "Data": name_data(parameters, images),
         "Our runs, published protocol": f"{_describe_network(parameters)} in {parameters.precision}, batches of one "
         "image",
-        "Runs of the paper": "300² pixels, 64 to 1024 filters, 75 epochs",
+        "Runs of the paper": "300² pixels (the published accuracy fits 572², too), 64 to 1024 filters, 75 epochs",
         "Trained": progress,
         "Our runs, held-out protocol": f"{_describe_network(heldout)} at most, batches of {heldout.batch_size}, "
         f"{seeds} a fold planned",

@@ -32,7 +32,8 @@ CLAIM_FIGURE = "claim-{}.svg"
 
 _COUNTS_CAPTION = (
     "Rows of the paper's tables and what became of them here. AUC not above blind: a predictor that never looks at the "
-    "image has an AUC as high. A row can be reproduced all the same."
+    "image has an AUC as high. Nor loss below: its loss is not lower than that of every such predictor, either. A row "
+    "can be reproduced all the same."
 )
 
 

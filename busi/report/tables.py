@@ -165,14 +165,17 @@ def place_rows(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
     Returns:
         `row`, the columns of `compare_rows`, and `reached_by`: "a constant" if it has the row's loss, accuracy and AUC
         in four digits; else "two biases" if the three lie within the range of mixed orders; else "the mean mask" if its
-        AUC is at least as high; else "none". `NOT_COMPARABLE` without published numbers.
+        AUC is at least as high; else "none". `NOT_COMPARABLE` without published numbers. `lower_loss`: whether the
+        row's loss is lower than those of all three, in four digits.
     """
     parts = []
     for number, table in tables.items():
         family = published_tables()[number]["family"]
         parts.append(table.assign(family=family))
     rows = distinct_rows()[["row", "family", "method"]].merge(pd.concat(parts), on=["family", "method"])
-    rows["reached_by"] = [_name_reached(row) for row in rows.to_dict("records")]
+    records = rows.to_dict("records")
+    rows["reached_by"] = [_name_reached(row) for row in records]
+    rows["lower_loss"] = [_has_lower_loss(row) for row in records]
     return rows
 
 
@@ -184,6 +187,11 @@ def _name_reached(row: dict) -> str:
     if _is_within(row, "biases_{}_low", "biases_{}_high"):
         return "two biases"
     return "the mean mask" if row["published_auc"] <= round(row["mask_auc"], 4) else "none"
+
+
+def _has_lower_loss(row: dict) -> bool:
+    lowest = min(row["floor_loss"], row["biases_loss_low"], row["mask_loss"])
+    return row["published_loss"] < round(lowest, 4)
 
 
 def _is_within(row: dict, low: str, high: str) -> bool:
@@ -250,7 +258,8 @@ def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.Da
 
     Returns:
         One row for each table, then one for all distinct rows: `table`; `rows`; of these `reproduced`, `not
-        reproduced`, `open` and `not run`; `AUC not above blind` (reached by a predictor that never looks).
+        reproduced`, `open` and `not run`; `AUC not above blind` (reached by a predictor that never looks), and of these
+        `nor loss below`, whose loss is not lower than that of all three predictors, either.
     """
     numbers = [f"published_{metric}" for metric in METRICS]
     counts = []
@@ -263,13 +272,15 @@ def count_places(tables: dict[int, pd.DataFrame], placed: pd.DataFrame) -> pd.Da
 
 def _count_places(rows: pd.DataFrame) -> dict[str, int]:
     verdicts = rows.verdict
+    is_reached = ~rows.reached_by.isin(["none", NOT_COMPARABLE])
     return {
         "rows": len(rows),
         "reproduced": int((verdicts == REPRODUCED).sum()),
         "not reproduced": int((verdicts == NOT_REPRODUCED).sum()),
         "open": int(verdicts.isin([ONE_RUN, FATES_DIFFER]).sum()),
         "not run": int((verdicts == NOT_RUN).sum()),
-        "AUC not above blind": int((~rows.reached_by.isin(["none", NOT_COMPARABLE])).sum()),
+        "AUC not above blind": int(is_reached.sum()),
+        "nor loss below": int((is_reached & ~rows.lower_loss).sum()),
     }
 
 

@@ -1,6 +1,7 @@
 """Blind predictors: predictors that never look at an image, scored under the published metrics and targets.
 
-A published row that scores no better than one of them does not show that its network used the images:
+A published row whose AUC is no higher and whose loss is no lower than theirs does not show that its network used the
+images:
 
 - a constant: one probability for every pixel (`busi.scoring.floors`);
 - two biases (`train_biases`): a network reduced to its two output biases, trained with the row's own optimizer, loss

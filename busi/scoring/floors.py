@@ -1,8 +1,8 @@
 """Floors of the published metrics: scores of a constant, a predictor that never looks at the image.
 
-A constant gives every pixel the same probability p of lesion and 1 - p of background. A trained network that scores no
-better shows nothing learned from the images. The floors follow from the targets alone, in closed form; nothing is
-trained.
+A constant gives every pixel the same probability p of lesion and 1 - p of background. A score on its floor does not
+show that a network has learned anything from the images. The floors follow from the targets alone, in closed form;
+nothing is trained.
 """
 
 import numpy as np

@@ -56,7 +56,7 @@ def test_a_rung_decides_about_part_target_and_threshold(monkeypatch):
         yield "a", two_channels(targets[target], "complement"), answer
 
     monkeypatch.setattr(section, "pair_answers", pair)
-    # Chosen on whole images: what counts is what the output sees, where 0.3 separates lesion and background.
+    # Chosen on whole images: what counts is what the output covers, where 0.3 separates lesion and background.
     run = SimpleNamespace(threshold=0.05)
     squeezed = Rung("any", "validation", "squeezed")
     scores = {

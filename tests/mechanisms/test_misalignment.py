@@ -10,8 +10,8 @@ from busi.dataset.arrays import two_channels
 from busi.mechanisms import misalignment, section
 
 
-def test_a_lesion_beside_the_middle_is_in_the_target_but_not_in_what_the_output_sees():
-    # 236 pixels, of which the output sees 92 to 144; each output pixel of the squeezed target stands for 236 / 52.
+def test_a_lesion_beside_the_middle_is_in_the_target_but_not_in_what_the_output_covers():
+    # 236 pixels, of which the output covers 92 to 144; each output pixel of the squeezed target stands for 236 / 52.
     inside = np.zeros((236, 236), bool)
     inside[:59, :59] = True  # a quarter of the side: 13 of 52 pixels once squeezed
     squeezed, aligned, whole = misalignment.make_targets(inside, RunConfig(image_size=236))
@@ -24,7 +24,7 @@ def test_a_lesion_beside_the_middle_is_in_the_target_but_not_in_what_the_output_
 
 
 def test_a_perfect_segmenter_scores_worse_than_the_background_on_a_lesion_that_fills_the_output():
-    # 40 % of the side, centred: 94 pixels, more than the 52 that the output sees; squeezed, 21 of 52 at most.
+    # 40 % of the side, centred: 94 pixels, more than the 52 that the output covers; squeezed, 21 of 52 at most.
     inside = np.zeros((236, 236), bool)
     inside[71:165, 71:165] = True
     squeezed, aligned, _ = misalignment.make_targets(inside, RunConfig(image_size=236))

@@ -63,7 +63,8 @@ def panel(epochs: pd.DataFrame) -> dict:
         "biases_loss_low": 0.3067,
         "biases_loss_high": 0.3071,
         "mask_loss": 0.2393,
-        "loss": 0.3,
+        "n_runs": 1,
+        "fates": "1 dead",
     }
     return {"title": "KLD: 1 dead", "epochs": epochs, "row": row | {"published_loss": 0.1877}}
 
@@ -84,15 +85,21 @@ def test_loss_curve_draws_each_run_and_the_published_end_against_predictors_that
     assert end.get_xydata().tolist() == [[75, 0.1877]]
 
 
-def test_the_title_over_the_curves_counts_those_below_the_best_constant(make_run):
+def test_the_title_over_the_curves_counts_rows_by_their_fates_and_not_by_their_losses():
+    """SGD with decay ends below the best constant, and is on the plateau."""
     epochs = empty_results().epochs
-    panels = [panel(epochs), panel(epochs), panel(epochs)]
-    for each, loss in zip(panels, (0.25, 0.3066, np.nan), strict=True):
-        each["row"]["loss"] = loss
-    assert display.title(figures.loss_curves(panels)) == "1 of 2 rows trained here ends below the best constant"
-    title = display.title(figures.loss_curves(panels[1:]))
-    assert title == "None of 1 rows trained here end below the best constant"
-    assert display.title(figures.loss_curves(panels[2:])) == "No row has been trained here yet"
+    panels = [panel(epochs) for _ in range(4)]
+    # Read from a file, an empty text is NaN.
+    fates = {"1 learned, 1 plateau": 2, "1 falling": 1, "1 plateau": 1, np.nan: 0}
+    for each, (told, runs) in zip(panels, fates.items(), strict=True):
+        each["row"] |= {"fates": told, "n_runs": runs, "loss": 0.2971}
+    titles = [display.title(figures.loss_curves(panels[first:])) for first in range(4)]
+    assert titles == [
+        "Runs of 2 of the 3 rows trained here are falling or have learned",
+        "Runs of 1 of the 2 rows trained here are falling or have learned",
+        "Runs of none of the 1 rows trained here are falling or have learned",
+        "No row has been trained here yet",
+    ]
 
 
 def test_a_run_of_a_single_epoch_can_be_seen(make_run):
@@ -113,7 +120,7 @@ def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_heigh
         rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"], rows[f"mask_{metric}"] = 0.30, 0.31, 0.24
     fig = figures.rows_against_blind(rows)
     left, right = fig.axes
-    assert display.title(fig) == "1 of 9 published rows has a higher AUC than predictors that never look"
+    assert display.title(fig) == "1 of 9 published rows has a higher AUC than every blind predictor tried"
     assert [label.get_text() for label in left.get_yticklabels()] == rows.row.tolist()
     assert left.get_ylim()[0] > left.get_ylim()[1]
     for ax, metric, ours in ((left, "auc", 0.95), (right, "loss", 0.2)):
