@@ -221,13 +221,13 @@ def tell_end(run: dict) -> str:
 
     Example:
         >>> tell_end({"end": "constant", "epochs": 13})
-        'dead since epoch 4, stopped at 13'
+        'dead and settled since epoch 4, stopped at 13'
         >>> tell_end({"end": "diverged", "epochs": 2})
         'diverged at 2'
     """
     if run["end"] == "constant":
-        # The last `CONSTANT_EPOCHS` epochs are those with the same answer for every pixel.
-        return f"dead since epoch {run['epochs'] - CONSTANT_EPOCHS + 1}, stopped at {run['epochs']}"
+        # The last `CONSTANT_EPOCHS` epochs are those with one answer for every pixel and the same loss.
+        return f"dead and settled since epoch {run['epochs'] - CONSTANT_EPOCHS + 1}, stopped at {run['epochs']}"
     reason = "as planned" if run["end"] == "planned" else run["end"]
     return f"{reason} at {run['epochs']}"
 
