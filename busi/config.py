@@ -40,7 +40,11 @@ CONSTANT_SPREAD = 1e-6
 """Largest spread (highest minus lowest value over pixels and images) at which an output counts as constant."""
 
 CONSTANT_EPOCHS = 10
-"""Epochs of constant output after which a published run ends, because only its output biases still get a gradient."""
+"""Epochs of constant output, with a loss that has settled, after which a published run ends."""
+
+SETTLED = 1e-5
+"""Largest difference between the losses of `CONSTANT_EPOCHS` epochs at which a loss has settled: a tenth of the last
+digit that is published."""
 
 DECAYS = 48.525
 """Number of times the published rate decays by 0.96: once every 1,000 of the 48,525 steps (75 epochs of 647 images)."""

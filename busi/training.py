@@ -26,7 +26,7 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 
 from busi import selection
-from busi.config import CONSTANT_EPOCHS, CONSTANT_SPREAD, RunConfig, StudyError
+from busi.config import CONSTANT_EPOCHS, CONSTANT_SPREAD, SETTLED, RunConfig, StudyError
 from busi.dataset import preprocessing
 from busi.dataset.arrays import Arrays, restore
 from busi.dataset.catalog import Catalog
@@ -219,15 +219,19 @@ def find_end(history: list[dict], config: RunConfig) -> str:
     """Return why training ends after the epochs of ``history`` although more are planned; "" if it goes on.
 
     "diverged": the loss is not finite. "constant": for `CONSTANT_EPOCHS` epochs, a published run's output has been the
-    same at every pixel. "patience": `RunConfig.patience` epochs have passed since the best one of a held-out run.
+    same at every pixel, and its loss has hardly changed (`SETTLED`). "patience": `RunConfig.patience` epochs have
+    passed since the best one of a held-out run.
     """
     if not history:
         return ""
     if not math.isfinite(history[-1]["loss"]):
         return "diverged"
     if config.protocol == "published":
-        last = [row["spread"] for row in history[-CONSTANT_EPOCHS:]]
-        return "constant" if len(last) == CONSTANT_EPOCHS and max(last) <= CONSTANT_SPREAD else ""
+        last = pd.DataFrame(history[-CONSTANT_EPOCHS:])
+        is_constant = len(last) == CONSTANT_EPOCHS and last.spread.max() <= CONSTANT_SPREAD
+        # The output may be constant while what leads to it still changes: biases, and weights behind constant features.
+        has_settled = last.loss.max() - last.loss.min() <= SETTLED
+        return "constant" if is_constant and has_settled else ""
     if config.patience and len(history) - selection.best_epoch(history) >= config.patience:
         return "patience"
     return ""

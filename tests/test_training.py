@@ -794,6 +794,16 @@ def test_a_published_run_ends_after_ten_epochs_with_one_answer_for_every_pixel(s
     assert training.find_end([{"loss": 0.3, "spread": spread} for spread in spreads], small()) == end
 
 
+@pytest.mark.parametrize(
+    "step, end",
+    # Over nine steps the loss falls by 0.0000099, or by 0.0000101, which is more than a tenth of the last digit.
+    [(0.0, "constant"), (1.10e-6, "constant"), (1.12e-6, "")],
+)
+def test_a_dead_run_goes_on_until_its_loss_has_settled(step, end):
+    history = [{"loss": 0.307 - step * epoch, "spread": 0.0} for epoch in range(10)]
+    assert training.find_end(history, small()) == end
+
+
 def test_a_dead_network_has_no_spread_and_a_fresh_one_has(phantoms):
     arrays = read_arrays(phantoms, small())
     model = compile_network(small())

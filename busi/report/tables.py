@@ -9,7 +9,6 @@ import yaml
 from IPython.display import HTML
 
 from busi import display
-from busi.config import CONSTANT_EPOCHS
 from busi.dataset.catalog import is_released
 from busi.published import distinct_rows, published_tables
 from busi.results import Results
@@ -229,13 +228,12 @@ def tell_end(run: dict) -> str:
 
     Example:
         >>> tell_end({"end": "constant", "epochs": 13})
-        'dead since epoch 4, stopped at 13'
+        'dead, stopped at 13'
         >>> tell_end({"end": "diverged", "epochs": 2})
         'diverged at 2'
     """
     if run["end"] == "constant":
-        # The last `CONSTANT_EPOCHS` epochs are those with the same answer for every pixel.
-        return f"dead since epoch {run['epochs'] - CONSTANT_EPOCHS + 1}, stopped at {run['epochs']}"
+        return f"dead, stopped at {run['epochs']}"
     reason = "as planned" if run["end"] == "planned" else run["end"]
     return f"{reason} at {run['epochs']}"
 

@@ -119,7 +119,7 @@ def test_progress_names_runs_that_stop_short(make_run):
 def test_progress_tells_why_a_run_ended_before_its_plan(make_run):
     dead = make_run("KLD", losses=[0.3] * 13, end="constant", loss="kld", seed=2)
     assert findings.describe_progress(dead.runs, 75).endswith(
-        "; 1 short of the 75 epochs planned: loss-kld seed 2 (dead since epoch 4, stopped at 13)."
+        "; 1 short of the 75 epochs planned: loss-kld seed 2 (dead, stopped at 13)."
     )
 
 
