@@ -187,7 +187,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     work = store.work(config)
     work.mkdir(parents=True, exist_ok=True)
     # Weights, optimizer and history of the last whole epoch; a fresh run has none.
-    history = _resume(model, work, store.beginning(config))
+    history = _resume(model, config, store)
     after_epoch = _AfterEpoch(config, parts, history, work)
     for last_epoch, epoch_steps in _plan_epochs(config, steps):
         if len(history) < last_epoch and not find_end(history, config):
@@ -453,18 +453,21 @@ def _newest(work: Path) -> Path | None:
     return max(work.glob("epoch-*"), default=None)
 
 
-def _resume(model: keras.Model, work: Path, beginning: Run | None) -> list[dict]:
-    """Load the newest checkpoint and return its epochs; without one, continue where ``beginning`` ended."""
-    # The end of the earlier run becomes a checkpoint of this one.
-    if beginning and not _newest(work):
+def _resume(model: keras.Model, config: RunConfig, store: Store) -> list[dict]:
+    """Load the newest checkpoint and return its epochs; without one, continue where another run's training ended."""
+    work = store.work(config)
+    checkpoint = _newest(work)
+    # Not looked for beside a checkpoint, because that reads the weights of finished runs.
+    beginning = None if checkpoint else store.beginning(config)
+    if beginning:
         fresh = work / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         for name in ("history.csv", STATE, BEST):
             if (beginning.folder / name).is_file():
                 shutil.copyfile(beginning.folder / name, fresh / name)
-        fresh.rename(work / f"epoch-{len(beginning.history):04d}")
-    checkpoint = _newest(work)
+        # The end of the earlier run becomes a checkpoint of this one.
+        checkpoint = fresh.rename(work / f"epoch-{len(beginning.history):04d}")
     if checkpoint is None:
         return []
     model.load_weights(checkpoint / STATE)
