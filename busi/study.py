@@ -242,9 +242,9 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
             # Where the predictions are on another machine, scores of an older version are better than none.
             if version == scoring_version() or (version and not store.folder(config).is_dir()):
                 continue
-            if train or store.find(config):
-                # `collect_results` scores the run if this version of the scoring code has not done so.
-                run = find_or_train(config, catalog, store)
+            run = find_or_train(config, catalog, store) if train else store.find(config)
+            if run:
+                # This scores the run if this version of the scoring code has not done so.
                 parts.append(collect_results(variant, run, catalog))
                 collected.add((variant, config.label))
     # A run that is missing here may have been gathered with fewer epochs; those results are still worth showing.
