@@ -356,19 +356,22 @@ def test_a_trained_run_predicts_is_evaluated_and_exported_by_its_name(busi, here
     tested = [name for name in open_run(HELDOUT_LABEL).predictions["test"].names if "normal" not in name]
     for name in tested[:2]:
         shutil.copy(quarters / name.split()[0] / f"{name}.png", scans)
+    (here / "runs").rename(here / "elsewhere")
+    elsewhere = ("--runs-dir", "elsewhere")
     (scans / "torn.png").write_bytes((scans / f"{tested[0]}.png").read_bytes()[:200])
-    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted") == 1
+    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted", *elsewhere) == 1
     out, err = capsys.readouterr()
     assert out == f"2 of 3 images: {here / 'predicted' / 'predictions.csv'}\n"
     assert f"busi: {scans / 'torn.png'}: not a readable image" in err
-    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted").startswith("busi: ")
+    told = busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted", *elsewhere)
+    assert told.startswith(f"busi: {here / 'predicted'}: not empty")
     masks = ("--masks", here / "predicted" / "masks")
-    assert busi("evaluate", HELDOUT_LABEL, quarters, *masks, "--out", here / "evaluation") == 0
+    assert busi("evaluate", HELDOUT_LABEL, quarters, *masks, "--out", here / "evaluation", *elsewhere) == 0
     scores = pd.read_csv(here / "evaluation" / "scores.csv")
     assert scores.predictor.tolist()[:2] == [HELDOUT_LABEL, str(masks[1])]
     assert scores.answered.tolist()[1:] == [2, 34, 34, 34]
     assert scores.n_images.tolist() == [2] * 5
-    assert busi("export", HELDOUT_LABEL, "--out", here / "network.keras") == 0
+    assert busi("export", HELDOUT_LABEL, "--out", here / "network.keras", *elsewhere) == 0
     assert (here / "network.keras.md").is_file()
 
 
@@ -378,7 +381,8 @@ def test_the_run_that_the_readme_names_is_one_of_the_smallest_study():
 
 
 def test_predicting_without_a_run_says_how_to_get_one(busi, here, quarters):
-    assert busi("predict", quarters, "--out", here / "out").startswith("busi: no run of the recipe")
+    told = busi("predict", quarters, "--out", here / "out")
+    assert told.startswith(f"busi: no run of the recipe has been trained in {here / 'runs'}; ")
     told = busi("predict", HELDOUT_LABEL, quarters, "--out", here / "out")
     assert told.startswith(f"busi: {HELDOUT_LABEL}: neither") and "`make study`" in told
     assert list_files(here) == set()
