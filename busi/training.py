@@ -35,7 +35,7 @@ from busi.model import unet
 from busi.model.losses import make_loss
 from busi.model.metrics import published_metrics
 from busi.model.optimizers import make_optimizer
-from busi.runs import BEST, STATE, Predictions, Run, Store
+from busi.runs import BEST, STATE, Predictions, Run, Store, find_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
                 shuffle=False,
                 verbose=0,
             )
-    checkpoint = _newest(work)
+    checkpoint = find_checkpoint(work)
     outcome = _conclude(config, catalog, parts, model, history, checkpoint)
     run = store.finish(config, checkpoint, outcome, _describe_environment(threads))
     # Only now, because the checkpoints are needed until the run is finished.
@@ -416,7 +416,7 @@ class _AfterEpoch(keras.callbacks.Callback):
 def _save_checkpoint(model: keras.Model, history: list[dict], work: Path, *, best: bool) -> None:
     """Save weights, optimizer and history as ``epoch-<n>``, whole or not at all; remove earlier checkpoints."""
     fresh = work / "fresh"
-    last = _newest(work)
+    last = find_checkpoint(work)
     best_before = last / BEST if last and (last / BEST).is_file() else None
     shutil.rmtree(fresh, ignore_errors=True)
     _refuse_full_disk(work, model, files=2 if best or best_before else 1)
@@ -448,15 +448,10 @@ def _refuse_full_disk(work: Path, model: keras.Model, files: int) -> None:
         raise OSError(errno.ENOSPC, message, str(work))
 
 
-def _newest(work: Path) -> Path | None:
-    """Return the folder of the newest checkpoint: ``history.csv``, `STATE` and, if held out, `BEST`; None if none."""
-    return max(work.glob("epoch-*"), default=None)
-
-
 def _resume(model: keras.Model, config: RunConfig, store: Store) -> list[dict]:
     """Load the newest checkpoint and return its epochs; without one, continue where another run's training ended."""
     work = store.work(config)
-    checkpoint = _newest(work)
+    checkpoint = find_checkpoint(work)
     # Not looked for beside a checkpoint, because that reads the weights of finished runs.
     beginning = None if checkpoint else store.beginning(config)
     if beginning:

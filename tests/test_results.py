@@ -3,6 +3,7 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def make_results(variants, fingerprint=DATA, **columns):
             head = {"variant": variant, "run": run.label, "fold": run.fold, "seed": run.seed}
             described = {
                 "name": run.name,
-                "key": runs.run_key(run, fingerprint),
+                "key": Store(Path(), fingerprint).key(run),
                 "fingerprint": fingerprint,
                 "training_version": runs.TRAINING_VERSION,
                 "scoring_version": np.nan,

@@ -325,8 +325,8 @@ def test_a_longer_run_whose_rate_decays_over_all_epochs_starts_anew(phantoms, tm
     store = store_in(tmp_path, phantoms)
     settings = {"schedule": "exponential", "momentum": 0.0}
     shorter = train(small(epochs=1, **settings), phantoms, store)
-    assert store.shorter(small(epochs=2, **settings)) is None
-    assert store.shorter(small(epochs=2)) is None
+    assert store.beginning(small(epochs=2, **settings)) is None
+    assert store.beginning(small(epochs=2)) is None
     longer = train(small(epochs=2, **settings), phantoms, store)
     assert longer.history.seconds[0] != shorter.history.seconds[0]
 

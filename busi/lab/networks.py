@@ -16,7 +16,7 @@ import pandas as pd
 from busi.config import RECIPE, Parameters, RunConfig, StudyError, find_study_folder, read_profile, validate
 from busi.dataset import arrays, preprocessing
 from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.runs import TRAINING_VERSION, Run, find_damage, read_stored
+from busi.runs import EPOCHS, TRAINING_VERSION, Run, find_damage, read_stored
 from busi.scoring import metrics
 from busi.scoring.scores import find_or_score
 from busi.study import find_groups, open_store
@@ -214,7 +214,9 @@ def find_variants(parameters: Parameters, catalog: Catalog) -> dict[str, Variant
             continue
         for label, configs in group.variants.items():
             # Checking the weights of all runs by checksum would take minutes, and most are not needed.
-            found = [store.find(config, weights="there") or store.shorter(config) for config in configs]
+            found = [
+                store.find(config, weights="there") or store.beginning(config, may_differ=EPOCHS) for config in configs
+            ]
             runs = tuple(run for run in found if run)
             if runs:
                 variants[f"{family}: {label}"] = Variant(runs, catalog)
