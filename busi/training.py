@@ -109,6 +109,13 @@ def compile_network(
     return model
 
 
+def plan_steps(config: RunConfig, images: int) -> tuple[int, int]:
+    """Return the size of a batch, and the number of steps that an epoch of ``images`` images has."""
+    # A batch larger than the training part would never be filled.
+    batch_size = min(config.batch_size, images)
+    return batch_size, images // batch_size
+
+
 def predict_difference(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
     """Predict the logit of lesion minus that of background, float32 (n, o, o), for scaled images (n, s, s, 1)."""
     # Not `predict`, whose graph would unroll as many steps as `fit` takes in one execution.
@@ -168,9 +175,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     _set_threads(threads)
     keras.utils.clear_session()  # or the graphs of the previous run would stay in memory
     parts = load_parts(config, catalog)
-    # A batch larger than the training part would never be filled.
-    batch_size = min(config.batch_size, len(parts.training))
-    steps = len(parts.training) // batch_size
+    batch_size, steps = plan_steps(config, len(parts.training))
     if config.last_steps > steps:
         raise StudyError(f"last_steps: got {config.last_steps}; an epoch of these images has {steps} steps: set fewer")
     # An epoch is one execution, because returning to Python after every step takes long compared with short steps. Not
