@@ -28,6 +28,7 @@ from busi.config import StudyError, find_study_folder
 from busi.dataset.catalog import read_catalog
 from busi.dataset.decode import SUFFIXES, DataError, read_grey, read_mask
 from busi.dataset.folders import new_folder
+from busi.dataset.layouts import is_clutter
 from busi.dataset.phantom import CLASSES
 
 HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
@@ -124,7 +125,7 @@ def describe_pixels(folder: Path) -> Manifest:
     for file in sorted(folder.rglob("*")):
         path = file.relative_to(folder)
         is_image = file.suffix.lower() in SUFFIXES and file.is_file()
-        if is_image and not any(map(_is_clutter, path.parts)):
+        if is_image and not any(map(is_clutter, path.parts)):
             manifest[path.as_posix()] = _hash_pixels(file)
     return manifest
 
@@ -182,7 +183,7 @@ def describe_part(found: Manifest, release: Manifest) -> str:
 def find_root(folder: Path) -> Path:
     """Return the folder that holds the data set: ``folder``, or the first one inside it that is not a mere wrapper."""
     while True:
-        entries = [entry for entry in folder.iterdir() if not _is_clutter(entry.name)]
+        entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
         if len(entries) != 1:
             return folder
         # In a data set of one class, the folder of that class is not a wrapper.
@@ -336,8 +337,3 @@ def _hash_pixels(file: Path) -> Pixels:
     height, width = pixels.shape
     content = np.packbits(pixels) if pixels.dtype == bool else pixels
     return Pixels(width, height, hashlib.sha256(content.tobytes()).hexdigest()[:16])
-
-
-def _is_clutter(name: str) -> bool:
-    """Return whether a file or folder is a hidden one, or one that an archiver added."""
-    return name.startswith(".") or name == "__MACOSX"
