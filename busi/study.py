@@ -16,8 +16,8 @@ from busi.config import (
     StudyError,
     expand_variants,
     families,
-    find_study_folder,
     heldout_draws,
+    list_notebooks,
     read_family,
     read_sections,
     validate,
@@ -74,7 +74,7 @@ def find_groups(parameters: Parameters) -> dict[str, Group]:
         StudyError: A parameter file names an unknown parameter or gives an impossible value.
     """
     groups = {}
-    notebooks = {file.stem.partition("_")[2]: file.stem for file in find_study_folder().glob("notebooks/[0-9]_*.ipynb")}
+    notebooks = {stem.partition("_")[2]: stem for stem in list_notebooks()}
     for protocol in (*PROTOCOLS, SECOND):
         for family in families():
             # A notebook may have been given variants of its own in place of its family's.
