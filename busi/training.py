@@ -23,7 +23,7 @@ import keras
 import numpy as np
 import pandas as pd
 from scipy.special import expit
-from tqdm.auto import tqdm
+from tqdm.keras import TqdmCallback
 
 from busi import selection
 from busi.config import CONSTANT_EPOCHS, CONSTANT_SPREAD, RunConfig, StudyError
@@ -196,12 +196,14 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     after_epoch = _AfterEpoch(config, parts, history, work)
     for last_epoch, epoch_steps in _plan_epochs(config, steps):
         if len(history) < last_epoch and not find_end(history, config):
+            # A progress bar only in a notebook; elsewhere the log has one line for each epoch.
+            bars = [TqdmCallback(verbose=0, desc=config.label)] if "ipykernel" in sys.modules else []
             model.fit(
                 stream_batches(parts.training, config, batch_size, first_epoch=len(history) + 1),
                 steps_per_epoch=epoch_steps,
                 initial_epoch=len(history),
                 epochs=last_epoch,
-                callbacks=[after_epoch],
+                callbacks=[after_epoch, *bars],
                 shuffle=False,
                 verbose=0,
             )
@@ -368,14 +370,6 @@ class _AfterEpoch(keras.callbacks.Callback):
         self.parts = parts
         self.history = history
         self.work = work
-        # A progress bar only in a notebook; elsewhere the log has one line for each epoch.
-        self.bar = tqdm(
-            total=config.epochs,
-            initial=len(history),
-            desc=config.label,
-            unit="epoch",
-            disable="ipykernel" not in sys.modules,
-        )
 
     def on_train_begin(self, logs=None):
         if self.history:
@@ -404,8 +398,6 @@ class _AfterEpoch(keras.callbacks.Callback):
             log.warning("%s: the loss of epoch %d is not a number; training ends", self.config.label, epoch + 1)
 
     def _report(self, values: dict[str, float], seconds: float) -> None:
-        self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        self.bar.update()
         epochs_left = 0 if self.model.stop_training else self.config.epochs - len(self.history)
         measured = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
         log.info(
