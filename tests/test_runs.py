@@ -80,11 +80,8 @@ def test_key_changes_with_everything_that_changes_the_numbers(store, monkeypatch
     assert len(set(keys)) == len(keys)
 
 
-def test_key_of_a_heldout_run_changes_with_the_file_of_the_split_of_its_data(store, tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    file = tmp_path / "params" / "splits-grouped.csv"
-    file.parent.mkdir()
-    monkeypatch.chdir(tmp_path)
+def test_key_of_a_heldout_run_changes_with_the_file_of_the_split_of_its_data(store, here):
+    file = here / "params" / "splits-grouped.csv"
     without = store.key(HELDOUT), store.key(RunConfig())
     keys = [without]
     for text in (f"# data {DATA}\nfold 3\n", f"# data {DATA}\nfold 4\n", f"# data {DATA[::-1]}\nfold 4\n"):

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 from scipy.special import expit, softmax
 from sklearn.metrics import f1_score, roc_auc_score
+from small_study import Killed, make_study
 
 from busi import study, training
 from busi.config import RunConfig, StudyError
@@ -61,12 +62,6 @@ def tiny(**settings):
     return RunConfig(protocol="heldout", image_size=32, base_filters=2, **fields)
 
 
-def make_study(folder):
-    for name in ("params", "notebooks"):
-        (folder / name).mkdir(parents=True)
-    return folder
-
-
 @pytest.fixture(autouse=True, scope="module")
 def here(tmp_path_factory):
     """Make a study without files the current folder and return it."""
@@ -80,11 +75,6 @@ def here(tmp_path_factory):
 def phantoms(phantom_dir, here):
     """Return the catalog of the twelve phantom images, ten of which show a lesion."""
     return read_catalog(phantom_dir, expected=None)
-
-
-@pytest.fixture(scope="module")
-def quarters_dir(draw_quarters, tmp_path_factory):
-    return draw_quarters(tmp_path_factory.mktemp("quarters") / "phantom")
 
 
 @pytest.fixture(scope="module")
@@ -244,10 +234,6 @@ def test_a_killed_run_continues_to_the_same_bits(straight, elsewhere, phantoms, 
     # Measured seconds never repeat: equal ones were not trained again.
     assert finished.history.seconds[: len(seconds)].tolist() == seconds
     assert not store.work(config).exists()
-
-
-class Killed(BaseException):
-    """Stands for the end of the process: nothing in the package may catch it."""
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["before the last move", "after it"])

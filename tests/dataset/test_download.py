@@ -30,13 +30,13 @@ BY_HAND = "By hand: download the zip in a browser from https://www.kaggle.com/da
 
 
 @pytest.fixture(autouse=True)
-def study(other_study, phantom_dir, monkeypatch):
+def study(here, phantom_dir, monkeypatch):
     """Make a study whose release is the twelve phantoms, on a machine that nobody has set up for Kaggle.
 
     Kaggle is "http://localhost", its own environment for tests; a test that names a proxy for it is what answers.
     """
     for name in ("HOME", "KAGGLE_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(other_study))
+        monkeypatch.setenv(name, str(here))
     for name in (
         "KAGGLE_API_TOKEN",
         "KAGGLE_USERNAME",
@@ -49,8 +49,8 @@ def study(other_study, phantom_dir, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
-    download.write_manifest(download.describe_pixels(phantom_dir), other_study / "params" / "busi-manifest.csv")
-    return other_study
+    download.write_manifest(download.describe_pixels(phantom_dir), here / "params" / "busi-manifest.csv")
+    return here
 
 
 @pytest.fixture

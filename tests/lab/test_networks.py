@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_study import make_study
 
 from busi.config import Parameters, RunConfig, StudyError, find_study_folder
 from busi.dataset.arrays import restore
@@ -270,9 +271,7 @@ def test_a_run_that_is_not_there_is_told_with_a_close_one_and_the_way_to_get_one
     label = laboratory.variants[KLD].runs[0].config.label
     with pytest.raises(StudyError, match=rf"{label}9: neither .*; close: {label}.*`make study`"):
         networks.open_run(f"{label}9")
-    for name in ("params", "notebooks"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(make_study(tmp_path / "study"))
     with pytest.raises(StudyError, match=r"close: none\. To have one, train it: `make study`"):
         networks.open_run(label)
 
