@@ -10,8 +10,9 @@ from threading import Thread
 from filelock import FileLock, Timeout
 from snakemake.logging import logger
 
+from busi import selection
 from busi.config import GALLERY, SECOND, StudyError, code_version, read_profile
-from busi.dataset import audit, catalog, duplicates, splits
+from busi.dataset import arrays, audit, catalog, duplicates, splits
 from busi.plan import tell_progress
 from busi.runs import find_damage
 from busi.scoring import blind, floors, metrics, predictors
@@ -191,7 +192,7 @@ if PARAMETERS.train_missing:
             f"{BUILD}/benchmark/data.tsv"
         params:
             folder=str(PARAMETERS.data_path),
-            code=code_version(audit, duplicates, splits, blind, floors, metrics, predictors),
+            code=code_version(audit, duplicates, splits, blind, floors, metrics, predictors, arrays, selection),
         shell:
             "busi data {FILES} {PAIRS}"
 

@@ -22,6 +22,7 @@ Files = Annotated[
 Pairs = Annotated[list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE; wins over the files.")]
 LAYOUT_HELP = "How image and mask files are paired, if that cannot be detected: see docs/datasets.md."
 Layout = Annotated[str, typer.Option(help=LAYOUT_HELP)]
+RunsDir = Annotated[str, typer.Option(help="Folder in which runs are looked for by their names.")]
 Labels = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="For example published/300px-16f-75e/loss-kld/fold0-seed0.")
 ]
@@ -198,6 +199,7 @@ def predict(
         ),
     ],
     out: Annotated[Path, typer.Option(help="New folder: masks, probability maps, overlays and predictions.csv.")],
+    runs_dir: RunsDir = "runs",
 ) -> None:
     """Predict where images show a lesion, with one network or the mean of several."""
     *names, where = runs_and_images
@@ -206,10 +208,11 @@ def predict(
     from busi.lab.networks import Network, find_recipe_runs, open_run
     from busi.lab.predict import find_images, predict_files
 
-    network = Network(*(map(open_run, names) if names else find_recipe_runs()))
+    runs = [open_run(name, runs_dir) for name in names] or find_recipe_runs(runs_dir)
+    network = Network(*runs)
     if not names:
         # The user should not have to guess which networks these are.
-        print("busi: asking", *(run.config.label for run in network.runs), file=sys.stderr)
+        print("busi: asking", *(run.config.label for run in runs), file=sys.stderr)
     files = find_images(where)
     failed = 0
     # The progress bar is shown on a terminal only.
@@ -235,6 +238,7 @@ def evaluate(
         "evaluation"
     ),
     layout: Layout = "",
+    runs_dir: RunsDir = "runs",
 ) -> None:
     """Score networks, or masks made by any software, on a data set with masks."""
     # Typer allows no argument after a list, so the last one is taken off here.
@@ -243,7 +247,7 @@ def evaluate(
     from busi.lab.evaluate import evaluate_predictors
     from busi.lab.networks import open_run
 
-    runs = [open_run(name) for name in names]
+    runs = [open_run(name, runs_dir) for name in names]
     table = evaluate_predictors(read_catalog(Path(folder), layout, expected=None), runs, masks or [], out)
     print(table[["predictor", "answered", "n_images", "dice", "dice_low", "dice_high"]].to_string(index=False))
     print(out / "index.html")
@@ -253,12 +257,13 @@ def evaluate(
 def export(
     run: Annotated[str, typer.Argument(help="Folder or name of a finished run.")],
     out: Annotated[Path, typer.Option(help="File to write, NAME.keras or NAME.onnx; a model card stands beside it.")],
+    runs_dir: RunsDir = "runs",
 ) -> None:
     """Write the network of RUN, with a model card, as a file that can be used without this study."""
     from busi.lab.export import export_network
     from busi.lab.networks import open_run
 
-    print(export_network(open_run(run), out))
+    print(export_network(open_run(run, runs_dir), out))
 
 
 @app.command()

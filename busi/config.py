@@ -288,12 +288,16 @@ class RunConfig(Size):
             reasons["normals"] = "which trains only on images with a lesion"
             reasons["largest_component"] = "which scores pixels, not masks"
         # A field that a protocol does not use has to stay at its default.
-        defaults = {name: info.default for name, info in RunConfig.model_fields.items()}
-        defaults |= HELDOUT if self.protocol == "heldout" else {}
         for name, reason in reasons.items():
             value = getattr(self, name)
-            if value != defaults[name]:
+            if value != self._defaults[name]:
                 raise ValueError(f"{name}: got {value!r} under protocol {self.protocol!r}, {reason}: leave it out")
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        """Return the defaults of the run's protocol."""
+        defaults = {name: info.default for name, info in RunConfig.model_fields.items()}
+        return defaults | HELDOUT if self.protocol == "heldout" else defaults
 
     @property
     def output_size(self) -> int:
@@ -303,16 +307,15 @@ class RunConfig(Size):
     @property
     def name(self) -> str:
         """Return the settings that differ from the protocol's baseline: "baseline", "loss-kld", ..."""
-        baseline = HELDOUT if self.protocol == "heldout" else {}
         # The label gives these beside the name.
         not_named = {*Size.model_fields, "protocol", "fold", "seed"}
         if self.optimizer == "adam":
             not_named.add("momentum")  # Adam has none: 0 says nothing new
         parts = []
         # In the order of the fields, so that equal settings give equal names.
-        for field, info in RunConfig.model_fields.items():
+        for field, default in self._defaults.items():
             value = getattr(self, field)
-            if field not in not_named and value != baseline.get(field, info.default):
+            if field not in not_named and value != default:
                 parts.append(f"{field}-{value}")
         return "_".join(parts) or "baseline"
 
@@ -441,9 +444,8 @@ class Parameters(Size):
     @property
     def pages(self) -> list[str]:
         """Return the stems of the report's pages: the numbered notebooks, then the gallery if pixels may be shown."""
-        notebooks = find_study_folder() / "notebooks"
-        stems = sorted(file.stem for file in notebooks.glob("[0-9]_*.ipynb"))
-        if self.show_pixels and (notebooks / f"{GALLERY}.ipynb").is_file():
+        stems = list_notebooks()
+        if self.show_pixels and (find_study_folder() / "notebooks" / f"{GALLERY}.ipynb").is_file():
             stems.append(GALLERY)
         return stems
 
@@ -733,16 +735,21 @@ def read_family(family: str, parameters: Parameters) -> Parameters:
     return read_parameters(find_study_folder() / "params" / f"{family}.yaml", **shared)
 
 
+def list_notebooks() -> list[str]:
+    """Return the stems of the study's numbered notebooks, in their order."""
+    return sorted(file.stem for file in find_study_folder().glob("notebooks/[0-9]_*.ipynb"))
+
+
 def families() -> list[str]:
     """Return the names of the experiment families in the order of their notebooks.
 
     A family is a notebook ``notebooks/<number>_<family>.ipynb`` together with its variants, ``params/<family>.yaml``.
     """
-    folder = find_study_folder()
+    folder = find_study_folder() / "params"
     names = []
-    for notebook in sorted((folder / "notebooks").glob("[0-9]_*.ipynb")):
-        name = notebook.stem.partition("_")[2]
-        file = folder / "params" / f"{name}.yaml"
+    for stem in list_notebooks():
+        name = stem.partition("_")[2]
+        file = folder / f"{name}.yaml"
         # Another notebook may have a parameter file too, such as mechanisms.yaml, but that names no family.
         if file.is_file() and read_yaml(file).get("family") == name:
             names.append(name)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from busi.config import Parameters, RunConfig
 from busi.dataset.catalog import load_catalog
-from busi.runs import Run, Store
+from busi.runs import Run, Store, find_checkpoint
 from busi.study import gathered_keys, list_runs, open_store
 
 SIZE = ["protocol", "image_size", "base_filters", "batch_size", "precision"]
@@ -62,8 +62,7 @@ def _look_up(config: RunConfig, store: Store) -> tuple[str, pd.DataFrame]:
     if run:
         return "finished", run.history[["seconds"]]
     work = store.work(config)
-    # Names have leading zeros, so the last one in order is the newest.
-    checkpoint = max(work.glob("epoch-*"), default=None)
+    checkpoint = find_checkpoint(work)
     started = Run(checkpoint, config) if checkpoint else store.beginning(config)
     # A finished run of fewer epochs shortens this one, but does not mean that it has been started.
     state = "unfinished" if work.is_dir() else "missing"

@@ -39,14 +39,6 @@ ANSWERS = frozenset({"flip_test", "largest_component"})
 """Fields that change how a trained network predicts, but not how it is trained."""
 
 
-def run_key(config: RunConfig, fingerprint: str) -> str:
-    """Hash everything that a run's results depend on: configuration, data, their split, and the training version."""
-    versions = [fingerprint, str(TRAINING_VERSION)]
-    if config.protocol == "heldout":
-        versions.append(split_version(config.split, fingerprint))
-    return config.digest(*versions)
-
-
 class DamageWarning(UserWarning):
     """Warns that a finished run is damaged, because its files have changed or are missing: it counts as missing."""
 
@@ -125,6 +117,12 @@ class Run:
         return read_stored(self.folder)
 
 
+def find_checkpoint(work: Path) -> Path | None:
+    """Return the newest checkpoint of an unfinished run: ``history.csv``, `STATE`, if held out `BEST`; None if none."""
+    # Names have leading zeros, so the last one in order is the newest.
+    return max(work.glob("epoch-*"), default=None)
+
+
 def find_damage(folder: Path, *, weights: Literal["read", "there"]) -> str:
     """Return the first fault of a finished run's folder, "" if it has none; ``weights`` as in `Store.find`."""
     checksums = read_stored(folder).get("sha256")
@@ -153,8 +151,11 @@ class Store:
     fingerprint: str
 
     def key(self, config: RunConfig) -> str:
-        """Hash everything that the run's results depend on, as `run_key`."""
-        return run_key(config, self.fingerprint)
+        """Hash everything that the run's results depend on: configuration, data, their split, the training version."""
+        versions = [self.fingerprint, str(TRAINING_VERSION)]
+        if config.protocol == "heldout":
+            versions.append(split_version(config.split, self.fingerprint))
+        return config.digest(*versions)
 
     def folder(self, config: RunConfig) -> Path:
         """Return the folder of the finished run, whether it exists yet or not."""
@@ -190,23 +191,17 @@ class Store:
             return None
         return Run(folder, config)
 
-    def shorter(self, config: RunConfig) -> Run | None:
-        """Find the longest finished run that differs from ``config`` only in having fewer epochs.
-
-        As in `beginning`, there is none under a rate that changes with the planned epochs, nor under `last_steps`.
-        """
-        return self._find_beginning(config, may_differ=EPOCHS)
-
-    def beginning(self, config: RunConfig) -> Run | None:
+    def beginning(self, config: RunConfig, *, may_differ: frozenset[str] = EPOCHS | ANSWERS) -> Run | None:
         """Find the longest finished run whose training equals that of ``config``, or the beginning of it.
 
         With a constant rate, training does not depend on how many epochs follow, so that a longer run can continue
-        where a shorter one ended. It does depend on that if the rate is scheduled or the last epoch is cut short. Runs
-        that differ only in how they predict have the same training.
-        """
-        return self._find_beginning(config, may_differ=EPOCHS | ANSWERS)
+        where a shorter one ended. It does depend on that if the rate is scheduled or the last epoch is cut short.
 
-    def _find_beginning(self, config: RunConfig, may_differ: frozenset[str]) -> Run | None:
+        Args:
+            config: The run.
+            may_differ: Fields in which the other run may differ. `EPOCHS` alone finds a run that also predicts in the
+                same way, and may stand in for a longer one.
+        """
         longest = None
         # In the folders of any size and name, because these contain the settings that may differ.
         for folder in self.root.glob(f"{config.protocol}/*/*/fold{config.fold}-seed{config.seed}-????????"):

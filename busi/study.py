@@ -16,8 +16,8 @@ from busi.config import (
     StudyError,
     expand_variants,
     families,
-    find_study_folder,
     heldout_draws,
+    list_notebooks,
     read_family,
     read_sections,
     validate,
@@ -74,7 +74,7 @@ def find_groups(parameters: Parameters) -> dict[str, Group]:
         StudyError: A parameter file names an unknown parameter or gives an impossible value.
     """
     groups = {}
-    notebooks = {file.stem.partition("_")[2]: file.stem for file in find_study_folder().glob("notebooks/[0-9]_*.ipynb")}
+    notebooks = {stem.partition("_")[2]: stem for stem in list_notebooks()}
     for protocol in (*PROTOCOLS, SECOND):
         for family in families():
             # A notebook may have been given variants of its own in place of its family's.
@@ -242,9 +242,9 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
             # Where the predictions are on another machine, scores of an older version are better than none.
             if version == scoring_version() or (version and not store.folder(config).is_dir()):
                 continue
-            if train or store.find(config):
-                # `collect_results` scores the run if this version of the scoring code has not done so.
-                run = find_or_train(config, catalog, store)
+            run = find_or_train(config, catalog, store) if train else store.find(config)
+            if run:
+                # This scores the run if this version of the scoring code has not done so.
                 parts.append(collect_results(variant, run, catalog))
                 collected.add((variant, config.label))
     # A run that is missing here may have been gathered with fewer epochs; those results are still worth showing.

@@ -23,7 +23,7 @@ import keras
 import numpy as np
 import pandas as pd
 from scipy.special import expit
-from tqdm.auto import tqdm
+from tqdm.keras import TqdmCallback
 
 from busi import selection
 from busi.config import CONSTANT_EPOCHS, CONSTANT_SPREAD, SETTLED, RunConfig, StudyError
@@ -35,7 +35,7 @@ from busi.model import unet
 from busi.model.losses import make_loss
 from busi.model.metrics import published_metrics
 from busi.model.optimizers import make_optimizer
-from busi.runs import BEST, STATE, Predictions, Run, Store
+from busi.runs import BEST, STATE, Predictions, Run, Store, find_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,13 @@ def compile_network(
     return model
 
 
+def plan_steps(config: RunConfig, images: int) -> tuple[int, int]:
+    """Return the size of a batch, and the number of steps that an epoch of ``images`` images has."""
+    # A batch larger than the training part would never be filled.
+    batch_size = min(config.batch_size, images)
+    return batch_size, images // batch_size
+
+
 def predict_difference(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
     """Predict the logit of lesion minus that of background, float32 (n, o, o), for scaled images (n, s, s, 1)."""
     # Not `predict`, whose graph would unroll as many steps as `fit` takes in one execution.
@@ -168,9 +175,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     _set_threads(threads)
     keras.utils.clear_session()  # or the graphs of the previous run would stay in memory
     parts = load_parts(config, catalog)
-    # A batch larger than the training part would never be filled.
-    batch_size = min(config.batch_size, len(parts.training))
-    steps = len(parts.training) // batch_size
+    batch_size, steps = plan_steps(config, len(parts.training))
     if config.last_steps > steps:
         raise StudyError(f"last_steps: got {config.last_steps}; an epoch of these images has {steps} steps: set fewer")
     # An epoch is one execution, because returning to Python after every step takes long compared with short steps. Not
@@ -187,20 +192,22 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     work = store.work(config)
     work.mkdir(parents=True, exist_ok=True)
     # Weights, optimizer and history of the last whole epoch; a fresh run has none.
-    history = _resume(model, work, store.beginning(config))
+    history = _resume(model, config, store)
     after_epoch = _AfterEpoch(config, parts, history, work)
     for last_epoch, epoch_steps in _plan_epochs(config, steps):
         if len(history) < last_epoch and not find_end(history, config):
+            # A progress bar only in a notebook; elsewhere the log has one line for each epoch.
+            bars = [TqdmCallback(verbose=0, desc=config.label)] if "ipykernel" in sys.modules else []
             model.fit(
                 stream_batches(parts.training, config, batch_size, first_epoch=len(history) + 1),
                 steps_per_epoch=epoch_steps,
                 initial_epoch=len(history),
                 epochs=last_epoch,
-                callbacks=[after_epoch],
+                callbacks=[after_epoch, *bars],
                 shuffle=False,
                 verbose=0,
             )
-    checkpoint = _newest(work)
+    checkpoint = find_checkpoint(work)
     outcome = _conclude(config, catalog, parts, model, history, checkpoint)
     run = store.finish(config, checkpoint, outcome, _describe_environment(threads))
     # Only now, because the checkpoints are needed until the run is finished.
@@ -367,14 +374,6 @@ class _AfterEpoch(keras.callbacks.Callback):
         self.parts = parts
         self.history = history
         self.work = work
-        # A progress bar only in a notebook; elsewhere the log has one line for each epoch.
-        self.bar = tqdm(
-            total=config.epochs,
-            initial=len(history),
-            desc=config.label,
-            unit="epoch",
-            disable="ipykernel" not in sys.modules,
-        )
 
     def on_train_begin(self, logs=None):
         if self.history:
@@ -403,8 +402,6 @@ class _AfterEpoch(keras.callbacks.Callback):
             log.warning("%s: the loss of epoch %d is not a number; training ends", self.config.label, epoch + 1)
 
     def _report(self, values: dict[str, float], seconds: float) -> None:
-        self.bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        self.bar.update()
         epochs_left = 0 if self.model.stop_training else self.config.epochs - len(self.history)
         measured = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items())
         log.info(
@@ -420,7 +417,7 @@ class _AfterEpoch(keras.callbacks.Callback):
 def _save_checkpoint(model: keras.Model, history: list[dict], work: Path, *, best: bool) -> None:
     """Save weights, optimizer and history as ``epoch-<n>``, whole or not at all; remove earlier checkpoints."""
     fresh = work / "fresh"
-    last = _newest(work)
+    last = find_checkpoint(work)
     best_before = last / BEST if last and (last / BEST).is_file() else None
     shutil.rmtree(fresh, ignore_errors=True)
     _refuse_full_disk(work, model, files=2 if best or best_before else 1)
@@ -452,23 +449,21 @@ def _refuse_full_disk(work: Path, model: keras.Model, files: int) -> None:
         raise OSError(errno.ENOSPC, message, str(work))
 
 
-def _newest(work: Path) -> Path | None:
-    """Return the folder of the newest checkpoint: ``history.csv``, `STATE` and, if held out, `BEST`; None if none."""
-    return max(work.glob("epoch-*"), default=None)
-
-
-def _resume(model: keras.Model, work: Path, beginning: Run | None) -> list[dict]:
-    """Load the newest checkpoint and return its epochs; without one, continue where ``beginning`` ended."""
-    # The end of the earlier run becomes a checkpoint of this one.
-    if beginning and not _newest(work):
+def _resume(model: keras.Model, config: RunConfig, store: Store) -> list[dict]:
+    """Load the newest checkpoint and return its epochs; without one, continue where another run's training ended."""
+    work = store.work(config)
+    checkpoint = find_checkpoint(work)
+    # Not looked for beside a checkpoint, because that reads the weights of finished runs.
+    beginning = None if checkpoint else store.beginning(config)
+    if beginning:
         fresh = work / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         for name in ("history.csv", STATE, BEST):
             if (beginning.folder / name).is_file():
                 shutil.copyfile(beginning.folder / name, fresh / name)
-        fresh.rename(work / f"epoch-{len(beginning.history):04d}")
-    checkpoint = _newest(work)
+        # The end of the earlier run becomes a checkpoint of this one.
+        checkpoint = fresh.rename(work / f"epoch-{len(beginning.history):04d}")
     if checkpoint is None:
         return []
     model.load_weights(checkpoint / STATE)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from small_study import make_study
 
 from busi.dataset.phantom import draw_phantoms
 
@@ -46,3 +47,17 @@ def draw_quarters() -> Callable[[Path], Path]:
         return drawn
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def quarters_dir(draw_quarters, tmp_path_factory) -> Path:
+    """Draw these 34 images, for tests that only read them."""
+    return draw_quarters(tmp_path_factory.mktemp("quarters") / "phantom")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """Make a study without parameters and notebooks the current folder and return it."""
+    folder = make_study(tmp_path / "study")
+    monkeypatch.chdir(folder)
+    return folder

@@ -241,20 +241,14 @@ def test_phantom_draws_what_is_asked_for_and_never_over_another_folder(busi, her
     assert busi("phantom", folder).startswith(f"busi: {folder}: exists")
 
 
-@pytest.fixture(scope="module")
-def quarters(draw_quarters, tmp_path_factory):
-    """Return a folder of 34 small phantom images."""
-    return draw_quarters(tmp_path_factory.mktemp("quarters") / "phantom")
-
-
-def test_data_measures_what_the_report_needs_of_the_images(busi, here, quarters):
-    assert busi("data", "-f", SMOKE, "-p", f"data_dir={quarters}", "-p", "image_size=188") == 0
+def test_data_measures_what_the_report_needs_of_the_images(busi, here, quarters_dir):
+    assert busi("data", "-f", SMOKE, "-p", f"data_dir={quarters_dir}", "-p", "image_size=188") == 0
     folder = "reports/smoke/results"
     names = ["audit", "blind", "dataset", "duplicates", "files", "floors", "mean_mask", "split"]
     names += ["untrained/images", "untrained/pixels"]
     assert list_files(here) == {f"{folder}/{name}.csv" for name in names}
     parameters = config.read_profile("smoke", image_size=188, train_missing=False)
-    targets = published_arrays(read_catalog(quarters, expected=None), RunConfig(image_size=188)).targets
+    targets = published_arrays(read_catalog(quarters_dir, expected=None), RunConfig(image_size=188)).targets
     assert study.measure_floors(parameters) == floors.constant_floors(targets)
     assert len(study.measure_images(parameters)) == 34
     split = study.measure_split(parameters)
@@ -314,10 +308,10 @@ HELDOUT_LABEL = "heldout/32px-2f-1e/baseline/fold0-seed0"
 
 
 @pytest.fixture
-def trained(busi, here, quarters, capsys):
+def trained(busi, here, quarters_dir, capsys):
     """Train a held-out and a published run; return the arguments that name the study."""
     heldout = "heldout={image_size: 32, base_filters: 2, epochs: 1}"
-    arguments = ("-f", "params/smoke.yaml", "-p", f"data_dir={quarters}", "-p", heldout, *TINY)
+    arguments = ("-f", "params/smoke.yaml", "-p", f"data_dir={quarters_dir}", "-p", heldout, *TINY)
     assert busi("train", HELDOUT_LABEL, "published/188px-2f-1e/loss-kld/fold0-seed0", *arguments) == 0
     capsys.readouterr()
     return arguments
@@ -349,26 +343,29 @@ def test_train_leaves_a_run_alone_whose_results_are_gathered(busi, here, trained
     assert not list(here.glob("runs/**/*.h5"))
 
 
-def test_a_trained_run_predicts_is_evaluated_and_exported_by_its_name(busi, here, trained, quarters, capsys):
+def test_a_trained_run_predicts_is_evaluated_and_exported_by_its_name(busi, here, trained, quarters_dir, capsys):
     scans = here / "scans"
     scans.mkdir()
     # Of its own data set, a run is evaluated only on what it held out.
     tested = [name for name in open_run(HELDOUT_LABEL).predictions["test"].names if "normal" not in name]
     for name in tested[:2]:
-        shutil.copy(quarters / name.split()[0] / f"{name}.png", scans)
+        shutil.copy(quarters_dir / name.split()[0] / f"{name}.png", scans)
+    (here / "runs").rename(here / "elsewhere")
+    elsewhere = ("--runs-dir", "elsewhere")
     (scans / "torn.png").write_bytes((scans / f"{tested[0]}.png").read_bytes()[:200])
-    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted") == 1
+    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted", *elsewhere) == 1
     out, err = capsys.readouterr()
     assert out == f"2 of 3 images: {here / 'predicted' / 'predictions.csv'}\n"
     assert f"busi: {scans / 'torn.png'}: not a readable image" in err
-    assert busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted").startswith("busi: ")
+    told = busi("predict", HELDOUT_LABEL, scans, "--out", here / "predicted", *elsewhere)
+    assert told.startswith(f"busi: {here / 'predicted'}: not empty")
     masks = ("--masks", here / "predicted" / "masks")
-    assert busi("evaluate", HELDOUT_LABEL, quarters, *masks, "--out", here / "evaluation") == 0
+    assert busi("evaluate", HELDOUT_LABEL, quarters_dir, *masks, "--out", here / "evaluation", *elsewhere) == 0
     scores = pd.read_csv(here / "evaluation" / "scores.csv")
     assert scores.predictor.tolist()[:2] == [HELDOUT_LABEL, str(masks[1])]
     assert scores.answered.tolist()[1:] == [2, 34, 34, 34]
     assert scores.n_images.tolist() == [2] * 5
-    assert busi("export", HELDOUT_LABEL, "--out", here / "network.keras") == 0
+    assert busi("export", HELDOUT_LABEL, "--out", here / "network.keras", *elsewhere) == 0
     assert (here / "network.keras.md").is_file()
 
 
@@ -377,41 +374,44 @@ def test_the_run_that_the_readme_names_is_one_of_the_smallest_study():
     assert label in study.list_runs(config.read_profile("smoke"))
 
 
-def test_predicting_without_a_run_says_how_to_get_one(busi, here, quarters):
-    assert busi("predict", quarters, "--out", here / "out").startswith("busi: no run of the recipe")
-    told = busi("predict", HELDOUT_LABEL, quarters, "--out", here / "out")
+def test_predicting_without_a_run_says_how_to_get_one(busi, here, quarters_dir):
+    told = busi("predict", quarters_dir, "--out", here / "out")
+    assert told.startswith(f"busi: no run of the recipe has been trained in {here / 'runs'}; ")
+    told = busi("predict", HELDOUT_LABEL, quarters_dir, "--out", here / "out")
     assert told.startswith(f"busi: {HELDOUT_LABEL}: neither") and "`make study`" in told
     assert list_files(here) == set()
 
 
-def test_split_and_convert_write_what_other_software_reads_and_never_over_it(busi, here, quarters, capsys):
-    assert busi("split", quarters, "--format", "nnunet") == 0
+def test_split_and_convert_write_what_other_software_reads_and_never_over_it(busi, here, quarters_dir, capsys):
+    assert busi("split", quarters_dir, "--format", "nnunet") == 0
     assert len(json.loads((here / "splits_final.json").read_text(encoding="utf-8"))) == 5
-    assert busi("split", quarters, "--format", "nnunet").startswith("busi: splits_final.json: exists")
-    assert busi("convert", quarters, here / "raw", "--layout", "nnunet") == 0
+    assert busi("split", quarters_dir, "--format", "nnunet").startswith("busi: splits_final.json: exists")
+    assert busi("convert", quarters_dir, here / "raw", "--layout", "nnunet") == 0
     assert len(list((here / "raw" / "labelsTr").glob("*.png"))) == 34
-    assert busi("convert", quarters, here / "raw", "--layout", "images-masks").startswith("busi: ")
+    assert busi("convert", quarters_dir, here / "raw", "--layout", "images-masks").startswith("busi: ")
 
 
-def test_splits_of_other_data_are_never_replaced(busi, here, quarters):
+def test_splits_of_other_data_are_never_replaced(busi, here, quarters_dir):
     """Neither where --out is given without --format."""
     (here / "params").unlink()
     committed = shutil.copytree(REPOSITORY / "params", here / "params")
     before = {file.name: file.read_bytes() for file in committed.iterdir()}
-    told = busi("split", quarters, "--out", here / "folds.csv")
+    told = busi("split", quarters_dir, "--out", here / "folds.csv")
     assert told.startswith(f"busi: --out: got {here / 'folds.csv'} without --format; expected both")
-    assert busi("split", quarters).startswith(f"busi: {committed / 'splits-random.csv'}: holds the split of other data")
+    assert busi("split", quarters_dir).startswith(
+        f"busi: {committed / 'splits-random.csv'}: holds the split of other data"
+    )
     assert {file.name: file.read_bytes() for file in committed.iterdir()} == before
     assert list_files(here) == set()
 
 
-def test_a_layout_is_told_to_every_command_that_reads_a_folder(busi, here, quarters, capsys):
+def test_a_layout_is_told_to_every_command_that_reads_a_folder(busi, here, quarters_dir, capsys):
     """Names that no layout knows: scan1.png with its mask mark1.png."""
     folder = here / "own"
     folder.mkdir()
     for number in range(1, 19):
-        shutil.copy(quarters / "benign" / f"benign ({number}).png", folder / f"scan{number}.png")
-        shutil.copy(quarters / "benign" / f"benign ({number})_mask.png", folder / f"mark{number}.png")
+        shutil.copy(quarters_dir / "benign" / f"benign ({number}).png", folder / f"scan{number}.png")
+        shutil.copy(quarters_dir / "benign" / f"benign ({number})_mask.png", folder / f"mark{number}.png")
     layout = "scan{number} | mark{number}"
     commands = {
         "verify": ("--layout", layout),
@@ -481,13 +481,13 @@ def test_text_is_taken_as_it_is(busi):
     assert cli._read([Path(SMOKE)], ["seeds=[0, 1]", "epochs=3"]).seeds == [0, 1]
 
 
-def test_a_place_that_cannot_be_written_is_one_message(busi, tmp_path, quarters):
+def test_a_place_that_cannot_be_written_is_one_message(busi, tmp_path, quarters_dir):
     (tmp_path / "file").write_text("")
     advice = "give a folder in a place that can be written to"
     told = busi("phantom", tmp_path / "file" / "images")
     assert told == f"busi: {tmp_path}/file/images: cannot be made (Not a directory); {advice}"
     # Python's own message names the file, too.
-    told = busi("split", quarters, "--format", "csv", "--out", tmp_path / "file" / "folds.csv")
+    told = busi("split", quarters_dir, "--format", "csv", "--out", tmp_path / "file" / "folds.csv")
     assert told == f"busi: [Errno 20] Not a directory: '{tmp_path}/file/folds.csv'"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from IPython.core.interactiveshell import InteractiveShell
+from small_study import refusal
 from traitlets.config import Config
 
 from busi import config
@@ -65,16 +66,6 @@ PUBLISHED = {
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
-    """Return an empty study, which is the current folder."""
-    folder = tmp_path / "study"
-    for name in ("params", "notebooks"):
-        (folder / name).mkdir(parents=True)
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
 def committed(monkeypatch):
     """Make the repository the current folder, for tests of the committed parameter files."""
     monkeypatch.chdir(REPOSITORY)
@@ -84,13 +75,6 @@ def write_files(folder, **files):
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return [folder / f"{name}.yaml" for name in files]
-
-
-def refusal(read, *arguments, **keywords):
-    """Return the message of the StudyError that a call raises."""
-    with pytest.raises(StudyError) as caught:
-        read(*arguments, **keywords)
-    return str(caught.value)
 
 
 # Values of a run
@@ -303,16 +287,16 @@ def test_settings_and_size_apply_to_every_variant_and_a_variant_overrides_them()
 # The study's folder
 
 
-def test_the_study_is_the_current_folder_or_the_nearest_parent_that_is_one(study, tmp_path, monkeypatch):
-    inner = study / "notebooks" / "inner"
+def test_the_study_is_the_current_folder_or_the_nearest_parent_that_is_one(here, tmp_path, monkeypatch):
+    inner = here / "notebooks" / "inner"
     for name in ("params", "notebooks"):
         (inner / name).mkdir(parents=True)
         (tmp_path / name).mkdir()
-    (study / "data" / "phantom").mkdir(parents=True)
+    (here / "data" / "phantom").mkdir(parents=True)
     for current, expected in [
-        (study, study),
-        (study / "notebooks", study),
-        (study / "data" / "phantom", study),
+        (here, here),
+        (here / "notebooks", here),
+        (here / "data" / "phantom", here),
         (inner, inner),
         (inner / "params", inner),
         (tmp_path, tmp_path),
@@ -344,26 +328,26 @@ def test_two_checkouts_share_one_package_and_keep_their_own_files(tmp_path, monk
             assert path.is_relative_to(tmp_path / name)
 
 
-def test_relative_folders_start_at_the_study_and_absolute_ones_stay(study, tmp_path, monkeypatch):
-    monkeypatch.chdir(study / "notebooks")
+def test_relative_folders_start_at_the_study_and_absolute_ones_stay(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(here / "notebooks")
     parameters = Parameters(profile="laptop", data_dir="phantom", runs_dir=str(tmp_path))
-    assert parameters.data_path == study / "data" / "phantom"
+    assert parameters.data_path == here / "data" / "phantom"
     assert parameters.runs_path == tmp_path / "laptop"
-    assert parameters.report_path == study / "reports" / "laptop"
-    assert parameters.results_path == study / "reports" / "laptop" / "results"
-    assert parameters.tables_path == study / "reports" / "laptop" / "tables"
+    assert parameters.report_path == here / "reports" / "laptop"
+    assert parameters.results_path == here / "reports" / "laptop" / "results"
+    assert parameters.tables_path == here / "reports" / "laptop" / "tables"
     relative = Parameters(profile="laptop", data_dir="images", external_dir="others")
-    assert relative.data_path == study / "images"
-    assert relative.external_path == study / "others"
+    assert relative.data_path == here / "images"
+    assert relative.external_path == here / "others"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Parameters(external_dir="~/others").external_path == tmp_path / "others"
-    assert relative.runs_path == study / "runs" / "laptop"
+    assert relative.runs_path == here / "runs" / "laptop"
 
 
-def test_a_report_of_its_own_name_shares_the_runs_of_its_profile(study):
+def test_a_report_of_its_own_name_shares_the_runs_of_its_profile(here):
     parameters = Parameters(profile="laptop", report="all-masks")
-    assert parameters.report_path == study / "reports" / "all-masks"
-    assert parameters.runs_path == study / "runs" / "laptop"
+    assert parameters.report_path == here / "reports" / "all-masks"
+    assert parameters.runs_path == here / "runs" / "laptop"
 
 
 @pytest.mark.parametrize("name", ["profile", "report"])
@@ -372,9 +356,9 @@ def test_a_profile_or_report_cannot_leave_the_folder_of_reports(name):
     assert told.startswith(f"parameters: {name}: got '../elsewhere' (str); ")
 
 
-def test_pages_are_the_numbered_notebooks_and_the_gallery_only_where_pixels_may_be_shown(study):
+def test_pages_are_the_numbered_notebooks_and_the_gallery_only_where_pixels_may_be_shown(here):
     for name in ("10_late", "2_second", "1_first", "gallery", "explore"):
-        (study / "notebooks" / f"{name}.ipynb").touch()
+        (here / "notebooks" / f"{name}.ipynb").touch()
     assert Parameters(show_pixels=False).pages == ["1_first", "2_second"]
     assert Parameters(show_pixels=True).pages == ["1_first", "2_second", "gallery"]
 
@@ -382,13 +366,13 @@ def test_pages_are_the_numbered_notebooks_and_the_gallery_only_where_pixels_may_
 # Parameter files
 
 
-def test_a_missing_file_is_named_with_those_that_are_there(study):
-    write_files(study / "params", smoke="", laptop="")
-    file = study / "params" / "lapptop.yaml"
+def test_a_missing_file_is_named_with_those_that_are_there(here):
+    write_files(here / "params", smoke="", laptop="")
+    file = here / "params" / "lapptop.yaml"
     message = f"{file}: no such parameter file; in this folder there are: laptop, smoke"
     assert refusal(config.read_parameters, file) == message
     assert refusal(config.read_profile, "lapptop") == message
-    elsewhere = study / "elsewhere" / "tiny.yaml"
+    elsewhere = here / "elsewhere" / "tiny.yaml"
     assert refusal(config.read_parameters, elsewhere) == (
         f"{elsewhere}: no such parameter file; in this folder there are: none"
     )
@@ -459,11 +443,11 @@ def test_a_later_file_wins_key_by_key_and_overrides_win_last(tmp_path):
 # Families and sections
 
 
-def test_a_family_is_a_numbered_notebook_with_a_parameter_file_of_its_name(study):
+def test_a_family_is_a_numbered_notebook_with_a_parameter_file_of_its_name(here):
     for name in ("0_dataset", "2_loss", "1_depth", "3_mechanisms", "4_width", "attention"):
-        (study / "notebooks" / f"{name}.ipynb").touch()
+        (here / "notebooks" / f"{name}.ipynb").touch()
     write_files(
-        study / "params",
+        here / "params",
         loss="family: loss",
         depth="family: depth",
         mechanisms="sections: {}",
@@ -474,8 +458,8 @@ def test_a_family_is_a_numbered_notebook_with_a_parameter_file_of_its_name(study
     assert config.families() == ["depth", "loss"]
 
 
-def test_a_family_takes_its_size_and_settings_from_the_parameters(study):
-    write_files(study / "params", loss="family: loss\nepochs: 9\nvariants: {KLD: {loss: kld}}")
+def test_a_family_takes_its_size_and_settings_from_the_parameters(here):
+    write_files(here / "params", loss="family: loss\nepochs: 9\nvariants: {KLD: {loss: kld}}")
     parameters = Parameters(profile="tiny", epochs=4, seeds=[3], family="depth", variants={"A": {}}, folds=[2])
     family = config.read_family("loss", parameters)
     assert (family.family, family.variants, family.heldout_variants) == ("loss", {"KLD": {"loss": "kld"}}, {})
@@ -497,8 +481,8 @@ sections:
 """
 
 
-def test_sections_are_read_with_the_profiles_sizes(study):
-    write_files(study / "params", mechanisms=SECTIONS)
+def test_sections_are_read_with_the_profiles_sizes(here):
+    write_files(here / "params", mechanisms=SECTIONS)
     heldout = {"image_size": 64, "epochs": 40}
     sections = config.read_sections(Parameters(profile="laptop", precision="mixed_bfloat16", heldout=heldout))
     assert sections.sizes == {
@@ -511,8 +495,8 @@ def test_sections_are_read_with_the_profiles_sizes(study):
     assert (sections.sections["collapse"].seeds, sections.sections["leakage"].seeds) == ([0, 1], [0])
 
 
-def test_a_quick_profile_has_sizes_and_a_trajectory_of_its_own(study):
-    write_files(study / "params", mechanisms=SECTIONS)
+def test_a_quick_profile_has_sizes_and_a_trajectory_of_its_own(here):
+    write_files(here / "params", mechanisms=SECTIONS)
     sections = config.read_sections(Parameters(profile="smoke", image_size=236, heldout={"image_size": 32}))
     assert sections.sizes == {
         "small": {"image_size": 16, "epochs": 1, "padding": "same"},
@@ -549,9 +533,9 @@ def test_a_quick_profile_has_sizes_and_a_trajectory_of_its_own(study):
         ("quick:", "quik:", "unknown parameter 'quik'; known are sizes, trajectory, quick, sections"),
     ],
 )
-def test_a_fault_in_the_sections_is_named_with_file_and_parameter(study, old, new, message):
+def test_a_fault_in_the_sections_is_named_with_file_and_parameter(here, old, new, message):
     assert SECTIONS.count(old) == 1
-    [file] = write_files(study / "params", mechanisms=SECTIONS.replace(old, new))
+    [file] = write_files(here / "params", mechanisms=SECTIONS.replace(old, new))
     assert refusal(config.read_sections, Parameters()).startswith(f"{file}: {message}")
 
 
@@ -619,9 +603,9 @@ def test_values_given_to_a_notebook_win_over_the_files_even_where_they_are_false
     assert list(parameters.heldout_variants) != []
 
 
-def test_a_notebook_may_be_run_in_the_folder_of_notebooks(shell, study, monkeypatch):
-    write_files(study / "params", smoke="profile: smoke\nepochs: 3", loss="family: loss")
-    monkeypatch.chdir(study / "notebooks")
+def test_a_notebook_may_be_run_in_the_folder_of_notebooks(shell, here, monkeypatch):
+    write_files(here / "params", smoke="profile: smoke\nepochs: 3", loss="family: loss")
+    monkeypatch.chdir(here / "notebooks")
     assert run_cells(shell, PARAMETER_CELL, READ).epochs == 3
 
 
@@ -636,9 +620,9 @@ def test_names_of_other_cells_are_not_taken_for_parameters(shell, committed):
     assert run_cells(shell, *later, READ) == first
 
 
-def test_an_unknown_profile_is_named_with_the_files_that_there_are(shell, study):
-    write_files(study / "params", smoke="profile: smoke", loss="family: loss")
-    message = f"{study / 'params' / 'lapptop.yaml'}: no such parameter file; in this folder there are: loss, smoke"
+def test_an_unknown_profile_is_named_with_the_files_that_there_are(shell, here):
+    write_files(here / "params", smoke="profile: smoke", loss="family: loss")
+    message = f"{here / 'params' / 'lapptop.yaml'}: no such parameter file; in this folder there are: loss, smoke"
     with pytest.raises(StudyError, match=f"^{re.escape(message)}$"):
         run_cells(shell, PARAMETER_CELL, "profile = 'lapptop'", READ)
 

@@ -1,7 +1,10 @@
 """pyproject.toml, requirements.lock and environment.yml install the same study."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,27 @@ LOCKED_EXTRAS = PROJECT["optional-dependencies"]["cpu"] + PROJECT["optional-depe
 # One entry a pin: `name==version ; marker`, then its hashes on lines that continue it.
 ENTRIES = [entry.replace("\\\n", " ").split() for entry in re.findall(r"^\w.*(?:\n .*)*", LOCK, re.MULTILINE)]
 PINS = [Requirement(" ".join(word for word in entry if not word.startswith("--hash="))) for entry in ENTRIES]
+
+
+def list_imports(file):
+    """Return the top-level names of the modules that a file imports."""
+    names = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_package_that_is_imported_is_asked_for():
+    """Not only brought along by another one, which may stop doing so."""
+    files = [*REPOSITORY.glob("busi/**/*.py"), *REPOSITORY.glob("tests/**/*.py")]
+    own = {"busi", "benchmarks", *(file.stem for file in REPOSITORY.glob("tests/*.py"))}
+    imported = set().union(*map(list_imports, files)) - own - sys.stdlib_module_names
+    asked = {canonicalize_name(Requirement(wanted).name) for wanted in PROJECT["dependencies"] + LOCKED_EXTRAS}
+    packages = packages_distributions()
+    assert {name for name in imported if asked.isdisjoint(map(canonicalize_name, packages[name]))} == set()
 
 
 @pytest.mark.parametrize("wanted", PROJECT["dependencies"] + LOCKED_EXTRAS)

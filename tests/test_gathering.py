@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from small_study import Killed
 
 from busi import results
 from busi.config import Parameters
@@ -13,15 +14,8 @@ from busi.results import COLUMNS, Results
 GROUP = "heldout/loss"
 
 
-class Killed(BaseException):
-    """Takes the place of a signal that no process survives."""
-
-
 @pytest.fixture
-def parameters(tmp_path, monkeypatch):
-    for name in ("params", "notebooks"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path)
+def parameters(here):
     return Parameters()
 
 

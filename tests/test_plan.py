@@ -41,15 +41,12 @@ FILES = {
 
 
 @pytest.fixture
-def parameters(tmp_path, monkeypatch, phantom_dir):
+def parameters(here, phantom_dir):
     """Return the parameters of the study of `FILES`, which is the current folder."""
-    for name in ("params", "notebooks"):
-        (tmp_path / name).mkdir()
     for name, content in FILES.items():
-        (tmp_path / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        (here / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     for stem in ("1_upsampling", "2_loss", "3_mechanisms"):
-        (tmp_path / "notebooks" / f"{stem}.ipynb").touch()
-    monkeypatch.chdir(tmp_path)
+        (here / "notebooks" / f"{stem}.ipynb").touch()
     return config.read_profile("tiny", data_dir=str(phantom_dir))
 
 

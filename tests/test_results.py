@@ -3,13 +3,15 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from small_study import refusal
 
 from busi import results, runs
-from busi.config import Parameters, RunConfig, StudyError
+from busi.config import Parameters, RunConfig
 from busi.dataset.arrays import published_arrays
 from busi.dataset.catalog import load_catalog, read_catalog
 from busi.results import NotMeasured, Results
@@ -17,7 +19,10 @@ from busi.runs import Store
 from busi.scoring.floors import constant_floors
 from busi.scoring.scores import find_or_score, scoring_version
 
-pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning"),
+    pytest.mark.usefixtures("here"),
+]
 
 DATA = "0123456789012345"
 """Fingerprint that could be mistaken for a number."""
@@ -33,15 +38,6 @@ GROUP = "published/loss"
 HELDOUT = RunConfig(protocol="heldout", image_size=32, fold=1, seed=6, epochs=2)
 
 
-@pytest.fixture(autouse=True)
-def study(tmp_path, monkeypatch):
-    """Make an empty study the current folder and return it."""
-    for name in ("params", "notebooks"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture
 def parameters():
     return Parameters(profile="tiny", epochs=3)
@@ -55,7 +51,7 @@ def make_results(variants, fingerprint=DATA, **columns):
             head = {"variant": variant, "run": run.label, "fold": run.fold, "seed": run.seed}
             described = {
                 "name": run.name,
-                "key": runs.run_key(run, fingerprint),
+                "key": Store(Path(), fingerprint).key(run),
                 "fingerprint": fingerprint,
                 "training_version": runs.TRAINING_VERSION,
                 "scoring_version": np.nan,
@@ -83,19 +79,6 @@ def make_heldout_results(variants):
         for probability in (0.25, 0.75):
             pixels.append(head | {"probability": probability, "lesion": 1 + row.seed, "background": 7})
     return Results(made.runs, made.epochs, pd.DataFrame(images), pd.DataFrame(pixels))
-
-
-@pytest.fixture(scope="module")
-def quarters(draw_quarters, tmp_path_factory):
-    """Return a folder of 34 small phantom images."""
-    return draw_quarters(tmp_path_factory.mktemp("quarters") / "phantom")
-
-
-def refusal(function, *arguments, **keywords):
-    """Return the message of the StudyError that a call raises."""
-    with pytest.raises(StudyError) as caught:
-        function(*arguments, **keywords)
-    return str(caught.value)
 
 
 def list_files(folder):
@@ -325,9 +308,9 @@ def test_nothing_is_refused_where_there_are_no_results(parameters):
 ENVIRONMENT = {"finished": "2024-02-29", "python": "3.12.1", "cores": 2}
 
 
-def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(study, phantom_dir):
+def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(here, phantom_dir):
     catalog = read_catalog(phantom_dir, expected=None)
-    store = Store(study / "runs", catalog.fingerprint)
+    store = Store(here / "runs", catalog.fingerprint)
     work = store.work(KLD[1])
     work.mkdir(parents=True)
     (work / "history.csv").write_text("epoch,loss,auc,seconds\n1,0.5,0.6,1.5\n2,0.3,0.7,2.5\n", encoding="utf-8")
@@ -382,10 +365,10 @@ def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(study, pha
 
 
 @pytest.fixture
-def scored_run(study, quarters):
+def scored_run(here, quarters_dir):
     """Return a held-out run with made-up predictions, and its images."""
-    catalog = read_catalog(quarters, expected=None)
-    store = Store(study / "runs", catalog.fingerprint)
+    catalog = read_catalog(quarters_dir, expected=None)
+    store = Store(here / "runs", catalog.fingerprint)
     work = store.work(HELDOUT)
     work.mkdir(parents=True)
     (work / "history.csv").write_text(
@@ -511,11 +494,11 @@ def test_a_table_that_was_never_measured_is_not_measured_without_training(measur
     assert not parameters.report_path.exists()
 
 
-def test_a_table_of_other_data_is_not_replaced(measured, quarters):
+def test_a_table_of_other_data_is_not_replaced(measured, quarters_dir):
     parameters, make = measured
     results.measure(parameters, "sizes", make)
     before = (parameters.results_path / "sizes.csv").read_bytes()
-    other = parameters.model_copy(update={"data_dir": str(quarters)})
+    other = parameters.model_copy(update={"data_dir": str(quarters_dir)})
     told = refusal(results.measure, other, "sizes", make)
     assert told.startswith(f"{parameters.results_path / 'sizes.csv'}: holds results of other data (# data ")
     assert f", and these are of data {load_catalog(other).fingerprint}. " in told
@@ -523,10 +506,10 @@ def test_a_table_of_other_data_is_not_replaced(measured, quarters):
     assert (parameters.results_path / "sizes.csv").read_bytes() == before
 
 
-def test_a_table_of_other_data_may_be_measured_for_a_report_of_its_own(measured, quarters):
+def test_a_table_of_other_data_may_be_measured_for_a_report_of_its_own(measured, quarters_dir):
     parameters, make = measured
     results.measure(parameters, "sizes", make)
-    other = parameters.model_copy(update={"data_dir": str(quarters), "report": "other"})
+    other = parameters.model_copy(update={"data_dir": str(quarters_dir), "report": "other"})
     assert results.measure(other, "sizes", make).images.tolist() == [34]
     assert results.measure(parameters, "sizes", make).images.tolist() == [12]
 

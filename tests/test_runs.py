@@ -80,11 +80,8 @@ def test_key_changes_with_everything_that_changes_the_numbers(store, monkeypatch
     assert len(set(keys)) == len(keys)
 
 
-def test_key_of_a_heldout_run_changes_with_the_file_of_the_split_of_its_data(store, tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    file = tmp_path / "params" / "splits-grouped.csv"
-    file.parent.mkdir()
-    monkeypatch.chdir(tmp_path)
+def test_key_of_a_heldout_run_changes_with_the_file_of_the_split_of_its_data(store, here):
+    file = here / "params" / "splits-grouped.csv"
     without = store.key(HELDOUT), store.key(RunConfig())
     keys = [without]
     for text in (f"# data {DATA}\nfold 3\n", f"# data {DATA}\nfold 4\n", f"# data {DATA[::-1]}\nfold 4\n"):
@@ -264,7 +261,7 @@ def test_a_heldout_run_is_damaged_if_any_of_its_files_is(store, name):
     (folder / name).write_text("other", encoding="utf-8")
     with pytest.warns(DamageWarning, match=f"{name} is not what was written; this run has to be trained again"):
         assert store.find(HELDOUT) is None
-    assert store.shorter(HELDOUT.model_copy(update={"epochs": 99})) is None
+    assert store.beginning(HELDOUT.model_copy(update={"epochs": 99})) is None
 
 
 def test_scores_added_to_a_run_later_are_no_damage(store):
@@ -284,9 +281,9 @@ def test_a_folder_that_is_gone_is_damaged(store):
 def test_the_longest_shorter_run_is_continued(store):
     for epochs in (2, 10, 9, 20, 30):
         finish(store, RunConfig(epochs=epochs))
-    assert store.shorter(RunConfig(epochs=20)).config.epochs == 10
-    assert store.shorter(RunConfig(epochs=75)).config.epochs == 30
-    assert store.shorter(RunConfig(epochs=2)) is None
+    assert store.beginning(RunConfig(epochs=20)).config.epochs == 10
+    assert store.beginning(RunConfig(epochs=75)).config.epochs == 30
+    assert store.beginning(RunConfig(epochs=2)) is None
 
 
 def test_a_run_that_only_predicts_otherwise_has_been_trained_already(store):
@@ -294,7 +291,7 @@ def test_a_run_that_only_predicts_otherwise_has_been_trained_already(store):
     mirrored = averaged.model_copy(update={"flip_test": True})
     finish(store, averaged)
     assert store.beginning(mirrored).config == averaged
-    assert store.beginning(averaged) is store.shorter(mirrored) is None
+    assert store.beginning(averaged) is store.beginning(mirrored, may_differ=runs.EPOCHS) is None
     # The rate falls over all planned epochs: a run of fewer is none of its beginnings.
     assert store.beginning(mirrored.model_copy(update={"epochs": averaged.epochs + 1})) is None
 
@@ -312,25 +309,25 @@ def test_a_run_that_only_predicts_otherwise_has_been_trained_already(store):
 )
 def test_a_run_of_other_settings_is_not_continued(store, other):
     finish(store, RunConfig(epochs=5, **other))
-    assert store.shorter(RunConfig(epochs=10)) is None
-    assert store.shorter(RunConfig(epochs=10, **other)).config.epochs == 5
+    assert store.beginning(RunConfig(epochs=10)) is None
+    assert store.beginning(RunConfig(epochs=10, **other)).config.epochs == 5
 
 
 @pytest.mark.parametrize("other", [{"fold": 2}, {"seed": 3}, {"patience": 7}, {"split": "random"}, {"loss": "dice"}])
 def test_a_heldout_run_of_another_fold_seed_or_split_is_not_continued(store, other):
     finish_heldout(store)
     config = RunConfig(**HELDOUT.model_dump() | other | {"epochs": 99})
-    assert store.find(config) is store.shorter(config) is None
-    assert store.shorter(HELDOUT.model_copy(update={"epochs": 99})).config == HELDOUT
+    assert store.find(config) is store.beginning(config) is None
+    assert store.beginning(HELDOUT.model_copy(update={"epochs": 99})).config == HELDOUT
 
 
 def test_a_run_on_other_data_or_of_another_version_is_not_continued(store, monkeypatch):
     yesterday = Store(store.root, "of yesterday")
     finish(yesterday, RunConfig(epochs=5))
-    assert store.shorter(RunConfig(epochs=10)) is None
-    assert yesterday.shorter(RunConfig(epochs=10)).config.epochs == 5
+    assert store.beginning(RunConfig(epochs=10)) is None
+    assert yesterday.beginning(RunConfig(epochs=10)).config.epochs == 5
     monkeypatch.setattr(runs, "TRAINING_VERSION", 100)
-    assert yesterday.shorter(RunConfig(epochs=10)) is None
+    assert yesterday.beginning(RunConfig(epochs=10)) is None
 
 
 def test_a_run_of_a_version_with_other_settings_stops_no_training(store):
@@ -339,7 +336,7 @@ def test_a_run_of_a_version_with_other_settings_stops_no_training(store):
     stored["training_version"] -= 1
     stored["config"]["dropout"] = 0.1
     (folder / "config.json").write_text(json.dumps(stored), encoding="utf-8")
-    assert store.shorter(RunConfig(epochs=10)) is None
+    assert store.beginning(RunConfig(epochs=10)) is None
 
 
 def test_a_run_on_another_split_is_not_continued(store, monkeypatch):
@@ -355,7 +352,7 @@ def test_a_run_on_another_split_is_not_continued(store, monkeypatch):
 def test_a_damaged_run_is_not_continued(store, damage):
     finish(store, RunConfig(epochs=4))
     damage(finish(store, RunConfig(epochs=5)).folder)
-    assert store.shorter(RunConfig(epochs=10)).config.epochs == 4
+    assert store.beginning(RunConfig(epochs=10)).config.epochs == 4
 
 
 # The lock
@@ -376,7 +373,7 @@ def test_the_lock_is_not_taken_for_a_run(store):
     with store.lock(RunConfig()), warnings.catch_warnings():
         warnings.simplefilter("error")
         assert store.find(RunConfig()) is None
-        assert store.shorter(RunConfig(epochs=76)) is None
+        assert store.beginning(RunConfig(epochs=76)) is None
 
 
 def test_a_finished_run_replaces_a_damaged_one_and_nothing_else(store):

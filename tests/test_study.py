@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from small_study import refusal
 
 from busi import config, results, runs, study
 from busi.config import Parameters, RunConfig, StudyError
@@ -81,31 +82,21 @@ FILES = {
 HELDOUT = {"image_size": 32, "base_filters": 2, "epochs": 3}
 
 
-@pytest.fixture(scope="module")
-def quarters(draw_quarters, tmp_path_factory):
-    """Return a folder of 34 small phantom images."""
-    return draw_quarters(tmp_path_factory.mktemp("quarters") / "phantom")
-
-
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def here(here):
     """Make the study of `FILES` the current folder and return it."""
-    folder = tmp_path / "study"
-    for name in ("params", "notebooks"):
-        (folder / name).mkdir(parents=True)
     for name, content in FILES.items():
         text = yaml.safe_dump(content, sort_keys=False)
-        (folder / "params" / f"{name}.yaml").write_text(text, encoding="utf-8")
+        (here / "params" / f"{name}.yaml").write_text(text, encoding="utf-8")
     for stem in ("0_dataset", "1_upsampling", "2_loss", "3_mechanisms"):
-        (folder / "notebooks" / f"{stem}.ipynb").touch()
-    monkeypatch.chdir(folder)
-    return folder
+        (here / "notebooks" / f"{stem}.ipynb").touch()
+    return here
 
 
 @pytest.fixture
-def tiny(here, quarters):
+def tiny(here, quarters_dir):
     """Return the parameters of the study with its images at hand."""
-    return config.read_profile("tiny", data_dir=str(quarters), heldout=HELDOUT)
+    return config.read_profile("tiny", data_dir=str(quarters_dir), heldout=HELDOUT)
 
 
 def reader(parameters):
@@ -149,13 +140,6 @@ def trained(monkeypatch):
     # The module is imported where a run has to be trained.
     monkeypatch.setattr("busi.training.train", train)
     return done
-
-
-def refusal(function, *arguments, **keywords):
-    """Return the message of the StudyError that a call raises."""
-    with pytest.raises(StudyError) as caught:
-        function(*arguments, **keywords)
-    return str(caught.value)
 
 
 def read_files(folder):
@@ -595,14 +579,14 @@ def test_results_of_another_size_are_neither_replaced_nor_trained(tiny, trained)
 
 
 def test_a_notebook_on_phantoms_cannot_replace_the_results_of_a_profile_on_real_images(
-    here, trained, quarters, phantom_dir
+    here, trained, quarters_dir, phantom_dir
 ):
     """`papermill 3_loss.ipynb -p profile laptop -p data_dir PHANTOMS`, where the report has results of other images."""
-    profile = FILES["tiny"] | {"profile": "laptop", "data_dir": str(quarters), "heldout": HELDOUT}
+    profile = FILES["tiny"] | {"profile": "laptop", "data_dir": str(quarters_dir), "heldout": HELDOUT}
     (here / "params" / "laptop.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
     given = {"profile": "laptop", "image_size": None, "epochs": None, "family": "loss", "variants": None}
     laptop = config.read_notebook(given)
-    assert (laptop.image_size, laptop.epochs, laptop.data_dir) == (188, 3, str(quarters))
+    assert (laptop.image_size, laptop.epochs, laptop.data_dir) == (188, 3, str(quarters_dir))
     study.load_results(laptop, "published/loss")
     before = read_files(here / "reports" / "laptop")
     trained.clear()

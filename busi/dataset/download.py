@@ -6,7 +6,6 @@ its decoded pixels, so that a re-encoded copy is recognised. The BUSI release ha
 
 import hashlib
 import os
-import stat
 import tempfile
 import time
 import zipfile
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
 
@@ -29,6 +28,7 @@ from busi.config import StudyError, find_study_folder
 from busi.dataset.catalog import read_catalog
 from busi.dataset.decode import SUFFIXES, DataError, read_grey, read_mask
 from busi.dataset.folders import new_folder
+from busi.dataset.layouts import is_clutter
 from busi.dataset.phantom import CLASSES
 
 HANDLE = "aryashah2k/breast-ultrasound-images-dataset"
@@ -125,7 +125,7 @@ def describe_pixels(folder: Path) -> Manifest:
     for file in sorted(folder.rglob("*")):
         path = file.relative_to(folder)
         is_image = file.suffix.lower() in SUFFIXES and file.is_file()
-        if is_image and not any(map(_is_clutter, path.parts)):
+        if is_image and not any(map(is_clutter, path.parts)):
             manifest[path.as_posix()] = _hash_pixels(file)
     return manifest
 
@@ -183,7 +183,7 @@ def describe_part(found: Manifest, release: Manifest) -> str:
 def find_root(folder: Path) -> Path:
     """Return the folder that holds the data set: ``folder``, or the first one inside it that is not a mere wrapper."""
     while True:
-        entries = [entry for entry in folder.iterdir() if not _is_clutter(entry.name)]
+        entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
         if len(entries) != 1:
             return folder
         # In a data set of one class, the folder of that class is not a wrapper.
@@ -197,33 +197,21 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip file into a new ``folder``.
 
     Raises:
-        DataError: The file is not a whole zip file, has an entry outside of ``folder``, a link or a device, or exceeds
-            `MAX_FILES` or `MAX_BYTES`. Only if an entry is damaged have those before it been unpacked.
+        DataError: The file is not a whole zip file, or exceeds `MAX_FILES` or `MAX_BYTES`. Only if an entry is damaged
+            have those before it been unpacked.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            _check_entries(opened.infolist())
-            # Of each entry, no more is read than the size in its header, which has been checked.
+            entries = opened.infolist()
+            size = sum(entry.file_size for entry in entries)
+            if len(entries) > MAX_FILES or size > MAX_BYTES:
+                raise ValueError(f"{len(entries)} files of {size} bytes; allowed are {MAX_FILES} of {MAX_BYTES}")
+            # Of each entry, no more is read than the size in its header. Paths that lead out of the folder lose what
+            # leads out of it, and a link becomes a file that holds the link's target as text.
             opened.extractall(folder)
     # A file name that is too long or a full disk raises OSError, encryption raises RuntimeError.
     except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}); expected a whole zip file\n{MANUAL}") from error
-
-
-def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
-    size = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_FILES or size > MAX_BYTES:
-        raise ValueError(f"{len(entries)} files of {size} bytes; allowed are {MAX_FILES} of {MAX_BYTES}")
-    for entry in entries:
-        path = PurePosixPath(entry.filename.replace("\\", "/"))
-        # The type of the file, which is 0 in a zip made on Windows.
-        kind = stat.S_IFMT(entry.external_attr >> 16)
-        if path.is_absolute() or ".." in path.parts or PureWindowsPath(path).drive:
-            raise ValueError(f"{entry.filename} would be written outside of the folder")
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise ValueError(f"{entry.filename} is a link or a device")
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{entry.filename} is compressed by method {entry.compress_type}, not deflate")
 
 
 def _fetch(scratch: Path, url: str | None, archive: Path | None, sha256: str | None) -> Path:
@@ -349,8 +337,3 @@ def _hash_pixels(file: Path) -> Pixels:
     height, width = pixels.shape
     content = np.packbits(pixels) if pixels.dtype == bool else pixels
     return Pixels(width, height, hashlib.sha256(content.tobytes()).hexdigest()[:16])
-
-
-def _is_clutter(name: str) -> bool:
-    """Return whether a file or folder is a hidden one, or one that an archiver added."""
-    return name.startswith(".") or name == "__MACOSX"

@@ -101,14 +101,18 @@ def find_images(folder: Path, layout: str = "") -> Manifest:
     return _sort(manifest)
 
 
+def is_clutter(name: str) -> bool:
+    """Return whether a file or folder is a hidden one, or one that an archiver added."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the image files of a folder, and a problem for each path that only looks like one; skip hidden files."""
     files, problems = [], []
     # Not `rglob`, which does not follow links to folders.
     for path in sorted(chain(folder.glob("*"), folder.glob("*/*"), folder.glob("*/*/*"))):
-        parts = path.relative_to(folder).parts
-        is_clutter = any(part.startswith((".", "__MACOSX")) for part in parts)
-        if is_clutter or path.suffix.lower() not in SUFFIXES:
+        skipped = any(map(is_clutter, path.relative_to(folder).parts))
+        if skipped or path.suffix.lower() not in SUFFIXES:
             continue
         if path.is_file():
             files.append(path)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from busi.config import RunConfig
 from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
-from busi.training import averaged_weights, compile_network, measure_validation, stream_batches
+from busi.training import averaged_weights, compile_network, measure_validation, plan_steps, stream_batches
 
 
 def training(config: RunConfig, catalog: Catalog) -> Iterator[dict[str, float]]:
@@ -19,9 +19,7 @@ def training(config: RunConfig, catalog: Catalog) -> Iterator[dict[str, float]]:
         history of a run.
     """
     parts = load_parts(config, catalog)
-    # A part smaller than a batch still makes one step an epoch.
-    batch_size = min(config.batch_size, len(parts.training))
-    steps = len(parts.training) // batch_size
+    batch_size, steps = plan_steps(config, len(parts.training))
     model = compile_network(config, planned_steps=steps * config.epochs)
     batches = iter(stream_batches(parts.training, config, batch_size, first_epoch=1))
     for step in range(1, config.epochs * steps + 1):

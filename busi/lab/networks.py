@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from busi.config import Parameters, RunConfig, StudyError, find_study_folder, read_profile, validate
+from busi.config import RECIPE, Parameters, RunConfig, StudyError, find_study_folder, read_profile, validate
 from busi.dataset import arrays, preprocessing
 from busi.dataset.catalog import Catalog, read_grey, read_union
-from busi.runs import TRAINING_VERSION, Run, find_damage, read_stored
+from busi.runs import EPOCHS, TRAINING_VERSION, Run, find_damage, read_stored
 from busi.scoring import metrics
 from busi.scoring.scores import find_or_score
-from busi.study import find_group, find_groups, open_store
+from busi.study import find_groups, open_store
 
 GEOMETRY = ("image_size", "resize", "target", "padding")
 """Fields of `RunConfig` that say which part of an image an output covers; averaged networks must share them."""
@@ -214,7 +214,9 @@ def find_variants(parameters: Parameters, catalog: Catalog) -> dict[str, Variant
             continue
         for label, configs in group.variants.items():
             # Checking the weights of all runs by checksum would take minutes, and most are not needed.
-            found = [store.find(config, weights="there") or store.shorter(config) for config in configs]
+            found = [
+                store.find(config, weights="there") or store.beginning(config, may_differ=EPOCHS) for config in configs
+            ]
             runs = tuple(run for run in found if run)
             if runs:
                 variants[f"{family}: {label}"] = Variant(runs, catalog)
@@ -243,49 +245,57 @@ def read_picture(catalog: Catalog, name: str) -> tuple[np.ndarray, np.ndarray]:
     return read_grey(row.image), read_union(row.masks)
 
 
-def open_run(name: str | Path) -> Run:
+def open_run(name: str | Path, runs_dir: str = "runs") -> Run:
     """Return a finished run.
 
     Args:
         name: The run's folder, or its label as `busi plan` and the report name it: "heldout/.../loss-kld/fold0-seed0".
+        runs_dir: Folder of the runs that labels name; a relative path starts at the study's folder.
 
     Raises:
         StudyError: There is no such run, several have this label, or a file is missing or has been changed.
     """
     folder = Path(name)
     if not (folder / "config.json").is_file():
-        folder = _find_folder(str(name))
+        folder = _find_folder(str(name), find_study_folder() / Path(runs_dir).expanduser())
     damage = find_damage(folder, weights="read")
     if damage:
         raise StudyError(f"{folder}: {damage}; expected the folder of a finished run: copy or train it again")
     return Run(folder, validate(RunConfig, f"{folder / 'config.json'}", read_stored(folder)["config"]))
 
 
-def find_recipe_runs() -> list[Run]:
+def find_recipe_runs(runs_dir: str = "runs") -> list[Run]:
     """Return the runs of the recipe's last rung that is trained in all folds, of the first of `PROFILES` with one.
+
+    Args:
+        runs_dir: As in `open_run`.
 
     Raises:
         StudyError: No rung has been trained in all folds under any profile.
     """
-    folders = _list_folders()
+    root = find_study_folder() / Path(runs_dir).expanduser()
+    folders = _list_folders(root)
     for profile in PROFILES:
-        rungs = find_group(read_profile(profile), "mechanisms/recipe").variants
+        # A study of one's own may lack a profile, or the recipe.
+        if not (find_study_folder() / "params" / f"{profile}.yaml").is_file():
+            continue
+        recipe = find_groups(read_profile(profile)).get(f"mechanisms/{RECIPE}")
         # The last rung is the best recipe, but training may not have come that far.
-        for configs in reversed(rungs.values()):
+        for configs in reversed(recipe.variants.values() if recipe else ()):
             labels = [config.label for config in configs]
             if all(label in folders for label in labels):
-                return [open_run(label) for label in labels]
+                return [open_run(label, runs_dir) for label in labels]
     raise StudyError(
-        "no run of the recipe has been trained here; name other runs, busi predict RUN... IMAGES --out DIR, or train "
-        "some: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI"
+        f"no run of the recipe has been trained in {root}; name other runs, busi predict RUN... IMAGES --out DIR, or "
+        "train some: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI; "
+        "for runs in another folder give --runs-dir"
     )
 
 
-def _list_folders() -> dict[str, list[Path]]:
-    """Return label -> folders of all runs that the present training code has made, under any profile."""
-    root = find_study_folder() / "runs"
+def _list_folders(root: Path) -> dict[str, list[Path]]:
+    """Return label -> folders of all runs below ``root`` that the present training code has made, of any profile."""
     folders: dict[str, list[Path]] = {}
-    # Only at the depth of runs/<profile>/<label>-<key>: folders of unfinished runs, which come and go, are passed over.
+    # Only at the depth of <profile>/<label>-<key>: folders of unfinished runs, which come and go, are passed over.
     for folder in sorted(root.glob("*/*/*/*/fold*-????????")):
         # Where the file is missing, broken or not of this study, there is no version.
         if read_stored(folder).get("training_version") == TRAINING_VERSION:
@@ -294,9 +304,9 @@ def _list_folders() -> dict[str, list[Path]]:
     return folders
 
 
-def _find_folder(label: str) -> Path:
-    """Return the folder of the only run with this label."""
-    labels = _list_folders()
+def _find_folder(label: str, root: Path) -> Path:
+    """Return the folder of the only run below ``root`` with this label."""
+    labels = _list_folders(root)
     found = labels.get(label, [])
     if len(found) == 1:
         return found[0]
@@ -305,10 +315,10 @@ def _find_folder(label: str) -> Path:
         raise StudyError(f"{label}: {len(found)} runs have this name; give the folder: {', '.join(map(str, found))}")
     # However different the names are: something to choose from helps more than nothing.
     close = ", ".join(get_close_matches(label, labels, cutoff=0)) or "none"
-    root = find_study_folder() / "runs"
     raise StudyError(
         f"{label}: neither the folder of a finished run nor the name of one in {root}; close: {close}. To have one, "
-        "train it: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI"
+        "train it: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI; "
+        "for runs in another folder give --runs-dir"
     )
 
 

@@ -12,11 +12,8 @@ from busi.config import StudyError
 
 
 @pytest.fixture
-def invoke(tmp_path, monkeypatch):
+def invoke(here, monkeypatch):
     """Run the command in an empty study."""
-    for name in ("params", "notebooks"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command.record, "describe_environment", lambda: {"cores": 2})
 
     def invoke(*arguments):
@@ -37,13 +34,13 @@ def test_help_imports_nothing_that_it_measures_with(repository):
     assert "[default: 64, 16]" in done.stdout
 
 
-def test_tables_are_written_into_the_study_of_the_current_folder(invoke, tmp_path, monkeypatch):
+def test_tables_are_written_into_the_study_of_the_current_folder(invoke, here, monkeypatch):
     plans = pd.DataFrame({"runs": [100], "seconds": [2.5]})
     monkeypatch.setattr(command.growth, "measure", lambda: {"plans": plans})
     done = invoke("growth")
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "reports/benchmark/plans.csv").read_text() == "runs,seconds\n100,2.5\n"
-    assert "| 100 | 2.5 |" in (tmp_path / "reports/benchmark/README.md").read_text()
+    assert (here / "reports/benchmark/plans.csv").read_text() == "runs,seconds\n100,2.5\n"
+    assert "| 100 | 2.5 |" in (here / "reports/benchmark/README.md").read_text()
 
 
 def test_precision_trains_the_profile_that_it_is_given(invoke, monkeypatch):

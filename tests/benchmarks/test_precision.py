@@ -14,11 +14,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarni
 
 
 @pytest.fixture(scope="module")
-def small(draw_quarters, tmp_path_factory):
+def small(quarters_dir, tmp_path_factory):
     """Parameters of a study of seconds: one published epoch, one of five folds held out, both from two seeds."""
     folder = tmp_path_factory.mktemp("precision")
     return Parameters(
-        data_dir=str(draw_quarters(folder / "data")),
+        data_dir=str(quarters_dir),
         runs_dir=str(folder / "runs"),
         image_size=188,
         base_filters=2,

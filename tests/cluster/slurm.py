@@ -132,7 +132,7 @@ def test_a_study_that_loses_a_node_ends_with_the_tables_of_a_local_one(cluster, 
 
     assert study.wait() == 0, copy.said()
     # Epochs are written to the nodes' logs; the progress of all runs is told here.
-    assert re.search(r" smoke: \d+ of 37 runs trained; .*: after epoch \d of 3; ", copy.said())
+    assert re.search(r" smoke: \d+ of \d+ runs trained; .*: after epoch \d+ of \d+; ", copy.said())
     assert copy.tables() == local.tables()
     shown = dict(re.findall(r"(\w+)=(\S*)", cluster.ask("scontrol", "show", "job", job)))
     assert (shown["JobState"], shown["Restarts"], shown["NodeList"]) == ("COMPLETED", "1", "node2")

@@ -312,7 +312,7 @@ def test_the_seed_decides_the_order():
     assert numbered(20).shuffled(0).names.tolist() == expected.tolist()
 
 
-def test_arrays_are_decoded_once_for_each_setting_that_changes_them(phantoms, monkeypatch, other_study):
+def test_arrays_are_decoded_once_for_each_setting_that_changes_them(phantoms, monkeypatch, here):
     decoded = []
 
     def read_grey(file):

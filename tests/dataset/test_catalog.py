@@ -293,16 +293,16 @@ def double(number, label):
 CALLS = []
 
 
-def test_a_remembered_function_is_called_once_for_each_argument_that_counts(other_study):
+def test_a_remembered_function_is_called_once_for_each_argument_that_counts(here):
     CALLS.clear()
     remembered = catalog.remember(double, ignore=["label"])
     assert [remembered(3, "a"), remembered(3, "b"), remembered(4, "a")] == [6, 6, 8]
     assert CALLS == [3, 4]
 
 
-def test_the_cache_is_in_the_folder_of_the_study_at_the_time_of_the_call(folder, other_study, tmp_path, monkeypatch):
+def test_the_cache_is_in_the_folder_of_the_study_at_the_time_of_the_call(folder, here, tmp_path, monkeypatch):
     """One process may work in two studies one after the other."""
-    cached = other_study / "build" / "cache"
+    cached = here / "build" / "cache"
     assert not cached.exists()
     read(folder)
     assert len([path for path in cached.iterdir() if path.is_dir()]) == 1
@@ -324,23 +324,23 @@ def test_outside_a_study_nothing_is_cached(folder, tmp_path, monkeypatch):
 # The images of a study
 
 
-def test_phantoms_are_drawn_where_they_are_missing(other_study, monkeypatch):
+def test_phantoms_are_drawn_where_they_are_missing(here, monkeypatch):
     # A study's own number takes a while to draw.
     few = {"benign": 2, "malignant": 1, "normal": 1}
     monkeypatch.setattr(catalog, "draw_phantoms", lambda folder, **_: draw_phantoms(folder, **few))
     parameters = Parameters(data_dir="phantom")
     drawn = catalog.load_catalog(parameters)
     assert drawn.table.image_class.value_counts().to_dict() == few
-    assert parameters.data_path == other_study / "data" / "phantom"
+    assert parameters.data_path == here / "data" / "phantom"
     assert all(file.startswith(str(parameters.data_path)) for file in drawn.table.image)
     times = {file: file.stat().st_mtime_ns for file in parameters.data_path.rglob("*.png")}
     assert catalog.load_catalog(parameters).fingerprint == drawn.fingerprint
     assert {file: file.stat().st_mtime_ns for file in times} == times
 
 
-def test_phantoms_of_another_number_are_left_as_they_are(other_study):
+def test_phantoms_of_another_number_are_left_as_they_are(here):
     """Nor do they have the numbers of the release: there is no warning."""
-    draw_phantoms(other_study / "data" / "phantom", benign=1, malignant=1, normal=1)
+    draw_phantoms(here / "data" / "phantom", benign=1, malignant=1, normal=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", catalog.CountWarning)
         assert len(catalog.load_catalog(Parameters(data_dir="phantom")).table) == 3

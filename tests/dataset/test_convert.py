@@ -20,10 +20,8 @@ def phantoms(phantom_dir):
 
 
 @pytest.fixture(scope="module")
-def split(draw_quarters, tmp_path_factory):
-    return load_split(
-        read_catalog(draw_quarters(tmp_path_factory.mktemp("data") / "phantom"), expected=None), "grouped"
-    )
+def split(quarters_dir):
+    return load_split(read_catalog(quarters_dir, expected=None), "grouped")
 
 
 @pytest.mark.parametrize(

@@ -229,21 +229,19 @@ def write_list(study, data, rows):
     (study / "params" / "near-duplicates.csv").write_text(text, encoding="utf-8")
 
 
-def test_verdicts_take_the_place_of_the_rule(planted, other_study):
+def test_verdicts_take_the_place_of_the_rule(planted, here):
     """Different, the nearest pair is separated; called the same, any two are joined."""
     rows = [
         ("benign (1)", "benign (7)", 0.9, "hash", "different"),
         ("benign (2)", "normal (2)", 0.1, "eye", "same lesion"),
         ("normal (2)", "benign (3)", 0.1, "eye", "same scan"),
     ]
-    write_list(other_study, planted, rows)
+    write_list(here, planted, rows)
     assert shared(duplicates.group_images(planted), planted.table.name) == [{"benign (2)", "normal (2)", "benign (3)"}]
 
 
-def test_the_list_of_other_data_is_not_used(planted, other_study):
-    write_list(
-        other_study, catalog.Catalog(planted.table, "other"), [("benign (1)", "benign (2)", 1, "eye", "same scan")]
-    )
+def test_the_list_of_other_data_is_not_used(planted, here):
+    write_list(here, catalog.Catalog(planted.table, "other"), [("benign (1)", "benign (2)", 1, "eye", "same scan")])
     assert duplicates.read_pairs(planted) is None
     assert len(shared(duplicates.group_images(planted), planted.table.name)) == len(GROUPS)
 
@@ -251,8 +249,8 @@ def test_the_list_of_other_data_is_not_used(planted, other_study):
 @pytest.mark.parametrize(
     "image, verdict, fault", [("benign (99)", "different", "benign \\(99\\)"), ("benign (2)", "sam", "sam")]
 )
-def test_a_faulty_list_is_refused(planted, other_study, image, verdict, fault):
-    write_list(other_study, planted, [("benign (1)", image, 0.9, "eye", verdict)])
+def test_a_faulty_list_is_refused(planted, here, image, verdict, fault):
+    write_list(here, planted, [("benign (1)", image, 0.9, "eye", verdict)])
     with pytest.raises(StudyError, match=f"near-duplicates.csv: got '{fault}'; expected names of the data's images"):
         duplicates.group_images(planted)
 

@@ -12,10 +12,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:The least populated class:UserWa
 
 
 @pytest.fixture(scope="module")
-def images(draw_quarters, tmp_path_factory, inside_study):
+def images(quarters_dir, inside_study):
     """Read phantoms at a quarter of their size."""
-    folder = draw_quarters(tmp_path_factory.mktemp("data") / "phantom")
-    return catalog.read_catalog(folder, expected=None)
+    return catalog.read_catalog(quarters_dir, expected=None)
 
 
 def heldout(**settings):

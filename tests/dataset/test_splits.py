@@ -219,10 +219,10 @@ def test_a_fold_without_a_lesion_in_one_of_its_parts_is_refused(planted):
         splits.make_split(few, "grouped")
 
 
-def test_a_written_split_is_the_one_used(patients, other_study):
+def test_a_written_split_is_the_one_used(patients, here):
     """A line changed by hand shows that it is read, not made."""
     files = splits.write_splits(patients)
-    assert files == [other_study / "params" / f"splits-{kind}.csv" for kind in ("random", "grouped", "blocked")]
+    assert files == [here / "params" / f"splits-{kind}.csv" for kind in ("random", "grouped", "blocked")]
     file = splits.split_file("grouped")
     made = splits.make_split(patients, "grouped")
     pd.testing.assert_frame_equal(splits.load_split(patients, "grouped"), made, check_dtype=False)
@@ -233,7 +233,7 @@ def test_a_written_split_is_the_one_used(patients, other_study):
     assert splits.load_split(patients, "grouped").loc[0, FOLDS].tolist() == moved.split(",") != fold
 
 
-def test_the_split_of_other_data_is_not_used(patients, other_study):
+def test_the_split_of_other_data_is_not_used(patients, here):
     splits.write_splits(patients)
     file = splits.split_file("grouped")
     text = (
@@ -243,9 +243,9 @@ def test_the_split_of_other_data_is_not_used(patients, other_study):
     pd.testing.assert_frame_equal(splits.load_split(patients, "grouped"), splits.make_split(patients, "grouped"))
 
 
-def test_the_split_of_other_data_is_not_replaced(patients, other_study):
+def test_the_split_of_other_data_is_not_replaced(patients, here):
     """One file of other data is enough: a study whose splits are of two data sets would compare nothing."""
-    others = other_study / "params" / "splits-blocked.csv"
+    others = here / "params" / "splits-blocked.csv"
     others.write_text("# data 0123456789abcdef\nimage_class,name\n", encoding="utf-8")
     with pytest.raises(StudyError) as caught:
         splits.write_splits(patients)
@@ -259,13 +259,13 @@ def test_the_split_of_other_data_is_not_replaced(patients, other_study):
     assert [file.read_bytes() for file in splits.write_splits(patients)] == first
 
 
-def test_without_a_file_the_split_is_made(patients, other_study):
+def test_without_a_file_the_split_is_made(patients, here):
     pd.testing.assert_frame_equal(splits.load_split(patients, "grouped"), splits.make_split(patients, "grouped"))
-    assert list((other_study / "params").iterdir()) == []
+    assert list((here / "params").iterdir()) == []
 
 
 @pytest.mark.parametrize("old, new", [("fold4", "fold five"), (",validation", ",valid"), (",test", ",")])
-def test_a_file_that_is_no_split_is_refused(patients, other_study, old, new):
+def test_a_file_that_is_no_split_is_refused(patients, here, old, new):
     splits.write_splits(patients)
     file = splits.split_file("grouped")
     file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
@@ -321,7 +321,7 @@ def test_a_few_images_can_be_split(planted):
     assert ((split[FOLDS] == "test").sum(axis=1) == 1).all()
 
 
-def test_a_file_with_its_rows_in_another_order_is_refused(patients, other_study):
+def test_a_file_with_its_rows_in_another_order_is_refused(patients, here):
     """Rows are used by position: another order would train on test images."""
     splits.write_splits(patients)
     path = splits.split_file("grouped")

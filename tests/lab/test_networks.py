@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_study import make_study
 
 from busi.config import Parameters, RunConfig, StudyError, find_study_folder
 from busi.dataset.arrays import restore
@@ -18,6 +19,8 @@ from busi.runs import Run
 from busi.scoring import metrics
 from busi.scoring.scores import find_or_score
 from busi.study import Group, find_groups
+
+REPOSITORY = Path(__file__).parents[2]
 
 KLD, RAW = "loss: KLD", "data: No preprocess"
 
@@ -238,6 +241,12 @@ def test_a_run_is_opened_by_its_folder_or_its_name(laboratory, tmp_path):
         shutil.rmtree(laboratory.root / "runs" / "copy")
 
 
+def test_a_run_in_another_folder_is_opened_by_its_name(laboratory, tmp_path):
+    label = laboratory.variants[KLD].runs[0].config.label
+    shutil.copytree(laboratory.root / "runs", tmp_path / "elsewhere")
+    assert networks.open_run(label, str(tmp_path / "elsewhere")).folder.is_relative_to(tmp_path)
+
+
 def test_what_is_no_finished_run_keeps_none_from_being_found_by_name(laboratory):
     run = laboratory.variants[KLD].runs[0]
     foreign = laboratory.root / "runs" / "foreign"
@@ -262,9 +271,7 @@ def test_a_run_that_is_not_there_is_told_with_a_close_one_and_the_way_to_get_one
     label = laboratory.variants[KLD].runs[0].config.label
     with pytest.raises(StudyError, match=rf"{label}9: neither .*; close: {label}.*`make study`"):
         networks.open_run(f"{label}9")
-    for name in ("params", "notebooks"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(make_study(tmp_path / "study"))
     with pytest.raises(StudyError, match=r"close: none\. To have one, train it: `make study`"):
         networks.open_run(label)
 
@@ -281,9 +288,20 @@ def test_the_furthest_rung_that_is_trained_in_all_folds_predicts_by_default(labo
     kld, raw = groups["heldout/loss"].variants["KLD"], groups["heldout/data"].variants["No preprocess"]
     # Of the last rung the second fold is missing.
     rungs = {"first": raw[:1], "second": kld[:2], "third": raw[:2]}
-    monkeypatch.setattr(networks, "find_group", lambda *_: Group("mechanisms/recipe", "7_recipe", rungs))
+    recipe = {"mechanisms/recipe": Group("mechanisms/recipe", "7_recipe", rungs)}
+    monkeypatch.setattr(networks, "find_groups", lambda *_: recipe)
     assert [run.config for run in networks.find_recipe_runs()] == kld[:2]
     monkeypatch.undo()
     monkeypatch.chdir(laboratory.root)
-    with pytest.raises(StudyError, match="no run of the recipe has been trained here; name other runs"):
+    with pytest.raises(StudyError, match="no run of the recipe has been trained in "):
+        networks.find_recipe_runs()
+
+
+@pytest.mark.parametrize("missing", ["paper", "recipe"])
+def test_a_study_without_a_profile_or_without_a_recipe_has_no_recipe_to_ask(tmp_path, monkeypatch, missing):
+    for name in ("params", "notebooks"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "params" / f"{missing}.yaml").unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError, match="no run of the recipe has been trained in "):
         networks.find_recipe_runs()

@@ -97,9 +97,9 @@ def test_layers_that_only_depth_tells_apart_have_no_blob():
 
 
 @pytest.fixture(scope="module")
-def phantoms(draw_quarters, tmp_path_factory):
+def phantoms(quarters_dir):
     """Return enough phantom images for a split."""
-    return read_catalog(draw_quarters(tmp_path_factory.mktemp("quarters") / "phantom"), expected=None)
+    return read_catalog(quarters_dir, expected=None)
 
 
 CONFIG = RunConfig(protocol="heldout", image_size=16)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
+from small_study import make_study
 
 import busi
 from busi.config import RunConfig, StudyError
@@ -28,9 +29,7 @@ THRESHOLD = 0.37
 @pytest.fixture(autouse=True, scope="module")
 def study_folder(tmp_path_factory):
     """Work in a study without splits, with a cache of its own."""
-    folder = tmp_path_factory.mktemp("study")
-    for name in ("params", "notebooks"):
-        (folder / name).mkdir()
+    folder = make_study(tmp_path_factory.mktemp("here") / "study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
