@@ -194,18 +194,6 @@ def test_verify_counts_phantom_images_and_warns_that_they_are_not_the_release(bu
     assert f"whole; fingerprint {read_catalog(phantom_dir, expected=None).fingerprint}\n" in out
 
 
-def test_verify_names_what_is_wrong_and_ends_with_code_2(busi, here, phantom_dir, capsys):
-    folder = shutil.copytree(phantom_dir, here / "images")
-    for name in ("benign", "normal"):
-        (folder / name / f"{name} (1)_mask.png").write_bytes(b"")
-    assert busi("verify", folder) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.splitlines()[0]) == ("", f"busi: {folder}: 2 problem(s), fix these files:")
-    assert [line.split(": ")[0].strip() for line in err.splitlines()[1:]] == [
-        str(folder / name / f"{name} (1)_mask.png") for name in ("benign", "normal")
-    ]
-
-
 def test_verify_says_how_patients_are_named(busi, here, phantom_dir, capsys):
     for kind, end in (("scans", ""), ("outlines", "_mask")):
         (here / "set" / kind).mkdir(parents=True)

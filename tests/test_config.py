@@ -231,11 +231,6 @@ def test_a_variant_cannot_set_its_seed_or_fold(field):
     assert refusal(parameters.configs, "heldout") == message
 
 
-def test_a_published_variant_cannot_set_its_seed():
-    message = "variant 'A': seed: set by the study's seeds and folds; use those, or seed_offset"
-    assert refusal(Parameters(variants={"A": {"seed": 5}}).configs, "published") == message
-
-
 @pytest.mark.parametrize("offset", ["5", True, -1])
 def test_a_seed_offset_is_a_whole_number(offset):
     parameters = Parameters(variants={"A": {"seed_offset": offset}})
@@ -313,19 +308,6 @@ def test_a_folder_without_both_parameters_and_notebooks_is_not_a_study(tmp_path,
         f"{tmp_path}: not inside a study, which is a folder with params/ and notebooks/; "
         "change to your checkout of the study first"
     )
-
-
-def test_two_checkouts_share_one_package_and_keep_their_own_files(tmp_path, monkeypatch):
-    parameters = Parameters(profile="tiny", data_dir="phantom")
-    for name, epochs in (("first", 3), ("second", 5)):
-        (tmp_path / name / "notebooks").mkdir(parents=True)
-        (tmp_path / name / "params").mkdir()
-        write_files(tmp_path / name / "params", tiny=f"profile: tiny\nepochs: {epochs}")
-    for name, epochs in (("first", 3), ("second", 5), ("first", 3)):
-        monkeypatch.chdir(tmp_path / name)
-        assert config.read_profile("tiny").epochs == epochs
-        for path in (parameters.data_path, parameters.runs_path, parameters.report_path, parameters.tables_path):
-            assert path.is_relative_to(tmp_path / name)
 
 
 def test_relative_folders_start_at_the_study_and_absolute_ones_stay(here, tmp_path, monkeypatch):
@@ -618,13 +600,6 @@ def test_names_of_other_cells_are_not_taken_for_parameters(shell, committed):
     first = run_cells(shell, PARAMETER_CELL, READ)
     later = ("answer = 'computed further down'", "import math\nepohcs = math.pi", "%pwd", "digits: int = 3")
     assert run_cells(shell, *later, READ) == first
-
-
-def test_an_unknown_profile_is_named_with_the_files_that_there_are(shell, here):
-    write_files(here / "params", smoke="profile: smoke", loss="family: loss")
-    message = f"{here / 'params' / 'lapptop.yaml'}: no such parameter file; in this folder there are: loss, smoke"
-    with pytest.raises(StudyError, match=f"^{re.escape(message)}$"):
-        run_cells(shell, PARAMETER_CELL, "profile = 'lapptop'", READ)
 
 
 # Names, labels and digests

@@ -1,14 +1,11 @@
 """Two checkouts with one environment: a study belongs to the folder that its command runs in."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from working_copy import WorkingCopy
-
-from busi.config import StudyError, find_study_folder
 
 RUN = "published/188px-2f-4e/loss-kld/fold0-seed0"
 
@@ -73,27 +70,3 @@ def test_snakemake_plans_in_the_second_checkout(checkouts):
     assert "rule data:" not in done.stdout  # was measured here, in the first test
     assert "rule run:" in done.stdout
     assert list_files(first.folder) == before
-
-
-def test_a_folder_that_is_no_study_is_refused(checkouts, busi, tmp_path):
-    _, second = checkouts
-    (tmp_path / "params").mkdir()
-    file = second.folder / "params" / "tiny.yaml"
-    done = busi(tmp_path, "plan", "-f", file)
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"busi: {tmp_path}: not inside a study, which is a folder with params/ and notebooks/; change to your checkout "
-        "of the study first\n"
-    )
-    assert os.listdir(tmp_path) == ["params"]
-
-
-def test_the_nearest_study_counts(tmp_path, monkeypatch):
-    for name in ("params", "notebooks", "inner/params", "inner/notebooks", "inner/notebooks/deep", "other/params"):
-        (tmp_path / name).mkdir(parents=True)
-    for folder, study in {"inner/notebooks/deep": "inner", "inner": "inner", "other/params": ".", ".": "."}.items():
-        monkeypatch.chdir(tmp_path / folder)
-        assert find_study_folder() == (tmp_path / study).resolve()
-    monkeypatch.chdir(tmp_path.parent)
-    with pytest.raises(StudyError, match="not inside a study"):
-        find_study_folder()

@@ -165,6 +165,7 @@ def an_unreadable_image(folder):
 
 # Masks that are none
 replace("an empty lesion", MASK, "empty, but a benign image shows a lesion", np.zeros(SHAPE, bool))
+replace("an empty further mask", "benign/benign (1)_mask_1.png", "empty, but a benign image", np.zeros(SHAPE, bool))
 replace("a normal image with a lesion", "normal/normal (1)_mask.png", "72 mask pixels; a normal image", INSIDE)
 replace("an inverted mask", MASK, "all four corners and 91% of the pixels are lesion", ~INSIDE)
 replace("a white mask", MASK, "all four corners and 100% of the pixels are lesion", np.ones(SHAPE, bool))

@@ -1,7 +1,5 @@
 """Pixels of images and masks: modes, depths, encodings and sizes, each against numbers worked out by hand."""
 
-import re
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -159,20 +157,3 @@ def test_the_union_holds_the_pixels_of_every_mask(tmp_path):
     files = [save(tmp_path / f"{k}.png", inside) for k, inside in enumerate((INSIDE, moved))]
     np.testing.assert_array_equal(decode.read_union(files), INSIDE | moved)
     np.testing.assert_array_equal(decode.read_union(files[:1]), INSIDE)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "told"),
-    [
-        (np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8), "of the pixels are grey; expected a mask"),
-        (np.arange(48, dtype=np.uint8).reshape(6, 8), "48 levels up to 47; expected a mask"),
-        (~INSIDE, "all four corners and 88% of the pixels are lesion"),
-        (np.dstack([INSIDE * np.uint8(255)] * 3 + [INSIDE * np.uint8(255)]), "transparent pixels"),
-    ],
-    ids=["an image", "a dark image", "inverted", "transparent"],
-)
-def test_what_is_no_mask_is_refused(tmp_path, pixels, told):
-    file = save(tmp_path / "mask.png", pixels)
-    with pytest.raises(DataError, match=re.escape(f"{file}: ")) as caught:
-        decode.decode_mask(file)
-    assert told in str(caught.value)
