@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from benchmarks.race import MAXRSS_MIB
 from busi import config
 from busi.config import StudyError
 from busi.plan import makespan
@@ -99,7 +100,7 @@ def run_snakemake(folder: Path, *options: str) -> Finished:
         output = file.read()
     if process.returncode:
         raise StudyError(f"{' '.join(command[1:])}: exit code {process.returncode}; its output ends:\n{output[-2000:]}")
-    return Finished(output, seconds, usage.ru_maxrss / 2**10)
+    return Finished(output, seconds, usage.ru_maxrss * MAXRSS_MIB)
 
 
 def read_rule_times(folder: Path) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from busi.mechanisms.section import count
 from busi.report.tables import FATES_DIFFER, NO_PUBLISHED, ONE_RUN, REPRODUCED, is_comparable, tell_end
 from busi.runs import TRAINING_VERSION
 from busi.scoring.predictors import MEAN_MASK
+from busi.scoring.statistics import TARGET
 
 _ONE_CONFIGURATION = ("Upsampling2D", "BCE")
 """Published rows that are one configuration, as far as the public code shows."""
@@ -248,11 +249,13 @@ def describe_power(power: pd.DataFrame) -> str:
     # Missing with one seed a fold.
     known = power.runs_needed.dropna()
     if not len(known):
-        return f"{text}How many runs a difference of 0.01 would need is not known with one seed a fold."
+        return f"{text}How many runs a difference of {TARGET} would need is not known with one seed a fold."
     needed = known.median()
-    runs = f"{needed:.0f} runs a variant" if needed < float("inf") else "more images, whatever the number of runs"
+    runs = f"{needed:.0f} runs a variant"
+    if np.isinf(needed):
+        runs = "more images or folds, whatever the number of seeds"
     of = f"the {len(known)} pairs with several seeds a fold" if len(known) < len(power) else "the pairs"
-    return f"{text}A difference of 0.01 would need {runs} (median of {of})."
+    return f"{text}A difference of {TARGET} would need {runs} (median of {of})."
 
 
 def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:

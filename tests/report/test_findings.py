@@ -255,7 +255,7 @@ def test_power_is_that_of_the_median_pair():
         "correction). A difference of 0.01 would need 130 runs a variant (median of the pairs)."
     )
     endless = findings.describe_power(power[2:])
-    assert endless.endswith("would need more images, whatever the number of runs (median of the pairs).")
+    assert endless.endswith("would need more images or folds, whatever the number of seeds (median of the pairs).")
     # One pair has a single seed a fold.
     known = findings.describe_power(power.assign(runs_needed=[20.0, 130.0, np.nan]))
     assert known.endswith("would need 75 runs a variant (median of the 2 pairs with several seeds a fold).")
