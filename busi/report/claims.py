@@ -91,8 +91,7 @@ class Comparison(NamedTuple):
     @property
     def is_early(self) -> bool:
         """Return whether too few runs have been trained for an answer, or a planned fold has none."""
-        # Untrained predictors have no runs to wait for.
-        return self.n_runs > 0 and (self.n_runs < FEWEST or self.n_folds < self.folds_needed)
+        return _lacks_runs(self.n_runs, self.n_folds, self.folds_needed)
 
     @property
     def short(self) -> str:
@@ -103,6 +102,11 @@ class Comparison(NamedTuple):
         """Return the comparison in words, with its interval and tests."""
         corrected = "" if pd.isna(self.p_t) else f" (corrected resampled t, before Holm: {_tell_p(self.p_t)})"
         return f"{self.short}, {_tell_p(self.p)} after Holm{corrected}; {self.n_images} images"
+
+
+def _lacks_runs(runs: int, folds: int, folds_needed: int) -> bool:
+    # Untrained predictors have no runs to wait for.
+    return runs > 0 and (runs < FEWEST or folds < folds_needed)
 
 
 def _tell_p(p: float) -> str:
@@ -326,8 +330,7 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
     rows: dict[tuple, dict] = {}
     for pair in pairs[has_run & is_apart & ~pairs.kind.isin([SAME, ALIVE])].itertuples():
         size = sizes[pair.size]
-        # Untrained predictors have no runs to wait for.
-        if pair.n_runs > 0 and (pair.n_runs < FEWEST or pair.n_folds < count_folds(size)):
+        if _lacks_runs(pair.n_runs, pair.n_folds, count_folds(size)):
             continue
         # From here on the pair is read so that its first predictor is the better one.
         names = [pair.a, pair.b] if pair.difference > 0 else [pair.b, pair.a]
@@ -392,17 +395,24 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     missing = len(comparisons) - len(known)
     if known and missing:
         sentences.append(f"{count(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
+    twins = _find_twins(claim, answers)
     reason = "nothing to compare yet"
     if known:
         # A single pair against the claim decides it; without one, the largest difference says most. A pair that lacks
         # runs decides nothing.
         against = [comparison for comparison in known if rule(comparison) is False]
         usable = [comparison for comparison in known if not comparison.is_early]
-        reason = _find_widest(against or usable).short if usable else "too few runs for a verdict"
+        reason = "too few runs for a verdict"
+        if usable:
+            widest = _find_widest(against or usable)
+            # What only one of two equal functions shows is no effect of the function.
+            reason = "; ".join([widest.short, *(twin.short for twin in twins if twin.b == widest.b)])
     if "proof" in claim:
         replies.append(False)
         reason = f"{claim['proof']}. Measured beside it: {reason}"
-    sentences += _describe_twin(claim, answers)
+    if twins:
+        told = "; ".join(f"{twin.short}, {_read(twin)}" for twin in twins)
+        sentences.append(f"With {claim['twin']}, the same function as {claim['variant']}: {told}.")
     sentences += map(_describe_chance, _find_chance(answers.pairs))
     sentences += _name_runs("Dead runs, which found nothing or gave every pixel the same answer", answers.dead)
     sentences += _name_runs("Runs that reached the last planned epoch instead of being stopped early", answers.capped)
@@ -477,13 +487,11 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     return sentences
 
 
-def _describe_twin(claim: dict, answers: Answers) -> list[str]:
-    """Return what is measured if the claim's variant is replaced by the one that is the same function by proof."""
+def _find_twins(claim: dict, answers: Answers) -> list[Comparison]:
+    """Return the claim's comparisons with the variant replaced by the one that is the same function by proof."""
     if "twin" not in claim:
         return []
-    known = [comparison for comparison in _find_comparisons(claim, answers, claim["twin"]) if comparison]
-    told = [f"{comparison.short}, {_read(comparison)}" for comparison in known]
-    return [f"With {claim['twin']}, the same function as {claim['variant']}: {'; '.join(told)}."] if told else []
+    return [comparison for comparison in _find_comparisons(claim, answers, claim["twin"]) if comparison]
 
 
 def _find_chance(pairs: pd.DataFrame) -> list[Comparison]:

@@ -36,7 +36,7 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     """
     sentences = [_answer_rows(rows, filters) if is_comparable(rows) else NO_PUBLISHED]
     sentences += _compare_seeds(rows, filters)
-    sentences += _compare_losses(rows)
+    sentences += _compare_losses(rows, filters)
     counts = []
     for verdict, number in verdicts.verdict.value_counts(sort=False).items():
         verb = agree(number, "is", "are")
@@ -124,7 +124,7 @@ def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
     ]
 
 
-def _compare_losses(rows: pd.DataFrame) -> list[str]:
+def _compare_losses(rows: pd.DataFrame, filters: int) -> list[str]:
     """Return whether chance alone makes a gap like that between KLD and BCE in Table 3; nothing without the runs."""
     trained = rows.dropna(subset="loss").set_index("row")
     if not {"KLD", *_ONE_CONFIGURATION} <= set(trained.index) or not is_comparable(rows):
@@ -136,8 +136,10 @@ def _compare_losses(rows: pd.DataFrame) -> list[str]:
     between = "between" if low < kld.loss_low and kld.loss_high < high else "not between"
     return [
         f"**KLD and BCE are {gap:.4f} apart in Table 3**, in losses whose floors differ by "
-        f"{abs(kld.floor_loss - bce.floor_loss):.4f}. Here the runs of one configuration, Upsampling2D and BCE, end "
-        f"{high - low:.4f} apart, at {low:.4f} to {high:.4f}, and KLD ends {between} them, at {kld.loss:.4f}."
+        f"{abs(kld.floor_loss - bce.floor_loss):.4f}. Here, at {filters} filters, the "
+        f"{count(both.n_runs.sum(), 'run')} of one configuration, Upsampling2D and BCE, end {high - low:.4f} apart, at "
+        f"{low:.4f} to {high:.4f}, and KLD ({count(trained.n_runs['KLD'], 'run')}) ends {between} them, at "
+        f"{kld.loss:.4f}."
     ]
 
 

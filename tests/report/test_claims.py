@@ -237,10 +237,14 @@ def test_what_lacks_runs_is_not_the_reason(make_heldout, make_answers):
 def test_the_function_that_equals_kld_is_told_beside_it(verdict):
     base = np.linspace(0.4, 0.6, IMAGES)
     scores = {"KLD": base + 0.1, "BCE": base + 0.05, "DICE_of_the_lesion": base - 0.1}
-    evidence = verdict(3, others=base, **scores).first.evidence
+    judged = verdict(3, others=base, **scores).first
     assert (
         "With BCE, the same function as KLD: BCE − DICE of both channels +0.050 Dice (+0.050 to +0.050), better; "
-        "BCE − DICE of the lesion +0.150 Dice (+0.150 to +0.150), better." in evidence
+        "BCE − DICE of the lesion +0.150 Dice (+0.150 to +0.150), better." in judged.evidence
+    )
+    assert judged.reason.endswith(
+        "KLD − DICE of the lesion +0.200 Dice (+0.200 to +0.200); BCE − DICE of the lesion +0.150 Dice (+0.150 to "
+        "+0.150)"
     )
 
 
