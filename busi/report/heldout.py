@@ -182,7 +182,7 @@ class Answers:
         return results.stack(tables).assign(family=self.family, size=self.size)
 
     def _kind(self, a: str, b: str) -> str:
-        one, other = (self.results.of(label).configs[0] for label in (a, b))
+        one, other = (self.variants[label].configs[0] for label in (a, b))
         return SAME if _is_one_function(one, other) else VARIANTS
 
     def _test_ratio(self) -> float:
