@@ -19,7 +19,7 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 
 from busi import display, results
-from busi.config import Parameters, RunConfig, StudyError, families, validate
+from busi.config import RECIPE, Parameters, RunConfig, StudyError, families, validate
 from busi.dataset import duplicates
 from busi.dataset.catalog import Catalog, read_catalog
 from busi.lab.evaluate import ask_networks
@@ -74,7 +74,7 @@ def load_chosen(parameters: Parameters) -> Results:
     ladder = find_groups(parameters).get(recipe.GROUP)
     # A user's own study may have no recipe.
     if ladder:
-        chosen.append(_name_after("recipe", take_last_rung(load_results(reader, recipe.GROUP), ladder.variants)))
+        chosen.append(_name_after(RECIPE, take_last_rung(load_results(reader, recipe.GROUP), ladder.variants)))
     return join_results(chosen)
 
 
@@ -254,6 +254,9 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
         if row.n_seeds > 1:
             text += f"; {row.n_seeds} seeds {row.seed_low:.3f} to {row.seed_high:.3f}"
         text += f"), held out {row.heldout_dice:.3f}."
+        if row.predictor.startswith(f"{RECIPE}: "):
+            goal = recipe.tell_goal(f"Dice of at least {recipe.GOAL_DICE}", row.dice >= recipe.GOAL_DICE)
+            text += f" {recipe.BEFOREHAND}: {goal}."
     text += " An external prediction is the mean of the networks of all folds, a held-out one that of one network."
     return f"{text} Size: {size}."
 

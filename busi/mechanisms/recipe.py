@@ -32,6 +32,18 @@ SIGNIFICANCE = 0.05
 SENSITIVITY = 0.95
 """Share of the lesion images that every rung touches when false positives are compared at equal sensitivity."""
 
+BEFOREHAND = "Goals set before any rung was trained"
+"""Start of every sentence about goals."""
+
+GOAL_DICE = 0.75
+"""Dice of the last rung to be reached, on the held-out and on the external images, set before any rung was trained."""
+
+GOAL_LOW = 0.72
+"""Dice above which the whole 95 % interval of the held-out Dice must lie, so that the goal is not reached by luck."""
+
+GOAL_NORMALS = 0.35
+"""Share of normal images with a finding that the last rung must stay below, at its own threshold."""
+
 
 def tabulate(trained: Results) -> pd.DataFrame:
     """Return one row for each rung that has been trained.
@@ -121,9 +133,24 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
         f"Of {changes}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
         f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}){highest}. Normal images with a finding go from "
         f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
-        f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}. Told from chance: p below {SIGNIFICANCE} after Holm's "
-        f"correction. Size of the first rung: {size}."
+        f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}. {judge_goals(last)} Told from chance: p below "
+        f"{SIGNIFICANCE} after Holm's correction. Size of the first rung: {size}."
     )
+
+
+def judge_goals(last: pd.Series) -> str:
+    """Return whether the last rung, a row of `tabulate`, reaches the two goals that held-out images decide."""
+    dice = last.dice >= GOAL_DICE and last.dice_low > GOAL_LOW
+    normals = last.normals_fpr < GOAL_NORMALS
+    return (
+        f"{BEFOREHAND}: {tell_goal(f'Dice of at least {GOAL_DICE} with its interval above {GOAL_LOW}', dice)}; "
+        f"{tell_goal(f'a finding in fewer than {GOAL_NORMALS:.0%} of the normal images', normals)}."
+    )
+
+
+def tell_goal(goal: str, reached: bool) -> str:
+    """Return a goal with what became of it."""
+    return f"{goal} ({'reached' if reached else 'missed'})"
 
 
 @section.presents("recipe")

@@ -1,5 +1,6 @@
 """External test: which networks are tested, what they score on phantoms of another study, and how it is told."""
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -206,3 +207,12 @@ def test_seeds_vary_the_score_and_their_range_stands_beside_it():
     assert "held out nan. An external prediction is the mean" in text
     assert text.startswith("Dice on the 2 images of Hospital, on which nothing was chosen. A: 0.600 (")
     assert "; 2 seeds 0.500 to 0.700), held out 0.700. Blob: 0.300 (0.200 to 0.400), held out nan." in text
+    assert "Goals" not in text
+
+
+@pytest.mark.parametrize(("dice", "expected"), [(0.75, "reached"), (0.7499, "missed")])
+def test_the_recipe_s_external_score_is_judged_by_the_goal_set_beforehand(dice, expected):
+    tables = [images_of(name, 1, [dice, dice], n_networks=5) for name in ("loss: KLD", "recipe: 16 filters")]
+    table = external.tabulate(pd.concat(tables), images_of("A", 1, [0.5], fold=0))
+    told = re.findall(r"Dice of at least 0\.75 \((\w+)\)", external.conclude(table, "Hospital", ""))
+    assert told == [expected]

@@ -1,5 +1,6 @@
 """The recipe's table, title and sentence, from predictions of a few pixels whose scores are worked out by hand."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -84,8 +85,9 @@ def test_title_and_sentence_follow_the_numbers(table):
     assert recipe.conclude(table, "64 pixels", planned=3) == (
         "Of 2 changes, what moves Dice is loss +0.190 (+0.190 to +0.190); 1 other change cannot be told from chance. "
         "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857). Normal images with a finding go from 50% to 0%; "
-        "where 95% of the lesions are touched, from 50% to 0%. Told from chance: p below 0.05 after Holm's correction. "
-        "Size of the first rung: 64 pixels."
+        "where 95% of the lesions are touched, from 50% to 0%. Goals set before any rung was trained: Dice of at least "
+        "0.75 with its interval above 0.72 (reached); a finding in fewer than 35% of the normal images (reached). Told "
+        "from chance: p below 0.05 after Holm's correction. Size of the first rung: 64 pixels."
     )
     lower = table.assign(dice=[0.667, 0.857, 0.8])
     assert "to 0.800 (0.857 to 0.857); the highest on the way is 0.857 (loss). " in recipe.conclude(lower, "", 3)
@@ -95,6 +97,19 @@ def test_title_and_sentence_follow_the_numbers(table):
         "Of 1 change, no single change is told from chance. All together lead"
     )
     assert recipe.conclude(flat, "", 13).startswith("Of the first 1 of 12 planned changes, no single change")
+
+
+@pytest.mark.parametrize(
+    ("dice", "low", "normals_fpr", "expected"),
+    [
+        (0.75, 0.7201, 0.349, ["reached", "reached"]),
+        (0.76, 0.72, 0.35, ["missed", "missed"]),  # a finding in exactly 35 % is not fewer
+        (0.749, 0.73, 0.1, ["missed", "reached"]),
+    ],
+)
+def test_a_goal_is_reached_by_the_score_and_its_interval(dice, low, normals_fpr, expected):
+    told = recipe.judge_goals(pd.Series({"dice": dice, "dice_low": low, "normals_fpr": normals_fpr}))
+    assert re.findall("reached|missed", told) == expected
 
 
 def test_the_figure_shows_the_title_and_a_bar_for_each_rung(table):
