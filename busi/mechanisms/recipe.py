@@ -127,13 +127,15 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
     changes = section.count(len(table) - 1, "change")
     if len(table) < planned:
         changes = f"the first {len(table) - 1} of {planned - 1} planned changes"
+    # They are set for the last rung of all.
+    goals = f"{judge_goals(last)} " if len(table) == planned else ""
     best = table.loc[table.dice.idxmax()]
     highest = f"; the highest on the way is {best.dice:.3f} ({best.rung})" if best.dice > last.dice else ""
     return (
         f"Of {changes}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
         f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}){highest}. Normal images with a finding go from "
         f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
-        f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}. {judge_goals(last)} Told from chance: p below "
+        f"{first.normals_at_95:.0%} to {last.normals_at_95:.0%}. {goals}Told from chance: p below "
         f"{SIGNIFICANCE} after Holm's correction. Size of the first rung: {size}."
     )
 
