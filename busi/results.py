@@ -21,7 +21,7 @@ import pandas as pd
 from filelock import FileLock
 
 from busi.config import Parameters, RunConfig, StudyError, code_version
-from busi.dataset.catalog import Catalog, load_catalog
+from busi.dataset.catalog import Catalog, load_catalog, read_named
 from busi.runs import EPOCHS, Run
 from busi.scoring.scores import find_or_decide_fate, find_or_score, scoring_version
 
@@ -198,9 +198,8 @@ def read_keys(parameters: Parameters, group: str, fingerprint: str) -> set[str]:
 def _read_rows(parameters: Parameters, group: str, name: str) -> pd.DataFrame:
     file = parameters.results_path / group / f"{name}{SUFFIXES[name]}"
     advice = f"restore it (git checkout) or delete {file.parent}"
-    # Keys are hexadecimal: without a type, pandas would read 00123456 and 12e45678 as numbers.
     try:
-        table = pd.read_csv(file, dtype={"key": str, "fingerprint": str, "scoring_version": str})
+        table = read_named(file, texts=("name", "key", "fingerprint", "scoring_version"))
     except (OSError, ValueError, EOFError) as error:
         raise StudyError(f"{file}: not readable ({error}); {advice}") from error
     for column in COLUMNS[name]:
@@ -327,7 +326,7 @@ def measure(
                 _make_table(file, head, lambda: make(catalog), number)
     if not file.is_file():
         raise NotMeasured(f"{file}: not measured yet; run the study with its data and train_missing: true")
-    return pd.read_csv(file, skiprows=1)
+    return read_named(file, skiprows=1)
 
 
 def _make_table(file: Path, head: str, make: Callable[[], pd.DataFrame], number: str | None) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt, grey_opening
 
 from busi.dataset.catalog import Catalog
-from busi.dataset.decode import open_image, read_grey, read_union
+from busi.dataset.decode import read_grey, read_image, read_union
 
 SIDE = 48
 """Height and width of the mean mask in pixels."""
@@ -95,11 +95,11 @@ def _measure_lesion(pixels: np.ndarray, inside: np.ndarray) -> dict:
 
 def _share_colour(file: str) -> float:
     """Return the share of pixels whose colour channels differ by more than compression can explain."""
-    with open_image(file) as image:
-        if image.mode not in ("RGB", "RGBA", "P"):
-            return 0.0
-        # A palette may hold only greys, so its colours are compared.
-        channels = np.asarray(image.convert("RGB"))
+    image = read_image(file)
+    if image.mode not in ("RGB", "RGBA", "P"):
+        return 0.0
+    # A palette may hold only greys, so its colours are compared.
+    channels = np.asarray(image.convert("RGB"))
     return float((np.ptp(channels, axis=-1) > 40).mean())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TextIO
 
 import joblib
 import numpy as np
@@ -23,6 +24,9 @@ RELEASED = {"benign": 437, "malignant": 210, "normal": 133}
 
 SHOWN_PROBLEMS = 20
 """Number of problems that an error message lists."""
+
+SMALLEST = 8
+"""Smallest height and width of an image in pixels: of fewer, nothing is left where near-duplicates are searched."""
 
 
 class CountWarning(UserWarning):
@@ -176,6 +180,19 @@ def describe_images(catalog: Catalog) -> pd.DataFrame:
     return table.round({"lesion_share": 6})
 
 
+def read_named(source: Path | TextIO, *, texts: tuple[str, ...] = ("name",), skiprows: int = 0) -> pd.DataFrame:
+    """Read a CSV table in which images or runs are named.
+
+    Args:
+        source: The file, or its text.
+        texts: Columns that are text, whatever they look like: 000001 and 12e45678 are names, and NA is one, too.
+        skiprows: Lines above the header.
+    """
+    # Without this, pandas would take NA, null and a dozen other words for missing values.
+    missing = {"keep_default_na": False, "na_values": [""]}
+    return pd.read_csv(source, dtype=dict.fromkeys(texts, str), skiprows=skiprows, **missing)
+
+
 def is_released(images: pd.DataFrame) -> bool:
     """Return whether images are those of the public release, judged by the number of images of each class.
 
@@ -235,6 +252,9 @@ def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
 
 def _verify_row(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMask]], digest) -> dict:
     """Verify one image with its masks, add their pixels to ``digest``, and return the image's row of the catalog."""
+    if min(pixels.shape) < SMALLEST:
+        height, width = pixels.shape
+        raise DataError(f"{row['image']}: {width} x {height} pixels; expected at least {SMALLEST} each: leave it out")
     union = np.zeros(pixels.shape, bool)
     for _, mask in masks:
         union |= mask.inside

@@ -4,14 +4,15 @@ How a mask is encoded is detected from its file alone: white is lesion; of two l
 lesion; green is a benign lesion and red a malignant one.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from struct import error as StructError
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy.ndimage import minimum_filter
 
 from busi.config import StudyError
 
@@ -27,7 +28,22 @@ GREYS = 0.2
 COLOURS = {"benign": (0, 255, 0), "malignant": (255, 0, 0)}
 """Colours of a colour-coded mask, as in BUS-UCLM."""
 
-_FAULTS = (UnidentifiedImageError, Image.DecompressionBombError, OSError, EOFError, SyntaxError, StructError)
+FEW_LEVELS = 4
+"""Number of levels up to which a mask with a grey region is taken for one of several classes, not of soft edges."""
+
+_FAULTS = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    StructError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+)
 """Exceptions that Pillow raises for damaged files; each format has its own."""
 
 
@@ -67,18 +83,22 @@ class DecodedMask:
     notes: tuple[str, ...]
 
 
-def read_grey(file: Path | str) -> np.ndarray:
+def read_grey(file: Path | str, content: BinaryIO | None = None) -> np.ndarray:
     """Read an image as uint8 (h, w). Colour is converted to grey by ITU-R 601 luma, 16 bits are scaled to 8.
 
+    Args:
+        file: The image's file.
+        content: What is in the file, if that has been read already; ``file`` then only names it in messages.
+
     Raises:
-        DataError: The file cannot be read as one image of grey or RGB pixels.
+        DataError: As `read_image`.
     """
-    with open_image(file) as image:
-        if image.mode.startswith("I"):
-            # 65535 becomes 255.
-            return np.round(_deep_levels(image, file) / 257).astype(np.uint8)
-        # Palette, RGB, transparency or 1 bit: Pillow converts each of them to grey.
-        return np.asarray(image.convert("L"))
+    image = read_image(file, content)
+    if image.mode.startswith("I"):
+        # 65535 becomes 255.
+        return np.round(_deep_levels(image, file) / 257).astype(np.uint8)
+    # Palette, RGB or 1 bit: Pillow converts each of them to grey.
+    return np.asarray(image.convert("L"))
 
 
 def read_mask(mask: Mask | Path | str) -> np.ndarray:
@@ -105,21 +125,19 @@ def decode_mask(file: Path | str, shape: tuple[int, int] | None = None, *, may_f
         DataError: The file cannot be read as an image, its pixels are not those of a mask, or its height and width are
             those of ``shape`` swapped.
     """
-    with open_image(file) as image:
-        notes = ["JPEG masks: their edges are not exact"] if image.format == "JPEG" else []
-        if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema()[0] < 255:
-            raise DataError(f"{file}: transparent pixels; expected an opaque mask: save it without transparency")
-        finding = ""
-        if image.mode.startswith("I"):
-            levels, white = _deep_levels(image, file), 65535
-        else:
-            # An image with a palette is a colour image.
-            has_colour = image.mode in ("P", "RGB", "RGBA")
-            colour = np.asarray(image.convert("RGB" if has_colour else "L"))
-            levels, white = colour, 255
-            if colour.ndim == 3:
-                finding = _read_finding(colour)
-                levels = colour.max(axis=-1)
+    image = read_image(file)
+    notes = ["JPEG masks: their edges are not exact"] if image.format == "JPEG" else []
+    finding = ""
+    if image.mode.startswith("I"):
+        levels, white = _deep_levels(image, file), 65535
+    else:
+        # An image with a palette is a colour image.
+        has_colour = image.mode in ("P", "RGB", "RGBA")
+        colour = np.asarray(image.convert("RGB" if has_colour else "L"))
+        levels, white = colour, 255
+        if colour.ndim == 3:
+            finding = _read_finding(colour)
+            levels = colour.max(axis=-1)
     inside, encoding = _threshold(levels, white, file, may_fill)
     corners = inside[[0, 0, -1, -1], [0, -1, 0, -1]]
     # A lesion may reach one corner of the image, but not all four.
@@ -136,26 +154,32 @@ def decode_mask(file: Path | str, shape: tuple[int, int] | None = None, *, may_f
     return DecodedMask(inside, "colours" if finding else encoding, finding, tuple(notes))
 
 
-@contextmanager
-def open_image(file: Path | str) -> Iterator[Image.Image]:
-    """Open an image for the body of a ``with`` statement.
+def read_image(file: Path | str, content: BinaryIO | None = None) -> Image.Image:
+    """Read the one image in a file, turned as its EXIF orientation says; arguments as in `read_grey`.
 
     Raises:
-        DataError: The file is damaged, too large or not in one of `FORMATS`, holds several images, or its pixels are
-            neither grey nor RGB.
+        DataError: The file is damaged, too large or not in one of `FORMATS`, holds several images, or has pixels that
+            are neither grey nor RGB, or transparent.
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(content or file, formats=FORMATS) as image:
             pages = getattr(image, "n_frames", 1)
-            if pages > 1:
-                raise DataError(f"{file}: {pages} images in one file; expected one: save the one that is meant")
-            if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "F"):
-                raise DataError(f"{file}: {image.mode} pixels; expected grey or RGB: save it as a PNG of 8 bits")
-            yield image
+            image.load()
+            # As viewers show it, and as masks are therefore drawn on it.
+            ImageOps.exif_transpose(image, in_place=True)
+            is_opaque = not image.has_transparency_data or image.convert("RGBA").getchannel("A").getextrema()[0] == 255
     except _FAULTS as error:
         raise DataError(
             f"{file}: not a readable image ({error}); expected {', '.join(FORMATS)}: copy this file again"
         ) from error
+    if pages > 1:
+        raise DataError(f"{file}: {pages} images in one file; expected one: save the one that is meant")
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "F"):
+        raise DataError(f"{file}: {image.mode} pixels; expected grey or RGB: save it as a PNG of 8 bits")
+    if not is_opaque:
+        # Behind a transparent pixel, a file may hold any colour.
+        raise DataError(f"{file}: transparent pixels; expected opaque ones: save it without transparency")
+    return image
 
 
 def _deep_levels(image: Image.Image, file: Path | str) -> np.ndarray:
@@ -191,6 +215,8 @@ def _threshold(levels: np.ndarray, white: int, file: Path | str, may_fill: bool)
         grey = counts[tenth : white - tenth].sum() / levels.size
         if grey >= GREYS:
             raise _no_mask(file, f"{grey:.0%} of the pixels are grey")
+        if len(used) <= FEW_LEVELS and _has_region(levels, used[(used > 0) & (used < top)]):
+            raise _no_mask(file, f"regions of {len(used)} levels, {', '.join(map(str, used))}")
         # Some grey is allowed: the edges of a mask that was resized or drawn with a soft pen.
         return levels > white / 2, "grey edges"
     # A single dark level, black or not, marks nothing; but if the mask may fill the image, it is the upper of two.
@@ -199,6 +225,11 @@ def _threshold(levels: np.ndarray, white: int, file: Path | str, may_fill: bool)
     if set(used) <= {0, top}:
         return levels > 0, f"0/{top}"
     raise _no_mask(file, f"{len(used)} levels up to {top}")
+
+
+def _has_region(levels: np.ndarray, middle: np.ndarray) -> bool:
+    """Return whether a block of 3 x 3 pixels has one of the ``middle`` levels, which soft edges are too thin for."""
+    return any(minimum_filter(levels == level, size=3, mode="constant").any() for level in middle)
 
 
 def _no_mask(file: Path | str, found: str) -> DataError:

@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
 from busi.config import StudyError, find_study_folder
-from busi.dataset.catalog import Catalog, read_grey, remember
+from busi.dataset.catalog import Catalog, read_grey, read_named, remember
 
 DISTANCE = 8
 """Largest number of bits, of 64, in which each hash of two near-duplicates may differ.
@@ -122,7 +122,7 @@ def read_pairs(catalog: Catalog) -> pd.DataFrame | None:
     head, _, table = path.read_text(encoding="utf-8").partition("\n")
     if head != _HEAD + catalog.fingerprint:
         return None
-    pairs = pd.read_csv(io.StringIO(table))
+    pairs = read_named(io.StringIO(table), texts=("image_a", "image_b"))
     named = pd.concat([pairs.image_a, pairs.image_b])
     is_image = named.isin(catalog.table.name)
     is_verdict = pairs.verdict.isin(VERDICTS)

@@ -58,7 +58,7 @@ class Manifest:
         layout: Name of the layout, its patterns, or the name of the table's file.
         rows: Images in the order of classes and names, each with `image` (path), `masks` (paths), `image_class` (lower
             case; empty if not known), `group` (patient; None if not known) and `name` (as the table gives it, else that
-            of the image's file without suffix).
+            of the image's file without suffix, in nnU-Net's layout also without the number of the channel).
         problems: Everything wrong with the folder, one line each.
         ignored: Image files that are neither image nor mask in this layout.
     """
@@ -208,6 +208,9 @@ def _match(folder: Path, files: list[Path], name: str) -> Manifest:
             first = masks[key].setdefault(normalize("NFC", file.stem), str(file))
         else:
             row = _make_row(file, parts["image_class"], parts.get("group"))
+            if name == "nnunet":
+                # nnU-Net calls an image "x" whose first channel is in x_0000.png; so do its folds and its masks.
+                row["name"] = parts["key"]
             first = rows.setdefault(key, row)["image"]
         if first != str(file):
             manifest.problems.append(f"{file}: named like {first}: remove one of them")
@@ -244,7 +247,7 @@ def _read_pairs(table: Path) -> Manifest:
         # Each path gets one spelling, because "./a.png" and "a.png" are the same image.
         image, mask = (Path(os.path.normpath(table.parent / pair[column])) for column in ("image", "mask"))
         row = _make_row(image, pair.get("class", "").lower(), pair.get("group") or None)
-        row["name"] = pair.get("name", image.stem)
+        row["name"] = normalize("NFC", pair.get("name", image.stem))
         problems = _check_pair(pair, image, mask)
         # A line whose files do not exist is not compared with others.
         if not problems:
@@ -313,7 +316,9 @@ def _read_table(table: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _make_row(image: Path, image_class: str, group: str | None) -> dict:
-    return {"image": str(image), "masks": [], "image_class": image_class, "group": group, "name": image.stem}
+    # In one of its two Unicode forms, so that copies made on different systems have the same names.
+    name = normalize("NFC", image.stem)
+    return {"image": str(image), "masks": [], "image_class": image_class, "group": group, "name": name}
 
 
 def _sort(manifest: Manifest) -> Manifest:

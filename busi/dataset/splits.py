@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from busi.config import FOLDS, StudyError, find_study_folder
-from busi.dataset.catalog import Catalog
+from busi.dataset.catalog import Catalog, read_named
 from busi.dataset.duplicates import group_images
 
 KINDS = ("random", "grouped", "blocked")
@@ -42,7 +42,7 @@ def load_split(catalog: Catalog, kind: str) -> pd.DataFrame:
     if not split_version(kind, catalog.fingerprint):
         return make_split(catalog, kind)
     path = split_file(kind)
-    split = pd.read_csv(path, skiprows=1)
+    split = read_named(path, skiprows=1)
     folds = split.filter(regex=r"^fold\d$")
     # A file edited by hand may lack a fold, or name a part that does not exist.
     is_complete = folds.shape[1] == FOLDS and folds.isin(PARTS).all(axis=None)

@@ -14,11 +14,10 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 import yaml
-from PIL import Image, UnidentifiedImageError
 
 from busi import display
 from busi.config import RunConfig, StudyError, validate
-from busi.dataset.catalog import Catalog
+from busi.dataset.catalog import Catalog, read_grey
 from busi.lab import live
 from busi.lab.networks import Case, Variant
 from busi.report import figures
@@ -154,12 +153,7 @@ class Explorer(ipywidgets.VBox):
 
     def _read_file(self) -> None:
         file = self.file.value[0]
-        try:
-            with Image.open(io.BytesIO(file["content"])) as image:
-                # The networks know grey images only.
-                pixels = np.asarray(image.convert("L"))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise StudyError(f"{file['name']}: not a readable image; give a PNG or JPEG") from error
+        pixels = read_grey(file["name"], io.BytesIO(file["content"]))
         # Set last, so that a file that cannot be read changes nothing on display.
         self._foreign = file["name"], pixels
 
@@ -268,6 +262,8 @@ class Trainer(ipywidgets.VBox):
                 if self._stopped:
                     break
             self._draw(label, rows)
+        except StudyError as error:
+            self.message.value = html.escape(str(error))
         finally:
             self.start.disabled = False
             self.stop.disabled = True

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -60,18 +61,18 @@ def _find_masks(catalog: Catalog, folder: Path) -> dict[str, Path]:
     """Return the file of each image that has a mask in a folder, by the image's name."""
     if not folder.is_dir():
         raise StudyError(f"{folder}: no such folder; expected one of masks, like {catalog.table.name[0]}.png")
-    # By exact name: pairing by order, or by a part of the name, gives an image the mask of another one.
+    # By exact name, in the Unicode form of a catalog's names: pairing by order, or by a part of the name, gives an
+    # image the mask of another one.
     files: dict[str, Path] = {}
     names = set(catalog.table.name)
     # In any folder below, because nnU-Net and others write one for each fold.
     for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() not in SUFFIXES or file.stem not in names:
+        name = normalize("NFC", file.stem)
+        if file.suffix.lower() not in SUFFIXES or name not in names:
             continue
-        if file.stem in files:
-            raise StudyError(
-                f"{file}: a second mask of {file.stem} beside {files[file.stem]}; expected one: remove one"
-            )
-        files[file.stem] = file
+        if name in files:
+            raise StudyError(f"{file}: a second mask of {name} beside {files[name]}; expected one: remove one")
+        files[name] = file
     if not files:
         raise StudyError(f"{folder}: no mask has the name of an image; expected files like {catalog.table.name[0]}.png")
     return files
@@ -110,12 +111,17 @@ def ask_mean_mask(catalog: Catalog) -> Iterator[Answer]:
 
 
 def score_answers(catalog: Catalog, answers: Iterable[Answer]) -> pd.DataFrame:
-    """Score each answer at its image's own size against all of its masks: `name`, and `metrics.score_image`."""
+    """Score each answer at its image's own size against all of its masks: `name`, and `metrics.score_image`.
+
+    There is no `peak`: if a network leaves out all but the largest region, its highest probability is not known here.
+    """
     masks = dict(zip(catalog.table.name, catalog.table.masks, strict=True))
     rows = []
     for name, probability, threshold in answers:
         truth = read_union(masks[name])
-        rows.append({"name": name} | metrics.score_image(truth, probability, threshold))
+        scores = metrics.score_image(truth, probability, threshold)
+        del scores["peak"]
+        rows.append({"name": name} | scores)
     return pd.DataFrame(rows)
 
 

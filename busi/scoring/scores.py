@@ -19,7 +19,7 @@ from filelock import FileLock
 from busi import selection
 from busi.config import StudyError, code_version
 from busi.dataset import arrays, splits
-from busi.dataset.catalog import Catalog, read_union
+from busi.dataset.catalog import Catalog, read_named, read_union
 from busi.runs import Run
 from busi.scoring import fates, floors, metrics
 
@@ -56,7 +56,7 @@ def find_or_score(run: Run, catalog: Catalog) -> Scores:
 
     folder = _find_or_make(run, make)
     # Always read from the files, so that the first call returns the same digits as every later one.
-    return Scores(pd.read_csv(folder / "images.csv"), pd.read_csv(folder / "pixels.csv"))
+    return Scores(read_named(folder / "images.csv"), pd.read_csv(folder / "pixels.csv"))
 
 
 def find_or_decide_fate(run: Run, catalog: Catalog) -> dict:

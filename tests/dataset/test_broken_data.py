@@ -124,6 +124,12 @@ def a_tiff_of_two_pages(folder):
     save(folder / "benign" / "benign (1).tif", RANDOM, save_all=True, append_images=[other])
 
 
+@broken(IMAGE, "7 x 24 pixels; expected at least 8 each")
+def a_strip_for_an_image(folder):
+    save(folder / IMAGE, RANDOM[:, :7])
+    save(folder / MASK, INSIDE[:, :7] * np.uint8(255))
+
+
 @broken(IMAGE, "CMYK pixels; expected grey or RGB")
 def cmyk_under_png(folder):
     Image.fromarray(RANDOM).convert("CMYK").save(folder / IMAGE, "JPEG")
@@ -176,7 +182,7 @@ replace("three classes in a mask", MASK, "3 levels up to 2; expected a mask", IN
 replace(
     "a transparent mask",
     MASK,
-    "transparent pixels; expected an opaque mask",
+    "transparent pixels; expected opaque ones",
     np.dstack([colour(255, 255, 255), INSIDE * np.uint8(255)]),
 )
 replace(

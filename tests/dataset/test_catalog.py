@@ -17,18 +17,18 @@ from busi.dataset import catalog, decode
 from busi.dataset.decode import Mask
 from busi.dataset.phantom import draw_phantoms
 
-INSIDE = np.zeros((6, 8), bool)
-INSIDE[1:3, 2:5] = True  # 6 of 48 pixels
+INSIDE = np.zeros((8, 12), bool)
+INSIDE[1:3, 2:5] = True  # 6 of 96 pixels
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Write two benign images, the first with two masks, one malignant and one normal; 8 x 6 pixels each."""
+    """Write two benign images, the first with two masks, one malignant and one normal; 12 x 8 pixels each."""
     folder = tmp_path / "images"
     rng = np.random.default_rng(0)
     for image_class, name in [("benign", "b (1)"), ("benign", "b (2)"), ("malignant", "m (1)"), ("normal", "n (1)")]:
         (folder / image_class).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (6, 8), np.uint8)).save(folder / image_class / f"{name}.png")
+        Image.fromarray(rng.integers(0, 256, (8, 12), np.uint8)).save(folder / image_class / f"{name}.png")
         lesion = INSIDE if image_class != "normal" else np.zeros_like(INSIDE)
         Image.fromarray(lesion).save(folder / image_class / f"{name}_mask.png")
     Image.fromarray(np.roll(INSIDE, 2, axis=1)).save(folder / "benign" / "b (1)_mask_1.png")
@@ -52,13 +52,13 @@ def test_table_of_a_hand_made_folder(folder):
     table = read(folder).table
     assert table.image_class.tolist() == ["benign", "benign", "malignant", "normal"]
     assert table.name.tolist() == ["b (1)", "b (2)", "m (1)", "n (1)"]
-    assert table.height.tolist() == [6] * 4
-    assert table.width.tolist() == [8] * 4
+    assert table.height.tolist() == [8] * 4
+    assert table.width.tolist() == [12] * 4
     # The second mask is two columns to the right of the first: their union has 2 x 5 pixels.
-    assert table.lesion_share.tolist() == [10 / 48, 6 / 48, 6 / 48, 0]
+    assert table.lesion_share.tolist() == [10 / 96, 6 / 96, 6 / 96, 0]
     assert table.image[2] == str(folder / "malignant" / "m (1).png")
-    assert table.masks[0] == [Mask(str(folder / "benign" / f"b (1)_mask{end}.png"), (6, 8)) for end in ("", "_1")]
-    assert table.masks[1] == [Mask(str(folder / "benign" / "b (2)_mask.png"), (6, 8))]
+    assert table.masks[0] == [Mask(str(folder / "benign" / f"b (1)_mask{end}.png"), (8, 12)) for end in ("", "_1")]
+    assert table.masks[1] == [Mask(str(folder / "benign" / "b (2)_mask.png"), (8, 12))]
     assert table.group.isna().all()
 
 
@@ -148,7 +148,7 @@ def test_a_normal_image_may_come_without_a_mask(folder):
     ):
         without = read(folder)
     assert without.fingerprint == before
-    np.testing.assert_array_equal(catalog.read_union(without.table.masks[3]), np.zeros((6, 8), bool))
+    np.testing.assert_array_equal(catalog.read_union(without.table.masks[3]), np.zeros((8, 12), bool))
 
 
 def test_a_class_may_be_missing(folder):
@@ -164,7 +164,7 @@ def test_each_kind_of_oddity_is_one_warning_without_a_line_of_source(folder, cap
     for name in ("b (1)", "b (2)"):
         larger = Image.fromarray(INSIDE).resize((16, 12), Image.Resampling.NEAREST)
         larger.save(folder / "benign" / f"{name}_mask.png")
-    Image.fromarray(np.full((6, 8), 9, np.uint8)).save(folder / "thumb.png")
+    Image.fromarray(np.full((8, 12), 9, np.uint8)).save(folder / "thumb.png")
     with pytest.warns(catalog.DataWarning) as caught:
         images = read(folder)
     assert [str(warning.message).rpartition(": ")[2] for warning in caught] == [
@@ -188,9 +188,9 @@ def test_masks_are_counted_by_their_encoding(folder):
 def test_a_changed_file_is_noticed(folder):
     """The modification time is enough: name and size are the same."""
     file = folder / "benign" / "b (1).png"
-    Image.fromarray(np.zeros((6, 8), np.uint8)).save(file, compress_level=0)
+    Image.fromarray(np.zeros((8, 12), np.uint8)).save(file, compress_level=0)
     before, size = read(folder).fingerprint, file.stat().st_size
-    Image.fromarray(np.ones((6, 8), np.uint8)).save(file, compress_level=0)
+    Image.fromarray(np.ones((8, 12), np.uint8)).save(file, compress_level=0)
     assert file.stat().st_size == size
     assert read(folder).fingerprint != before
 
@@ -203,15 +203,15 @@ def test_a_file_broken_after_it_was_read_is_noticed(folder):
 
 
 def test_two_at_once_read_once(folder, monkeypatch):
-    open_image = decode.open_image
+    read_image = decode.read_image
     decoded = []
 
-    def open_slowly(file):
+    def read_slowly(file, content=None):
         decoded.append(Path(file).name)
         time.sleep(0.02)
-        return open_image(file)
+        return read_image(file, content)
 
-    monkeypatch.setattr(decode, "open_image", open_slowly)
+    monkeypatch.setattr(decode, "read_image", read_slowly)
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(read, [folder, folder])
     assert sorted(decoded) == sorted(file.name for file in folder.rglob("*.png"))
@@ -301,7 +301,7 @@ def test_descriptions_hold_no_paths(folder):
     described = catalog.describe_images(read(folder))
     assert described.columns.tolist() == ["image_class", "name", "masks", "height", "width", "lesion_share"]
     assert described.masks.tolist() == [2, 1, 1, 1]
-    assert described.lesion_share.tolist() == [0.208333, 0.125, 0.125, 0]
+    assert described.lesion_share.tolist() == [0.104167, 0.0625, 0.0625, 0]
     assert described.iloc[0, :2].tolist() == ["benign", "b (1)"]
 
 
@@ -309,7 +309,7 @@ def test_describing_a_catalog_does_not_change_it(folder):
     images = read(folder)
     catalog.describe_images(images)
     assert len(images.table.masks[0]) == 2
-    assert images.table.lesion_share[0] == 10 / 48
+    assert images.table.lesion_share[0] == 10 / 96
 
 
 def test_examples_are_the_first_image_of_each_class(folder):
@@ -317,7 +317,7 @@ def test_examples_are_the_first_image_of_each_class(folder):
     assert names == ["b (1)", "m (1)", "n (1)"]
     np.testing.assert_array_equal(pixels[1], catalog.read_grey(folder / "malignant" / "m (1).png"))
     assert [mask.sum() for mask in inside] == [10, 6, 0]
-    assert all(mask.dtype == bool and mask.shape == (6, 8) for mask in inside)
+    assert all(mask.dtype == bool and mask.shape == (8, 12) for mask in inside)
 
 
 # The release

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from busi.dataset import decode
 from busi.dataset.decode import DataError, Mask
@@ -45,6 +45,63 @@ def test_opaque_alpha_is_dropped(tmp_path):
     pixels[..., :3] = [[[10], [20], [30]], [[40], [50], [60]]]
     file = save(tmp_path / "alpha.png", pixels)
     assert decode.read_grey(file).tolist() == [[10, 20, 30], [40, 50, 60]]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [
+        (1, [[10, 20, 30], [40, 50, 60]]),
+        (3, [[60, 50, 40], [30, 20, 10]]),  # half a turn
+        (6, [[40, 10], [50, 20], [60, 30]]),  # a quarter, clockwise
+    ],
+)
+def test_images_and_masks_are_turned_as_viewers_turn_them(tmp_path, orientation, expected):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.array([[10, 20, 30], [40, 50, 60]], np.uint8)
+    assert decode.read_grey(save(tmp_path / "image.png", pixels, exif=exif)).tolist() == expected
+    mask = save(tmp_path / "mask.png", (pixels >= 50) * np.uint8(255), exif=exif)
+    np.testing.assert_array_equal(decode.read_mask(mask), np.array(expected) >= 50)
+
+
+def test_transparent_pixels_are_refused_in_every_mode(tmp_path):
+    """What a file holds behind them is not what anybody has seen."""
+    pixels = np.full((2, 3, 2), 255, np.uint8)
+    pixels[0, 0, 1] = 254
+    palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    palette.info["transparency"] = bytes([0, 255, 255])
+    palette.save(tmp_path / "palette.png")
+    for file in (save(tmp_path / "grey.png", pixels), tmp_path / "palette.png"):
+        for read in (decode.read_grey, decode.read_mask):
+            with pytest.raises(DataError, match=f"{file.name}: transparent pixels; expected opaque ones"):
+                read(file)
+
+
+def test_an_intact_file_that_pillow_gives_up_on_is_refused_by_name(tmp_path):
+    """Its text would fill two megabytes, more than Pillow unpacks."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "x" * 2**21, zip=True)
+    file = save(tmp_path / "wordy.png", np.zeros((6, 8), np.uint8), pnginfo=text)
+    with pytest.raises(DataError, match=r"wordy\.png: not a readable image \(Decompressed data too large"):
+        decode.read_grey(file)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "bmp"])
+def test_any_damage_is_refused_or_harmless(tmp_path, suffix):
+    """Three random bytes are changed, two hundred times."""
+    generator = np.random.default_rng(0)
+    whole = save(tmp_path / f"whole.{suffix}", generator.integers(0, 256, (6, 8), np.uint8)).read_bytes()
+    file = tmp_path / f"damaged.{suffix}"
+    refused = 0
+    for _ in range(200):
+        content = np.frombuffer(whole, np.uint8).copy()
+        content[generator.integers(0, len(content), 3)] = generator.integers(0, 256, 3)
+        file.write_bytes(content.tobytes())
+        try:
+            decode.read_grey(file)
+        except DataError as error:
+            refused += str(error).startswith(f"{file}: ")
+    assert refused > 10
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff"])
@@ -107,6 +164,18 @@ def test_a_large_lesion_in_light_grey_is_no_image(tmp_path, kind, value):
     mask = decode.decode_mask(save(tmp_path / "mask.png", large.astype(kind) * kind(value)))
     np.testing.assert_array_equal(mask.inside, large)
     assert mask.encoding == f"0/{value}"
+
+
+@pytest.mark.parametrize("level", [100, 127, 128, 200])
+def test_a_region_of_a_third_level_is_refused_and_a_thin_edge_is_not(tmp_path, level):
+    """Of two regions, one of each level, half of white would otherwise keep one or both."""
+    levels = np.zeros((20, 20), np.uint8)
+    levels[2:7, 2:7], levels[10:15, 10:15] = level, 255
+    with pytest.raises(DataError, match=f"regions of 3 levels, 0, {level}, 255; expected a mask of black and white"):
+        decode.read_mask(save(tmp_path / "classes.png", levels))
+    edged = np.zeros((20, 20), np.uint8)
+    edged[8:17, 8:17], edged[10:15, 10:15] = level, 255  # two pixels of edge on every side
+    assert decode.decode_mask(save(tmp_path / "edged.png", edged)).encoding == "grey edges"
 
 
 def test_deep_masks_are_cut_at_half_of_their_own_white(tmp_path):

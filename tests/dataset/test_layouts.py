@@ -65,11 +65,16 @@ def truths(phantoms):
     return [(decode.read_grey(f"{stem}.png"), decode.read_mask(f"{stem}_mask.png")) for stem in stems]
 
 
+def name_of(image):
+    """Return an image's name in a catalog: that of its file, composed, and in nnU-Net's layout without its channel."""
+    return normalize("NFC", Path(image).name).removesuffix("_0000")
+
+
 def assert_paired(found, images, phantoms):
     """Assert that each image has its own pixels, and its mask the lesion of that image."""
     table = found.table.set_index("name")
     for image, (pixels, inside) in zip(images, truths(phantoms), strict=True):
-        row = table.loc[Path(image).name]
+        row = table.loc[name_of(image)]
         np.testing.assert_array_equal(decode.read_grey(row.image), pixels)
         np.testing.assert_array_equal(decode.read_union(row.masks), inside)
 
@@ -84,7 +89,7 @@ def test_each_layout_is_found_by_itself(phantom_dir, tmp_path, layout):
     assert_paired(found, images, phantom_dir)
     groups = dict(zip(found.table.name, found.table.group, strict=True))
     expected = GROUPS.get(layout, [None] * 4)
-    assert [groups[Path(image).name] for image in images] == expected
+    assert [groups[name_of(image)] for image in images] == expected
 
 
 @pytest.mark.parametrize("layout", NAMES)

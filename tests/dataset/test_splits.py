@@ -233,6 +233,14 @@ def test_a_written_split_is_the_one_used(patients, here):
     assert splits.load_split(patients, "grouped").loc[0, FOLDS].tolist() == moved.split(",") != fold
 
 
+def test_names_that_look_like_numbers_or_gaps_come_back_as_they_are(patients, here):
+    table = patients.table
+    names = [f"{number:06}" for number in range(len(table) - 2)] + ["NA", "null"]
+    numbered = Catalog(table.assign(name=names), patients.fingerprint)
+    splits.write_splits(numbered)
+    assert splits.load_split(numbered, "grouped").name.tolist() == names
+
+
 def test_the_split_of_other_data_is_not_used(patients, here):
     splits.write_splits(patients)
     file = splits.split_file("grouped")

@@ -2,11 +2,15 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from busi.dataset.catalog import read_grey
 from busi.lab import widgets
 from busi.lab.widgets import Explorer, Trainer
 
@@ -95,8 +99,17 @@ def test_a_file_of_ones_own_is_shown_until_another_image_is_chosen(laboratory, e
 def test_a_file_that_is_no_image_is_refused_and_changes_nothing(explorer):
     before = explorer.shown.value
     upload(explorer, "<notes>.txt", b"no image")
-    assert explorer.message.value == "&lt;notes&gt;.txt: not a readable image; give a PNG or JPEG"
+    assert explorer.message.value.startswith("&lt;notes&gt;.txt: not a readable image (cannot identify")
     assert explorer.shown.value == before
+
+
+def test_a_file_of_ones_own_has_the_pixels_that_a_prediction_would_read(laboratory, explorer, tmp_path):
+    """Of 16 bits, which are scaled, not cut off at 255."""
+    deep = np.round(np.linspace(0, 65535, 48 * 64)).astype(np.uint16).reshape(48, 64)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    upload(explorer, "deep.png", (tmp_path / "deep.png").read_bytes())
+    (case,) = explorer.cases.values()
+    np.testing.assert_array_equal(case.pixels, read_grey(tmp_path / "deep.png"))
 
 
 def test_attempts_stay_in_the_figure(trainer):
@@ -136,6 +149,14 @@ def test_each_parameter_offers_its_choices_and_its_default(trainer):
     assert trainer.value.value == "bce"
     trainer.parameter.value = "batch_size"
     assert (trainer.value.options, trainer.value.value) == ((), "8")
+
+
+def test_what_training_refuses_is_told(laboratory, trainer):
+    """Three images are too few for any split."""
+    trainer._catalog = replace(laboratory.catalog, table=laboratory.catalog.table[:3], fingerprint="few")
+    asyncio.run(trainer.train(trainer.config))
+    assert trainer.message.value.startswith("3 images: at most 1 have the same class")
+    assert not trainer.start.disabled and trainer.stop.disabled
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Masks of other software are matched by name, whatever their size and coding, and scored on shared images alone."""
 
+from unicodedata import normalize
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +45,18 @@ def test_perfect_masks_score_perfectly_in_folders_and_codings_of_any_kind(phanto
     assert len(lesions) == 10
     assert (lesions[["dice", "iou", "precision", "recall", "nsd", "detected", "accuracy"]] == 1).all(axis=None)
     assert (lesions.hd95 == 0).all() and (scores.brier == 0).all()
+
+
+@pytest.mark.parametrize(("of_image", "of_mask"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_mask_is_found_in_either_form_of_unicode(tmp_path, of_image, of_mask):
+    """Masks that other software wrote on another system."""
+    for folder, pixels in (("images", np.arange(1024).reshape(32, 32) % 251), ("masks", np.pad([[255] * 8] * 8, 12))):
+        (tmp_path / folder).mkdir()
+        form = of_image if folder == "images" else of_mask
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / f"{normalize(form, 'für')}.png")
+    catalog = read_catalog(tmp_path, expected=None)
+    (answer,) = ruler.read_masks(catalog, tmp_path / "masks")
+    assert answer.name == catalog.table.name[0] == normalize("NFC", "für")
 
 
 def test_greys_count_from_half_of_white(phantoms, tmp_path):

@@ -95,6 +95,16 @@ def test_every_image_of_the_test_part_is_scored_once_and_described(run, catalog,
     assert images.group.to_list() == split.group[images.name].to_list()
 
 
+def test_names_that_look_like_numbers_or_gaps_are_kept(run, catalog, test_part):
+    """Scores are read back from a file."""
+    numbers = {name: f"{number:06}" for number, name in enumerate(catalog.table.name)}
+    numbers[test_part.name.iloc[0]] = "NA"
+    numbered = Catalog(catalog.table.assign(name=catalog.table.name.map(numbers)), catalog.fingerprint)
+    names = [numbers[name] for name in test_part.name]
+    write_predictions(run.folder, names, run.predictions["test"].probability)
+    assert scores.find_or_score(run, numbered).images.name.to_list() == names
+
+
 def test_columns_stand_in_the_order_of_the_files(run, catalog):
     images, pixels = scores.score_run(run, catalog)
     described = ["image_class", "name", "group", "lesion_share"]
