@@ -215,7 +215,8 @@ def _threshold(levels: np.ndarray, white: int, file: Path | str, may_fill: bool)
         grey = counts[tenth : white - tenth].sum() / levels.size
         if grey >= GREYS:
             raise _no_mask(file, f"{grey:.0%} of the pixels are grey")
-        if len(used) <= FEW_LEVELS and _has_region(levels, used[(used > 0) & (used < top)]):
+        # The lowest level is the background, black or not.
+        if len(used) <= FEW_LEVELS and _has_region(levels, used[1:-1]):
             raise _no_mask(file, f"regions of {len(used)} levels, {', '.join(map(str, used))}")
         # Some grey is allowed: the edges of a mask that was resized or drawn with a soft pen.
         return levels > white / 2, "grey edges"
