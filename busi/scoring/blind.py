@@ -176,20 +176,28 @@ def score_mean_mask(targets: np.ndarray, loss: str = "bce") -> dict[str, float]:
     is_background = targets[..., 0] < targets[..., 1]
     accuracy = (is_background == (mask <= 0.5)).mean()
     auc = _pool_auc(both, (targets > 0).sum(axis=0), len(targets))
-    return {"loss": _mean_mask_loss(targets, both, loss), "accuracy": float(accuracy), "auc": auc}
+    measure = _MEAN_MASK_LOSSES[loss]
+    return {"loss": float(measure(targets, both)), "accuracy": float(accuracy), "auc": auc}
 
 
-def _mean_mask_loss(targets: np.ndarray, both: np.ndarray, loss: str) -> float:
-    if loss == "dice":
-        overlap = (targets * both).sum(axis=(1, 2, 3), dtype=np.float64)
-        total = targets.sum(axis=(1, 2, 3), dtype=np.float64) + both.sum()
-        return float((1 - 2 * overlap / total).mean())
-    if loss == "kld":
-        clipped = np.clip(targets.astype(np.float64), 1e-7, 1)
-        return float((clipped * np.log(clipped / both)).sum(axis=-1).mean())
+def _measure_bce(targets: np.ndarray, both: np.ndarray) -> float:
     # The loss is linear in the targets, so their mean over the images is enough.
     mean = targets.mean(axis=0, dtype=np.float64)
-    return float(-(mean * np.log(both) + (1 - mean) * np.log(1 - both)).mean())
+    return -(mean * np.log(both) + (1 - mean) * np.log(1 - both)).mean()
+
+
+def _measure_kld(targets: np.ndarray, both: np.ndarray) -> float:
+    clipped = np.clip(targets.astype(np.float64), 1e-7, 1)
+    return (clipped * np.log(clipped / both)).sum(axis=-1).mean()
+
+
+def _measure_dice(targets: np.ndarray, both: np.ndarray) -> float:
+    overlap = (targets * both).sum(axis=(1, 2, 3), dtype=np.float64)
+    total = targets.sum(axis=(1, 2, 3), dtype=np.float64) + both.sum()
+    return (1 - 2 * overlap / total).mean()
+
+
+_MEAN_MASK_LOSSES = {"bce": _measure_bce, "kld": _measure_kld, "dice": _measure_dice}
 
 
 def draw_orders(images: int, seeds: Sequence[int]) -> np.ndarray:
