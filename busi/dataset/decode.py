@@ -169,8 +169,10 @@ def read_image(file: Path | str, content: BinaryIO | None = None) -> Image.Image
             ImageOps.exif_transpose(image, in_place=True)
             is_opaque = not image.has_transparency_data or image.convert("RGBA").getchannel("A").getextrema()[0] == 255
     except _FAULTS as error:
+        # Pillow would name the file once more, or an address in memory.
+        reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f"{file}: not a readable image ({error}); expected {', '.join(FORMATS)}: copy this file again"
+            f"{file}: not a readable image ({reason}); expected {', '.join(FORMATS)}: copy this file again"
         ) from error
     if pages > 1:
         raise DataError(f"{file}: {pages} images in one file; expected one: save the one that is meant")
