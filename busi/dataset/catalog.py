@@ -46,8 +46,9 @@ class Catalog:
             `image_class` ("lesion" or "normal" if the data set names no classes), `name`, `image` (path), `masks` (each
             a `Mask`), `height`, `width` (pixels), `lesion_share` (share of the image's pixels inside the union of its
             masks, 0 to 1), `group` (patient; None if the data set names none).
-        fingerprint: Hash of the names, classes and decoded pixels of images and of each mask. It is the same for the
-            release, for a losslessly re-encoded copy, and for a copy in another layout with the same names and classes.
+        fingerprint: Hash of the names, classes, patients and decoded pixels of images and of each mask. It is the same
+            for the release, for a losslessly re-encoded copy, and for a copy in another layout with the same names,
+            classes and patients.
         layout: As in `busi.dataset.layouts.Manifest`.
         encodings: Number of masks of each encoding, as in `DecodedMask`.
         notes: `note` and the `file` that it is about, one row for each oddity of a file.
@@ -73,9 +74,9 @@ def load_catalog(parameters: Parameters) -> Catalog:
     """
     if not parameters.data_dir:
         raise StudyError(
-            f"data_dir: not given, and profile {parameters.profile!r} needs real images: give the folder "
-            "Dataset_BUSI_with_GT (make study PROFILE=... DATA=...), or set train_missing to false to read the "
-            "results in its report"
+            "data_dir: not given; expected a folder of images, such as Dataset_BUSI_with_GT (make study PROFILE=... "
+            "DATA=...), or a profile that names one (-f params/smoke.yaml); or set train_missing to false to read the "
+            "results in a report"
         )
     folder = parameters.data_path
     if parameters.data_dir != "phantom":
@@ -266,6 +267,9 @@ def _verify_row(row: dict, pixels: np.ndarray, masks: list[tuple[str, DecodedMas
         raise DataError(f"{masks[0][0]}: {union.sum()} mask pixels; a normal image shows no lesion: expected none")
     # Including the class, because data with a relabelled image are other data.
     digest.update(f"{image_class}/{row['name']} {pixels.shape}".encode())
+    # Data with another patient are other data, too: images of one patient stay on one side of every split.
+    if row["group"] is not None:
+        digest.update(f"patient {row['group']}".encode())
     digest.update(pixels.tobytes())
     # A normal image without a mask file has the same hash as one whose mask is empty.
     insides = [mask.inside for _, mask in masks]

@@ -175,13 +175,12 @@ def _detect(folder: Path, files: list[Path]) -> Manifest:
 def _describe(folder: Path, files: list[Path]) -> str:
     """Describe what a folder holds and what the user can do, for error messages."""
     paths = [file.relative_to(folder) for file in files]
-    shown = ", ".join(map(str, paths[:3]))
+    shown = f" ({', '.join(map(str, paths[:3]))}, ...)" if paths else ""
     inner = {path.parts[0] for path in paths if len(path.parts) > 1}
-    folders = ", ".join(sorted(inner)) or "none"
+    perhaps = f", perhaps one of its folders ({', '.join(sorted(inner))})" if inner else ""
     return (
-        f"found {len(files)} image files ({shown}, ...); expected images with masks: give the folder that holds them, "
-        f"perhaps one of its folders ({folders}), or say how names are paired with layout: "
-        "'IMAGE | MASK' (docs/datasets.md)"
+        f"found {len(files)} image files{shown}; expected images with masks: give the folder that holds them{perhaps}, "
+        "or say how names are paired with layout: 'IMAGE | MASK' (docs/datasets.md)"
     )
 
 

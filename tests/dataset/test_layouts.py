@@ -107,6 +107,20 @@ def test_a_patient_s_images_are_one_group(phantom_dir, tmp_path):
     assert duplicates.group_images(found).tolist() == [0, 0, 1, 2]
 
 
+def test_data_with_other_patients_are_other_data(phantom_dir, tmp_path):
+    """Or a network of the earlier split would be scored on images that it was trained on."""
+    images, masks = NAMES["folders"]
+    folder = lay_out(phantom_dir, tmp_path / "data", images, masks)
+    rows = pd.DataFrame({"image": images, "mask": masks}) + ".png"
+    fingerprints = []
+    for columns in ({}, {"patient": list("aabb")}, {"patient": list("aabb")}, {"patient": list("abab")}):
+        rows.assign(**columns).to_csv(folder / "pairs.csv", index=False)
+        fingerprints.append(catalog.read_catalog(folder, expected=None).fingerprint)
+    without, first, again, other = fingerprints
+    assert first == again
+    assert len({without, first, other}) == 3
+
+
 def test_classes_come_from_names_or_are_lesion(phantom_dir, tmp_path):
     classes = {}
     for layout in ("busi-folders", "buid", "stu"):
