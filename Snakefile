@@ -10,11 +10,12 @@ from threading import Thread
 from filelock import FileLock, Timeout
 from snakemake.logging import logger
 
+import busi
 from busi import selection
 from busi.config import GALLERY, SECOND, StudyError, code_version, read_profile
 from busi.dataset import arrays, audit, catalog, duplicates, splits
 from busi.plan import tell_progress
-from busi.runs import find_damage
+from busi.runs import TRAINING_VERSION, find_damage
 from busi.scoring import blind, floors, metrics, predictors
 from busi.scoring.scores import scoring_version
 from busi.study import find_groups, list_runs
@@ -71,10 +72,30 @@ if workflow.is_main_process and not workflow.dryrun:
         LOCK.acquire()
 
 
+def state_of(folder):
+    """Return a hash of the names, sizes and times of a folder's files: other data under the same name are read again."""
+    files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
+    states = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return sha256("\n".join(states).encode()).hexdigest()[:8]
+
+
+def hash_package():
+    """Return a hash of all files of the package, which draw the pages."""
+    files = sorted(file for file in Path(busi.__file__).parent.rglob("*.*") if file.suffix != ".pyc")
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+
+
+CODE = hash_package()
+# Phantom images are drawn by the study itself, always alike.
+DATA = "" if PARAMETERS.data_dir == "phantom" else state_of(PARAMETERS.data_path)
+# Runs of another training code or another split are other runs.
+VERSIONS = [str(TRAINING_VERSION), *map(splits.read_split_file, splits.KINDS)]
+
+
 def mark_of(job):
     """Return the mark of a job: the file that says, in this working copy, that its runs are finished, and where."""
-    digest = sha256("".join(RUNS[label].digest() for label in job).encode()).hexdigest()[:8]
-    return f"{MARKS}/{job[0]}-{digest}"
+    content = [RUNS[label].digest() for label in job] + VERSIONS
+    return f"{MARKS}/{job[0]}-{sha256(''.join(content).encode()).hexdigest()[:8]}"
 
 
 MARKED = {mark_of(job): job for job in JOBS} if PARAMETERS.train_missing else {}
@@ -177,6 +198,7 @@ if PARAMETERS.train_missing:
             f"{BUILD}/benchmark/images.tsv"
         params:
             folder=str(PARAMETERS.data_path),
+            data=DATA,
             code=code_version(catalog),
         shell:
             "busi data --images-only {FILES} {PAIRS}"
@@ -242,6 +264,7 @@ rule notebook:
         files=lambda wildcards, input: " ".join(f"-f {file}" for file in input.parameters),
         # A function, because Snakemake would take the braces of a layout for wildcards.
         pairs=lambda wildcards: PAPERMILL_PAIRS,
+        code=CODE,
     # On a busy machine a kernel may not start in time.
     retries: 2
     shell:
@@ -255,6 +278,8 @@ rule page:
         f"{REPORT}/{{notebook}}.html",
     benchmark:
         f"{BUILD}/benchmark/page/{{notebook}}.tsv"
+    params:
+        code=CODE,
     shell:
         "busi page {input} {output} {FILES} {PAIRS}"
 
@@ -266,5 +291,7 @@ rule index:
         f"{REPORT}/index.html",
     benchmark:
         f"{BUILD}/benchmark/index.tsv"
+    params:
+        code=CODE,
     shell:
         "busi index {FILES} {PAIRS}"

@@ -751,7 +751,10 @@ def families() -> list[str]:
         name = stem.partition("_")[2]
         file = folder / f"{name}.yaml"
         # Another notebook may have a parameter file too, such as mechanisms.yaml, but that names no family.
-        if file.is_file() and read_yaml(file).get("family") == name:
+        named = read_yaml(file).get("family") if file.is_file() else None
+        if named and named != name:
+            raise StudyError(f"{file}: family: got {named!r}; expected {name!r}, the name of the file and its notebook")
+        if named:
             names.append(name)
     return names
 

@@ -208,8 +208,15 @@ def _read_rows(parameters: Parameters, group: str, name: str) -> pd.DataFrame:
     return table
 
 
+def lock_results(parameters: Parameters, group: str) -> FileLock:
+    """Return the lock of a group's gathered results, which two processes must not read and write at the same time."""
+    file = parameters.results_path / f"{group}.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file)
+
+
 def write_results(parameters: Parameters, group: str, gathered: Results) -> None:
-    """Write the gathered results of a group, replacing those that are there."""
+    """Write the gathered results of a group, replacing those that are there; to be called under `lock_results`."""
     folder = parameters.results_path / group
     # The first four tables of a group appear together: a folder with only some of them would count as damaged.
     target = folder if folder.is_dir() else folder.with_name(f"{folder.name}.part")

@@ -466,8 +466,15 @@ def _resume(model: keras.Model, config: RunConfig, store: Store) -> list[dict]:
         checkpoint = fresh.rename(work / f"epoch-{len(beginning.history):04d}")
     if checkpoint is None:
         return []
-    model.load_weights(checkpoint / STATE)
-    return pd.read_csv(checkpoint / "history.csv").to_dict("records")
+    try:
+        model.load_weights(checkpoint / STATE)
+        return pd.read_csv(checkpoint / "history.csv").to_dict("records")
+    except (OSError, ValueError) as error:
+        # A power failure can leave a file without its content.
+        raise StudyError(
+            f"{checkpoint}: cannot be read ({error}); expected weights and history: delete this folder, and the run "
+            "starts again from its beginning"
+        ) from error
 
 
 def _describe_environment(threads: int | None) -> dict:

@@ -426,18 +426,21 @@ def test_a_later_file_wins_key_by_key_and_overrides_win_last(tmp_path):
 
 
 def test_a_family_is_a_numbered_notebook_with_a_parameter_file_of_its_name(here):
-    for name in ("0_dataset", "2_loss", "1_depth", "3_mechanisms", "4_width", "attention"):
+    for name in ("0_dataset", "2_loss", "1_depth", "3_mechanisms", "attention"):
         (here / "notebooks" / f"{name}.ipynb").touch()
     write_files(
         here / "params",
         loss="family: loss",
         depth="family: depth",
         mechanisms="sections: {}",
-        width="family: breadth",
         attention="family: attention",
         smoke="profile: smoke",
     )
     assert config.families() == ["depth", "loss"]
+    # Left out without a word, its runs would never be trained.
+    write_files(here / "params", loss="family: los")
+    with pytest.raises(StudyError, match=r"loss\.yaml: family: got 'los'; expected 'loss', the name of the file and"):
+        config.families()
 
 
 def test_a_family_takes_its_size_and_settings_from_the_parameters(here):

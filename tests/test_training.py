@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -297,6 +298,19 @@ def test_a_disk_without_room_for_a_checkpoint_ends_a_run_before_it_is_written(ph
         train(small(), phantoms, store_in(tmp_path, phantoms))
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(work))
     assert [folder.name for folder in work.iterdir()] == ["epoch-0001"]
+
+
+@pytest.mark.parametrize("name", ["state.weights.h5", "history.csv"])
+def test_a_checkpoint_that_lost_its_content_is_named_with_the_way_out(phantoms, tmp_path, name):
+    """A power failure can leave a renamed file empty, and every further try would end at it."""
+    store = store_in(tmp_path, phantoms)
+    checkpoint = store.work(small()) / "epoch-0001"
+    checkpoint.mkdir(parents=True)
+    compile_network(small()).save_weights(checkpoint / "state.weights.h5")
+    (checkpoint / "history.csv").write_text("epoch,loss\n1,0.5\n", encoding="utf-8")
+    (checkpoint / name).write_bytes(b"")
+    with pytest.raises(StudyError, match=rf"{re.escape(str(checkpoint))}: cannot be read .*: delete this folder"):
+        train(small(), phantoms, store)
 
 
 def test_a_longer_run_continues_where_a_shorter_one_ended(straight, phantoms, tmp_path):

@@ -60,6 +60,12 @@ def split_file(kind: str) -> Path:
     return find_study_folder() / "params" / f"splits-{kind}.csv"
 
 
+def read_split_file(kind: str) -> str:
+    """Return the text of the file that holds a split, of whatever data; "" if there is none."""
+    path = split_file(kind)
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 def split_version(kind: str, fingerprint: str) -> str:
     """Return the SHA-256 of the file that the split of a data set is read from; "" if the split is made instead.
 

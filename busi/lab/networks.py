@@ -282,9 +282,10 @@ def find_recipe_runs(runs_dir: str = "runs") -> list[Run]:
         recipe = find_groups(read_profile(profile)).get(f"mechanisms/{RECIPE}")
         # The last rung is the best recipe, but training may not have come that far.
         for configs in reversed(recipe.variants.values() if recipe else ()):
-            labels = [config.label for config in configs]
-            if all(label in folders for label in labels):
-                return [open_run(label, runs_dir) for label in labels]
+            own = [_in_profile(folders.get(config.label, []), root / profile) for config in configs]
+            if all(own):
+                labels = [config.label for config in configs]
+                return [open_run(_take_only(*each), runs_dir) for each in zip(labels, own, strict=True)]
     raise StudyError(
         f"no run of the recipe has been trained in {root}; name other runs, busi predict RUN... IMAGES --out DIR, or "
         "train some: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI; "
@@ -304,15 +305,26 @@ def _list_folders(root: Path) -> dict[str, list[Path]]:
     return folders
 
 
+def _in_profile(folders: list[Path], root: Path) -> list[Path]:
+    """Return those of some runs' folders that are below a profile's folder ``root``."""
+    return [folder for folder in folders if folder.is_relative_to(root)]
+
+
+def _take_only(label: str, folders: list[Path]) -> Path:
+    """Return the only folder of runs of one label; raises StudyError if there are several."""
+    if len(folders) > 1:
+        names = ", ".join(map(str, folders))
+        raise StudyError(f"{label}: {len(folders)} runs have this name; give the folder: {names}")
+    return folders[0]
+
+
 def _find_folder(label: str, root: Path) -> Path:
     """Return the folder of the only run below ``root`` with this label."""
     labels = _list_folders(root)
     found = labels.get(label, [])
-    if len(found) == 1:
-        return found[0]
     # A label may be used under two profiles, or on two data sets.
     if found:
-        raise StudyError(f"{label}: {len(found)} runs have this name; give the folder: {', '.join(map(str, found))}")
+        return _take_only(label, found)
     # However different the names are: something to choose from helps more than nothing.
     close = ", ".join(get_close_matches(label, labels, cutoff=0)) or "none"
     raise StudyError(

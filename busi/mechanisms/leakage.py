@@ -40,7 +40,8 @@ def measure(parameters: Parameters) -> pd.DataFrame:
         return pd.concat(parts)[["split", "fold", "name", "twin"]]
 
     code = (sys.modules[__name__], splits, duplicates)
-    return results.measure(parameters, GROUP, make, depends=map(str, parameters.folds), code=code)
+    depends = [*map(str, parameters.folds), *map(splits.read_split_file, splits.KINDS)]
+    return results.measure(parameters, GROUP, make, depends=depends, code=code)
 
 
 def find_twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:

@@ -45,6 +45,11 @@ def render_report(folder: Path, profile: str = "", *, jobs: int = 2) -> Path:
 
 def _read_parameters(folder: Path, profile: str) -> Parameters:
     name = folder.resolve().name
+    if not profile and not (config.find_study_folder() / "params" / f"{name}.yaml").is_file():
+        raise StudyError(
+            f"{folder}: no profile is called {name!r}; expected reports/PROFILE, or the profile that the report was "
+            "made with: --profile PROFILE"
+        )
     report = name if profile and profile != name else ""
     parameters = config.read_profile(profile or name, train_missing=False, report=report)
     expected = parameters.report_path

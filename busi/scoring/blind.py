@@ -16,10 +16,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, log_softmax, softmax
 
-from busi.config import DECAYS, RunConfig
+from busi.config import DECAYS, RunConfig, StudyError
 
 THRESHOLDS = np.concatenate([[-1e-7], np.arange(1, 199) / 199, [1 + 1e-7]])
 """The 200 thresholds of Keras' `AUC()`: evenly spaced, the outermost just outside [0, 1]."""
+
+
+_AS_PUBLISHED = ("bce", "clipped", "weight_decay", "shuffle", "batch_size")
+"""`RunConfig` fields that `train_biases` knows with their published values only."""
 
 
 def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> pd.DataFrame:
@@ -34,7 +38,11 @@ def train_biases(targets: np.ndarray, orders: np.ndarray, config: RunConfig) -> 
     Returns:
         One row for each order: `loss`, `accuracy` and `auc` (both channels pooled), averaged over the epoch as Keras
         does.
+
+    Raises:
+        StudyError: A setting that would change the training of the biases has a value that is not known here.
     """
+    _refuse_unknown_settings(config)
     # All pixels get the same prediction, so the accuracy on an image follows from its share of background.
     background = (targets[..., 0] < targets[..., 1]).mean(axis=(1, 2))
     orders = np.asarray(orders)
@@ -70,6 +78,20 @@ def find_ranges(scores: pd.DataFrame) -> dict[str, float]:
     for name, column in scores.items():
         ranges |= {f"{name}_low": column.min(), f"{name}_high": column.max()}
     return ranges
+
+
+def _refuse_unknown_settings(config: RunConfig) -> None:
+    published = RunConfig()
+    values = {name: getattr(config, name) for name in _AS_PUBLISHED}
+    unknown = {name: value for name, value in values.items() if value != getattr(published, name)}
+    if config.schedule == "cosine":
+        unknown["schedule"] = "cosine"
+    if unknown:
+        settings = ", ".join(f"{name} {value!r}" for name, value in unknown.items())
+        raise StudyError(
+            f"{config.label}: the two biases cannot be trained with {settings}; expected the published values: leave "
+            "these settings out, or teach busi/scoring/blind.py what they do"
+        )
 
 
 Differentiate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -113,7 +113,7 @@ def test_a_folder_that_is_not_a_report_is_refused(study, tmp_path):
     (tmp_path / "laptop").mkdir()
     with pytest.raises(StudyError, match=r"laptop: not a report of this study; expected .*reports/laptop"):
         render.render_report(tmp_path / "laptop")
-    with pytest.raises(StudyError, match=r"params/holiday\.yaml: no such parameter file"):
+    with pytest.raises(StudyError, match=r"holiday: no profile is called 'holiday'; expected reports/PROFILE"):
         render.render_report(study / "reports" / "holiday")
     with pytest.raises(
         StudyError, match=r"reports/smoke: has no results; run the study first: make study PROFILE=smoke"

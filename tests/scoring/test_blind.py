@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from busi.config import RunConfig
+from busi.config import RunConfig, StudyError
 from busi.scoring.blind import draw_orders, score_mean_mask, train_biases
 
 ADAM = {"optimizer": "adam", "momentum": 0.0}
@@ -51,6 +51,22 @@ def test_biases_train_as_a_keras_layer_does_that_sees_nothing(targets, settings)
     ours = train_biases(targets, order[None], config).iloc[0]
     for name in ("loss", "accuracy", "auc"):
         assert ours[name] == pytest.approx(history[name][-1], abs=2e-6), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"bce": "probabilities"}, "bce 'probabilities'"),
+        ({"batch_size": 4, "shuffle": True}, "shuffle True, batch_size 4"),
+        ({"loss": "kld", "clipped": False}, "clipped False"),
+        ({"schedule": "cosine"}, "schedule 'cosine'"),
+        ({"weight_decay": 0.01}, "weight_decay 0.01"),
+    ],
+)
+def test_settings_that_the_biases_do_not_know_are_refused(targets, settings, named):
+    """Trained without them, they would be compared with networks that are trained otherwise."""
+    with pytest.raises(StudyError, match=f"the two biases cannot be trained with {named}; expected the published"):
+        train_biases(targets, draw_orders(6, [3]), RunConfig(epochs=1, **settings))
 
 
 def test_each_order_is_trained_by_itself(targets):
