@@ -5,7 +5,10 @@ unet_training_array.py), untuned. Folds, images, scaling, epochs, patience and t
 held-out baseline, which is not augmented either. MONAI needs PyTorch, and is in no environment of the study:
 
     pip install monai
-    python -m benchmarks.monai_unet DATA_DIR "runs/laptop/peers/MONAI U-Net, 64 pixels" --size 64
+    python -m benchmarks.monai_unet DATA_DIR "runs/laptop/peers/MONAI U-Net, 64 pixels, 16 to 256 channels, Dice loss" \
+        --size 64
+
+The report calls a peer by the name of its folder, which should say how large it is.
 """
 
 import argparse

@@ -31,6 +31,7 @@ from busi.results import (
     collect_results,
     join_results,
     keep_others,
+    lock_results,
     match_results,
     measure,
     read_keys,
@@ -247,13 +248,16 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
                 # This scores the run if this version of the scoring code has not done so.
                 parts.append(collect_results(variant, run, catalog))
                 collected.add((variant, config.label))
-    # A run that is missing here may have been gathered with fewer epochs; those results are still worth showing.
-    kept = [row.Index for row in gathered.runs.itertuples() if (row.variant, row.run) not in collected]
-    asked = match_results(join_results([gathered.in_order(kept), *parts]), group.variants)
-    everything = join_results([asked, keep_others(gathered, group.variants)])
-    # Equal results are not written again, so that neither git nor Snakemake sees a change.
-    if len(everything.runs) and not everything.runs.equals(gathered.runs):
-        write_results(parameters, group.name, everything)
+    with lock_results(parameters, group.name):
+        # Read again, because another process may have gathered some runs meanwhile.
+        gathered = read_results(parameters, group.name)
+        # A run that is missing here may have been gathered with fewer epochs; those results are still worth showing.
+        kept = [row.Index for row in gathered.runs.itertuples() if (row.variant, row.run) not in collected]
+        asked = match_results(join_results([gathered.in_order(kept), *parts]), group.variants)
+        everything = join_results([asked, keep_others(gathered, group.variants)])
+        # Equal results are not written again, so that neither git nor Snakemake sees a change.
+        if len(everything.runs) and not everything.runs.equals(gathered.runs):
+            write_results(parameters, group.name, everything)
     return asked
 
 
@@ -281,7 +285,7 @@ def measure_split(parameters: Parameters) -> pd.DataFrame:
     def load(catalog: Catalog) -> pd.DataFrame:
         return splits.load_split(catalog, "grouped")
 
-    return measure(parameters, "split", load, code=(splits, duplicates))
+    return measure(parameters, "split", load, depends=[splits.read_split_file("grouped")], code=(splits, duplicates))
 
 
 def measure_audit(parameters: Parameters) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -351,7 +355,7 @@ def measure_blind(parameters: Parameters) -> pd.DataFrame:
                 table.append({"predictor": "two biases", "row": row, "order": order} | ranges)
         return pd.DataFrame(table)
 
-    depends = [json.dumps(each.model_dump()) for each in (config, *rows.values())]
+    depends = [json.dumps(each.model_dump()) for each in (config, *rows.values())] + [str(BLIND_ORDERS)]
     return measure(parameters, "blind", compute, depends=depends, code=(blind, floors, arrays), number="%.6f")
 
 
@@ -372,8 +376,7 @@ def measure_untrained(parameters: Parameters, protocol: str = "heldout") -> tupl
         return scored[0]
 
     switches = {name: getattr(config, name) for name in (*arrays.SWITCHES, "split")}
-    split = splits.split_file(config.split)
-    depends = [json.dumps(switches), split.read_text(encoding="utf-8") if split.is_file() else ""]
+    depends = [json.dumps(switches), splits.read_split_file(config.split)]
     folder = "untrained" if protocol == "heldout" else f"untrained/{protocol}"
     made = {"depends": depends, "code": (predictors, metrics, duplicates, splits, arrays, selection)}
     images = measure(parameters, f"{folder}/images", lambda catalog: score(catalog)[0], number="%.6f", **made)
@@ -387,11 +390,12 @@ def measure_outlines(parameters: Parameters, name: str) -> pd.DataFrame:
     Each variant has a file of its own, because the networks of one may be in the store where those of another are not.
 
     Returns:
-        `variant`, `case` ("best", "median", "worst"), `dice`, and the columns of `busi.scoring.outlines.trace_case`.
+        `variant`, `case` ("best", "median", "worst"), `dice`, the columns of `busi.scoring.outlines.trace_case`, and
+        `n_runs` of the variant, among whose images the cases were chosen.
         There are no rows for a variant that was trained on another machine and whose outlines were not traced there.
     """
     gathered = load_results(parameters, name)
-    tables = [pd.DataFrame(columns=["variant", "case", "dice", *outlines.COLUMNS])]
+    tables = [pd.DataFrame(columns=["variant", *outlines.CASE_COLUMNS])]
     for variant in gathered.variants:
         try:
             table = _trace_variant(parameters, gathered.of(variant))
@@ -411,8 +415,8 @@ def _trace_variant(parameters: Parameters, trained: Results) -> pd.DataFrame:
         for case, image in outlines.choose_cases(trained.images).items():
             run = find_trained(configs[image.run], store)
             traced = outlines.trace_case(run, catalog, image["name"])
-            tables.append(traced.assign(case=case, dice=image.dice))
-        return pd.concat(tables, ignore_index=True)[["case", "dice", *outlines.COLUMNS]]
+            tables.append(traced.assign(case=case, dice=image.dice, n_runs=len(trained.runs)))
+        return pd.concat(tables, ignore_index=True)[outlines.CASE_COLUMNS]
 
     # Named by settings, not by label, because families share variants such as the baseline.
     file = f"outlines/heldout/{trained.runs['name'][0]}"

@@ -254,11 +254,25 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
         if row.n_seeds > 1:
             text += f"; {row.n_seeds} seeds {row.seed_low:.3f} to {row.seed_high:.3f}"
         text += f"), held out {row.heldout_dice:.3f}."
-        if row.predictor.startswith(f"{RECIPE}: "):
+        if row.predictor == f"{RECIPE}: {recipe.GOAL_RUNG}":
             goal = recipe.tell_goal(f"Dice of at least {recipe.GOAL_DICE}", row.dice >= recipe.GOAL_DICE)
             text += f" {recipe.BEFOREHAND}: {goal}."
     text += " An external prediction is the mean of the networks of all folds, a held-out one that of one network."
+    text += _compare_difficulty(table)
     return f"{text} Size: {size}."
+
+
+def _compare_difficulty(table: pd.DataFrame) -> str:
+    """Return whether the external images are easier or harder, judged by the best predictor that was not trained."""
+    blind = table[table.n_networks.isna()].dropna(subset=["dice", "heldout_dice"])
+    if blind.empty:
+        return ""
+    best = blind.loc[blind.dice.idxmax()]
+    word = "easier" if best.dice > best.heldout_dice else "harder"
+    return (
+        f" The external images are {word} in themselves: {best.predictor}, which was not trained, has {best.dice:.3f} "
+        f"on them and {best.heldout_dice:.3f} on the study's own. So the two columns do not compare hospitals."
+    )
 
 
 def describe_sizes(chosen: Results, predictors: set[str]) -> str:
@@ -285,5 +299,7 @@ def show(parameters: Parameters) -> section.Section:
         "the baseline, the variant with the highest Dice on its validation parts and, once trained in all folds, the "
         "recipe's last rung.",
         table_caption="An external prediction is the mean of the networks of all folds, a held-out one that of one "
-        "network, of the same seeds. Intervals cover images and, where there are several, seeds.",
+        "network, of the same seeds. Intervals cover images and, where there are several, seeds. NSD: share of the "
+        f"outlines within {metrics.NSD_TOLERANCE:g} pixels of each other. Detected: share of lesions that a marked "
+        f"region overlaps with an IoU of at least {metrics.HIT_IOU}.",
     )

@@ -92,7 +92,9 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     text += f"{middle.missed:.0%}, of one at the side {side.missed:.0%}. Half of the images are flipped in training, "
     text += f"where {every.expected:.1%} of all pixels are therefore labelled wrong. "
     text += f"Leaving the mask behind changes the held-out Dice by {format_interval(change)}. "
-    return f"{text}Size: {section.describe_runs(trained)}."
+    return (
+        f"{text}Size: {section.describe_runs(trained)}; the pairs of held-out variants compare the two over all seeds."
+    )
 
 
 @section.presents("flips")

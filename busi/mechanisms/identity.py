@@ -204,9 +204,10 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     bce = published_row("loss", "BCE")["loss"]
     gap = abs(bce - published_row("loss", "KLD")["loss"])
     twice = abs(bce - published_row("upsampling", "Upsampling2D")["loss"])
+    verdict = ", so they are one loss" if exact.together == exact.steps else ""
     return (
         "On one-hot targets KLD and BCE of the probabilities stay together for "
-        f"{exact.together} of {exact.steps} steps, so they are one loss. "
+        f"{exact.together} of {exact.steps} steps{verdict}. "
         f"Clipped and on soft, mirrored targets, as published, they stay together for {published.together} steps. "
         "The published BCE, of logits, is another loss: "
         f"its first step differs by {logits['first']:.0%} of its length. "

@@ -130,32 +130,45 @@ def tabulate_trained(scores: pd.DataFrame) -> pd.DataFrame:
     return section.score_variants(scores, "marked", "everywhere")
 
 
-def conclude(table: pd.DataFrame, scores: pd.DataFrame, pixels: int, size: str) -> str:
-    """Return what the misalignment costs a perfect segmenter at ``pixels``, and networks of another ``size``."""
+def conclude(table: pd.DataFrame, scores: pd.DataFrame, published: RunConfig, trained: RunConfig, size: str) -> str:
+    """Return what the misalignment costs a perfect segmenter at the published size, and networks of another size.
+
+    Args:
+        table: As `tabulate`.
+        scores: Scores of the networks, as `score_crop` with `variant`.
+        published: A configuration of the published size.
+        trained: Configuration of one of the networks.
+        size: Size and number of the networks, in words.
+    """
     # The first row is over all images.
     row = table.iloc[0]
     verdict = "worse" if row.accuracy < row.background else "better"
     networks = tabulate_trained(scores)
     marked = ""
-    for trained in networks.itertuples():
-        marked += f"Trained on the {trained.variant} target they mark {trained.marked:.0%} of the pixels "
-        marked += f"(Dice {trained.dice:.3f}). "
+    for target in networks.itertuples():
+        marked += f"Trained on the {target.variant} target they mark {target.marked:.0%} of the pixels "
+        marked += f"(Dice {target.dice:.3f}). "
     # Compared run by run: both targets have the same folds and seeds.
     change = difference_interval(scores[scores.variant == "squeezed"], scores[scores.variant == "aligned"])
     return (
-        f"At {pixels} pixels, a perfect segmenter would reach accuracy {row.accuracy:.4f} under the published "
-        f"target, {verdict} than {row.background:.4f} for background everywhere (here a pixel counts as lesion from "
-        "one half on, for the floor of accuracy only if it is wholly lesion). "
-        f"The output does not reach {row.outside:.0%} of an average lesion. "
+        f"At {published.image_size} pixels, a perfect segmenter would reach accuracy {row.accuracy:.4f} under the "
+        f"published target, {verdict} than {row.background:.4f} for background everywhere (here a pixel counts as "
+        "lesion from one half on, for the floor of accuracy only if it is wholly lesion). "
+        f"The output covers {_covered_share(published):.0%} of the image, and does not reach {row.outside:.0%} of an "
+        "average lesion. "
         "The published target and the one that matches what the output covers have a Dice of "
         f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_dice} images). "
-        "Networks are scored on the part of each image that their output covers, "
+        f"Networks are scored on the part of each image that their output covers, {_covered_share(trained):.0%} of it, "
         f"which holds lesion in {networks.n_dice.iloc[0]} images. "
         f"{marked}"
         f"Aligning the target changes Dice by {format_interval(change)}; "
         f"lesion everywhere has {scores.everywhere.mean():.3f}. "
         f"Size of the networks: {size}."
     )
+
+
+def _covered_share(config: RunConfig) -> float:
+    return (config.output_size / config.image_size) ** 2
 
 
 @section.presents("misalignment")
@@ -167,7 +180,13 @@ def show(parameters: Parameters) -> section.Section:
     return section.compose(
         draw(table),
         table,
-        conclude(table, scores, parameters.image_size, section.describe_runs(trained)),
+        conclude(
+            table,
+            scores,
+            published_targets_config(parameters),
+            trained.configs[0],
+            section.describe_runs(trained),
+        ),
         caption="Accuracy under the published target of a perfect segmenter, which marks exactly the lesion that its "
         "output covers, and of calling everything background.",
         table_caption="A perfect segmenter scored against the published, squeezed target: Dice with its interval, over "

@@ -13,15 +13,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from busi import display, results
-from busi.config import FOLDS, Parameters, heldout_draws
+from busi.config import FOLDS, Parameters, StudyError, heldout_draws
 from busi.dataset.catalog import Catalog
-from busi.dataset.splits import load_split
+from busi.dataset.splits import load_split, read_split_file
 from busi.mechanisms import recipe, section
 from busi.results import NotMeasured, Results
 from busi.scoring import metrics, ruler
 from busi.scoring.scores import identify_images
 from busi.scoring.statistics import Interval, difference_interval, format_interval, lesion_images, score_interval
-from busi.study import load_results
+from busi.study import find_group, load_results
 
 
 def measure(parameters: Parameters) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def measure(parameters: Parameters) -> pd.DataFrame:
 
     Raises:
         NotMeasured: There is no folder of masks, and none has been measured before.
-        StudyError: A mask cannot be read, or a folder has none.
+        StudyError: A mask cannot be read, or a folder lacks one: what a peer leaves out would not count against it.
     """
     root = parameters.runs_path / "peers"
     here = {folder.name for folder in root.glob("*") if folder.is_dir()}
@@ -54,10 +54,20 @@ def _measure_peer(parameters: Parameters, folder: Path) -> pd.DataFrame:
         first = {draw["fold"]: draw["seed"] for draw in heldout_draws([0], list(range(FOLDS)))}
         described["seed"] = described.fold.map(first)
         scores = ruler.score_answers(catalog, ruler.read_masks(catalog, folder))
+        missing = described.name[~described.name.isin(scores.name)]
+        if len(missing):
+            raise StudyError(
+                f"{folder}: no mask for {len(missing)} of {len(described)} images, such as {missing.iloc[0]}; expected "
+                "one for each image, empty where nothing is found: add them, or remove the folder"
+            )
         return described.merge(scores, on="name").assign(predictor=folder.name)
 
     return results.measure(
-        parameters, f"peers/{folder.name}", make, depends=[_hash_files(folder)], code=(ruler, metrics)
+        parameters,
+        f"peers/{folder.name}",
+        make,
+        depends=[_hash_files(folder), read_split_file("grouped")],
+        code=(ruler, metrics),
     )
 
 
@@ -77,16 +87,18 @@ def _hash_files(folder: Path) -> str:
 
 
 def tabulate(scores: pd.DataFrame, trained: Results) -> pd.DataFrame:
-    """Return one row each for the baseline (the recipe's first rung), its last rung with all folds, and each peer.
+    """Return one row each for the baseline (the recipe's first rung), its last rung, and each peer.
+
+    Args:
+        scores: As `measure`.
+        trained: Results of the recipe's rungs that have all their runs.
 
     Returns:
         `network`, `n_images` (with a lesion), `dice` with `low` and `high`; the change from the baseline as `change`,
         `change_low` and `change_high`, missing for the baseline; `normals_fpr`, share of normal images with a finding.
     """
-    runs = trained.runs.groupby("variant", sort=False).size()
-    # A rung without all folds has answered fewer images.
-    whole = runs.index[runs >= runs.iloc[0]]
-    ends = {whole[0]: whole[0]} | {rung: f"recipe up to {rung}" for rung in whole[1:][-1:]}
+    first, *others = trained.variants
+    ends = {first: first} | {rung: f"recipe up to {rung}" for rung in others[-1:]}
     tables = {f"this study, {name}": trained.of(rung).images for rung, name in ends.items()}
     tables |= dict(iter(scores.groupby("predictor", sort=False)))
     baseline = lesion_images(next(iter(tables.values())))
@@ -115,7 +127,12 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def conclude(table: pd.DataFrame, size: str) -> str:
-    """Return how the recipe's last rung and each peer compare with the study's baseline."""
+    """Return how the recipe's last rung and each peer compare with the study's baseline.
+
+    Args:
+        table: As `tabulate`.
+        size: Sizes of this study's networks, in words.
+    """
     first, *others = table.itertuples()
     text = f"The study's baseline has Dice {first.dice:.3f} ({first.low:.3f} to {first.high:.3f}). "
     for row in others:
@@ -126,22 +143,25 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         if change.high < 0:
             verdict = "is worse"
         text += f"{row.network[0].upper()}{row.network[1:]} {verdict}: {format_interval(change)}. "
-    return f"{text}Size of this study's first rung: {size}."
+    return f"{text}Sizes of this study's networks: {size}."
 
 
 @section.presents("peers")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``tables/peers.csv``."""
     scores = measure(parameters)
-    trained = section.require(load_results(parameters, recipe.GROUP))
+    planned = find_group(parameters, recipe.GROUP).variants
+    trained = section.require(recipe.take_whole_rungs(load_results(parameters, recipe.GROUP), planned))
     table = results.write_table(parameters, "peers", tabulate(scores, trained))
     # A peer's own size is in its name, if anywhere.
-    size = section.describe_runs(trained)
+    ends = dict.fromkeys([trained.variants[0], trained.variants[-1]])
+    size = "; ".join(f"{rung} ({section.describe_runs(trained.of(rung))})" for rung in ends)
     return section.compose(
         draw(table),
         table,
         conclude(table, size),
-        caption="Dice with 95 % intervals over images and runs: the recipe's first and last rung, and networks that "
-        f"other software trained on the same folds. This study: {size}.",
+        caption="Dice with 95 % intervals over images and runs: the recipe's first and last trained rung, and networks "
+        f"that other software trained on the same folds. This study: {size}. The size of a peer is in the program that "
+        "made it (benchmarks/).",
         table_caption="This study's networks and peers on the same test images; change: from the study's baseline.",
     )

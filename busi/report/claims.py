@@ -69,8 +69,8 @@ UPHELD = "upheld"
 NOT_UPHELD = "not upheld"
 UNDECIDED = "undecided"
 
-METRICS = {"accuracy": "accuracy", "auc_pooled": "pooled AUC", "loss": "loss"}
-"""Columns of the published metrics in ``heldout.csv``, in words."""
+METRICS = {"accuracy_half": "accuracy", "auc_pooled": "pooled AUC", "loss": "loss"}
+"""Columns of the published metrics in ``heldout.csv``, in words; accuracy is that at one half, as published."""
 
 
 class Comparison(NamedTuple):
@@ -87,6 +87,7 @@ class Comparison(NamedTuple):
     n_runs: int = 0
     n_folds: int = 0
     folds_needed: int = 1
+    kind: str = VARIANTS
 
     @property
     def is_early(self) -> bool:
@@ -213,12 +214,13 @@ def read_claims() -> dict[int, dict]:
 def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
     """Return the comparison of a with b from rows of `Answers.pairs`, in either order."""
     for row in pairs.itertuples():
-        counts = row.n_images, row.p_t, row.n_runs, row.n_folds
+        rest = {"p": row.p_holm, "p_t": row.p_t, "kind": row.kind}
+        rest |= {"n_images": row.n_images, "n_runs": row.n_runs, "n_folds": row.n_folds}
         if (row.a, row.b) == (a, b):
-            return Comparison(a, b, row.difference, row.low, row.high, row.p_holm, *counts)
+            return Comparison(a, b, row.difference, row.low, row.high, **rest)
         # Seen from the other side, the difference changes its sign and the interval swaps its ends.
         if (row.a, row.b) == (b, a):
-            return Comparison(a, b, -row.difference, -row.high, -row.low, row.p_holm, *counts)
+            return Comparison(a, b, -row.difference, -row.high, -row.low, **rest)
     return None
 
 
@@ -269,11 +271,19 @@ def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
     for answers in sizes:
         known = [comparison for comparison in _find_comparisons(claim, answers) if comparison]
         known.sort(key=lambda comparison: -abs(comparison.difference))
-        labels = {f"{each.a} − {each.b}": each for each in known[:limit]}
+        labels = {_name_difference(each): each for each in known[:limit]}
         # A/A pairs show what chance alone makes; that belongs beside the differences that are judged.
-        labels |= {f"{each.a} − {each.b}, one function": each for each in _find_chance(answers.pairs)}
+        labels |= {f"{_name_difference(each)}, one function": each for each in _find_chance(answers)}
         tables.append(_tabulate_differences(labels, answers))
     return pd.concat(tables, ignore_index=True)
+
+
+def _name_difference(comparison: Comparison) -> str:
+    """Return the name of a difference in a figure, with what it leaves out or lacks."""
+    remarks = ["without dead runs"] if comparison.kind == ALIVE else []
+    remarks += ["too few runs"] if comparison.is_early else []
+    remark = f" ({', '.join(remarks)})" if remarks else ""
+    return f"{comparison.a} − {comparison.b}{remark}"
 
 
 def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
@@ -337,7 +347,7 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
         better, worse = (scores.loc[(pair.size, pair.family, name)] for name in names)
         row = {"size": size.size_words, "better": names[0], "worse": names[1], "difference": abs(pair.difference)}
         row["trained"] = pair.kind == VARIANTS
-        row["accuracy"] = better.accuracy > worse.accuracy
+        row["accuracy_half"] = better.accuracy_half > worse.accuracy_half
         row["auc_pooled"] = better.auc_pooled > worse.auc_pooled
         row["loss"] = better.loss < worse.loss
         settings = frozenset([better.settings, worse.settings])
@@ -396,24 +406,15 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     if known and missing:
         sentences.append(f"{count(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
     twins = _find_twins(claim, answers)
-    reason = "nothing to compare yet"
-    if known:
-        # A single pair against the claim decides it; without one, the largest difference says most. A pair that lacks
-        # runs decides nothing.
-        against = [comparison for comparison in known if rule(comparison) is False]
-        usable = [comparison for comparison in known if not comparison.is_early]
-        reason = "too few runs for a verdict"
-        if usable:
-            widest = _find_widest(against or usable)
-            # What only one of two equal functions shows is no effect of the function.
-            reason = "; ".join([widest.short, *(twin.short for twin in twins if twin.b == widest.b)])
+    reason = _find_reason(claim, known, twins)
     if "proof" in claim:
         replies.append(False)
         reason = f"{claim['proof']}. Measured beside it: {reason}"
     if twins:
-        told = "; ".join(f"{twin.short}, {_read(twin)}" for twin in twins)
-        sentences.append(f"With {claim['twin']}, the same function as {claim['variant']}: {told}.")
-    sentences += map(_describe_chance, _find_chance(answers.pairs))
+        other = "; ".join(f"{twin.short}, {_read(twin)}" for twin in twins)
+        sentences.append(f"With {claim['twin']}, the same function as {claim['variant']}: {other}.")
+    sentences += _describe_beside(claim, answers)
+    sentences += map(_describe_chance, _find_chance(answers))
     sentences += _name_runs("Dead runs, which found nothing or gave every pixel the same answer", answers.dead)
     sentences += _name_runs("Runs that reached the last planned epoch instead of being stopped early", answers.capped)
     sentences.append(_describe_progress([answers]))
@@ -421,6 +422,36 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     evidence = " ".join(filter(None, sentences))
     compared = [claim["variant"], *claim["than"]] if "variant" in claim else []
     return Judgement(describe_size(answers, compared), decide(replies), reason, evidence)
+
+
+def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison]) -> str:
+    """Return what decides a claim: comparisons with their intervals, or what is missing."""
+    if not known:
+        return "nothing to compare yet"
+    # A pair that lacks runs decides nothing.
+    usable = [comparison for comparison in known if not comparison.is_early]
+    if not usable:
+        return "too few runs for a verdict"
+    rule = _RULES[claim["test"]]
+    against = [comparison for comparison in usable if rule(comparison) is False]
+    # A single pair against the claim decides it. Without one, all pairs do; where these are dozens, the largest
+    # difference says most.
+    told = [_find_widest(against or usable)] if against or claim["test"] == "alike" else usable
+    others = {comparison.b for comparison in told}
+    # What only one of two equal functions shows is no effect of the function.
+    told += [twin for twin in twins if twin.b in others]
+    return "; ".join(comparison.short for comparison in told)
+
+
+def _describe_beside(claim: dict, answers: Answers) -> list[str]:
+    """Return the pairs that a claim names beside those it is judged by, in words."""
+    sentences = []
+    for a, b in claim.get("beside", []):
+        found = find_comparison(_choose_rows({}, answers), a, b)
+        if found:
+            comparison = found._replace(folds_needed=count_folds(answers))
+            sentences.append(f"Not judged: {comparison}: {_read(comparison)}.")
+    return sentences
 
 
 def _find_comparisons(claim: dict, answers: Answers, variant: str | None = None) -> list[Comparison | None]:
@@ -480,10 +511,13 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
         f"The largest difference: {widest}.",
     ]
     apart = [pair for pair, answer in zip(comparisons, answers, strict=True) if answer is False]
-    # Many pairs can differ because of a single variant.
-    (name, involved), *_ = Counter(label for pair in apart for label in (pair.a, pair.b)).most_common(1) or [("", 0)]
-    if involved > 1:
-        sentences.append(f"{name} is in {involved} of the {beyond} pairs that differ.")
+    # Many pairs can differ because of a single variant, or of several.
+    involved = Counter(label for pair in apart for label in (pair.a, pair.b))
+    most = max(involved.values(), default=0)
+    if most > 1:
+        names = [name for name, times in involved.items() if times == most]
+        each = agree(len(names), "is", "are each")
+        sentences.append(f"{' and '.join(names)} {each} in {most} of the {beyond} pairs that differ.")
     return sentences
 
 
@@ -494,17 +528,21 @@ def _find_twins(claim: dict, answers: Answers) -> list[Comparison]:
     return [comparison for comparison in _find_comparisons(claim, answers, claim["twin"]) if comparison]
 
 
-def _find_chance(pairs: pd.DataFrame) -> list[Comparison]:
+def _find_chance(answers: Answers) -> list[Comparison]:
     """Return the comparisons of variants that are one function by proof: their difference is chance."""
-    rows = pairs[pairs.kind == SAME]
-    return [find_comparison(rows, row.a, row.b) for row in rows.itertuples()]
+    rows = answers.pairs[answers.pairs.kind == SAME]
+    needed = count_folds(answers)
+    return [find_comparison(rows, row.a, row.b)._replace(folds_needed=needed) for row in rows.itertuples()]
 
 
 def _describe_chance(comparison: Comparison) -> str:
-    verdict = "contains 0, as it should"
+    verdict = "The interval contains 0, as it should"
     if comparison.low > 0 or comparison.high < 0:
-        verdict = "should contain 0 and does not, so differences of this size can be chance"
-    return f"Two variants that are one function by proof: {comparison.short}. The interval {verdict}."
+        verdict = "The interval should contain 0 and does not, so differences of this size can be chance"
+    # Then the interval does not cover how training varies, and need not contain 0.
+    if comparison.is_early:
+        verdict = _read(comparison).capitalize()
+    return f"Two variants that are one function by proof: {comparison.short}. {verdict}."
 
 
 def _find_widest(comparisons: list[Comparison]) -> Comparison:
@@ -546,12 +584,11 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
             worst = others.loc[others.difference.idxmax()]
             told = f"By {name}, {worst.better} is no better than {worst.worse}"
             wrong.append(f"{told}, although its Dice is {worst.difference:.3f} higher.")
-    reason = f"of {_count_alike(ranked)}"
     networks = ranked[ranked.trained.astype(bool)]
+    reason = f"of {_count_alike(ranked)}; between networks alone, of {_count_alike(networks)}"
     asked = f"A metric has to agree with Dice on the order of at least {TELLING:.0%} of the pairs that Dice tells "
-    asked += "apart. Accuracy is that of masks at their threshold."
-    between = f"Between networks alone: of {_count_alike(networks)}."
-    evidence = " ".join([asked, between, *wrong, progress])
+    asked += "apart. Accuracy is that at one half, as published, not at the threshold of the masks."
+    evidence = " ".join([asked, *wrong, progress])
     return Judgement(size, decide(replies), reason, evidence.strip())
 
 

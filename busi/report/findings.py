@@ -154,8 +154,9 @@ def describe_dataset(images: pd.DataFrame) -> str:
     have = agree(several, "image has", "images have")
     return (
         f"{len(images)} images, {len(lesions)} with a lesion. Half of the lesions cover less than {half:.1%} of their "
-        f"image. So a predictor that never finds one is still right on {background:.1%} of the pixels. {several} "
-        f"{have} more than one mask; the published code reads only the first."
+        f"image. So a predictor that never finds one is still right on {background:.1%} of an average image, at its "
+        f"original size and against all masks. {several} {have} more than one mask; the published code reads only the "
+        "first."
     )
 
 
@@ -236,6 +237,16 @@ def describe_heldout_progress(finished: int, planned: int) -> str:
     return (
         f"{finished} of {planned} held-out runs have been trained. Rows with different numbers of images or runs "
         "cannot be compared; the pairwise table takes only images, folds and seeds that both variants have."
+    )
+
+
+def describe_outlines(outlines: pd.DataFrame) -> str:
+    """Return the caption of `busi.report.figures.outlines`, with the number of runs behind each variant's cases."""
+    fewest, most = outlines.n_runs.min(), outlines.n_runs.max()
+    runs = count(most, "run") if fewest == most else f"{fewest} to {most} runs"
+    return (
+        f"Outlines of the best, median and worst held-out lesion among those of {runs} of each variant, at one size. "
+        "The tables are of all its runs; their median is that of means over seeds."
     )
 
 

@@ -23,7 +23,7 @@ _SCORES = ["dice", "dice_low", "dice_high", "iou", "hd95", "nsd", "precision", "
 
 COLUMNS = ["family", "variant", *_SCORES, "normals_fpr", "n_images", "n_runs", "parameters", "seconds"]
 COLUMNS += ["size", "settings", "n_seeds", "n_capped", "n_dead", "n_empty", "n_predictions", "nsd_tolerance"]
-COLUMNS += ["dice_median", "detected", "brier", "loss", "auc_pooled", "normals_area"]
+COLUMNS += ["dice_median", "detected", "brier", "loss", "auc_pooled", "normals_area", "accuracy_half"]
 """Columns of ``tables/heldout.csv``."""
 
 PAIR_COLUMNS = ["family", "a", "b", "difference", "low", "high", "p", "p_holm", "wins", "n_images"]

@@ -180,6 +180,8 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
     Returns:
         `auc`: Area under the ROC curve of lesion against background; two pixels in one bin are a tie.
         `auc_pooled`: The published AUC, with both channels pooled, so that every pixel counts twice.
+        `accuracy_half`: The published accuracy: share of pixels classified correctly at one half, whatever the
+            threshold of the masks is.
         `loss`: Mean cross-entropy of the pixels. No probability is nearer to 0 or 1 than half a bin.
         `brier`: Mean of (probability - truth) squared.
         `ece`: Expected calibration error: mean over pixels of the absolute difference between `predicted` and
@@ -187,8 +189,8 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
 
     Example:
         >>> scores = pool_pixels(count_pixels(np.array([True, False, False]), np.array([0.9, 0.9, 0.1])))
-        >>> scores["auc"], round(scores["brier"], 4)
-        (0.75, 0.277)
+        >>> scores["auc"], round(scores["accuracy_half"], 4), round(scores["brier"], 4)
+        (0.75, 0.6667, 0.277)
     """
     # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.metrics import roc_auc_score
@@ -201,6 +203,7 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
     # The second channel's target and probability are the complements of the first's.
     both_truths = np.concatenate([truth, ~truth])
     both_probabilities = np.concatenate([probability, 1 - probability]).round(6)
+    is_right = (probability > 0.5) == truth
     squares = (probability - truth) ** 2
     losses = -np.log(np.where(truth, probability, 1 - probability))
     curve = reliability_curve(bins)
@@ -211,6 +214,7 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
     return {
         "auc": float(auc),
         "auc_pooled": float(pooled),
+        "accuracy_half": float(np.average(is_right, weights=pixels)),
         "loss": float(np.average(losses, weights=pixels)),
         "brier": float(np.average(squares, weights=pixels)),
         "ece": float(np.average(gaps, weights=curve.pixels)),

@@ -11,6 +11,9 @@ from busi.runs import Run
 COLUMNS = ["line", "piece", "x", "y"]
 """Columns of `trace_case`."""
 
+CASE_COLUMNS = ["case", "dice", *COLUMNS, "n_runs"]
+"""Columns of a table of cases: the rows of `choose_cases`, their outlines, and the number of runs behind the choice."""
+
 REACH = 0.6
 """Half of the larger side of a marked lesion, in the units of `trace_case`."""
 

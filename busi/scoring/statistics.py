@@ -218,7 +218,8 @@ def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[st
 
     Returns:
         `smallest`: Smallest difference that is told from zero with a chance of `POWER` at 95 % confidence.
-        `limit`: The same with an unlimited number of seeds on these images and folds.
+        `limit`: The same with an unlimited number of seeds on these images and folds. More seeds are no further folds,
+            so that its degrees of freedom are those of the folds.
         `runs`: Number of runs of each variant that `smallest` is about.
         `runs_needed`: Number of runs of each variant for a difference of `TARGET`; infinite if `limit` is above it.
 
@@ -231,15 +232,20 @@ def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[st
         fixed += components["fold"] / components["folds"]
     one_seed = np.isnan(components["seed"])
     run = 0.0 if one_seed else components["seed"] + components["residual"] / components["images"]
-    few = student.ppf(0.975, freedom) + student.ppf(POWER, freedom)
+    few = _standard_errors(freedom)
     power = {"smallest": few * np.sqrt(fixed + run / components["runs"]), "runs": components["runs"]}
     if one_seed:
         return power | {"limit": np.nan, "runs_needed": np.nan}
-    many = norm.ppf(0.975) + norm.ppf(POWER)
+    many = _standard_errors(components["folds"] - 1 if components["folds"] > 1 else np.inf)
     # Of the variance that a difference of `TARGET` allows, what images and folds leave for the runs.
     room = (TARGET / many) ** 2 - fixed
     needed = np.ceil(run / room) if room > 0 else np.inf
     return power | {"limit": many * np.sqrt(fixed), "runs_needed": needed}
+
+
+def _standard_errors(freedom: float) -> float:
+    """Return how many standard errors a difference must have to be told from zero with a chance of `POWER`."""
+    return student.ppf(0.975, freedom) + student.ppf(POWER, freedom)
 
 
 def compare_pairs(
@@ -307,7 +313,8 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
     normals = scores[scores.image_class == "normal"]
     # Dice is the main score and the only one with an interval.
     row = _summarize_dice(lesions)
-    averaged = [score for score in LESION_SCORES if score != "dice"]
+    # Runs that were gathered on another machine lack a score that was added since.
+    averaged = [score for score in LESION_SCORES if score != "dice" and score in lesions]
     row |= _average(lesions, [*averaged, "accuracy"]).mean().to_dict()
     # Probabilities of different networks are not comparable: the pixels of each run are pooled on their own.
     runs = [run for _, run in bins.groupby(_RUN)] if "fold" in bins else [bins]
@@ -318,7 +325,7 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
     return row | {"n_images": lesions.name.nunique(), "nsd_tolerance": NSD_TOLERANCE}
 
 
-def normals_at_sensitivity(scores: pd.DataFrame, sensitivity: float) -> float:
+def normals_at_sensitivity(scores: pd.DataFrame, sensitivity: float) -> np.ndarray:
     """Compute the share of normal images with a finding at the threshold that touches a given share of the lesions.
 
     Networks differ in how readily they mark anything. Here each run has the highest threshold at which it touches that
@@ -330,14 +337,14 @@ def normals_at_sensitivity(scores: pd.DataFrame, sensitivity: float) -> float:
         sensitivity: Share of the lesion images, above 0 and up to 1.
 
     Returns:
-        Mean over the runs, 0 to 1; nan where there are no normal images.
+        The share of each run, 0 to 1, float (runs,); nan where there are no normal images.
 
     Example:
         >>> scores = pd.DataFrame({"fold": 0, "seed": 0, "image_class": ["benign"] * 2 + ["normal"] * 2})
-        >>> normals_at_sensitivity(scores.assign(peak=[0.9, 0.4, 0.6, 0.2]), 0.5)
-        0.0
-        >>> normals_at_sensitivity(scores.assign(peak=[0.9, 0.4, 0.6, 0.2]), 1.0)
-        0.5
+        >>> normals_at_sensitivity(scores.assign(peak=[0.9, 0.4, 0.6, 0.2]), 0.5).tolist()
+        [0.0]
+        >>> normals_at_sensitivity(scores.assign(peak=[0.9, 0.4, 0.6, 0.2]), 1.0).tolist()
+        [0.5]
     """
     shares = []
     for _, run in scores.groupby(_RUN):
@@ -346,7 +353,7 @@ def normals_at_sensitivity(scores: pd.DataFrame, sensitivity: float) -> float:
         missed = int(round((1 - sensitivity) * len(peaks), 9))
         threshold = peaks[missed]
         shares.append((run.peak[run.image_class == "normal"] >= threshold).mean())
-    return float(np.mean(shares))
+    return np.array(shares)
 
 
 def dice_by(scores: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -103,14 +103,15 @@ def test_the_conclusion_judges_the_reason_of_claim_1_by_every_seed(transposed, v
     before, after = (100 * np.mean(shares) for shares in transposed)
     assert f"holds {before:.3g}% (transposed; the others at most 0%) of the power; repetition" in text
     assert f"it holds {after:.3g}% (transposed; the others at most 2%); white noise has 23.8%." in text
-    assert text.endswith(f"{verdict}. Size: at this size.")
+    assert f"{verdict}. The networks differ in all four upsampling steps" in text
 
 
 def test_the_section_reads_what_was_measured_and_writes_its_table(nothing_measured, write_measured, runs_of):
     write_measured("mechanisms/checkerboards", rows(STRONG))
     runs_of({"nearest": [0, 1], "transposed": [0, 1]})
     shown = checkerboards.show(nothing_measured)
-    assert shown.conclusion.endswith("less of it than noise. Size: 64 pixels, 2 filters, at most 7 epochs, 2 seeds.")
+    size = "Size: 64 pixels, 2 filters, at most 7 epochs, 2 seeds, 16 validation images a network."
+    assert shown.conclusion.endswith(size)
     written = results.read_table(nothing_measured, "mechanisms_checkerboards")
     assert written.share[written.trained].tolist() == [0.02, 0.02, 0.15, 0.15]
 

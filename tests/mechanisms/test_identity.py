@@ -117,13 +117,19 @@ def test_the_section_writes_its_table_and_concludes(nothing_measured, write_meas
     write_measured("mechanisms/identity", rows())
     shown = identity.show(nothing_measured)
     text = shown.conclusion
-    assert "stay together for 1 of 4 steps, so they are one loss. Clipped" in text
+    assert "stay together for 1 of 4 steps. Clipped" in text
     assert "as published, they stay together for 2 steps. The published BCE, of logits, is another loss: its" in text
     assert "first step differs by 50% of its length." in text and "whose KLD and BCE are 0.0780 apart" in text
     assert "the baseline and BCE, with losses 0.0392 apart" in text
     assert text.endswith("Size: 32 pixels, 2 filters, batches of 4.")
     assert "32 pixels, 2 filters, batches of 4" in shown.figure.data
     assert results.read_table(nothing_measured, "mechanisms_identity").together.tolist() == [2, 0, 1]
+
+
+def test_two_are_one_loss_only_if_they_stay_together_to_the_end():
+    table = identity.tabulate(rows())
+    whole = table.assign(together=table.together.where(table.loss != identity.KLD, 4))
+    assert "stay together for 4 of 4 steps, so they are one loss. Clipped" in identity.conclude(whole, "")
 
 
 def test_each_trajectory_is_drawn_by_step():

@@ -1,11 +1,14 @@
 """Masks of other software beside the recipe, scored on phantoms and on numbers made by hand."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from busi import results
+from busi.config import StudyError
 from busi.dataset import splits
 from busi.dataset.catalog import load_catalog, read_union
 from busi.mechanisms import peers
@@ -43,17 +46,10 @@ def test_a_peer_stands_beside_the_first_and_the_last_rung(recipe):
     assert table.normals_fpr.tolist() == [0.5, 0.5, 0]
 
 
-def test_a_rung_that_lacks_runs_is_not_the_last(recipe):
-    more = recipe.runs[recipe.runs.variant != "pixels"].assign(fold=1)
-    fewer = results.Results(pd.concat([recipe.runs, more]), recipe.epochs, recipe.images, recipe.pixels)
-    table = peers.tabulate(images_of([0.3, 0.5], [0.0], predictor="other"), fewer)
-    assert table.network.tolist() == ["this study, baseline", "this study, recipe up to loss", "other"]
-
-
 def test_the_conclusion_says_what_can_be_told_apart(recipe):
     scores = [images_of([0.3, 0.5], [], predictor="worse"), images_of([0.2, 0.9], [], predictor="mixed")]
     text = peers.conclude(peers.tabulate(pd.concat(scores), recipe), "64 pixels")
-    assert text.endswith("Size of this study's first rung: 64 pixels.")
+    assert text.endswith("Sizes of this study's networks: 64 pixels.")
     assert text.startswith("The study's baseline has Dice 0.500 (")
     assert "This study, recipe up to pixels is better: +0.200 (+0.200 to +0.200). " in text
     assert "Worse is worse: -0.100 (-0.100 to -0.100). " in text
@@ -85,6 +81,16 @@ def test_masks_are_scored_in_the_fold_that_tests_them(study_of_phantoms):
         for row in scores.rename(columns={"name": "name_"}).itertuples()
     )
     assert (scores.seed == scores.fold).all()
+
+
+def test_a_peer_cannot_gain_by_leaving_images_out(study_of_phantoms):
+    parameters, catalog = study_of_phantoms
+    folder = parameters.runs_path / "peers" / "the truth"
+    name = catalog.table.name[3]
+    (folder / f"{name}.png").unlink()
+    expected = re.escape(f"{folder}: no mask for 1 of {len(catalog.table)} images, such as {name}; expected one for")
+    with pytest.raises(StudyError, match=expected):
+        peers.measure(parameters)
 
 
 def test_changed_masks_are_scored_anew_and_kept_where_they_are_gone(study_of_phantoms):

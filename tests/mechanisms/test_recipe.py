@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from busi import display
+from busi.config import RunConfig
 from busi.mechanisms import recipe
 from busi.results import empty_results
 from busi.scoring import metrics
@@ -63,6 +64,18 @@ def test_each_rung_is_compared_with_the_one_before_on_the_same_images(table):
     assert (table.n_runs.tolist(), table.n_images.tolist()) == ([2, 2, 2], [4, 4, 4])
 
 
+def test_a_rung_counts_once_it_is_trained_in_all_its_folds():
+    """Fewer folds would be other images, and what follows a gap would be the change of two rungs."""
+    planned = {rung: [RunConfig(protocol="heldout", image_size=64, fold=fold) for fold in (0, 1)] for rung in RUNGS}
+    trained = predict(RUNGS)
+    assert recipe.take_whole_rungs(trained, planned).variants == ["baseline", "loss", "normals"]
+    for rung, whole in (("normals", ["baseline", "loss"]), ("loss", ["baseline"]), ("baseline", [])):
+        lacking = trained.runs.index[trained.runs.run != f"{rung} 1"]
+        kept = recipe.take_whole_rungs(trained.in_order(lacking), planned)
+        assert kept.variants == whole
+        assert kept.images.variant.unique().tolist() == whole
+
+
 def test_a_change_is_told_from_chance_by_its_corrected_p_not_by_its_interval(table):
     """Of two intervals that exclude zero, Holm's correction leaves one."""
     table = table.assign(change_low=[np.nan, 0.1, 0.001], change_p=[np.nan, 0.01, 0.06])
@@ -75,19 +88,22 @@ def test_normals_validation_and_training_time_are_told_beside_dice(table):
     assert table.normals_fpr.tolist() == [0.5, 0.5, 0]
     # Two of four normal images reach the 0.9 that every lesion has; in the last rung none does.
     assert table.normals_at_95.tolist() == [0.5, 0.5, 0]
+    assert table.normals_at_95_min.tolist() == table.normals_at_95_max.tolist() == [0.5, 0.5, 0]
     assert table.validation_dice.tolist() == pytest.approx([0.55] * 3)
     # Five seconds for two runs of ten epochs with four images each.
     assert table.milliseconds.tolist() == pytest.approx([62.5] * 3)
 
 
 def test_title_and_sentence_follow_the_numbers(table):
+    table = table.replace({"rung": {"normals": recipe.GOAL_RUNG}})
     assert display.title(recipe.draw(table)) == "1 of 2 changes move Dice beyond chance"
     assert recipe.conclude(table, "64 pixels", planned=3) == (
         "Of 2 changes, what moves Dice is loss +0.190 (+0.190 to +0.190); 1 other change cannot be told from chance. "
         "All together lead from Dice 0.667 to 0.857 (0.857 to 0.857). Normal images with a finding go from 50% to 0%; "
-        "where 95% of the lesions are touched, from 50% to 0%. Goals set before any rung was trained: Dice of at least "
-        "0.75 with its interval above 0.72 (reached); a finding in fewer than 35% of the normal images (reached). Told "
-        "from chance: p below 0.05 after Holm's correction. Size of the first rung: 64 pixels."
+        "where 95% of the lesions are touched, from 50% (50% to 50% in single runs) to 0% (0% to 0% in single runs). "
+        "Goals set before any rung was trained: Dice of at least 0.75 with its interval above 0.72 (reached); a "
+        "finding in fewer than 35% of the normal images (reached). Told from chance: p below 0.05 after Holm's "
+        "correction. Size of the first rung: 64 pixels."
     )
     lower = table.assign(dice=[0.667, 0.857, 0.8])
     assert "to 0.800 (0.857 to 0.857); the highest on the way is 0.857 (loss). " in recipe.conclude(lower, "", 3)
@@ -96,9 +112,9 @@ def test_title_and_sentence_follow_the_numbers(table):
     assert recipe.conclude(flat, "", 2).startswith(
         "Of 1 change, no single change is told from chance. All together lead"
     )
-    unfinished = recipe.conclude(flat, "", 13)
-    assert unfinished.startswith("Of the first 1 of 12 planned changes, no single change")
-    assert "Goals" not in unfinished
+    # The goals were set for one rung; another one does not inherit them, even if it is the last.
+    assert "Goals" not in recipe.conclude(flat, "", 2)
+    assert recipe.conclude(flat, "", 13).startswith("Of the first 1 of 12 planned changes, no single change")
 
 
 @pytest.mark.parametrize(

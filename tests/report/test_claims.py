@@ -1,5 +1,6 @@
 """Verdicts follow the numbers: the rule at its edges, each claim with numbers for it, against it and neither."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -156,6 +157,9 @@ def test_the_best_is_upheld_refuted_or_left_open_by_its_scores(verdict):
     unclear = verdict(1, others=base, **{best: base + CHANCE}).first
     assert unclear.verdict == UNDECIDED
     assert ": not told apart." in unclear.evidence
+    # Nothing decides alone what stays open, so both pairs are told, in the order of the claim.
+    first, both = (re.findall(r"Nearest, (\w+) steps?", text) for text in (unclear.reason, better.reason))
+    assert first == both == ["first", "all"]
 
     partly = verdict(1, others=base, **{best: base + 0.1, other: base + 0.3}).first
     assert partly.verdict == NOT_UPHELD
@@ -243,8 +247,10 @@ def test_the_function_that_equals_kld_is_told_beside_it(verdict):
         "BCE − DICE of the lesion +0.150 Dice (+0.150 to +0.150), better." in judged.evidence
     )
     assert judged.reason.endswith(
-        "KLD − DICE of the lesion +0.200 Dice (+0.200 to +0.200); BCE − DICE of the lesion +0.150 Dice (+0.150 to "
-        "+0.150)"
+        "KLD − DICE of both channels +0.100 Dice (+0.100 to +0.100); "
+        "KLD − DICE of the lesion +0.200 Dice (+0.200 to +0.200); "
+        "BCE − DICE of both channels +0.050 Dice (+0.050 to +0.050); "
+        "BCE − DICE of the lesion +0.150 Dice (+0.150 to +0.150)"
     )
 
 
@@ -291,6 +297,11 @@ def test_that_preprocessing_does_not_help_falls_with_it_helping(verdict):
     # The fault alone, a mask left where it was, is not what the claim is about.
     fault = verdict(4, others=base, Resize_Norm_Std_Aug__of_the_image_alone=base + 0.3)
     assert fault.first.verdict == UPHELD
+    # It is told beside the claim.
+    assert (
+        "Not judged: Resize+Norm+Std+Aug. of the image alone − No preprocess +0.300 Dice (+0.300 to +0.300)"
+        in fault.first.evidence
+    )
 
 
 # Claim 5: the published metrics rank as Dice does
@@ -305,8 +316,8 @@ def scored(number, *, wrong=0, ties=0):
         if wrong <= place < wrong + ties:
             accuracy = 0.9
         for label, dice, own in ((f"a{place}", 0.3 + gap, accuracy), (f"b{place}", 0.3, 0.9)):
-            row = {"family": "loss", "variant": label, "settings": label, "dice": dice, "accuracy": own, "n_runs": 1}
-            table.append(row | {"auc_pooled": dice, "loss": 1 - dice, "size": "s"})
+            row = {"family": "loss", "variant": label, "settings": label, "n_runs": 1, "size": "s"}
+            table.append(row | {"dice": dice, "accuracy_half": own, "auc_pooled": dice, "loss": 1 - dice})
         pair = {"family": "loss", "a": f"a{place}", "b": f"b{place}", "difference": gap, "low": 0.05, "high": 0.3}
         pairs.append(pair | {"n_runs": 2, "n_folds": 1, "kind": "variants", "size": "s"})
     return pd.DataFrame(table), pd.DataFrame(pairs)
@@ -340,8 +351,9 @@ def test_pairs_of_two_networks_are_told_by_themselves():
     table, pairs = scored(40, wrong=3)
     # The first 30 pairs are of a network and an untrained predictor.
     ranks = claims.rank_pairs(SIZES, table, pairs.assign(kind=["untrained"] * 30 + ["variants"] * 10))
-    evidence = claims._judge_by_ranks(ranks, "64 pixels", "").evidence
-    assert "Between networks alone: of 10 pairs, accuracy ranks 10 as Dice does, pooled AUC 10, loss 10." in evidence
+    reason = claims._judge_by_ranks(ranks, "64 pixels", "").reason
+    assert reason.startswith("of 40 pairs, accuracy ranks 37 as Dice does,")
+    assert reason.endswith(", of 10 pairs, accuracy ranks 10 as Dice does, pooled AUC 10, loss 10")
 
 
 def test_the_widest_pair_that_a_metric_gets_wrong_is_named():
@@ -354,7 +366,9 @@ def test_loss_ranks_the_other_way_round_and_pairs_in_either_order():
     turned = pairs.assign(a=pairs.b, b=pairs.a, difference=-pairs.difference, low=-0.3, high=-0.05)
     for each in (pairs, turned):
         row = claims.rank_pairs(SIZES, table, each).iloc[0]
-        assert (row.better, row.worse, row.accuracy, row.auc_pooled, row.loss) == ("a0", "b0", True, True, True)
+        assert (row.better, row.worse, row.accuracy_half, row.auc_pooled, row.loss) == ("a0", "b0", True, True, True)
+    # Accuracy is asked at one half, as published, whatever it is at the threshold of the masks.
+    assert claims.rank_pairs(SIZES, table.assign(accuracy=1 - table.accuracy_half), pairs).accuracy_half[0]
     worse = table.assign(loss=table.dice)
     assert not claims.rank_pairs(SIZES, worse, pairs).loss[0]
 
@@ -506,6 +520,25 @@ def verdict_of():
     return make
 
 
+def test_what_two_equal_functions_differ_by_is_told_only_with_enough_runs(make_heldout, make_answers):
+    """One pair of runs has an interval over images alone: that it leaves out 0 says nothing about chance."""
+    for folds, told in ((1, "Too few runs for a verdict (1, in 1 of 1 fold)."), (2, "The interval should contain 0")):
+        parts = []
+        for fold in range(folds):
+            parts.append(make_heldout("KLD", [0.5] * 4, fold=fold, settings=KLD))
+            parts.append(make_heldout("BCE", [0.4] * 4, fold=fold))
+        evidence = claims.judge([make_answers(*parts)]).first.evidence
+        assert f"KLD − BCE +0.100 Dice (+0.100 to +0.100). {told}" in evidence
+
+
+def test_all_variants_that_are_in_most_pairs_that_differ_are_named(verdict):
+    base = np.linspace(0.4, 0.6, IMAGES)
+    low = verdict(2, others=base, Adam___fixed_LR=base - 0.3).first
+    assert "Adam + fixed LR is in 6 of the 6 pairs that differ." in low.evidence
+    both = verdict(2, others=base, Adam___fixed_LR=base - 0.3, SGD___fixed_LR=base + 0.3).first
+    assert "SGD + fixed LR and Adam + fixed LR are each in 6 of the 11 pairs that differ." in both.evidence
+
+
 # Figures
 
 
@@ -530,6 +563,21 @@ def test_the_title_over_a_figure_follows_the_numbers(make_heldout, make_answers,
     assert sorted(table.label) == [f"Conv2DTranspose − {label}" for label in sorted(others)]
     mean = pytest.approx(sum(scores) / 4 - 0.5625)
     assert table.difference.tolist() == [mean, mean]
+
+
+def test_a_difference_in_a_figure_says_what_it_leaves_out_and_lacks(make_heldout, make_answers):
+    parts = []
+    for fold, dice in ((0, 0.4), (1, 0.0)):
+        parts.append(make_heldout("KLD", [0.5] * 4, fold=fold, settings=KLD))
+        parts.append(make_heldout("DICE of the lesion", [0.4] * 4, fold=fold, settings={"loss": "lesion-dice"}))
+        settings = {"loss": "dice"}
+        marked = 0.1 if dice else 0.0
+        parts.append(make_heldout("DICE of both channels", [dice] * 4, fold=fold, marked=marked, settings=settings))
+    table = claims.list_differences([make_answers(*parts)])
+    assert set(table.label) == {
+        "KLD − DICE of the lesion",
+        "KLD − DICE of both channels (without dead runs, too few runs)",
+    }
 
 
 STEPS = {"Nearest, first step": {}, "Nearest, all steps": {"upsampling_steps": "all"}}

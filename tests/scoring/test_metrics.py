@@ -297,6 +297,13 @@ def test_auc_is_that_of_the_raw_pixels_where_they_lie_in_the_middle_of_bins():
     pooled = metrics.pool_pixels(metrics.count_pixels(truth, probability))
     assert pooled["auc"] == pytest.approx(sklearn_metrics.roc_auc_score(truth, probability), abs=1e-12)
     assert pooled["brier"] == pytest.approx(sklearn_metrics.brier_score_loss(truth, probability), abs=1e-12)
+    accuracy = sklearn_metrics.accuracy_score(truth, probability >= 0.5)
+    assert pooled["accuracy_half"] == pytest.approx(accuracy, abs=1e-12)
+
+
+def test_a_probability_of_one_half_counts_as_lesion():
+    pooled = metrics.pool_pixels(metrics.count_pixels(np.array([True, True, False]), np.array([0.5, 0.499, 0.5])))
+    assert pooled["accuracy_half"] == pytest.approx(1 / 3)
 
 
 def test_calibration_by_hand():

@@ -400,14 +400,19 @@ def test_runs_needed_by_hand():
     components["folds"] = 5
     power = statistics.find_power(components)
     assert power["smallest"] == pytest.approx(errors * 0.03 / 5)
-    assert power["runs_needed"] == np.ceil((errors * 0.03 / 0.01) ** 2)
-    # Images that differ by 0.3 allow no less than 2.8 * 0.3 / sqrt(600), whatever the number of runs.
+    # However many seeds there are, the folds are five: Student's 2.776 and 0.941.
+    many = 2.7764 + 0.9410
+    assert power["runs_needed"] == np.ceil((many * 0.03 / 0.01) ** 2)
+    # Images that differ by 0.3 allow no less than 3.7 * 0.3 / sqrt(600), whatever the number of runs.
     limited = statistics.find_power(components | {"image": 0.09})
-    assert limited["limit"] == pytest.approx(errors * 0.3 / np.sqrt(600))
+    assert limited["limit"] == pytest.approx(many * 0.3 / np.sqrt(600), rel=1e-4)
     assert limited["runs_needed"] == np.inf
-    # Nor do five folds that differ by 0.01: 2.8 * 0.01 / sqrt(5).
+    # Nor do five folds that differ by 0.01: 3.7 * 0.01 / sqrt(5).
     folds = statistics.find_power(components | {"fold": 0.01**2})
-    assert folds["limit"] == pytest.approx(errors * 0.01 / np.sqrt(5))
+    assert folds["limit"] == pytest.approx(many * 0.01 / np.sqrt(5), rel=1e-4)
+    # Seeds of one fold can be added without end.
+    single = statistics.find_power(components | {"image": 0.09, "folds": 1})
+    assert single["limit"] == pytest.approx(errors * 0.3 / np.sqrt(600))
     assert folds["smallest"] == pytest.approx(errors * np.hypot(0.01 / np.sqrt(5), 0.03 / 5))
     assert folds["runs_needed"] == np.inf
 
@@ -579,6 +584,7 @@ def test_a_summary_by_hand():
         "detected": 0.625,
         "accuracy": 0.85,
         "auc": 0.875,  # of the four pairs one is a tie
+        "accuracy_half": 0.75,  # the lesion pixel at 0.3 is missed
         "normals_fpr": 0.5,
         "normals_area": 0.201 / 4,
         "n_images": 4,
@@ -591,6 +597,16 @@ def test_a_summary_by_hand():
     assert row["brier"] == pytest.approx((0.1**2 + 0.7**2 + 0.3**2 + 0.1**2) / 4, abs=0.001)
     assert row["ece"] == pytest.approx((0.1 + 2 * 0.2 + 0.1) / 4, abs=0.001)
     assert set(row) == {*expected, "dice_low", "dice_high", "brier", "ece", "auc_pooled", "loss"}
+
+
+def test_a_score_that_was_added_after_the_runs_were_gathered_is_left_out():
+    others = dict.fromkeys([*metrics.LESION_SCORES[1:], "accuracy"], 0.5)
+    table = scores([0.2, 0.4], predicted_share=0.1, **others)
+    bins = metrics.count_pixels(np.array([True, False]), np.array([0.9, 0.1]))
+    row = statistics.summarize(table, bins)
+    earlier = statistics.summarize(table.drop(columns="nsd"), bins)
+    assert row.pop("nsd") == 0.5
+    assert earlier == pytest.approx(row, nan_ok=True)
 
 
 def test_a_summary_of_several_runs_counts_an_image_once_and_each_prediction_on_its_own():
@@ -663,9 +679,9 @@ def test_false_positives_are_compared_where_every_run_touches_as_many_lesions():
     lesions[["fold", "seed"]] = [[0, 0]] * 20 + [[1, 1]] * 20
     normals = pd.DataFrame({"image_class": "normal", "peak": [0.79, 0.81, 0.3, 0.1], "fold": [0, 0, 1, 1]})
     scores = pd.concat([lesions, normals.assign(seed=normals.fold)])
-    assert statistics.normals_at_sensitivity(scores, 0.95) == pytest.approx(1 / 2)
+    assert statistics.normals_at_sensitivity(scores, 0.95).tolist() == [0.5, 0.5]
     # Whatever touches all 20: 0.1 in the first run, 0.15 in the second.
-    assert statistics.normals_at_sensitivity(scores, 1.0) == pytest.approx((1 + 1 / 2) / 2)
+    assert statistics.normals_at_sensitivity(scores, 1.0).tolist() == [1, 0.5]
 
 
 def test_the_interval_of_dice_ends_where_dice_does():
