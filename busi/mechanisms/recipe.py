@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from busi import display, results
 from busi.config import Parameters, RunConfig
 from busi.mechanisms import section
-from busi.results import Results
+from busi.results import Results, empty_results
 from busi.scoring.metrics import HIT_IOU
 from busi.scoring.statistics import (
     Interval,
@@ -21,7 +21,7 @@ from busi.scoring.statistics import (
     normals_at_sensitivity,
     summarize,
 )
-from busi.study import find_group, load_results
+from busi.study import find_group, find_groups, load_results
 
 GROUP = "mechanisms/recipe"
 
@@ -139,6 +139,30 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
         planned: Number of rungs, including those that are not trained yet.
     """
     first, last = table.iloc[0], table.iloc[-1]
+    goals = "".join(f"{judge_goals(row)} " for _, row in table[table.rung == GOAL_RUNG].iterrows())
+    return (
+        f"{_tell_changes(table, planned)} Normal images with a finding go from "
+        f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
+        f"{_tell_normals(first)} to {_tell_normals(last)}. {goals}Told from chance: p below "
+        f"{SIGNIFICANCE} after Holm's correction. Size of the first rung: {size}."
+    )
+
+
+def list_answers(parameters: Parameters) -> list[str]:
+    """Return what matters as a list of one short text in Markdown, for the summary; empty as long as `show` says so."""
+    group = find_groups(parameters).get(GROUP)
+    # A user's own study may have no recipe.
+    planned = group.variants if group else {}
+    trained = take_whole_rungs(load_results(parameters, GROUP), planned) if planned else empty_results()
+    if len(trained.variants) < 2:
+        return []
+    table = results.read_table(parameters, "recipe")
+    size = section.describe_runs(trained)
+    return [f"**What does move Dice?** {_tell_changes(table, len(planned))} Size of the first rung: {size}."]
+
+
+def _tell_changes(table: pd.DataFrame, planned: int) -> str:
+    first, last = table.iloc[0], table.iloc[-1]
     effects = find_effects(table)
     told = []
     for row in effects.itertuples():
@@ -149,15 +173,11 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
     changes = section.count(len(table) - 1, "change")
     if len(table) < planned:
         changes = f"the first {len(table) - 1} of {planned - 1} planned changes"
-    goals = "".join(f"{judge_goals(row)} " for _, row in table[table.rung == GOAL_RUNG].iterrows())
     best = table.loc[table.dice.idxmax()]
     highest = f"; the highest on the way is {best.dice:.3f} ({best.rung})" if best.dice > last.dice else ""
     return (
         f"Of {changes}, {found}{rest}. All together lead from Dice {first.dice:.3f} to "
-        f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}){highest}. Normal images with a finding go from "
-        f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
-        f"{_tell_normals(first)} to {_tell_normals(last)}. {goals}Told from chance: p below "
-        f"{SIGNIFICANCE} after Holm's correction. Size of the first rung: {size}."
+        f"{last.dice:.3f} ({last.dice_low:.3f} to {last.dice_high:.3f}){highest}."
     )
 
 

@@ -280,9 +280,11 @@ def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
 
 def _name_difference(comparison: Comparison) -> str:
     """Return the name of a difference in a figure, with what it leaves out or lacks."""
-    remarks = ["without dead runs"] if comparison.kind == ALIVE else []
-    remarks += ["too few runs"] if comparison.is_early else []
-    remark = f" ({', '.join(remarks)})" if remarks else ""
+    # Short, because a line of the figure holds some 45 characters.
+    runs = "live runs" if comparison.kind == ALIVE else "runs"
+    remark = f" ({runs})" if comparison.kind == ALIVE else ""
+    if comparison.is_early:
+        remark = f" (few {runs})"
     return f"{comparison.a} − {comparison.b}{remark}"
 
 

@@ -576,7 +576,7 @@ def test_a_difference_in_a_figure_says_what_it_leaves_out_and_lacks(make_heldout
     table = claims.list_differences([make_answers(*parts)])
     assert set(table.label) == {
         "KLD − DICE of the lesion",
-        "KLD − DICE of both channels (without dead runs, too few runs)",
+        "KLD − DICE of both channels (few live runs)",
     }
 
 
