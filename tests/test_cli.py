@@ -146,7 +146,7 @@ def test_missing_images_are_asked_for_and_nothing_is_written(busi, here, capsys)
     )
     label = "published/188px-2f-1e/baseline/fold0-seed0"
     told = busi("train", label, "-f", "params/laptop.yaml", *TINY)
-    assert told.startswith("busi: data_dir: not given, and profile 'laptop' needs real images")
+    assert told.startswith("busi: data_dir: not given; expected a folder of images")
     assert list_files(here) == set()
 
 

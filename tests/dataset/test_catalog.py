@@ -290,7 +290,7 @@ def test_without_a_folder_the_message_says_what_to_give():
     with pytest.raises(StudyError) as caught:
         catalog.load_catalog(Parameters(profile="paper"))
     message = str(caught.value)
-    assert message.startswith("data_dir: not given, and profile 'paper' needs real images")
+    assert message.startswith("data_dir: not given; expected a folder of images")
     assert "train_missing" in message
 
 

@@ -248,6 +248,14 @@ def test_held_out_progress_says_when_rows_cannot_be_compared():
     assert findings.describe_heldout_progress(20, 20) == "All 20 held-out runs have been trained."
 
 
+def test_the_caption_of_outlines_says_of_how_many_runs_they_are():
+    """Later seeds may have been trained where the networks of the first are not."""
+    assert "among those of 5 runs of each variant" in findings.describe_outlines(pd.DataFrame({"n_runs": [5, 5]}))
+    assert "among those of 5 to 15 runs of each variant" in findings.describe_outlines(
+        pd.DataFrame({"n_runs": [15, 5]})
+    )
+
+
 def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
     assert findings.describe_power(power) == (
