@@ -248,6 +248,8 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
                 # This scores the run if this version of the scoring code has not done so.
                 parts.append(collect_results(variant, run, catalog))
                 collected.add((variant, config.label))
+    if not parts:
+        return match_results(gathered, group.variants)
     with lock_results(parameters, group.name):
         # Read again, because another process may have gathered some runs meanwhile.
         gathered = read_results(parameters, group.name)
@@ -256,7 +258,7 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
         asked = match_results(join_results([gathered.in_order(kept), *parts]), group.variants)
         everything = join_results([asked, keep_others(gathered, group.variants)])
         # Equal results are not written again, so that neither git nor Snakemake sees a change.
-        if len(everything.runs) and not everything.runs.equals(gathered.runs):
+        if not everything.runs.equals(gathered.runs):
             write_results(parameters, group.name, everything)
     return asked
 

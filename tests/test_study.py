@@ -383,7 +383,7 @@ def test_training_without_the_data_names_the_folder(tiny, here):
     assert told.startswith(f"{here / 'images'}: no such folder")
     not_given = tiny.model_copy(update={"data_dir": ""})
     assert refusal(study.load_results, not_given, "published/loss").startswith(
-        "data_dir: not given, and profile 'tiny'"
+        "data_dir: not given; expected a folder of images"
     )
     assert read_files(here) == before
 
