@@ -210,6 +210,22 @@ def test_seeds_vary_the_score_and_their_range_stands_beside_it():
     assert "Goals" not in text
 
 
+@pytest.mark.parametrize(("own", "word"), [(0.2, "easier"), (0.4, "harder")])
+def test_a_predictor_that_was_not_trained_says_whether_the_images_are_easier(own, word):
+    """The best of them on the external images decides, the networks do not."""
+    networks, best, worst = (
+        images_of("A", 1, [0.9, 0.9], n_networks=5),
+        *(images_of(name, np.nan, dice) for name, dice in (("Blob", [0.2, 0.4]), ("Everywhere", [0.1, 0.1]))),
+    )
+    held = [("A", 0, 0.5), ("Blob", np.nan, own), ("Everywhere", np.nan, 0.3 - own / 2)]
+    heldout = pd.concat([images_of(name, seed, [dice], fold=0) for name, seed, dice in held])
+    table = external.tabulate(pd.concat([networks, best, worst]), heldout)
+    told = (
+        f"images are {word} in themselves: Blob, which was not trained, has 0.300 on them and {own:.3f} on the study's"
+    )
+    assert told in external.conclude(table, "Hospital", "")
+
+
 @pytest.mark.parametrize(("dice", "expected"), [(0.75, "reached"), (0.7499, "missed")])
 def test_the_recipe_s_external_score_is_judged_by_the_goal_set_beforehand(dice, expected):
     tables = [images_of(name, 1, [dice, dice], n_networks=5) for name in ("loss: KLD", "recipe: 16 filters")]
