@@ -212,7 +212,8 @@ def predict(
     network = Network(*runs)
     if not names:
         # The user should not have to guess which networks these are.
-        print("busi: asking", *(run.config.label for run in runs), file=sys.stderr)
+        print(f"busi: no run was named; taking the mean of these {len(runs)} of the recipe:", file=sys.stderr)
+        print(*(f"  {run.config.label}" for run in runs), sep="\n", file=sys.stderr)
     files = find_images(where)
     failed = 0
     # The progress bar is shown on a terminal only.
