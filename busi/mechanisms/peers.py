@@ -154,8 +154,7 @@ def show(parameters: Parameters) -> section.Section:
     trained = section.require(recipe.take_whole_rungs(load_results(parameters, recipe.GROUP), planned))
     table = results.write_table(parameters, "peers", tabulate(scores, trained))
     # A peer's own size is in its name, if anywhere.
-    ends = dict.fromkeys([trained.variants[0], trained.variants[-1]])
-    size = "; ".join(f"{rung} ({section.describe_runs(trained.of(rung))})" for rung in ends)
+    size = recipe.describe_ends(trained)
     return section.compose(
         draw(table),
         table,

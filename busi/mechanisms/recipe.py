@@ -65,6 +65,12 @@ def take_whole_rungs(trained: Results, planned: Mapping[str, Sequence[RunConfig]
     return trained.in_order(trained.runs.index[trained.runs.variant.isin(whole)])
 
 
+def describe_ends(trained: Results) -> str:
+    """Return the sizes of the first and the last rung in words, e.g. "baseline (64 pixels, ...); 16 filters (...)"."""
+    ends = dict.fromkeys([trained.variants[0], trained.variants[-1]])
+    return "; ".join(f"{rung} ({section.describe_runs(trained.of(rung))})" for rung in ends)
+
+
 def tabulate(trained: Results) -> pd.DataFrame:
     """Return one row for each rung in ``trained``.
 
@@ -135,7 +141,7 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
 
     Args:
         table: As `tabulate`.
-        size: Size of the first rung's runs, in words.
+        size: Sizes of the first and the last rung, as `describe_ends`.
         planned: Number of rungs, including those that are not trained yet.
     """
     first, last = table.iloc[0], table.iloc[-1]
@@ -144,7 +150,7 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
         f"{_tell_changes(table, planned)} Normal images with a finding go from "
         f"{first.normals_fpr:.0%} to {last.normals_fpr:.0%}; where {SENSITIVITY:.0%} of the lesions are touched, from "
         f"{_tell_normals(first)} to {_tell_normals(last)}. {goals}Told from chance: p below "
-        f"{SIGNIFICANCE} after Holm's correction. Size of the first rung: {size}."
+        f"{SIGNIFICANCE} after Holm's correction. Sizes: {size}."
     )
 
 
@@ -157,8 +163,7 @@ def list_answers(parameters: Parameters) -> list[str]:
     if len(trained.variants) < 2:
         return []
     table = results.read_table(parameters, "recipe")
-    size = section.describe_runs(trained)
-    return [f"**What does move Dice?** {_tell_changes(table, len(planned))} Size of the first rung: {size}."]
+    return [f"**What does move Dice?** {_tell_changes(table, len(planned))} Sizes: {describe_ends(trained)}."]
 
 
 def _tell_changes(table: pd.DataFrame, planned: int) -> str:
@@ -209,15 +214,15 @@ def show(parameters: Parameters) -> section.Section:
         raise results.NotMeasured(f"{GROUP}: there is no change to show yet; run the study with its data")
     table = results.write_table(parameters, "recipe", tabulate(trained))
     # A rung may change the size itself.
-    size = section.describe_runs(trained)
+    size = describe_ends(trained)
     return section.compose(
         draw(table),
         table.assign(change_p=table.change_p.map(format_p)),
         conclude(table, size, len(planned)),
         caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
         "Blue is up, pink is down. Right: share of normal images in which anything is marked, at the run's own "
-        f"threshold and at equal sensitivity. First rung: {size}; each rung changes what its name says. The pages of "
-        "the tables may have more seeds of the baseline.",
+        f"threshold and at equal sensitivity. Sizes: {size}; each rung changes what its name says. The pages of the "
+        "tables may have more seeds of the baseline.",
         table_caption="The rungs of the recipe. Intervals cover images, near-duplicates together, and trainings; "
         "change_p is corrected by Holm for the changes trained so far. Detected: share of lesions that a marked region "
         f"overlaps with an IoU of at least {HIT_IOU}. Normals fpr: share of normal images with a finding; normals at "

@@ -23,7 +23,7 @@ def mark(pixels):
 
 
 def predict(rungs):
-    """Make results of two folds, each with two lesion images and two normal ones.
+    """Make results of two folds, each with two lesion images and two normal ones; the last rung has 128 pixels.
 
     Args:
         rungs: Name -> pixels marked in each lesion image, and in the second of the normal ones.
@@ -34,6 +34,8 @@ def predict(rungs):
             head = {"variant": rung, "run": f"{rung} {fold}", "fold": fold, "seed": fold}
             runs.append(head | {"validation_dice": 0.5 + fold / 10, "parameters": 1234})
             runs[-1] |= {"epochs": 10, "images": 4, "seconds": 2.0 + fold}
+            size = 128 if rung == list(rungs)[-1] else 64
+            runs[-1]["config"] = RunConfig(protocol="heldout", image_size=size).model_dump_json()
             for number in (1, 2):
                 for image_class, truth, marked in (("benign", TRUTH, lesion), ("normal", TRUTH & False, normal)):
                     probability = mark(marked if image_class == "benign" or number == 2 else 0)
@@ -76,6 +78,12 @@ def test_a_rung_counts_once_it_is_trained_in_all_its_folds():
         assert kept.images.variant.unique().tolist() == whole
 
 
+def test_the_sizes_told_are_those_of_the_first_and_the_last_rung():
+    rest = "64 filters, at most 75 epochs, 1 seed in each of 2 folds"
+    assert recipe.describe_ends(predict(RUNGS)) == f"baseline (64 pixels, {rest}); normals (128 pixels, {rest})"
+    assert recipe.describe_ends(predict({"normals": RUNGS["normals"]})) == f"normals (128 pixels, {rest})"
+
+
 def test_a_change_is_told_from_chance_by_its_corrected_p_not_by_its_interval(table):
     """Of two intervals that exclude zero, Holm's correction leaves one."""
     table = table.assign(change_low=[np.nan, 0.1, 0.001], change_p=[np.nan, 0.01, 0.06])
@@ -103,7 +111,7 @@ def test_title_and_sentence_follow_the_numbers(table):
         "where 95% of the lesions are touched, from 50% (50% to 50% in single runs) to 0% (0% to 0% in single runs). "
         "Goals set before any rung was trained: Dice of at least 0.75 with its interval above 0.72 (reached); a "
         "finding in fewer than 35% of the normal images (reached). Told from chance: p below 0.05 after Holm's "
-        "correction. Size of the first rung: 64 pixels."
+        "correction. Sizes: 64 pixels."
     )
     lower = table.assign(dice=[0.667, 0.857, 0.8])
     assert "to 0.800 (0.857 to 0.857); the highest on the way is 0.857 (loss). " in recipe.conclude(lower, "", 3)
