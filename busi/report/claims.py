@@ -436,9 +436,11 @@ def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison]) 
         return "too few runs for a verdict"
     rule = _RULES[claim["test"]]
     against = [comparison for comparison in usable if rule(comparison) is False]
-    # A single pair against the claim decides it. Without one, all pairs do; where these are dozens, the largest
-    # difference says most.
-    told = [_find_widest(against or usable)] if against or claim["test"] == "alike" else usable
+    # Pairs against the claim decide it. Without one, all pairs do.
+    told = against or usable
+    if claim["test"] == "alike":
+        # Of dozens of pairs, the one with the largest difference says most.
+        told = [_find_widest(told)]
     others = {comparison.b for comparison in told}
     # What only one of two equal functions shows is no effect of the function.
     told += [twin for twin in twins if twin.b in others]

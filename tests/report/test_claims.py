@@ -157,9 +157,9 @@ def test_the_best_is_upheld_refuted_or_left_open_by_its_scores(verdict):
     unclear = verdict(1, others=base, **{best: base + CHANCE}).first
     assert unclear.verdict == UNDECIDED
     assert ": not told apart." in unclear.evidence
-    # Nothing decides alone what stays open, so both pairs are told, in the order of the claim.
-    first, both = (re.findall(r"Nearest, (\w+) steps?", text) for text in (unclear.reason, better.reason))
-    assert first == both == ["first", "all"]
+    # Neither pair decides alone where both say the same, so both are told, in the order of the claim.
+    for judged in (unclear, better, worse):
+        assert re.findall(r"Nearest, (\w+) steps?", judged.reason) == ["first", "all"]
 
     partly = verdict(1, others=base, **{best: base + 0.1, other: base + 0.3}).first
     assert partly.verdict == NOT_UPHELD
