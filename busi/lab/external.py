@@ -257,7 +257,12 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
         if row.predictor == f"{RECIPE}: {recipe.GOAL_RUNG}":
             goal = recipe.tell_goal(f"Dice of at least {recipe.GOAL_DICE}", row.dice >= recipe.GOAL_DICE)
             text += f" {recipe.BEFOREHAND}: {goal}."
+            # The goal says little about the recipe if a network without it is as good.
+            others = table.predictor[(table.dice >= recipe.GOAL_DICE) & (table.predictor != row.predictor)]
+            text += f" It is also reached by {'; '.join(others)}." if len(others) else ""
     text += " An external prediction is the mean of the networks of all folds, a held-out one that of one network."
+    if table.n_seeds.max() == 1:
+        text += " With one seed, the intervals of external predictions are over images alone."
     text += _compare_difficulty(table)
     return f"{text} Size: {size}."
 

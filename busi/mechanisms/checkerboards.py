@@ -157,7 +157,7 @@ def conclude(rows: pd.DataFrame, size: str) -> str:
         "Behind the first upsampling of untrained networks, the Nyquist frequency holds "
         f"{_compare_shares(first)} of the power; "
         "repetition and interpolation leave next to none there by construction. "
-        f"In the outputs of trained networks it holds {_compare_shares(output)}; white noise has {noise:.1%}. "
+        f"In the outputs of trained networks it holds {_compare_shares(output)}. "
         "In the output, transposed convolution has more of the pattern than all others in "
         f"{higher} of {section.count(len(ratios), 'training')}{against_claim}{below_noise}. "
         "The networks differ in all four upsampling steps; the paper's differ in the first alone, which is not "
@@ -166,10 +166,11 @@ def conclude(rows: pd.DataFrame, size: str) -> str:
 
 
 def _compare_shares(rows: pd.DataFrame) -> str:
-    """Return the mean share of transposed convolution, and the highest of the other ways."""
+    """Return the mean share of transposed convolution, the highest of the other ways, and that of white noise."""
     shares = rows.groupby("variant").nyquist.mean()
     others = shares.drop("transposed").max()
-    return f"{100 * shares['transposed']:.3g}% (transposed; the others at most {100 * others:.2g}%)"
+    noise = expected_of_noise(rows["size"].iloc[0])
+    return f"{100 * shares['transposed']:.3g}% (transposed; the others at most {100 * others:.2g}%; noise {noise:.1%})"
 
 
 @section.presents("checkerboards")

@@ -11,8 +11,15 @@ from busi.config import Parameters
 from busi.dataset.catalog import Catalog, read_union
 from busi.mechanisms import section
 from busi.results import Results
-from busi.scoring.statistics import difference_interval, format_interval, lesion_images
+from busi.scoring.statistics import difference_interval, format_interval
 from busi.study import load_results
+
+GROUP = "heldout/data"
+"""The networks are those of a family: the section needs no runs of its own."""
+
+ALONG = "Resize+Norm+Std+Aug."
+ALONE = "Resize+Norm+Std+Aug. of the image alone"
+"""Variants of that family, which flip an image with its mask or without it."""
 
 BANDS = ("middle", "near the middle", "between", "near the side", "side")
 """Names of the fifths of the images, by horizontal distance of the lesion's centre from the middle."""
@@ -83,29 +90,26 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     """Return what flipping the image without its mask does to labels (table) and to networks trained either way."""
     rows = table.set_index("position")
     every, middle, side = rows.loc["all"], rows.loc[BANDS[0]], rows.loc[BANDS[-1]]
-    along = section.tested_lesions(trained, "image and mask")
-    alone = section.tested_lesions(trained, "image alone")
     # Both were trained on the same folds from the same seeds, so they are compared run by run.
-    change = difference_interval(along, alone)
+    change = difference_interval(section.tested_lesions(trained, ALONG), section.tested_lesions(trained, ALONE))
     text = f"Where an image is flipped without its mask, {every.wrong:.1%} of its pixels and {every.missed:.0%} of its "
     text += f"lesion carry the wrong label ({every.n_images:.0f} images). Of a lesion in the middle it is "
     text += f"{middle.missed:.0%}, of one at the side {side.missed:.0%}. Half of the images are flipped in training, "
     text += f"where {every.expected:.1%} of all pixels are therefore labelled wrong. "
     text += f"Leaving the mask behind changes the held-out Dice by {format_interval(change)}. "
-    return (
-        f"{text}Size: {section.describe_runs(trained)}; the pairs of held-out variants compare the two over all seeds."
-    )
+    return f"{text}Size: {section.describe_runs(trained.of(ALONE))}."
 
 
 @section.presents("flips")
 def show(parameters: Parameters) -> section.Section:
     """Return figure, table and conclusion; write ``mechanisms_flips.csv`` and ``mechanisms_flips_trained.csv``."""
-    trained = load_results(parameters, "mechanisms/flips")
+    trained = load_results(parameters, GROUP)
     table = tabulate(measure(parameters))
     # Before anything is written, because it raises `NotMeasured` if a network is missing.
     conclusion = conclude(table, trained)
     results.write_table(parameters, "mechanisms_flips", table)
-    results.write_table(parameters, "mechanisms_flips_trained", section.score_variants(lesion_images(trained.images)))
+    networks = pd.concat([section.tested_lesions(trained, variant) for variant in (ALONG, ALONE)])
+    results.write_table(parameters, "mechanisms_flips_trained", section.score_variants(networks))
     return section.compose(
         draw(table),
         table,

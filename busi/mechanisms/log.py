@@ -108,6 +108,7 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
     config = trained.configs[0]
     exploded = (trained.epochs[trained.epochs.epoch == 1].loss > CLIPPED).sum()
     seeds = section.count(int(first.seeds), "seed")
+    verdict = "above" if exploded == first.seeds else "not always above" if exploded else "below"
     explosion = _tell_range(first.loss_low, first.loss_high, ".4g")
     loss = _tell_range(later.loss_low.min(), later.loss_high.max(), ".4f")
     auc = _tell_range(later.auc_low.min(), later.auc_high.max(), ".4f")
@@ -123,12 +124,13 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
         unseeing = ": the images came mixed, and the numbers need no look at them"
     return (
         f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. "
-        f"Here the first epoch ends at {explosion}, above {CLIPPED} in {exploded} of {seeds}. "
+        f"Here the first epoch has a mean loss of {explosion} ({seeds}), {verdict} {CLIPPED}, the bound for clipped "
+        "probabilities. "
         f"In the epochs after it the loss is {loss} and the AUC {auc}. "
         f"{within} of their {numbers} printed numbers {compared}. "
         "Two output biases, trained alike without seeing an image, "
-        f"reach {mixed} of these {numbers} within {BLIND_ORDERS} mixed orders, "
-        f"and {by_class} class by class{unseeing}. "
+        f"reach {mixed} of these {numbers} in at least one of {BLIND_ORDERS} mixed orders, not necessarily all in the "
+        f"same one, and {by_class} class by class{unseeing}. "
         f"Size: {section.describe_size(config)}, {config.precision}."
     )
 

@@ -143,6 +143,8 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         if change.high < 0:
             verdict = "is worse"
         text += f"{row.network[0].upper()}{row.network[1:]} {verdict}: {format_interval(change)}. "
+    shares = [f"{row.network} {row.normals_fpr:.0%}" for row in (first, *others)]
+    text += f"Normal images with a finding: {'; '.join(shares)}. "
     return f"{text}Sizes of this study's networks: {size}."
 
 

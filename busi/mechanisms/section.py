@@ -7,7 +7,7 @@ runs. `show` returns all three to a notebook.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 
 import numpy as np
@@ -24,7 +24,7 @@ from busi.results import NotMeasured, Results, read_findings, record_finding
 from busi.runs import Run
 from busi.scoring import metrics
 from busi.scoring.statistics import lesion_images, score_interval
-from busi.study import find_group, find_trained, load_results, open_store
+from busi.study import find_group, find_groups, find_trained, load_results, open_store
 
 NOT_RUN = "Not run yet."
 
@@ -82,8 +82,9 @@ def compose(
 def presents(name: str) -> Callable:
     """Return a decorator for the `show` of section ``name``, a function of the parameters that returns a `Section`.
 
-    The conclusion is recorded under "mechanisms" in ``findings.json``. If some of the numbers have not been measured,
-    the section has no figure and no table, and its conclusion says so.
+    The conclusion is recorded under "mechanisms" in ``findings.json``. As long as some of the planned runs are missing,
+    it says how many there are. If some of the numbers have not been measured, the section has no figure and no table,
+    and its conclusion says so.
     """
 
     def decorate(make: Callable[[Parameters], Section]) -> Callable[[Parameters], Section]:
@@ -91,6 +92,7 @@ def presents(name: str) -> Callable:
         def show(parameters: Parameters) -> Section:
             try:
                 section = make(parameters)
+                section = replace(section, conclusion=section.conclusion + _describe_progress(parameters, name))
             except NotMeasured:
                 section = Section(HTML(""), HTML(""), NOT_RUN)
             # Also if nothing has been run, so that no earlier conclusion is left behind.
@@ -101,6 +103,20 @@ def presents(name: str) -> Callable:
         return show
 
     return decorate
+
+
+def _describe_progress(parameters: Parameters, name: str) -> str:
+    """Return how many of a section's runs have been trained; nothing if it has all of them, or none of its own."""
+    group = find_groups(parameters).get(f"mechanisms/{name}")
+    if group is None:
+        return ""
+    finished = set(load_results(parameters, group.name).runs.run)
+    planned = {config.label for config in group.configs}
+    trained = len(finished & planned)
+    if trained in (0, len(planned)):
+        return ""
+    verb = "has" if trained == 1 else "have"
+    return f" Provisional: {trained} of {len(planned)} planned runs {verb} been trained."
 
 
 def collect_conclusions(parameters: Parameters) -> pd.DataFrame:

@@ -44,9 +44,9 @@ import yaml
 
 from busi.config import Parameters
 from busi.mechanisms.section import count
-from busi.published import table_number
+from busi.published import published_tables, table_number
 from busi.report.findings import agree
-from busi.report.heldout import ALIVE, SAME, VARIANTS, Answers, count_runs
+from busi.report.heldout import ALIVE, FOUND_NOTHING, SAME, VARIANTS, Answers, count_runs, find_dead
 from busi.results import NotMeasured, read_findings, record_finding
 from busi.scoring.statistics import format_p
 
@@ -69,8 +69,12 @@ UPHELD = "upheld"
 NOT_UPHELD = "not upheld"
 UNDECIDED = "undecided"
 
-METRICS = {"accuracy_half": "accuracy", "auc_pooled": "pooled AUC", "loss": "loss"}
-"""Columns of the published metrics in ``heldout.csv``, in words; accuracy is that at one half, as published."""
+METRICS = {"accuracy_half": "accuracy", "auc_pooled": "pooled AUC", "loss": "cross-entropy"}
+"""Columns of the published metrics in ``heldout.csv``, in words.
+
+Accuracy is that at one half, as published. The loss is the cross-entropy for every network, whatever it was trained on,
+because the values of different losses cannot be compared.
+"""
 
 
 class Comparison(NamedTuple):
@@ -83,7 +87,7 @@ class Comparison(NamedTuple):
     high: float
     p: float
     n_images: int
-    p_t: float = float("nan")
+    p_t_holm: float = float("nan")
     n_runs: int = 0
     n_folds: int = 0
     folds_needed: int = 1
@@ -101,8 +105,10 @@ class Comparison(NamedTuple):
 
     def __str__(self) -> str:
         """Return the comparison in words, with its interval and tests."""
-        corrected = "" if pd.isna(self.p_t) else f" (corrected resampled t, before Holm: {_tell_p(self.p_t)})"
-        return f"{self.short}, {_tell_p(self.p)} after Holm{corrected}; {self.n_images} images"
+        tests = _tell_p(self.p)
+        if pd.notna(self.p_t_holm):
+            tests += f" (by the corrected resampled t test {_tell_p(self.p_t_holm)})"
+        return f"{self.short}, {tests} after Holm; {self.n_images} images"
 
 
 def _lacks_runs(runs: int, folds: int, folds_needed: int) -> bool:
@@ -159,7 +165,8 @@ class Verdict:
     @property
     def row(self) -> dict[str, str | int]:
         """Return the row of ``claims.csv``."""
-        row = {"number": self.number, "claim": self.claim, "title": self.title}
+        basis = "proof" if "proof" in read_claims()[self.number] else "scores"
+        row = {"number": self.number, "claim": self.claim, "title": self.title, "basis": basis}
         row |= asdict(self.first)
         # A study without a second size has empty cells there.
         second = asdict(self.second) if self.second else dict.fromkeys(_JUDGED, "")
@@ -211,10 +218,15 @@ def read_claims() -> dict[int, dict]:
     return yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 
 
+def _find_claim(family: str) -> dict:
+    """Return the claim about a family; empty if the paper has none."""
+    return next((claim for claim in read_claims().values() if claim["family"] == family), {})
+
+
 def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
     """Return the comparison of a with b from rows of `Answers.pairs`, in either order."""
     for row in pairs.itertuples():
-        rest = {"p": row.p_holm, "p_t": row.p_t, "kind": row.kind}
+        rest = {"p": row.p_holm, "p_t_holm": row.p_t_holm, "kind": row.kind}
         rest |= {"n_images": row.n_images, "n_runs": row.n_runs, "n_folds": row.n_folds}
         if (row.a, row.b) == (a, b):
             return Comparison(a, b, row.difference, row.low, row.high, **rest)
@@ -292,7 +304,7 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
     """Return in words how many variants differ from a family's first, and the differences as `list_differences`."""
     # The first variant is the baseline, which every other one changes.
     baseline, *others = answers.group.variants
-    rows = _choose_rows({}, answers)
+    rows = _choose_rows(_find_claim(answers.family), answers)
     needed = count_folds(answers)
     known = {}
     better = worse = 0
@@ -300,7 +312,7 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
         comparison = find_comparison(rows, label, baseline)
         if comparison:
             comparison = comparison._replace(folds_needed=needed)
-            known[label] = comparison
+            known[f"{label} (live runs)" if comparison.kind == ALIVE else label] = comparison
             better += _read(comparison) == "better"
             worse += _read(comparison) == "worse"
     title = f"{better or 'None'} of {count(len(known), 'variant')} better than {baseline}, {worse or 'none'} worse"
@@ -369,7 +381,7 @@ def read_verdicts(parameters: Parameters) -> pd.DataFrame:
 
     Returns:
         `claim` (with its number); `verdict`, `evidence`, `size` and `reason`, and the same as `second_*` at the second
-        size, empty if there is none; `title`, the verdict in words.
+        size, empty if there is none; `title`, the verdict in words; `basis`, "scores" or "proof".
 
     Raises:
         NotMeasured: A claim has not been judged yet.
@@ -383,7 +395,7 @@ def read_verdicts(parameters: Parameters) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     table["claim"] = table.number.astype(str) + ". " + table.claim
     second = [f"second_{name}" for name in _JUDGED]
-    return table[["claim", *_JUDGED, *second, "title"]]
+    return table[["claim", *_JUDGED, *second, "title", "basis"]]
 
 
 def list_verdicts(verdicts: pd.DataFrame) -> str:
@@ -404,21 +416,25 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     replies = [rule(comparison) if comparison else None for comparison in comparisons]
     known = [comparison for comparison in comparisons if comparison]
     sentences = _describe_comparisons(known, claim["test"])
+    if claim["test"] == "alike":
+        sentences += _count_apart(_take_published(claim, known))
     missing = len(comparisons) - len(known)
     if known and missing:
         sentences.append(f"{count(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
     twins = _find_twins(claim, answers)
-    reason = _find_reason(claim, known, twins)
+    reason = _find_reason(claim, known, twins, answers)
     if "proof" in claim:
+        sentences.append(f"By these scores alone, the claim would be {decide(replies)}.")
         replies.append(False)
         reason = f"{claim['proof']}. Measured beside it: {reason}"
     if twins:
         other = "; ".join(f"{twin.short}, {_read(twin)}" for twin in twins)
         sentences.append(f"With {claim['twin']}, the same function as {claim['variant']}: {other}.")
-    sentences += _describe_beside(claim, answers)
+    for what, pair in _find_beside(claim, answers).items():
+        sentences.append(f"Not judged, {what}: {pair}: {_read(pair)}.")
     sentences += map(_describe_chance, _find_chance(answers))
-    sentences += _name_runs("Dead runs, which found nothing or gave every pixel the same answer", answers.dead)
-    sentences += _name_runs("Runs that reached the last planned epoch instead of being stopped early", answers.capped)
+    sentences += _describe_dead(answers)
+    sentences += map("{}.".format, _name_runs("Runs that reached the last planned epoch", answers.capped))
     sentences.append(_describe_progress([answers]))
     sentences.append(claim.get("aside", ""))
     evidence = " ".join(filter(None, sentences))
@@ -426,8 +442,8 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     return Judgement(describe_size(answers, compared), decide(replies), reason, evidence)
 
 
-def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison]) -> str:
-    """Return what decides a claim: comparisons with their intervals, or what is missing."""
+def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison], answers: Answers) -> str:
+    """Return what decides a claim: comparisons with their intervals and what belongs to them, or what is missing."""
     if not known:
         return "nothing to compare yet"
     # A pair that lacks runs decides nothing.
@@ -439,23 +455,34 @@ def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison]) 
     # Pairs against the claim decide it. Without one, all pairs do.
     told = against or usable
     if claim["test"] == "alike":
-        # Of dozens of pairs, the one with the largest difference says most.
-        told = [_find_widest(told)]
+        # Of dozens of pairs, the one with the largest difference says most. The claim is about the paper's settings.
+        told = [_find_widest(_take_published(claim, told) or told)]
     others = {comparison.b for comparison in told}
+    reason = [f"{comparison.short}{_tell_doubt(comparison)}" for comparison in told]
     # What only one of two equal functions shows is no effect of the function.
-    told += [twin for twin in twins if twin.b in others]
-    return "; ".join(comparison.short for comparison in told)
+    reason += [f"{twin.short}, {_read(twin)}" for twin in twins if twin.b in others]
+    reason += [f"{what}, {pair.short}, {_read(pair)}" for what, pair in _find_beside(claim, answers).items()]
+    if claim["test"] == "alike":
+        # A budget that is too small for one of the two is part of the difference.
+        capped = {label: answers.capped[label] for label in (told[0].a, told[0].b) if label in answers.capped}
+        reason += _name_runs("runs that reached the last planned epoch", capped)
+    return "; ".join(reason)
 
 
-def _describe_beside(claim: dict, answers: Answers) -> list[str]:
-    """Return the pairs that a claim names beside those it is judged by, in words."""
-    sentences = []
-    for a, b in claim.get("beside", []):
+def _take_published(claim: dict, comparisons: list[Comparison]) -> list[Comparison]:
+    """Return the comparisons of two settings that are rows of the paper's table."""
+    rows = published_tables()[table_number(claim["family"])]["rows"]
+    return [comparison for comparison in comparisons if comparison.a in rows and comparison.b in rows]
+
+
+def _find_beside(claim: dict, answers: Answers) -> dict[str, Comparison]:
+    """Return the comparisons that a claim names beside those it is judged by, with what each is about, in words."""
+    beside = {}
+    for what, (a, b) in claim.get("beside", {}).items():
         found = find_comparison(_choose_rows({}, answers), a, b)
         if found:
-            comparison = found._replace(folds_needed=count_folds(answers))
-            sentences.append(f"Not judged: {comparison}: {_read(comparison)}.")
-    return sentences
+            beside[what] = found._replace(folds_needed=count_folds(answers))
+    return beside
 
 
 def _find_comparisons(claim: dict, answers: Answers, variant: str | None = None) -> list[Comparison | None]:
@@ -525,6 +552,16 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     return sentences
 
 
+def _count_apart(published: list[Comparison]) -> list[str]:
+    """Return how many comparisons of two settings of the paper differ: the others have a setting added here."""
+    if not published:
+        return []
+    beyond = [alike(comparison) for comparison in published].count(False)
+    pairs = count(len(published), "pair")
+    differ = agree(beyond, "differs", "differ")
+    return [f"Of the {pairs} of settings that the paper compares, {beyond or 'none'} {differ} by more."]
+
+
 def _find_twins(claim: dict, answers: Answers) -> list[Comparison]:
     """Return the claim's comparisons with the variant replaced by the one that is the same function by proof."""
     if "twin" not in claim:
@@ -562,18 +599,48 @@ def _read(comparison: Comparison) -> str:
     if answer is None:
         return "not told apart"
     if answer:
-        return "better"
+        return f"better{_tell_doubt(comparison)}"
     # Not better is not the same as worse, which needs an interval below zero and a test that agrees.
     if comparison.high < 0 and comparison.p < ALPHA:
-        return "worse"
+        return f"worse{_tell_doubt(comparison)}"
     return f"not better by {MARGIN} or more"
+
+
+def _tell_doubt(comparison: Comparison) -> str:
+    """Return that a difference told by the interval's test is not told by the stricter one; else nothing."""
+    is_told = (comparison.low > 0 or comparison.high < 0) and comparison.p < ALPHA
+    return ", but not by the corrected resampled t test" if is_told and comparison.p_t_holm >= ALPHA else ""
+
+
+def _describe_dead(answers: Answers) -> list[str]:
+    """Return which variants have dead runs, when patience ended these, and when their other runs found lesions."""
+    if not answers.dead:
+        return []
+    what = "Dead runs, which found nothing or gave every pixel the same answer"
+    sentences = [f"{named}." for named in _name_runs(what, answers.dead)]
+    dead = {run for variant in answers.dead for run in find_dead(answers.variants[variant])}
+    runs, epochs = answers.results.runs, answers.results.epochs
+    stopped = runs[runs.run.isin(dead) & (runs.end == "patience")]
+    if len(stopped):
+        after = dict.fromkeys([stopped.epochs.min(), stopped.epochs.max()])
+        listed = " to ".join(map(str, after))
+        verb = agree(len(stopped), "was", "were")
+        sentences.append(f"{len(stopped)} of them {verb} stopped by patience, after {listed} epochs.")
+    # If other runs begin late, some of the dead ones may only have been stopped too early.
+    alive = epochs[epochs.variant.isin(answers.dead) & ~epochs.run.isin(dead)]
+    first = alive[alive.validation_dice >= FOUND_NOTHING].groupby("run").epoch.min()
+    if len(first):
+        sentences.append(
+            f"The latest of the other runs of the same variants began to find lesions in epoch {first.max()}."
+        )
+    return sentences
 
 
 def _name_runs(what: str, counts: dict[str, tuple[int, int]]) -> list[str]:
     parts = []
     for variant, (some, runs) in counts.items():
         parts.append(f"{variant} {some} of {runs}")
-    return [f"{what}: {', '.join(parts)}."] if parts else []
+    return [f"{what}: {', '.join(parts)}"] if parts else []
 
 
 def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement:
@@ -589,7 +656,8 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
             told = f"By {name}, {worst.better} is no better than {worst.worse}"
             wrong.append(f"{told}, although its Dice is {worst.difference:.3f} higher.")
     networks = ranked[ranked.trained.astype(bool)]
-    reason = f"of {_count_alike(ranked)}; between networks alone, of {_count_alike(networks)}"
+    reason = f"of {_count_alike(ranked)}, where {TELLING:.0%} are asked for; between networks alone, of "
+    reason += _count_alike(networks)
     asked = f"A metric has to agree with Dice on the order of at least {TELLING:.0%} of the pairs that Dice tells "
     asked += "apart. Accuracy is that at one half, as published, not at the threshold of the masks."
     evidence = " ".join([asked, *wrong, progress])
@@ -598,9 +666,11 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
 
 def _count_alike(ranked: pd.DataFrame) -> str:
     """Return how many of some pairs each metric ranks as Dice does, in words."""
-    accuracy, auc, loss = (int(ranked[metric].sum()) for metric in METRICS)
-    pairs = count(len(ranked), "pair")
-    return f"{pairs}, accuracy ranks {accuracy} as Dice does, pooled AUC {auc}, loss {loss}"
+    told = []
+    for metric, name in METRICS.items():
+        number = int(ranked[metric].sum())
+        told.append(f"{name} {number} ({number / len(ranked):.1%})" if len(ranked) else f"{name} {number}")
+    return f"{count(len(ranked), 'pair')}, ranked as by Dice: {', '.join(told)}"
 
 
 def _describe_progress(families: Iterable[Answers]) -> str:

@@ -145,7 +145,9 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None
     ax.plot(rows[f"published_{metric}"], places, "*", label=label, color=display.PUBLISHED, markersize=11)
     ours, low, high = rows[metric], rows[f"{metric}_low"], rows[f"{metric}_high"]
     look = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2}
-    display.draw_intervals(ax, places, ours, low, high, label="ours, range of seeds", **look)
+    display.draw_intervals(
+        ax, places, ours, low, high, label="ours, range of runs" if (rows.n_runs > 1).any() else "ours, one run", **look
+    )
     # Otherwise the axis would end at a bar and cut through a star beside it.
     ax.use_sticky_edges = False
     # The first row comes at the top.
@@ -336,7 +338,7 @@ def dice(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="Dice on held-out images (mean, 95 % interval)")
     best = untrained[untrained.variant != PERFECT].dice.max()
     better = (trained.dice_low > best).sum()
-    title = f"Better than every predictor without training: {better or 'none'} of {len(trained)} variants"
+    title = f"Better than every untrained predictor (perfect mask aside): {better or 'none'} of {len(trained)} variants"
     display.add_title(fig, title if len(trained) else "No variant has been trained yet")
     display.add_legend(fig, 2)
     return fig

@@ -13,7 +13,7 @@ from busi.dataset.catalog import is_released
 from busi.mechanisms.section import count
 from busi.report.tables import FATES_DIFFER, NO_PUBLISHED, ONE_RUN, REPRODUCED, is_comparable, tell_end
 from busi.runs import TRAINING_VERSION
-from busi.scoring.predictors import MEAN_MASK
+from busi.scoring.predictors import MEAN_MASK, PREDICTORS
 from busi.scoring.statistics import TARGET
 
 _ONE_CONFIGURATION = ("Upsampling2D", "BCE")
@@ -38,20 +38,26 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     sentences += _compare_seeds(rows, filters)
     sentences += _compare_losses(rows, filters)
     counts = []
-    for verdict, number in verdicts.verdict.value_counts(sort=False).items():
-        verb = agree(number, "is", "are")
-        counts.append(f"{number} {verb} {verdict}")
-    listed = ", ".join(counts)
-    sentences.append(f"**Of {len(verdicts)} claims**, {listed}, on images never trained on ({_join_sizes(verdicts)}).")
+    for verdict, own in verdicts.groupby("verdict", sort=False):
+        proofs = (own.basis == "proof").sum()
+        by_proof = f" ({proofs} of them by proof)" if proofs else ""
+        counts.append(f"{len(own)} {agree(len(own), 'is', 'are')} {verdict}{by_proof}")
+    sentences.append(
+        f"**Of {len(verdicts)} claims**, {', '.join(counts)}. Scores are of images that the scored network was not "
+        f"trained on ({_join_sizes(verdicts)})."
+    )
     trained = scores[scores.n_runs > 0].dropna(subset="dice")
     if len(trained):
-        mask = scores[scores.variant == MEAN_MASK].iloc[0]
+        untrained = scores[scores.variant.isin(PREDICTORS)].drop_duplicates("variant").set_index("variant").dice
+        best_untrained = untrained.idxmax()
         worst, best = trained.dice.min(), trained.dice.max()
         # The mean mask is scored on all images, networks only on those of the folds trained so far.
-        part = ", in the folds trained so far" if (trained.n_images < mask.n_images).any() else ""
+        images = scores.n_images[scores.variant == MEAN_MASK].max()
+        part = ", in the folds trained so far" if (trained.n_images < images).any() else ""
         sentences.append(
-            f"**Dice on those images** is {worst:.3f} to {best:.3f} for the networks of the four tables{part}, "
-            f"{mask.dice:.3f} for the mean of all masks."
+            f"**Dice on those images** is {worst:.3f} to {best:.3f} for the variants of the four families{part}; "
+            f"without training, {untrained[MEAN_MASK]:.3f} for the mean of the training masks and at most "
+            f"{untrained[best_untrained]:.3f} ({best_untrained})."
         )
     return sentences
 
@@ -84,16 +90,32 @@ def _answer_rows(rows: pd.DataFrame, filters: int) -> str:
     opened = rows.verdict.isin([ONE_RUN, FATES_DIFFER]).sum()
     fewest = f"{runs.min()} to " if runs.min() < runs.max() else ""
     size = f"{filters} filters, {fewest}{count(runs.max(), 'run')} each"
-    text += f"Of the {len(rows)}, {trained} {agree(trained, 'has', 'have')} been trained here ({size}): "
+    number = f"All {trained}" if trained == len(rows) else trained
+    text += f"{number} {agree(trained, 'has', 'have')} been trained here ({size}): "
     text += f"{reproduced or 'none'} "
     text += agree(reproduced, "is", "are") + " reproduced"
-    text += f" ({blind} reached by such a predictor)" if blind else ""
+    text += f" ({blind} of them by such a predictor as well)" if blind else ""
     text += f", {opened} {agree(opened, 'is', 'are')} open." if opened else "."
     # The published row is above the mean mask, our runs of it are not.
     below = rows.row[is_beyond & (rows.auc_high.round(4) <= rows.mask_auc.round(4))]
     if len(below):
-        text += f" Unlike the published rows, our runs of {' and '.join(below)} have no higher AUC than the mean mask."
+        text += f" Unlike the published rows, our runs of {' and '.join(below)} have no higher AUC than the mean mask"
+        text += f"{_tell_twin(rows, below)}."
     return text
+
+
+def _tell_twin(rows: pd.DataFrame, below: pd.Series) -> str:
+    """Return the AUC of the other row of the configuration published twice, if only one of the two is ``below``."""
+    both = rows[rows.row.isin(_ONE_CONFIGURATION)].set_index("row")
+    others = both[~both.index.isin(below)]
+    if len(both) < 2 or len(others) != 1:
+        return ""
+    row = others.iloc[0]
+    # Missing if there is no run yet.
+    if not row.auc_low > row.mask_auc:
+        return ""
+    (twin,) = set(both.index) - {row.name}
+    return f" ({row.name}, the same configuration as {twin}, has {row.auc_low:.4f} or more)"
 
 
 def _answer_losses(reached: pd.DataFrame) -> str:
@@ -177,8 +199,8 @@ def describe_positions(images: pd.DataFrame, shares: pd.DataFrame) -> str:
     return (
         f"The centre of {is_middle.mean():.0%} of the lesions lies in the middle quarter of the image. The place "
         f"covered most often is lesion in {often:.0%} of the lesion images: so much is known without looking. "
-        f"{brighter or 'None'} of {len(lesions)} lesions {verb} brighter than the band around them; darkness is the "
-        "plainest sign of the others."
+        f"{brighter or 'None'} of {len(lesions)} lesions {verb} brighter than the band around them; the others are as "
+        "dark or darker."
     )
 
 
@@ -205,9 +227,9 @@ def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -
     mixed = int(is_mixed.sum())
     hold = agree(mixed, "holds", "hold")
     return (
-        f"{near} of {pairs:,} pairs of images differ in at most {bound} bits of both hashes. With the crops that the "
-        f"match finds, {tied} of {len(split)} images are tied into {number}. "
-        "The grouped split never has a group on both sides. "
+        f"{near} of {pairs:,} pairs of images differ in at most {bound} bits in each of two hashes of 64 bits. "
+        f"With the crops that the match finds and pairs found by eye, {tied} of {len(split)} images are tied into "
+        f"{number}. The grouped split never has a group on both sides. "
         f"{count(mixed, 'group')} {hold} images of several classes."
     )
 
@@ -227,17 +249,21 @@ def describe_progress(runs: pd.DataFrame, planned: int) -> str:
     return f"{text}; {len(short)} short of the {planned} epochs planned: {listed}."
 
 
-def describe_heldout_progress(finished: int, planned: int) -> str:
-    """Return how many of the planned held-out runs have been trained, and what that means for the tables."""
-    if not finished:
-        return f"No held-out run has been trained yet; {planned} {agree(planned, 'is', 'are')} planned."
+def describe_heldout_progress(counts: dict[str, tuple[int, int]]) -> str:
+    """Return how many of the planned held-out runs have been trained at each size, and what that means for the tables.
+
+    Args:
+        counts: As `busi.report.heldout.count_by_size`.
+    """
     # There may be runs of an earlier plan as well.
-    if finished >= planned:
-        return f"All {planned} held-out runs have been trained."
-    return (
-        f"{finished} of {planned} held-out runs have been trained. Rows with different numbers of images or runs "
-        "cannot be compared; the pairwise table takes only images, folds and seeds that both variants have."
-    )
+    told = [f"{min(finished, planned)} of {planned} at {size}" for size, (finished, planned) in counts.items()]
+    text = f"Held-out runs that have been trained: {'; '.join(told) or 'none, because none is planned'}."
+    if any(0 < finished < planned for finished, planned in counts.values()):
+        text += (
+            " Rows with different numbers of images or runs cannot be compared; the pairwise table takes only images, "
+        )
+        text += "folds and seeds that both variants have."
+    return text
 
 
 def describe_outlines(outlines: pd.DataFrame) -> str:
@@ -257,8 +283,8 @@ def describe_power(power: pd.DataFrame) -> str:
     if power.smallest.isna().all():
         return "With one run a variant, the smallest difference that could be detected is not known."
     pairs = count(len(power), "pair")
-    text = f"With these runs, half of {pairs} can detect a difference of {power.smallest.median():.3f} Dice or less "
-    text += "(80% power, before Holm's correction). "
+    text = f"With these runs, a difference of {power.smallest.median():.3f} Dice or less can be told from zero in half "
+    text += f"of {pairs} (80% power, before Holm's correction). "
     # Missing with one seed a fold.
     known = power.runs_needed.dropna()
     if not len(known):
@@ -268,7 +294,11 @@ def describe_power(power: pd.DataFrame) -> str:
     if np.isinf(needed):
         runs = "more images or folds, whatever the number of seeds"
     of = f"the {len(known)} pairs with several seeds a fold" if len(known) < len(power) else "the pairs"
-    return f"{text}A difference of {TARGET} would need {runs} (median of {of})."
+    text += f"A difference of {TARGET} would need {runs} (median of {of}"
+    never = np.isinf(known).sum()
+    if 0 < never < len(known) / 2:
+        text += f"; in {never} of them no number of runs is enough"
+    return f"{text}). These numbers take the variance between folds as so few folds estimate it, which is uncertain."
 
 
 def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:
@@ -278,7 +308,7 @@ def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) 
     heldout = RunConfig(**parameters.heldout_fields())
     seeds = count(len(parameters.heldout_seeds), "seed")
     return {
-        "Images": f"{len(images)}; the {lesions} with a lesion are used for training",
+        "Images": f"{len(images)}, {lesions} of them with a lesion; the four families are trained on these alone",
         "Data": name_data(parameters, images),
         "Our runs, published protocol": f"{_describe_network(parameters)} in {parameters.precision}, batches of one "
         "image",

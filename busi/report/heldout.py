@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, product
 
-import numpy as np
 import pandas as pd
 
 from busi import results, study
@@ -27,7 +26,7 @@ COLUMNS += ["dice_median", "detected", "brier", "loss", "auc_pooled", "normals_a
 """Columns of ``tables/heldout.csv``."""
 
 PAIR_COLUMNS = ["family", "a", "b", "difference", "low", "high", "p", "p_holm", "wins", "n_images"]
-PAIR_COLUMNS += ["n_runs", "n_folds", "p_t", "kind", "size"]
+PAIR_COLUMNS += ["n_runs", "n_folds", "p_t", "p_t_holm", "kind", "size"]
 """Columns of ``tables/pairwise.csv``."""
 
 VARIANTS, SAME, ALIVE, UNTRAINED = "variants", "A/A", "alive", "untrained"
@@ -162,7 +161,7 @@ class Answers:
         """
         # Ranked before dead runs are left out, so that the other runs keep their counterparts.
         trained_images = {label: statistics.rank_seeds(own.images) for label, own in self.variants.items()}
-        ratio = self._test_ratio()
+        ratio = statistics.find_test_ratio(self.results.images, self.results.runs)
         trained = statistics.compare_pairs(trained_images, combinations(self.variants, 2), ratio=ratio)
         trained["kind"] = [self._kind(row.a, row.b) for row in trained.itertuples()]
         tables = [trained]
@@ -184,11 +183,6 @@ class Answers:
     def _kind(self, a: str, b: str) -> str:
         one, other = (self.variants[label].configs[0] for label in (a, b))
         return SAME if _is_one_function(one, other) else VARIANTS
-
-    def _test_ratio(self) -> float:
-        """Return the mean number of lesion images a run is scored on, divided by that of images it is trained on."""
-        tested = statistics.lesion_images(self.results.images).groupby(["variant", "run"]).size()
-        return tested.mean() / self.results.runs.images.mean() if len(tested) else np.nan
 
     @property
     def pairs(self) -> pd.DataFrame:
@@ -262,6 +256,16 @@ def count_runs(families: Iterable[Answers]) -> tuple[int, int]:
     return len(finished), len(planned)
 
 
+def count_by_size(families: Iterable[Answers]) -> dict[str, tuple[int, int]]:
+    """Return size of the runs, in short words -> `count_runs` of the families at that size."""
+    sizes: dict[str, list[Answers]] = {}
+    for answers in families:
+        # A family that is not trained under a protocol has no size there.
+        if answers.size_words:
+            sizes.setdefault(answers.size_words, []).append(answers)
+    return {size: count_runs(own) for size, own in sizes.items()}
+
+
 def add_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Return `Answers.table` with columns for pages: `interval` in words, `minutes` a run, and the share `empty`."""
     intervals = _join_intervals(table.dice, table.dice_low, table.dice_high, ".3f")
@@ -276,7 +280,7 @@ def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     shown = pairs[pairs.kind != UNTRAINED].copy()
     shown["interval"] = _join_intervals(shown.difference, shown.low, shown.high, "+.3f")
     shown["p_shown"] = shown.p_holm.map(statistics.format_p)
-    shown["t_shown"] = shown.p_t.map(statistics.format_p)
+    shown["t_shown"] = shown.p_t_holm.map(statistics.format_p)
     return shown
 
 

@@ -271,6 +271,7 @@ def compare_pairs(
         `p_t`: Two-sided p value of the folds' mean differences by the corrected resampled t test, which accounts for
             training images that folds share (Nadeau, Bengio, Machine Learning 52, 2003). Seeds of a fold share all of
             them and are averaged. Missing with one fold.
+        `p_t_holm`: `p_t` after Holm's correction for all rows that have it.
         `wins`: Share of images on which a is higher; equal images count half.
         `image`, `fold`, `seed`, `residual`: As `find_components` of the differences; missing without a run.
         `smallest`, `limit`, `runs_needed`: As `find_power`.
@@ -286,11 +287,22 @@ def compare_pairs(
             rows.append({"a": a, "b": b} | _compare(both, ratio))
     table = pd.DataFrame(rows, columns=_PAIR)
     # Every row is one of the comparisons that the correction is for.
-    return table.assign(p_holm=multipletests(table.p, method="holm")[1] if rows else [])
+    return table.assign(p_holm=_correct(table.p), p_t_holm=_correct(table.p_t))
 
 
 _PAIR = ["a", "b", "n_images", "n_runs", "n_folds", "difference", "low", "high", "p", "p_t", "wins", *COMPONENTS]
 _PAIR += ["smallest", "limit", "runs_needed"]
+
+
+def find_test_ratio(images: pd.DataFrame, runs: pd.DataFrame) -> float:
+    """Return the ``ratio`` of `compare_pairs`: mean number of lesion images a run is scored on, by that it trains on.
+
+    Args:
+        images: Table of scores of trained networks.
+        runs: One row for each run, with the number of `images` it was trained on.
+    """
+    tested = lesion_images(images).groupby(["variant", "run"]).size()
+    return tested.mean() / runs.images.mean() if len(tested) else np.nan
 
 
 def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
@@ -323,6 +335,22 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
     marked = normals.assign(marked=normals.predicted_share > 0)
     row["normals_fpr"], row["normals_area"] = _average(marked, ["marked", "predicted_share"]).mean()
     return row | {"n_images": lesions.name.nunique(), "nsd_tolerance": NSD_TOLERANCE}
+
+
+def normals_with_finding(scores: pd.DataFrame) -> np.ndarray:
+    """Compute the share of normal images with any pixel marked, at each run's own threshold.
+
+    Args:
+        scores: Table of scores of trained networks, normal images included.
+
+    Returns:
+        The share of each run, 0 to 1, float (runs,); nan where there are no normal images.
+    """
+    shares = []
+    for _, run in scores.groupby(_RUN):
+        marked = run.predicted_share[run.image_class == "normal"] > 0
+        shares.append(marked.mean())
+    return np.array(shares)
 
 
 def normals_at_sensitivity(scores: pd.DataFrame, sensitivity: float) -> np.ndarray:
@@ -558,6 +586,14 @@ def _corrected_t(differences: np.ndarray, ratio: float) -> float:
         return np.nan
     error = np.sqrt((1 / folds + ratio) * differences.var(ddof=1))
     return _find_p(differences.mean(), error, folds - 1)
+
+
+def _correct(p: pd.Series) -> pd.Series:
+    """Return p values after Holm's correction for all of them; a missing one stays missing and does not count."""
+    known = p.dropna().astype(float)
+    if known.empty:
+        return p
+    return pd.Series(multipletests(known, method="holm")[1], known.index).reindex(p.index)
 
 
 def _find_p(mean: float, error: float, freedom: float) -> float:

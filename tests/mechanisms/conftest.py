@@ -59,7 +59,8 @@ def runs_of(monkeypatch) -> Callable:
         rows = []
         for variant, drawn in seeds.items():
             for seed in drawn:
-                rows.append({"variant": variant, "fold": 0, "seed": seed, "config": config, "key": "0"})
+                head = {"variant": variant, "run": f"{variant} {seed}", "fold": 0, "seed": seed}
+                rows.append(head | {"config": config, "key": "0"})
         trained = replace(empty_results(), runs=pd.DataFrame(rows))
         monkeypatch.setattr(section, "load_results", lambda *arguments: trained)
 

@@ -101,8 +101,8 @@ def test_the_table_has_mean_and_range_over_seeds():
 def test_the_conclusion_judges_the_reason_of_claim_1_by_every_seed(transposed, verdict):
     text = checkerboards.conclude(rows(transposed), "at this size")
     before, after = (100 * np.mean(shares) for shares in transposed)
-    assert f"holds {before:.3g}% (transposed; the others at most 0%) of the power; repetition" in text
-    assert f"it holds {after:.3g}% (transposed; the others at most 2%); white noise has 23.8%." in text
+    assert f"holds {before:.3g}% (transposed; the others at most 0%; noise 23.8%) of the power; repetition" in text
+    assert f"it holds {after:.3g}% (transposed; the others at most 2%; noise 23.8%)." in text
     assert f"{verdict}. The networks differ in all four upsampling steps" in text
 
 

@@ -75,7 +75,7 @@ def sweep(settings: dict[str, list[str]]) -> tuple[Results, pd.DataFrame]:
         size = {"image_size": 64, "base_filters": 8, "epochs": 3, "padding": "same"}
         config = RunConfig(**size, batch_size=8 if setting == "batches of 8" else 1)
         for seed, fate in enumerate(seeds):
-            head = {"variant": setting, "fold": 0, "seed": seed}
+            head = {"variant": setting, "run": f"{setting} {seed}", "fold": 0, "seed": seed}
             scores = {"fate": fate, "dice": FATES[fate], "still_accuracy": 0.908, "still_loss": 0.3, "still_auc": 0.92}
             planned = {"key": "0", "config": config.model_dump_json(), "images": 20, "epochs": 3}
             runs.append(head | planned | scores | {"still_lesion_share": 0.1})
@@ -112,9 +112,9 @@ def conclude(settings: dict[str, list[str]]) -> str:
 def test_the_conclusion_counts_the_rates_at_which_every_seed_learns():
     rates = {"Adam, 0.1": ["dead", "dead"], "Adam, 0.001": ["learned", "learned"], "Adam, 0.01": ["learned", "dead"]}
     assert conclude({"SGD, 0.1": ["plateau", "falling"]} | rates) == (
-        "Of 8 runs 3 learned, 1 falling, 1 plateau, 3 dead. Lesions are learned by Adam, 0.001 (2 of 2); Adam, 0.01 (1 "
-        "of 2). Dead ReLUs of dead networks: Adam 90% to 90%. Rates at which every seed learns lesions: SGD 0 of 1, "
-        "Adam 1 of 3; too few to say whether the rate matters less to Adam. Size: 64 pixels, 2 seeds."
+        "Fates of 8 runs: 3 learned, 1 falling, 1 plateau, 3 dead. Lesions are learned by Adam, 0.001 (2 of 2); Adam, "
+        "0.01 (1 of 2). Dead ReLUs of dead networks: Adam 90% to 90%. Rates at which every seed learns lesions: SGD 0 "
+        "of 1, Adam 1 of 3; too few to say whether the rate matters less to Adam. Size: 64 pixels, 2 seeds."
     )
     # The first setting is the baseline, of which others are changes.
     rescued = "The baseline learned in all of its 2 runs, so no change was needed to rescue it. "

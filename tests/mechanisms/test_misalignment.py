@@ -114,11 +114,12 @@ def test_the_conclusion_says_which_of_the_two_is_worse_and_what_training_makes_o
     assert "reach accuracy 0.8000 under the published target, worse than 0.9000" in text
     # Outputs of 116 and 52 pixels a side.
     assert "At 300 pixels" in text and "The output covers 15% of the image, and does not reach" in text
-    assert "on the part of each image that their output covers, 5% of it, which holds lesion in 2 images." in text
+    assert "on the part of each image that their output covers, 5% of it, which holds lesion in 2 of 2 images." in text
     assert text.endswith(
-        "Trained on the squeezed target they mark 90% of the pixels (Dice 0.200). Trained on the aligned target they "
-        "mark 30% of the pixels (Dice 0.600). Aligning the target changes Dice by +0.400 (+0.400 to +0.400); lesion "
-        "everywhere has 0.400. Size of the networks: 236 pixels, 2 seeds."
+        "Trained on the squeezed target they mark 90% of the pixels and have Dice 0.200, -0.200 (-0.300 to -0.100) "
+        "from calling everything lesion. Trained on the aligned target they mark 30% of the pixels and have Dice "
+        "0.600, +0.200 (+0.100 to +0.300) from calling everything lesion. Aligning the target changes Dice by +0.400 "
+        "(+0.400 to +0.400). Size of the networks: 236 pixels, 2 seeds."
     )
     better = misalignment.conclude(table.assign(accuracy=0.97), scores(), *sizes, "")
     assert "accuracy 0.9700 under the published target, better than 0.9000" in better

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from IPython.display import HTML
 
 from busi import results
 from busi.config import RunConfig
@@ -19,6 +20,7 @@ from busi.dataset.preprocessing import Scaling
 from busi.mechanisms import section
 from busi.results import NotMeasured, Results, empty_results
 from busi.runs import Predictions
+from busi.study import find_group
 
 
 def test_there_is_a_module_for_every_title():
@@ -49,6 +51,23 @@ def test_a_section_with_results_records_its_conclusion_and_shows_it_to_those_who
     assert "A figure." in shown.figure.data
     assert "0.1250" in shown.table.data
     assert results.read_findings(nothing_measured)["mechanisms"] == {"flips": "Wrong."}
+
+
+@pytest.mark.parametrize(
+    ("trained", "told"),
+    [(0, ""), (1, " Provisional: 1 of 2 planned runs has been trained."), (2, "")],
+)
+def test_a_conclusion_says_how_many_of_its_runs_are_there_while_some_are_missing(
+    nothing_measured, monkeypatch, trained, told
+):
+    """Without a run of its own, a section tells what needs none."""
+    planned = find_group(nothing_measured, "mechanisms/collapse").configs
+    # A run of an earlier plan does not count.
+    labels = ["published/another", *[config.label for config in planned[:trained]]]
+    trained_so_far = replace(empty_results(), runs=pd.DataFrame({"run": labels}))
+    monkeypatch.setattr(section, "load_results", lambda *arguments: trained_so_far)
+    show = section.presents("collapse")(lambda parameters: section.Section(HTML(""), HTML(""), "Fates."))
+    assert show(nothing_measured).conclusion == f"Fates.{told}"
 
 
 def test_other_errors_are_not_taken_for_missing_numbers(nothing_measured):

@@ -66,8 +66,10 @@ def make_heldout():
         fields["seed"] += fields.pop("seed_offset", 0)
         config = RunConfig(**fields)
         row = {"threshold": 0.5, "best_epoch": 1, "epochs": 2, "parameters": 1000, "images": 8, "seconds": seconds}
-        row["validation_dice"] = validation_dice
-        epochs = pd.DataFrame({"epoch": [1, 2], "loss": [0.5, 0.4], "seconds": 1.0})
+        row |= {"validation_dice": validation_dice, "end": "patience"}
+        # The best epoch is the second one; in the first, no lesion is found.
+        history = {"epoch": [1, 2], "loss": [0.5, 0.4], "validation_dice": [0.0, validation_dice], "seconds": 1.0}
+        epochs = pd.DataFrame(history)
         images = _images(dice, fold=fold, **scores)
         return _results(variant, config, row | ENVIRONMENT, epochs, images, _pixels())
 

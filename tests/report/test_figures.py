@@ -118,8 +118,12 @@ def test_rows_are_listed_from_the_top_with_published_ours_and_blind_at_one_heigh
         rows[metric] = [value, *[float("nan")] * 8]
         rows[f"{metric}_low"], rows[f"{metric}_high"] = rows[metric] - 0.01, rows[metric] + 0.02
         rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"], rows[f"mask_{metric}"] = 0.30, 0.31, 0.24
+    rows["n_runs"] = [1, *[0] * 8]
     fig = figures.rows_against_blind(rows)
     left, right = fig.axes
+    assert "ours, one run" in fig.legends[0].get_texts()[-1].get_text()
+    several = figures.rows_against_blind(rows.assign(n_runs=3))
+    assert "ours, range of runs" in several.legends[0].get_texts()[-1].get_text()
     assert display.title(fig) == "1 of 9 published rows has a higher AUC than every blind predictor tried"
     assert [label.get_text() for label in left.get_yticklabels()] == rows.row.tolist()
     assert left.get_ylim()[0] > left.get_ylim()[1]
@@ -311,10 +315,10 @@ def test_networks_are_points_with_intervals_and_untrained_predictors_lines():
     lines = {line.get_label(): line.get_xdata()[0] for line in ax.lines if not line.get_label().startswith("_")}
     assert lines == {"Background everywhere": 0.0, "Lesion everywhere": 0.16, "Darkest blob": 0.37}
     assert ax.get_xlabel() == "Dice on held-out images (mean, 95 % interval)"
-    assert display.title(fig) == "Better than every predictor without training: 2 of 2 variants"
+    assert display.title(fig) == "Better than every untrained predictor (perfect mask aside): 2 of 2 variants"
     worse = figures.dice(held_out().assign(dice_low=0.36))
     # An interval that holds the darkest blob's 0.37 is not better than it.
-    assert display.title(worse) == "Better than every predictor without training: none of 2 variants"
+    assert display.title(worse) == "Better than every untrained predictor (perfect mask aside): none of 2 variants"
 
 
 def test_the_three_untrained_predictors_can_be_told_apart():

@@ -6,7 +6,7 @@ import pandas as pd
 from busi import config, runs
 from busi.report import findings, tables
 from busi.results import empty_results, join_results
-from busi.scoring.predictors import MEAN_MASK
+from busi.scoring.predictors import MEAN_MASK, PERFECT
 
 # The answer
 
@@ -18,41 +18,44 @@ def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", 
     # Two biases reach seven rows in AUC and loss, and one in AUC alone.
     told = {"verdict": tables.NOT_RUN, "lower_loss": [True, True, *[False] * 7], "auc_high": np.nan, "mask_auc": 0.9635}
     table = table.assign(**told | {"loss": np.nan} | rows)
-    scores = pd.DataFrame({"variant": [*"AB"[: len(dice)], MEAN_MASK], "dice": [*dice, 0.297]})
-    scores["n_runs"] = [*[5] * len(dice), 0]
-    scores["n_images"] = [*[seen] * len(dice), 40]
-    return findings.answer_in_short(table, pd.DataFrame({"verdict": verdicts, "size": sizes}), scores, 16)
+    untrained = {"Darkest blob": 0.301, MEAN_MASK: 0.297, PERFECT: 0.96}
+    scores = pd.DataFrame({"variant": [*"AB"[: len(dice)], *untrained], "dice": [*dice, *untrained.values()]})
+    scores["n_runs"] = [*[5] * len(dice), 0, 0, 0]
+    scores["n_images"] = [*[seen] * len(dice), 40, 40, 40]
+    # The first claim falls by proof.
+    judged = pd.DataFrame({"verdict": verdicts, "size": sizes, "basis": ["proof", "scores"]})
+    return findings.answer_in_short(table, judged, scores, 16)
 
 
 def test_the_answer_counts_rows_claims_and_dice():
     assert answer() == [
         "**1 of 9 published rows** has a higher AUC than every blind predictor tried here, none of which looks at the "
         "image. 7 are better in neither AUC nor loss, 1 in loss alone (b). None has been trained here yet.",
-        "**Of 2 claims**, 2 are upheld, on images never trained on (64 pixels).",
-        "**Dice on those images** is 0.500 to 0.610 for the networks of the four tables, 0.297 for the mean of all "
-        "masks.",
+        "**Of 2 claims**, 2 are upheld (1 of them by proof). Scores are of images that the scored network was not "
+        "trained on (64 pixels).",
+        "**Dice on those images** is 0.500 to 0.610 for the variants of the four families; without training, 0.297 for "
+        "the mean of the training masks and at most 0.301 (Darkest blob).",
     ]
     rows, claims, *dice = answer(["upheld", "undecided"], (), n_runs=3, verdict=tables.REPRODUCED, reached_by="none")
     counted = (
         "**9 of 9 published rows** have a higher AUC than every blind predictor tried here, none of which looks at"
     )
-    assert (
-        rows == f"{counted} the image. Of the 9, 9 have been trained here (16 filters, 3 runs each): 9 are reproduced."
-    )
+    assert rows == f"{counted} the image. All 9 have been trained here (16 filters, 3 runs each): 9 are reproduced."
     few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.ONE_RUN, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[0]
-    assert few.endswith(
-        ". Of the 9, 2 have been trained here (16 filters, 1 to 3 runs each): none are reproduced, 2 are open."
-    )
+    assert few.endswith(". 2 have been trained here (16 filters, 1 to 3 runs each): none are reproduced, 2 are open.")
     constant = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")
     assert constant[0].endswith(
-        "1 has been trained here (16 filters, 1 run each): 1 is reproduced (1 reached by such a predictor)."
+        "1 has been trained here (16 filters, 1 run each): 1 is reproduced (1 of them by such a predictor as well)."
     )
-    assert ". 9 are better in neither AUC nor loss. Of the 9," in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
-    assert claims.startswith("**Of 2 claims**, 1 is upheld, 1 is undecided,")
+    assert ". 9 are better in neither AUC nor loss. All 9 have" in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
+    assert claims.startswith("**Of 2 claims**, 1 is upheld (1 of them by proof), 1 is undecided. Scores")
     assert dice == []
     sizes = ("64 pixels, 8 filters, 2 of 5 runs a variant", "64 pixels, 8 filters, 1 seed a fold")
     assert answer(sizes=sizes)[1].endswith(" (64 pixels, 8 filters; each claim says from how many runs).")
-    assert "for the networks of the four tables, in the folds trained so far, 0.297 for" in answer(seen=39)[2]
+    assert (
+        "for the variants of the four families, in the folds trained so far; without training, 0.297"
+        in answer(seen=39)[2]
+    )
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 
 
@@ -102,6 +105,11 @@ def test_our_runs_that_do_not_repeat_a_row_s_lead_over_the_mean_mask_are_named()
     told = answer(n_runs=1, reached_by=["none"] * 3 + ["two biases"] * 6, auc_high=[0.96354, 0.9617, 0.98, *[0.9] * 6])
     assert told[0].endswith(" Unlike the published rows, our runs of a and b have no higher AUC than the mean mask.")
     assert "Unlike" not in answer(n_runs=1, auc_high=0.9636)[0]
+    # Of two rows with one configuration, the run of the other one is above the mean mask.
+    twins = TWICE | {"reached_by": ["none", "none", "the mean mask", *["two biases"] * 6], "auc_high": 0.96}
+    assert answer(**twins, n_runs=1)[0].endswith(
+        " have no higher AUC than the mean mask (BCE, the same configuration as Upsampling2D, has 0.9800 or more)."
+    )
 
 
 # How far the study is
@@ -142,7 +150,7 @@ def test_the_size_names_data_network_and_runs():
         image_size=300, base_filters=16, precision="mixed_bfloat16", heldout={"image_size": 64, "base_filters": 8}
     )
     size = findings.describe_study(parameters, images(), "No run.")
-    assert size["Images"] == "4; the 3 with a lesion are used for training"
+    assert size["Images"] == "4, 3 of them with a lesion; the four families are trained on these alone"
     assert size["Data"] == "images (not the BUSI release)"
     assert (
         size["Our runs, published protocol"]
@@ -241,11 +249,14 @@ def test_positions_are_told_of_lesions_alone():
 
 
 def test_held_out_progress_says_when_rows_cannot_be_compared():
-    assert findings.describe_heldout_progress(0, 20) == "No held-out run has been trained yet; 20 are planned."
-    partly = findings.describe_heldout_progress(7, 20)
-    assert partly.startswith("7 of 20 held-out runs have been trained.")
+    tell = findings.describe_heldout_progress
+    partly = tell({"64 pixels": (7, 20), "128 pixels": (0, 5)})
+    assert partly.startswith("Held-out runs that have been trained: 7 of 20 at 64 pixels; 0 of 5 at 128 pixels. Rows")
     assert "cannot be compared" in partly
-    assert findings.describe_heldout_progress(20, 20) == "All 20 held-out runs have been trained."
+    # Runs of an earlier plan may be there, too.
+    whole = tell({"64 pixels": (21, 20), "128 pixels": (0, 5)})
+    assert whole == "Held-out runs that have been trained: 20 of 20 at 64 pixels; 0 of 5 at 128 pixels."
+    assert tell({}) == "Held-out runs that have been trained: none, because none is planned."
 
 
 def test_the_caption_of_outlines_says_of_how_many_runs_they_are():
@@ -259,14 +270,16 @@ def test_the_caption_of_outlines_says_of_how_many_runs_they_are():
 def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
     assert findings.describe_power(power) == (
-        "With these runs, half of 3 pairs can detect a difference of 0.030 Dice or less (80% power, before Holm's "
-        "correction). A difference of 0.01 would need 130 runs a variant (median of the pairs)."
+        "With these runs, a difference of 0.030 Dice or less can be told from zero in half of 3 pairs (80% power, "
+        "before Holm's correction). A difference of 0.01 would need 130 runs a variant (median of the pairs; in 1 of "
+        "them no number of runs is enough). These numbers take the variance between folds as so few folds estimate it, "
+        "which is uncertain."
     )
     endless = findings.describe_power(power[2:])
-    assert endless.endswith("would need more images or folds, whatever the number of seeds (median of the pairs).")
+    assert "would need more images or folds, whatever the number of seeds (median of the pairs)." in endless
     # One pair has a single seed a fold.
     known = findings.describe_power(power.assign(runs_needed=[20.0, 130.0, np.nan]))
-    assert known.endswith("would need 75 runs a variant (median of the 2 pairs with several seeds a fold).")
+    assert "would need 75 runs a variant (median of the 2 pairs with several seeds a fold)." in known
     one_seed = findings.describe_power(power.assign(runs_needed=np.nan))
     assert one_seed.endswith("How many runs a difference of 0.01 would need is not known with one seed a fold.")
 
@@ -276,9 +289,9 @@ def test_near_duplicates_are_counted_by_pair_group_and_image():
     split = pd.DataFrame({"group": [0, 0, 1, 2, 2, 2], "image_class": classes})
     counts = pd.DataFrame({"distance": [0, 8, 9, 30], "pairs": [1, 2, 4, 8]})
     assert findings.describe_duplicates(split, counts, 8) == (
-        "3 of 15 pairs of images differ in at most 8 bits of both hashes. With the crops that the match finds, 5 of 6 "
-        "images are tied into 2 groups, the largest of 3. The grouped split never has a group on both sides. 1 group "
-        "holds images of several classes."
+        "3 of 15 pairs of images differ in at most 8 bits in each of two hashes of 64 bits. With the crops that the "
+        "match finds and pairs found by eye, 5 of 6 images are tied into 2 groups, the largest of 3. The grouped split "
+        "never has a group on both sides. 1 group holds images of several classes."
     )
     alone = findings.describe_duplicates(split.assign(group=range(6)), counts, 8)
     assert "0 of 6 images are tied into 0 groups. The grouped" in alone and alone.endswith(

@@ -520,6 +520,22 @@ def test_holm_by_hand():
     assert np.sort(compared.p_holm) == pytest.approx([3 * smallest, second, min(1, max(second, largest))])
 
 
+def test_the_resampled_t_is_corrected_by_holm_where_it_is_known():
+    """Of three pairs, one has runs on both sides; the others have no folds to compare, and do not count."""
+    draw = np.random.default_rng(3)
+    parts = [scores(draw.normal(0.5, 0.1, 20)).assign(fold=fold, seed=0) for fold in range(3)]
+    a = pd.concat([part.assign(name=part.name + f" of {part.fold[0]}") for part in parts])
+    tables = {"a": a, "b": a.assign(dice=a.dice + draw.normal(0.02, 0.01, 60)), "c": a.assign(dice=a.dice + 0.001)}
+    once = {"d": a[a.fold == 0]}
+    compared = compare(tables | once, ratio=0.25)
+    known = compared[compared.n_folds == 3]
+    assert len(known) == 3 and compared.p_t_holm.notna().sum() == 3
+    smallest, middle, largest = np.sort(known.p_t)
+    second = max(3 * smallest, 2 * middle)
+    expected = [min(1, p) for p in (3 * smallest, second, max(second, largest))]
+    assert np.sort(known.p_t_holm) == pytest.approx(expected)
+
+
 def test_images_are_matched_by_name_and_normals_left_out():
     a = pd.concat([scores([0.9, 0.1, 0.5]), normal([0.0, 0.2])])
     b = pd.concat([normal([0.1, 0.3]), scores([0.8, 0.3, 0.5])]).iloc[::-1]
