@@ -192,7 +192,7 @@ class Store:
         return Run(folder, config)
 
     def beginning(self, config: RunConfig, *, may_differ: frozenset[str] = EPOCHS | ANSWERS) -> Run | None:
-        """Find the longest finished run whose training equals that of ``config``, or the beginning of it.
+        """Find the longest finished run that was trained like ``config``, as far as it went.
 
         With a constant rate, training does not depend on how many epochs follow, so that a longer run can continue
         where a shorter one ended. It does depend on that if the rate is scheduled or the last epoch is cut short.

@@ -29,21 +29,10 @@ COLOURS = {"benign": (0, 255, 0), "malignant": (255, 0, 0)}
 """Colours of a colour-coded mask, as in BUS-UCLM."""
 
 FEW_LEVELS = 4
-"""Number of levels up to which a mask with a grey region is taken for one of several classes, not of soft edges."""
+"""A mask with a grey region and at most so many levels has several classes; with more, the grey is its soft edge."""
 
-_FAULTS = (
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    OSError,
-    EOFError,
-    SyntaxError,
-    StructError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-)
+_FAULTS = (OSError, EOFError, SyntaxError, StructError, ValueError, TypeError, LookupError, OverflowError)
+_FAULTS += (Image.DecompressionBombError,)
 """Exceptions that Pillow raises for damaged files; each format has its own."""
 
 

@@ -13,7 +13,7 @@ from busi.model import unet
 from busi.report.layout import render_template
 from busi.runs import Run
 from busi.scoring.ruler import SCORES
-from busi.scoring.statistics import mean_interval
+from busi.scoring.statistics import score_interval
 
 FORMATS = (".keras", ".onnx")
 """Endings of the files that can be written: Keras' own format, and ONNX for other software."""
@@ -99,6 +99,6 @@ def _describe(run: Run, file: Path) -> str:
     recorded = next(run.folder.glob("scores-*/images.csv"), None)
     if recorded:
         lesions = pd.read_csv(recorded).dropna(subset="dice")
-        scores = {score: mean_interval(lesions[score], lesions.group) for score in SCORES}
+        scores = {score: score_interval(lesions, score) for score in SCORES}
         images = len(lesions)
     return render_template("model-card.md.j2", run=run, config=run.config, file=file, scores=scores, images=images)

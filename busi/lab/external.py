@@ -24,7 +24,7 @@ from busi.dataset import duplicates
 from busi.dataset.catalog import Catalog, read_catalog
 from busi.lab.evaluate import ask_networks
 from busi.mechanisms import recipe, section
-from busi.results import ANOTHER_REPORT, NotMeasured, Results, empty_results, join_results
+from busi.results import ANOTHER_REPORT, NotMeasured, Results, join_results
 from busi.scoring import metrics, ruler
 from busi.scoring.statistics import score_interval
 from busi.study import find_groups, find_trained, load_results, measure_untrained, open_store
@@ -54,15 +54,8 @@ def choose_networks(trained: Results, baseline: str) -> Results:
 
 
 def take_last_rung(trained: Results, planned: dict[str, list[RunConfig]]) -> Results:
-    """Return the results of the recipe's last rung; empty results while one of its runs is missing.
-
-    Args:
-        trained: Results of the recipe's runs.
-        planned: Rung -> the configurations of its runs, in the order of the recipe.
-    """
-    last = list(planned)[-1]
-    rung = trained.of(last)
-    return rung if len(rung.runs) == len(planned[last]) else empty_results()
+    """Return the results of the recipe's last rung; empty while a run of the recipe is missing (`take_whole_rungs`)."""
+    return recipe.take_whole_rungs(trained, planned).of(list(planned)[-1])
 
 
 def load_chosen(parameters: Parameters) -> Results:

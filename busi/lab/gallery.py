@@ -8,7 +8,7 @@ from IPython.display import HTML
 from busi import display
 from busi.lab.networks import Case, Variant
 from busi.report import figures
-from busi.scoring import outlines, statistics
+from busi.scoring import outlines
 
 
 def drop_repeated(variants: dict[str, Variant]) -> dict[str, Variant]:
@@ -52,10 +52,12 @@ def average_dice(variants: dict[str, Variant]) -> pd.DataFrame:
 
 def conclude(lesions: pd.DataFrame) -> str:
     """Return how Dice depends on class and size in ``lesions`` (`average_dice`), and which lesion image is hardest."""
+    # Terciles of the rank, because equal shares could leave a tercile of the share empty.
+    sizes = pd.qcut(lesions.lesion_share.rank(method="first"), 3, labels=["small", "medium", "large"])
     text = "In parentheses: number of images. "
-    for column, words in {"image_class": "class", "lesion_size": "size of the lesion"}.items():
-        rows = statistics.dice_by(lesions, column).to_dict("records")
-        parts = [f"{row[column]} {row['dice']:.3f} ({row['n_images']})" for row in rows]
+    for words, column in {"class": lesions.image_class, "size of the lesion": sizes}.items():
+        means = lesions.groupby(column, observed=True).dice.agg(["mean", "size"])
+        parts = [f"{row.Index} {row.mean:.3f} ({row.size})" for row in means.itertuples()]
         text += f"Mean Dice over variants by {words}: {', '.join(parts)}. "
     hardest = lesions.loc[lesions.dice.idxmin()]
     return f"{text}The hardest of {len(lesions)} lesion images is {hardest['name']}: mean Dice {hardest.dice:.3f}."

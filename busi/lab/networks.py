@@ -274,15 +274,15 @@ def find_recipe_runs(runs_dir: str = "runs") -> list[Run]:
         StudyError: No rung has been trained in all folds under any profile.
     """
     root = find_study_folder() / Path(runs_dir).expanduser()
-    folders = _list_folders(root)
     for profile in PROFILES:
         # A study of one's own may lack a profile, or the recipe.
         if not (find_study_folder() / "params" / f"{profile}.yaml").is_file():
             continue
+        folders = _list_folders(root, profile)
         recipe = find_groups(read_profile(profile)).get(f"mechanisms/{RECIPE}")
         # The last rung is the best recipe, but training may not have come that far.
         for configs in reversed(recipe.variants.values() if recipe else ()):
-            own = [_in_profile(folders.get(config.label, []), root / profile) for config in configs]
+            own = [folders.get(config.label, []) for config in configs]
             if all(own):
                 labels = [config.label for config in configs]
                 return [open_run(_take_only(*each), runs_dir) for each in zip(labels, own, strict=True)]
@@ -293,21 +293,16 @@ def find_recipe_runs(runs_dir: str = "runs") -> list[Run]:
     )
 
 
-def _list_folders(root: Path) -> dict[str, list[Path]]:
-    """Return label -> folders of all runs below ``root`` that the present training code has made, of any profile."""
+def _list_folders(root: Path, profile: str = "*") -> dict[str, list[Path]]:
+    """Return label -> folders of a profile's runs (or all runs) below ``root`` that the present training code made."""
     folders: dict[str, list[Path]] = {}
     # Only at the depth of <profile>/<label>-<key>: folders of unfinished runs, which come and go, are passed over.
-    for folder in sorted(root.glob("*/*/*/*/fold*-????????")):
+    for folder in sorted(root.glob(f"{profile}/*/*/*/fold*-????????")):
         # Where the file is missing, broken or not of this study, there is no version.
         if read_stored(folder).get("training_version") == TRAINING_VERSION:
             own = Path(*folder.relative_to(root).parts[1:]).as_posix()
             folders.setdefault(own.rpartition("-")[0], []).append(folder)
     return folders
-
-
-def _in_profile(folders: list[Path], root: Path) -> list[Path]:
-    """Return those of some runs' folders that are below a profile's folder ``root``."""
-    return [folder for folder in folders if folder.is_relative_to(root)]
 
 
 def _take_only(label: str, folders: list[Path]) -> Path:

@@ -1,30 +1,11 @@
 """Verdicts on the paper's five claims, computed from held-out scores by one rule.
 
-A claim is a set of statements about two predictors, a and b. Claims 1 to 4 are about the mean Dice over the held-out
-lesion images. Each statement is answered from the mean difference a - b, its 95 % interval over images and training
-(`low` to `high`) and its p value after Holm's correction over all pairs of the family:
-
-=============  =========================================  ======================================================
-statement      yes                                        no
-=============  =========================================  ======================================================
-a beats b      `low` > 0 and p < `ALPHA`                  otherwise, `high` < `MARGIN`: no advantage that matters
-a and b alike  -`MARGIN` < `low` and `high` < `MARGIN`    the interval lies beyond `MARGIN` on one side, p < `ALPHA`
-=============  =========================================  ======================================================
-
-"Does not beat" is "beats" with yes and no exchanged. Where a and b are one function by proof, neither beats the other,
-whatever was measured.
-
-Claim 5 is about the three published metrics. Each of them is asked to rank the pairs of predictors, trained or not,
-that Dice tells apart (their interval excludes 0); pairs that are one function by proof do not count. The statement "the
-metric tells segmenters apart" is answered yes if the metric ranks at least `TELLING` of these pairs as Dice does (a tie
-does not count), and no otherwise; with fewer than `ENOUGH` pairs it is open.
-
-A statement is open where neither yes nor no holds, where one of the two has no run, where a planned fold has no pair of
-runs, or where there is only one pair in all: then the interval is over images alone, and another training may give
-another answer. The claim is
+A claim is a set of statements about two predictors, a and b. Each is answered yes, no, or left open, by the rule in
+``docs/heldout-protocol.md`` ("The rule"): claims 1 to 4 from the mean difference in Dice, its interval and corrected p
+value, claim 5 from how the published metrics rank the pairs that Dice tells apart. The claim is
 
 - upheld, if every statement is answered as the claim says;
-- not upheld, if at least one is answered the other way;
+- not upheld, if at least one is answered the other way, or by proof;
 - undecided, otherwise.
 
 The statements of each claim are in ``claims.yaml``. Each verdict names the size at which it was reached. At the
@@ -176,7 +157,10 @@ class Verdict:
 
 
 def beats(comparison: Comparison) -> bool | None:
-    """Return whether a beats b by the module's rule; None where that is open."""
+    """Return whether a beats b; None where that is open.
+
+    Yes, if the interval lies above 0 and p is below `ALPHA`. No, if it lies below `MARGIN`: no advantage that matters.
+    """
     if comparison.is_early:
         return None
     if comparison.low > 0 and comparison.p < ALPHA:
@@ -185,13 +169,16 @@ def beats(comparison: Comparison) -> bool | None:
 
 
 def does_not_beat(comparison: Comparison) -> bool | None:
-    """Return whether a does not beat b by the module's rule; None where that is open."""
+    """Return whether a does not beat b; None where that is open. See `beats`."""
     answer = beats(comparison)
     return None if answer is None else not answer
 
 
 def alike(comparison: Comparison) -> bool | None:
-    """Return whether a and b are alike by the module's rule; None where that is open."""
+    """Return whether a and b are alike; None where that is open.
+
+    Yes, if the interval lies within ±`MARGIN`. No, if it lies beyond, on one side, and p is below `ALPHA`.
+    """
     if comparison.is_early:
         return None
     # Differences smaller than the margin count as none, even if a test can tell them from zero.
@@ -459,7 +446,7 @@ def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison], 
         told = [_find_widest(_take_published(claim, told) or told)]
     others = {comparison.b for comparison in told}
     reason = [f"{comparison.short}{_tell_doubt(comparison)}" for comparison in told]
-    # What only one of two equal functions shows is no effect of the function.
+    # The two are one function: if only one of them differs from a third, the difference is chance.
     reason += [f"{twin.short}, {_read(twin)}" for twin in twins if twin.b in others]
     reason += [f"{what}, {pair.short}, {_read(pair)}" for what, pair in _find_beside(claim, answers).items()]
     if claim["test"] == "alike":

@@ -156,7 +156,7 @@ def judge_row(row: dict, fates: set[str]) -> str:
 
 
 def place_rows(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
-    """Return the nine distinct published rows, each with the simplest predictor that never looks and reaches it.
+    """Return the nine distinct published rows, each with the simplest blind predictor that reaches it.
 
     Args:
         tables: Number of a table of the paper -> the table, as `compare_rows`.

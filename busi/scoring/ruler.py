@@ -18,7 +18,7 @@ from busi.dataset.catalog import Catalog, DataWarning, read_grey, read_union
 from busi.dataset.decode import SUFFIXES, decode_mask
 from busi.dataset.splits import load_split
 from busi.scoring import metrics, predictors
-from busi.scoring.statistics import mean_interval
+from busi.scoring.statistics import score_interval
 
 SCORES = (*metrics.LESION_SCORES, "accuracy")
 """Scores that a table holds, each with its interval."""
@@ -155,7 +155,7 @@ def compare(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> tuple[pd.DataF
             )
         row = {"predictor": predictor, "answered": len(images), "n_images": len(lesions)}
         for score in SCORES:
-            mean, low, high = mean_interval(lesions[score], lesions.group)
+            mean, low, high = score_interval(lesions, score)
             row |= {score: mean, f"{score}_low": low, f"{score}_high": high}
         row |= {"n_normals": len(normals), "normals_fpr": (normals.predicted_share > 0).mean()}
         rows.append(row)

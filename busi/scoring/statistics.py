@@ -3,7 +3,7 @@
 Two things vary when a score is measured again: the images and the training. Near-duplicate images are not independent,
 so they are resampled together. Training varies between folds, which have other training images, and between the seeds
 of a fold. An interval includes all of these, unless there is only one run, which says nothing about training. None of
-the libraries considered (SciPy, statsmodels, arch, rliable) varies images crossed with runs within folds.
+the libraries considered (SciPy, statsmodels, arch, rliable) resamples images and varies runs within folds together.
 
 A table of scores has one row for each image and run: `name`, `group` (near-duplicates), `image_class`, the scores of
 `busi.scoring.metrics.score_image`, and the run's `fold` and `seed`. A predictor that is not trained has neither of
@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.stats import norm
 from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
@@ -27,9 +26,6 @@ from busi.scoring.metrics import LESION_SCORES, NSD_TOLERANCE, pool_pixels
 
 RESAMPLES = 9999
 """Number of bootstrap resamples: SciPy's default, enough for the third digit of a Dice score."""
-
-SIZES = ("small", "medium", "large")
-"""Names of the terciles of the lesion's share of the image, over the lesion images of a table."""
 
 TARGET = 0.01
 """Difference in Dice for which `find_power` computes the number of runs needed."""
@@ -65,8 +61,8 @@ class _Fold(NamedTuple):
 class _Deviations:
     """Random deviations that sources of variation add to a mean, float (`RESAMPLES`,), and the doubt about their size.
 
-    Each source adds to `doubt` its mean square, weighted as in the variance of the mean, squared and divided by its
-    degrees of freedom. A source known from hundreds of images adds nothing.
+    `doubt` is the sum over sources of (w * s)^2 / f: a mean square s, its weight w in the variance of the mean, and its
+    degrees of freedom f. A source known from hundreds of images adds nothing.
     """
 
     values: np.ndarray
@@ -112,20 +108,6 @@ def score_interval(scores: pd.DataFrame, score: str = "dice") -> Interval:
     """
     split = _split_folds(scores, score)
     return _vary_both(split).around(_mean(split))
-
-
-def mean_interval(values: ArrayLike, groups: ArrayLike) -> Interval:
-    """Compute the mean of ``values`` and its 95 % interval over images alone, as `score_interval`.
-
-    Args:
-        values: float (n,), a score of each image.
-        groups: (n,), the near-duplicate group of each image.
-
-    Raises:
-        StudyError: There are no values, or a value is missing.
-    """
-    scores = pd.DataFrame({"name": range(len(values)), "group": np.asarray(groups), "value": np.asarray(values, float)})
-    return score_interval(scores, "value")
 
 
 def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -> Interval:
@@ -382,27 +364,6 @@ def normals_at_sensitivity(scores: pd.DataFrame, sensitivity: float) -> np.ndarr
         threshold = peaks[missed]
         shares.append((run.peak[run.image_class == "normal"] >= threshold).mean())
     return np.array(shares)
-
-
-def dice_by(scores: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Summarize the Dice score of one predictor by class or by lesion size.
-
-    Args:
-        scores: Its table of scores.
-        column: "image_class", or "lesion_size" for terciles of `lesion_share`, named as `SIZES`.
-
-    Returns:
-        One row for each value: ``column``, `n_images`, `dice` (mean), `dice_low`, `dice_high`, `dice_median`.
-    """
-    lesions = lesion_images(scores)
-    shares = lesions.groupby("name", sort=False).lesion_share.first()
-    # Terciles of the rank, because equal shares could leave a tercile of the share empty.
-    terciles = pd.qcut(shares.rank(method="first"), len(SIZES), labels=SIZES)
-    lesions = lesions.assign(lesion_size=lesions.name.map(terciles))
-    rows = []
-    for value, part in lesions.groupby(column, observed=True):
-        rows.append({column: value, "n_images": part.name.nunique()} | _summarize_dice(part))
-    return pd.DataFrame(rows)
 
 
 def rank_seeds(scores: pd.DataFrame) -> pd.DataFrame:

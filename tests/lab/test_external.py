@@ -92,13 +92,13 @@ def test_a_recipe_that_is_whole_joins_the_chosen_networks(laboratory, other_dir)
     parameters = gather(laboratory, other_dir, "whole")
     others = external.load_chosen(parameters).variants
     ladder = study.find_group(parameters, "mechanisms/recipe")
-    last, configs = list(ladder.variants.items())[-1]
-    runs = trained(*((last, config.fold, 0.6, "kld") for config in configs)).runs
-    runs["config"] = [config.model_dump_json() for config in configs]
-    runs["planned_epochs"] = [config.epochs for config in configs]
+    rungs = [(rung, config) for rung, configs in ladder.variants.items() for config in configs]
+    runs = trained(*((rung, config.fold, 0.6, "kld") for rung, config in rungs)).runs
+    runs["config"] = [config.model_dump_json() for _, config in rungs]
+    runs["planned_epochs"] = [config.epochs for _, config in rungs]
     columns = dict.fromkeys([*COLUMNS["runs"], *runs])
     results.write_results(parameters, ladder.name, replace(empty_results(), runs=runs.reindex(columns=[*columns])))
-    assert external.load_chosen(parameters).variants == [*others, f"recipe: {last}"]
+    assert external.load_chosen(parameters).variants == [*others, f"recipe: {rungs[-1][0]}"]
 
 
 def test_sizes_are_told_once_each_and_only_of_networks_that_were_asked():

@@ -50,6 +50,12 @@ def compare(tables, **more):
     return statistics.compare_pairs(tables, combinations(tables, 2), **more)
 
 
+def mean_interval(values, groups):
+    """Return the interval of values of images that no run has made: over images alone."""
+    table = pd.DataFrame({"name": range(len(values)), "group": np.asarray(groups), "value": np.asarray(values, float)})
+    return statistics.score_interval(table, "value")
+
+
 def clustered(draw, groups=60, size=4, spread=0.2, noise=0.02):
     """Draw values that agree within their groups."""
     group = np.repeat(np.arange(groups), size)
@@ -64,7 +70,7 @@ def test_interval_without_near_duplicates_is_scipys():
     expected = bootstrap(
         (values,), np.mean, n_resamples=9999, batch=1000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    interval = statistics.mean_interval(values, np.arange(80))
+    interval = mean_interval(values, np.arange(80))
     assert interval.mean == pytest.approx(values.mean(), abs=1e-12)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
@@ -72,21 +78,19 @@ def test_interval_without_near_duplicates_is_scipys():
 def test_groups_are_drawn_whole():
     # Of two groups, (0, 0, 0) and (1,), a draw holds both, or one of them twice: means 1/4, 0 and 1, each of the
     # latter in a quarter of the draws. Images drawn one by one would rarely all be 1.
-    interval = statistics.mean_interval([0, 0, 0, 1], ["a", "a", "a", "b"])
+    interval = mean_interval([0, 0, 0, 1], ["a", "a", "a", "b"])
     assert interval == pytest.approx((0.25, 0, 1), abs=1e-12)
 
 
 def test_the_order_of_images_does_not_matter():
     values, group = clustered(np.random.default_rng(1))
     order = np.random.default_rng(2).permutation(len(values))
-    assert statistics.mean_interval(values[order], group[order]) == pytest.approx(
-        statistics.mean_interval(values, group)
-    )
+    assert mean_interval(values[order], group[order]) == pytest.approx(mean_interval(values, group))
 
 
 def test_near_duplicates_widen_the_interval():
     values, group = clustered(np.random.default_rng(3))
-    whole, single = statistics.mean_interval(values, group), statistics.mean_interval(values, np.arange(len(values)))
+    whole, single = mean_interval(values, group), mean_interval(values, np.arange(len(values)))
     # Four copies tell as much as one: twice the standard error, and so twice the width.
     assert (whole.high - whole.low) / (single.high - single.low) == pytest.approx(2, rel=0.1)
 
@@ -94,18 +98,18 @@ def test_near_duplicates_widen_the_interval():
 def test_the_interval_covers_the_mean_where_images_come_in_groups():
     draw, covered, simulations = np.random.default_rng(4), 0, 200
     for _ in range(simulations):
-        _, low, high = statistics.mean_interval(*clustered(draw))
+        _, low, high = mean_interval(*clustered(draw))
         covered += low <= 0.6 <= high
     # 0.94 is expected of a percentile interval of 60 groups, give or take 0.017; images alone would cover 0.67.
     assert 0.90 <= covered / simulations <= 0.98
 
 
 def test_equal_values_have_an_interval_of_no_width():
-    assert statistics.mean_interval([0.5] * 30, range(30)) == (0.5, 0.5, 0.5)
+    assert mean_interval([0.5] * 30, range(30)) == (0.5, 0.5, 0.5)
 
 
 def test_one_group_has_no_interval():
-    interval = statistics.mean_interval([0.25, 0.75], ["a", "a"])
+    interval = mean_interval([0.25, 0.75], ["a", "a"])
     assert interval.mean == 0.5
     assert np.isnan([interval.low, interval.high]).all()
 
@@ -119,7 +123,7 @@ def test_one_group_has_no_interval():
 )
 def test_what_has_no_mean_is_refused(values, groups, message):
     with pytest.raises(StudyError, match=message):
-        statistics.mean_interval(values, groups)
+        mean_interval(values, groups)
 
 
 # Differences
@@ -236,7 +240,7 @@ def test_equal_splits_differ_by_zero_at_the_nominal_rate(monkeypatch):
 def test_a_mean_that_may_be_lower_widens_the_difference_on_the_other_side():
     """One value of a far below the others: a's interval reaches further down, and so that of b - a further up."""
     a, b = scores([0.0] + [0.9] * 19), elsewhere([0.5] * 20)
-    low, high = statistics.mean_interval(a.dice, a.group)[1:]
+    low, high = mean_interval(a.dice, a.group)[1:]
     interval = statistics.difference_interval(a, b)
     assert interval == pytest.approx((0.5 - a.dice.mean(), 0.5 - high, 0.5 - low))
 
@@ -273,7 +277,7 @@ def test_the_runs_of_one_fold_vary_as_their_mean_does():
 
 def test_one_run_alone_says_nothing_about_training():
     single = runs(np.random.default_rng(2), folds=1, seeds=1, run=0.05, image=0.01, mean=0.5)
-    assert statistics.score_interval(single) == statistics.mean_interval(single.dice, single.group)
+    assert statistics.score_interval(single) == mean_interval(single.dice, single.group)
     row = compare({"a": single, "b": single.assign(dice=0.4)}).iloc[0]
     assert row.n_runs == 1  # by which the claims know
 
@@ -284,7 +288,7 @@ def test_images_that_vary_are_not_counted_a_second_time_as_training():
     for _ in range(20):
         table = runs(draw, image=0.2, residual=0.2)
         images = table.groupby(["name", "group"], as_index=False).dice.mean()
-        alone = statistics.mean_interval(images.dice, images.group)
+        alone = mean_interval(images.dice, images.group)
         # The spread before Student's t widens it, which five folds alone make necessary.
         spread = statistics._vary_both(statistics._split_folds(table, "dice")).values.std()
         ratios.append(spread / ((alone.high - alone.low) / 2 / 1.96))
@@ -340,7 +344,7 @@ def test_images_alone_would_tell_equal_arms_apart():
     draw, covered = np.random.default_rng(5), 0
     for _ in range(40):
         table = runs(draw, seeds=1, run=0.06, residual=0.1)
-        _, low, high = statistics.mean_interval(table.dice, table.group)
+        _, low, high = mean_interval(table.dice, table.group)
         covered += low <= 0 <= high
     assert covered < 28
 
@@ -436,7 +440,7 @@ def test_a_pair_without_near_duplicates_or_runs_is_a_t_test_of_images():
     a, b = draw.beta(2, 1, 90), draw.beta(2, 1.2, 90)
     row = compare({"a": scores(a), "b": scores(b)}).iloc[0]
     assert row.p == pytest.approx(ttest_1samp(a - b, 0).pvalue, rel=0.1)
-    expected = statistics.mean_interval(a - b, range(90))
+    expected = mean_interval(a - b, range(90))
     assert (row.difference, row.low, row.high) == pytest.approx(expected, abs=1e-12)
 
 
@@ -609,7 +613,7 @@ def test_a_summary_by_hand():
         "nsd_tolerance": 2,
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected)
-    assert (row["dice_low"], row["dice_high"]) == statistics.mean_interval(lesions.dice, lesions.group)[1:]
+    assert (row["dice_low"], row["dice_high"]) == mean_interval(lesions.dice, lesions.group)[1:]
     assert row["brier"] == pytest.approx((0.1**2 + 0.7**2 + 0.3**2 + 0.1**2) / 4, abs=0.001)
     assert row["ece"] == pytest.approx((0.1 + 2 * 0.2 + 0.1) / 4, abs=0.001)
     assert set(row) == {*expected, "dice_low", "dice_high", "brier", "ece", "auc_pooled", "loss"}
@@ -648,32 +652,6 @@ def test_without_normals_their_scores_are_missing():
     assert np.isnan([row["normals_fpr"], row["normals_area"]]).all()
 
 
-def test_dice_by_class():
-    table = pd.concat([scores([0.9, 0.6, 0.6]), scores([0.2, 0.4], image_class="malignant"), normal([0, 0])])
-    parts = statistics.dice_by(table, "image_class")
-    assert parts.image_class.to_list() == ["benign", "malignant"]
-    assert parts.n_images.to_list() == [3, 2]
-    assert parts.dice.to_list() == pytest.approx([0.7, 0.3])
-    assert parts.dice_median.to_list() == pytest.approx([0.6, 0.3])
-    assert parts.dice_low.to_list() == pytest.approx([0.6, 0.2])
-    assert parts.dice_high.to_list() == pytest.approx([0.9, 0.4])
-
-
-def test_dice_by_lesion_size():
-    table = scores([0.1, 0.9, 0.5, 0.2, 0.8, 0.6])
-    table["lesion_share"] = [0.01, 0.5, 0.1, 0.02, 0.4, 0.1]
-    parts = statistics.dice_by(table, "lesion_size")
-    assert parts.lesion_size.to_list() == ["small", "medium", "large"]
-    assert parts.dice.to_list() == pytest.approx([0.15, 0.55, 0.85])
-    assert parts.n_images.to_list() == [2, 2, 2]
-
-
-def test_equal_lesions_still_make_three_parts():
-    table = scores([0.1, 0.2, 0.3, 0.4]).assign(lesion_share=0.1)
-    assert statistics.dice_by(table, "lesion_size").n_images.sum() == 4
-    assert len(statistics.dice_by(table, "lesion_size")) == 3
-
-
 def test_runs_of_other_seeds_are_matched_in_their_order():
     """Seeds 0 and 5 of a fold stand opposite 1000 and 1005: by hand 0.1 and 0.3 apart."""
     scores = {}
@@ -700,12 +678,20 @@ def test_false_positives_are_compared_where_every_run_touches_as_many_lesions():
     assert statistics.normals_at_sensitivity(scores, 1.0).tolist() == [1, 0.5]
 
 
+def test_each_run_marks_a_share_of_its_normal_images():
+    """One of two in the first run, none in the second; lesion images do not count."""
+    table = pd.DataFrame({"fold": [0, 0, 0, 1, 1], "seed": [0, 0, 0, 1, 1], "predicted_share": [0.1, 0, 0.5, 0, 0.5]})
+    table["image_class"] = ["normal", "normal", "benign", "normal", "benign"]
+    assert statistics.normals_with_finding(table).tolist() == [0.5, 0]
+    assert np.isnan(statistics.normals_with_finding(table[table.image_class == "benign"])).all()
+
+
 def test_the_interval_of_dice_ends_where_dice_does():
     """Folds of which some have learned nothing: a mean of 0.4 that five trainings would move by far more."""
     folds = np.repeat(np.arange(5), 4)
     scores = pd.DataFrame({"fold": folds, "seed": folds, "name": range(20), "group": range(20), "lesion_share": 0.1})
     scores = scores.assign(image_class="benign", dice=np.isin(folds, [0, 3]).astype(float))
     assert statistics.score_interval(scores).low < 0
-    row = statistics.dice_by(scores, "image_class").iloc[0]
-    assert (row.dice, row.dice_low) == (0.4, 0)
-    assert statistics.dice_by(scores.assign(dice=1 - scores.dice), "image_class").dice_high[0] == 1
+    row = statistics._summarize_dice(scores)
+    assert (row["dice"], row["dice_low"]) == (0.4, 0)
+    assert statistics._summarize_dice(scores.assign(dice=1 - scores.dice))["dice_high"] == 1
