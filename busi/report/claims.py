@@ -300,8 +300,8 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
         if comparison:
             comparison = comparison._replace(folds_needed=needed)
             known[f"{label} (live runs)" if comparison.kind == ALIVE else label] = comparison
-            better += _read(comparison) == "better"
-            worse += _read(comparison) == "worse"
+            better += _find_side(comparison) == "better"
+            worse += _find_side(comparison) == "worse"
     title = f"{better or 'None'} of {count(len(known), 'variant')} better than {baseline}, {worse or 'none'} worse"
     return title, _tabulate_differences(known, answers)
 
@@ -578,7 +578,12 @@ def _find_widest(comparisons: list[Comparison]) -> Comparison:
 
 
 def _read(comparison: Comparison) -> str:
-    """Return what a comparison says about a, in a few words."""
+    """Return what a comparison says about a, in a few words, and whether the stricter test says so, too."""
+    return f"{_find_side(comparison)}{_tell_doubt(comparison)}"
+
+
+def _find_side(comparison: Comparison) -> str:
+    """Return whether a is better or worse, or why that is not told, in a few words."""
     if comparison.is_early:
         folds = count(comparison.folds_needed, "fold")
         return f"too few runs for a verdict ({comparison.n_runs}, in {comparison.n_folds} of {folds})"
@@ -586,16 +591,16 @@ def _read(comparison: Comparison) -> str:
     if answer is None:
         return "not told apart"
     if answer:
-        return f"better{_tell_doubt(comparison)}"
+        return "better"
     # Not better is not the same as worse, which needs an interval below zero and a test that agrees.
     if comparison.high < 0 and comparison.p < ALPHA:
-        return f"worse{_tell_doubt(comparison)}"
+        return "worse"
     return f"not better by {MARGIN} or more"
 
 
 def _tell_doubt(comparison: Comparison) -> str:
     """Return that a difference told by the interval's test is not told by the stricter one; else nothing."""
-    is_told = (comparison.low > 0 or comparison.high < 0) and comparison.p < ALPHA
+    is_told = (comparison.low > 0 or comparison.high < 0) and comparison.p < ALPHA and not comparison.is_early
     return ", but not by the corrected resampled t test" if is_told and comparison.p_t_holm >= ALPHA else ""
 
 

@@ -106,6 +106,8 @@ def test_what_the_stricter_test_cannot_tell_is_said_so():
         assert claims._read(compared._replace(p_t_holm=0.05)) == told + doubt
         assert claims._read(compared._replace(p_t_holm=0.049)) == claims._read(compared) == told
     assert claims._read(open_._replace(p_t_holm=0.9)) == "not told apart"
+    assert claims._read(better._replace(p_t_holm=0.9, n_runs=1)).startswith("too few runs")
+    assert doubt not in claims._read(better._replace(p_t_holm=0.9, n_runs=1))
 
 
 def test_one_pair_of_runs_answers_nothing():
@@ -627,6 +629,19 @@ def test_variants_are_counted_and_drawn_against_the_first(make_heldout, make_ans
         "Adam + fixed LR": 0.2,
         "SGD + decaying LR": -0.2,
     }
+
+
+def test_losses_are_compared_with_the_first_without_dead_runs(make_heldout, make_answers):
+    """With its two dead runs the other loss is 0.25 worse, without them as good."""
+    parts = []
+    for seed, dead in enumerate((True, True, False, False)):
+        parts.append(make_heldout("KLD", [0.5] * 8, settings=KLD | {"seed": 5 * seed}))
+        settings = {"loss": "dice", "seed": 5 * seed}
+        scores = {"dice": [0.0] * 8, "marked": 0.0} if dead else {"dice": [0.5] * 8}
+        parts.append(make_heldout("DICE of both channels", settings=settings, **scores))
+    title, table = claims.compare_with_baseline(make_answers(*parts))
+    assert title == "None of 1 variant better than KLD, none worse"
+    assert table[["label", "difference"]].values.tolist() == [["DICE of both channels (live runs)", 0.0]]
 
 
 def test_a_variant_is_no_better_before_it_has_a_run_in_every_fold(make_heldout, make_answers):
