@@ -94,7 +94,9 @@ def _answer_rows(rows: pd.DataFrame, filters: int) -> str:
     text += f"{number} {agree(trained, 'has', 'have')} been trained here ({size}): "
     text += f"{reproduced or 'none'} "
     text += agree(reproduced, "is", "are") + " reproduced"
-    text += f" ({blind} of them by such a predictor as well)" if blind else ""
+    if blind:
+        some = f"{blind} of them " if blind < reproduced else ""
+        text += f" ({some}reached by such a predictor, too)"
     text += f", {opened} {agree(opened, 'is', 'are')} open." if opened else "."
     # The published row is above the mean mask, our runs of it are not.
     below = rows.row[is_beyond & (rows.auc_high.round(4) <= rows.mask_auc.round(4))]

@@ -45,8 +45,10 @@ def test_the_answer_counts_rows_claims_and_dice():
     assert few.endswith(". 2 have been trained here (16 filters, 1 to 3 runs each): none are reproduced, 2 are open.")
     constant = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")
     assert constant[0].endswith(
-        "1 has been trained here (16 filters, 1 run each): 1 is reproduced (1 of them by such a predictor as well)."
+        "1 has been trained here (16 filters, 1 run each): 1 is reproduced (reached by such a predictor, too)."
     )
+    told = {"n_runs": [1, 1, *[0] * 7], "verdict": [tables.REPRODUCED] * 2 + [tables.NOT_RUN] * 7}
+    assert answer(**told)[0].endswith("2 are reproduced (1 of them reached by such a predictor, too).")
     assert ". 9 are better in neither AUC nor loss. All 9 have" in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
     assert claims.startswith("**Of 2 claims**, 1 is upheld (1 of them by proof), 1 is undecided. Scores")
     assert dice == []
