@@ -42,7 +42,7 @@ COLUMNS = {
 }
 """Columns that each table of `Results` has, even if it has no rows."""
 
-SUFFIXES = {"runs": ".csv", "epochs": ".csv", "images": ".csv.xz", "pixels": ".csv.xz"}
+SUFFIXES = {"runs": ".csv", "epochs": ".csv.xz", "images": ".csv.xz", "pixels": ".csv.xz"}
 """Suffixes of the tables' files; the long tables are compressed."""
 
 

@@ -99,7 +99,7 @@ def test_a_and_b_are_alike(compared, answer):
 
 def test_what_the_stricter_test_cannot_tell_is_said_so():
     """Only a difference that the first test tells can be doubted by the second one."""
-    doubt = ", but not by the corrected resampled t test"
+    doubt = ", though not told apart by the corrected resampled t test"
     better, worse, open_ = comparison(0.03, 0.1), comparison(-0.1, -0.03), comparison(-0.1, 0.1, p=0.5)
     strict = [(better, "better"), (worse, "worse")]
     for compared, told in strict:
