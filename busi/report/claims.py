@@ -601,7 +601,8 @@ def _find_side(comparison: Comparison) -> str:
 def _tell_doubt(comparison: Comparison) -> str:
     """Return that a difference told by the interval's test is not told by the stricter one; else nothing."""
     is_told = (comparison.low > 0 or comparison.high < 0) and comparison.p < ALPHA and not comparison.is_early
-    return ", though not told apart by the corrected resampled t test" if is_told and comparison.p_t_holm >= ALPHA else ""
+    is_doubted = is_told and comparison.p_t_holm >= ALPHA
+    return ", though not told apart by the corrected resampled t test" if is_doubted else ""
 
 
 def _describe_dead(answers: Answers) -> list[str]:
