@@ -445,7 +445,9 @@ def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison], 
         # Of dozens of pairs, the one with the largest difference says most. The claim is about the paper's settings.
         told = [_find_widest(_take_published(claim, told) or told)]
     others = {comparison.b for comparison in told}
-    reason = [f"{comparison.short}{_tell_doubt(comparison)}" for comparison in told]
+    # Where no pair is against the claim, it has to be said what each of them shows. Likeness has no better side.
+    tell = _tell_doubt if against or claim["test"] == "alike" else lambda each: f", {_read(each)}"
+    reason = [each.short + tell(each) for each in told]
     # The two are one function: if only one of them differs from a third, the difference is chance.
     reason += [f"{twin.short}, {_read(twin)}" for twin in twins if twin.b in others]
     reason += [f"{what}, {pair.short}, {_read(pair)}" for what, pair in _find_beside(claim, answers).items()]

@@ -254,7 +254,7 @@ def test_what_lacks_runs_is_not_the_reason(make_heldout, make_answers):
                 settings = {"loss": "dice", "seed": seed}
                 parts.append(make_heldout("DICE of both channels", [0.1] * 4, settings=settings))
     judged = claims.judge([make_answers(*parts)]).first
-    assert judged.reason.endswith("Measured beside it: KLD − DICE of the lesion +0.100 Dice (+0.100 to +0.100)")
+    assert judged.reason.endswith("Measured beside it: KLD − DICE of the lesion +0.100 Dice (+0.100 to +0.100), better")
     assert "too few runs for a verdict (1, in 1 of 2 folds)" in judged.evidence
 
 
@@ -267,8 +267,8 @@ def test_the_function_that_equals_kld_is_told_beside_it(verdict):
         "BCE − DICE of the lesion +0.150 Dice (+0.150 to +0.150), better." in judged.evidence
     )
     assert judged.reason.endswith(
-        "KLD − DICE of both channels +0.100 Dice (+0.100 to +0.100); "
-        "KLD − DICE of the lesion +0.200 Dice (+0.200 to +0.200); "
+        "KLD − DICE of both channels +0.100 Dice (+0.100 to +0.100), better; "
+        "KLD − DICE of the lesion +0.200 Dice (+0.200 to +0.200), better; "
         "BCE − DICE of both channels +0.050 Dice (+0.050 to +0.050), better; "
         "BCE − DICE of the lesion +0.150 Dice (+0.150 to +0.150), better"
     )
@@ -453,7 +453,7 @@ def test_a_verdict_is_reached_and_told_at_each_size(make_heldout, make_answers):
     assert judged.short.startswith("**Upheld:** Learned upsampling (Conv2DTranspose) beats")
     assert judged.short.endswith(
         "Learned upsampling is better. At 32 pixels, 64 filters, at most 9 epochs, 2 seeds a fold: Conv2DTranspose "
-        "− Nearest, first step +0.100 Dice (+0.100 to +0.100)."
+        "− Nearest, first step +0.100 Dice (+0.100 to +0.100), better."
     )
     assert [text.split(", ")[0] for text in judged.evidence.split("\n\n")] == ["At 32 pixels", "At 64 pixels"]
     # One run of either says nothing about another training, however far apart the two are.
