@@ -252,7 +252,7 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
             text += f" {recipe.BEFOREHAND}: {goal}."
             # The goal says little about the recipe if a network without it is as good.
             others = table.predictor[(table.dice >= recipe.GOAL_DICE) & (table.predictor != row.predictor)]
-            text += f" It is also reached by {'; '.join(others)}." if len(others) else ""
+            text += f" Others that reach it: {'; '.join(others)}." if len(others) else ""
     text += " An external prediction is the mean of the networks of all folds, a held-out one that of one network."
     if table.n_seeds.max() == 1:
         text += " With one seed, the intervals of external predictions are over images alone."

@@ -525,7 +525,7 @@ def test_holm_by_hand():
 
 
 def test_the_resampled_t_is_corrected_by_holm_where_it_is_known():
-    """Of three pairs, one has runs on both sides; the others have no folds to compare, and do not count."""
+    """Of six pairs, three have all folds; the others have one fold in common, hence no test, and do not count."""
     draw = np.random.default_rng(3)
     parts = [scores(draw.normal(0.5, 0.1, 20)).assign(fold=fold, seed=0) for fold in range(3)]
     a = pd.concat([part.assign(name=part.name + f" of {part.fold[0]}") for part in parts])
