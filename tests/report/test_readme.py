@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from small_report import REPOSITORY, make_study, read_parameters, record_summary
+from small_report import REPOSITORY, make_study_with_pages, read_parameters, record_summary
 
 from busi import config
 from busi.config import StudyError
@@ -19,7 +19,7 @@ MARKED = "# Title\n\n<!-- findings -->\nold\n<!-- /findings -->\n\nLast line.\n"
 def study(tmp_path, monkeypatch) -> Path:
     """A study in the current folder whose summary notebook has been run."""
     folder = tmp_path / "study"
-    make_study(folder)
+    make_study_with_pages(folder)
     monkeypatch.chdir(folder)
     record_summary(read_parameters())
     return folder

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from small_report import make_study, read_parameters
+from small_report import make_study_with_pages, read_parameters
 
 from busi import results
 from busi.published import distinct_rows
@@ -15,7 +15,7 @@ PLAN = {"image_size": 300, "epochs": 75}
 
 @pytest.fixture
 def laptop(tmp_path, monkeypatch):
-    make_study(tmp_path)
+    make_study_with_pages(tmp_path)
     monkeypatch.chdir(tmp_path)
     for family in ("upsampling", "optimization", "loss", "data"):
         (tmp_path / "notebooks" / f"1_{family}.ipynb").write_text("{}", encoding="utf-8")
