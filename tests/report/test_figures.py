@@ -359,7 +359,8 @@ def test_a_training_is_drawn_step_by_step_and_its_dice_epoch_by_epoch():
     assert left.get_legend() is None  # one legend below both panels
     assert [text.get_text() for text in left.figure.legends[0].get_texts()] == ["lr 1", "lr 2"]
     # Before the end of the first epoch there is no Dice yet.
-    figures.training({"lr 1": steps[:1].astype({"validation_dice": float})})
+    _, early = figures.training({"lr 1": steps[:1].astype({"validation_dice": float})}).axes
+    assert drawn_in(early) == []
 
 
 # Networks' answers

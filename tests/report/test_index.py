@@ -1,5 +1,7 @@
 """The index of a report, from findings, tables and figures that are written by hand."""
 
+import contextlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,17 +15,26 @@ from busi.config import StudyError
 from busi.report import index, pages, readme
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """A study with a report whose notebooks have been run and whose pages are written."""
+    folder = tmp_path_factory.mktemp("index")
+    study = folder / "study"
+    make_study_with_pages(study)
+    with contextlib.chdir(study):
+        parameters = read_parameters()
+        record_summary(parameters)
+        for stem in STEMS:
+            notebook = write_notebook(folder / f"{stem}.ipynb", new_markdown_cell(f"# Title of {stem}"))
+            pages.write_page(notebook, parameters.report_path / f"{stem}.html", parameters=parameters)
+    return study
+
+
 @pytest.fixture(autouse=True)
-def study(tmp_path, monkeypatch) -> Path:
-    """A study in the current folder, with a report whose notebooks have been run and whose pages are written."""
-    folder = tmp_path / "study"
-    make_study_with_pages(folder)
+def study(written, tmp_path, monkeypatch) -> Path:
+    """A copy of this study in the current folder, to be changed."""
+    folder = shutil.copytree(written, tmp_path / "study")
     monkeypatch.chdir(folder)
-    parameters = read_parameters()
-    record_summary(parameters)
-    for stem in STEMS:
-        notebook = write_notebook(tmp_path / f"{stem}.ipynb", new_markdown_cell(f"# Title of {stem}"))
-        pages.write_page(notebook, parameters.report_path / f"{stem}.html", parameters=parameters)
     return folder
 
 
@@ -55,29 +66,15 @@ def test_index_and_readme_read_what_notebooks_wrote_and_compute_nothing(study):
     file.write_text(f"{readme.START}\n{readme.END}\n", encoding="utf-8")
     called = functions_called(index.write_index, read_parameters())
     called |= functions_called(readme.update_readme, read_parameters(), file)
-    modules = {name.rpartition(".")[0] for name in called}
-    assert modules == {
-        "busi.config",
-        "busi.display",
-        "busi.report.index",
-        "busi.report.layout",
-        "busi.report.readme",
-        "busi.results",
-    }
-    public = {name.rpartition(".")[2] for name in called if name.startswith("busi.results.")}
-    assert {name for name in public if not name.startswith(("_", "<"))} == {
-        "read_findings",
-        "read_table",
-        "replace_text",
-    }
+    assert {"busi.results.read_findings", "busi.results.read_table"} <= called
+    computing = ("dataset", "mechanisms", "model", "scoring", "study", "training")
+    assert [name for name in called if name.startswith(tuple(f"busi.{module}" for module in computing))] == []
+    # What is not there is an error; it is not measured now.
+    assert called.isdisjoint({"busi.results.measure", "busi.results.write_table"})
 
 
-def test_the_index_opens_with_question_and_answer():
-    main = read_index().main
-    assert main.h1.string == "Breast ultrasound segmentation: a published study examined"
-    assert main.select_one("h1 + p").get_text().endswith("look at the image to reach them?")
-    assert main.em.string == "Breast Ultrasound Image Segmentation Analysis"
-    answer = main.select_one(".finding")
+def test_the_index_opens_with_the_answer():
+    answer = read_index().main.select_one(".finding")
     assert [" ".join(paragraph.get_text().split()) for paragraph in answer.find_all("p")] == [
         "Six of nine rows.",
         "None of five claims.",
@@ -93,9 +90,7 @@ def test_the_index_embeds_the_figures_with_the_findings_as_alternative_text():
     assert headline.source["srcset"] not in (headline.img["src"], ladder.img["src"])
     assert headline.img["src"].startswith("data:image/svg+xml;base64,PHN2ZyB4bWxucz0i")
     assert headline.img["alt"].endswith("have the accuracy of background (0.9083): DICE & BCE.")
-    assert headline.figcaption.string.startswith("Published rows and ours")
     assert ladder.img["alt"] == "From 0.9251 the steps lead to a Dice of 0.70."
-    assert ladder.figcaption.string.startswith("From the published number (star)")
     assert headline.img["src"] != ladder.img["src"]
 
 
@@ -126,17 +121,6 @@ def test_a_claim_without_any_run_has_no_figure_on_its_card():
     assert [len(card.find_all("figure")) for card in cards] == [1, 1, 0, 1, 1]
     # Its verdict in words, which the figure has as its title, stands there all the same.
     assert "KLD is not the best loss." in cards[2].get_text()
-
-
-def test_the_index_names_its_sections():
-    soup = read_index()
-    assert [heading.string for heading in soup.main.find_all("h2")] == [
-        "Five claims",
-        "From the published number to the held-out one",
-        "The four tables",
-        "Pages",
-        "About this report",
-    ]
 
 
 def test_the_index_leads_to_each_page_by_its_title():
