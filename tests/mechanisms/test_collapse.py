@@ -111,15 +111,16 @@ def conclude(settings: dict[str, list[str]]) -> str:
 
 def test_the_conclusion_counts_the_rates_at_which_every_seed_learns():
     rates = {"Adam, 0.1": ["dead", "dead"], "Adam, 0.001": ["learned", "learned"], "Adam, 0.01": ["learned", "dead"]}
-    assert conclude({"SGD, 0.1": ["plateau", "falling"]} | rates) == (
-        "Fates of 8 runs: 3 learned, 1 falling, 1 plateau, 3 dead. Lesions are learned by Adam, 0.001 (2 of 2); Adam, "
-        "0.01 (1 of 2). Dead ReLUs of dead networks: Adam 90% to 90%. Rates at which every seed learns lesions: SGD 0 "
-        "of 1, Adam 1 of 3; too few to say whether the rate matters less to Adam. Size: 64 pixels, 2 seeds."
-    )
+    text = conclude({"SGD, 0.1": ["plateau", "falling"]} | rates)
+    assert "8 runs: 3 learned, 1 falling, 1 plateau, 3 dead." in text
+    assert "Adam, 0.001 (2 of 2); Adam, 0.01 (1 of 2)." in text
+    assert "Adam 90% to 90%" in text
+    assert "SGD 0 of 1, Adam 1 of 3; too few to say" in text
+    assert "rescue" not in text
     # The first setting is the baseline, of which others are changes.
-    rescued = "The baseline learned in all of its 2 runs, so no change was needed to rescue it. "
-    assert rescued in conclude({"SGD, 0.1": ["learned", "learned"]} | rates)
-    assert "Lesions are learned by no setting. Rates" in conclude({"Adam, 0.1": ["plateau"]})
+    learned = conclude({"SGD, 0.1": ["learned", "learned"]} | rates)
+    assert "The baseline learned in all of its 2 runs" in learned and "rescue" in learned
+    assert "learned by no setting" in conclude({"Adam, 0.1": ["plateau"]})
 
 
 def test_lines_run_over_the_rates_and_markers_tell_the_fates():

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from small_study import numbers
 
 from busi import display, results
 from busi.dataset import preprocessing
@@ -64,12 +65,10 @@ SCORES = {
 
 def test_the_conclusion_compares_the_two_trainings_image_by_image(make_results):
     text = flips.conclude(flips.tabulate(rows()), make_results(SCORES))
-    assert "9.0% of its pixels and 45% of its lesion" in text
-    assert "lesion in the middle it is 5%, of one at the side 85%. Half of the images are flipped in training" in text
-    assert "where 4.5% of all pixels are therefore labelled wrong" in text
-    assert text.endswith(
-        "changes the held-out Dice by -0.400 (-0.400 to -0.400). Size: 64 pixels, 2 filters, at most 7 epochs, 1 seed."
-    )
+    noise, changes = text.split("held-out Dice")
+    # Of all pixels and of the lesion, in ten images; of a lesion in the middle and at the side; of all in training.
+    assert numbers(noise) == ["9.0", "45", "10", "5", "85", "4.5"]
+    assert numbers(changes) == ["-0.400", "-0.400", "-0.400", "64", "2", "7", "1"]
 
 
 def test_without_one_of_the_trainings_there_is_no_conclusion(make_results):
@@ -93,7 +92,7 @@ def test_both_shares_are_drawn_by_position():
     table = flips.tabulate(rows())
     fig = flips.draw(table)
     missed, wrong = fig.axes[0].lines[:2]
-    assert display.title(fig) == f"A flip labels up to {max(table.missed):.0%} of a lesion as background"
+    assert "85%" in display.title(fig)
     assert missed.get_xydata().tolist() == table[["offset", "missed"]][:5].to_numpy().tolist()
     assert wrong.get_ydata().tolist() == table.wrong[:5].tolist()
 

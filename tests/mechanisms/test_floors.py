@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from busi import display, results
 from busi.dataset.arrays import two_channels
@@ -37,15 +36,6 @@ def test_mirrored_soft_pixels_move_the_exact_floors_only():
     assert table.exact["Dice loss"] == pytest.approx(1 - 2 * 3.4 / (4.8 + 4), abs=1e-6)
     # Positive above 0: lesion 2 of 4, background 3 of 4. The corner of the curve is at (1/3, 3/5).
     assert table.exact["AUC, both channels"] == pytest.approx((1 / 3 * 3 / 5 + 2 / 3 * (1 + 3 / 5)) / 2)
-
-
-@pytest.mark.parametrize("probability", [0.0, 0.1, 0.9])
-def test_a_constant_ranks_nothing_in_one_channel(probability):
-    lesion = hard_quarter()[..., 0].ravel() > 0
-    auc = roc_auc_score(lesion, np.full(4, probability))
-    assert (
-        floors.tabulate(constant_floors(hard_quarter())).set_index("metric").exact["AUC, lesion channel"] == auc == 0.5
-    )
 
 
 def test_the_conclusion_counts_the_rows_and_tells_both_aucs():

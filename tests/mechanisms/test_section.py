@@ -23,12 +23,6 @@ from busi.runs import Predictions
 from busi.study import find_group
 
 
-def test_there_is_a_module_for_every_title():
-    for name in section.TITLES:
-        module = importlib.import_module(f"busi.mechanisms.{name}")
-        assert all(callable(getattr(module, part)) for part in ("tabulate", "draw", "conclude", "show"))
-
-
 @pytest.mark.parametrize("name", section.TITLES)
 def test_a_section_without_results_says_so_and_writes_no_table(nothing_measured, name):
     results.record_finding(nothing_measured, "mechanisms", **{name: "An earlier conclusion."})
