@@ -35,7 +35,8 @@ def test_contenders_take_turns(tmp_path):
     windows, facts = race([sleeper("a", tmp_path), sleeper("b", tmp_path)], windows=3, seconds=0.02)
     assert windows.contender.tolist() == ["a", "b"] * 3
     assert windows.window.tolist() == [0, 0, 1, 1, 2, 2]
-    assert windows.images_per_second.between(1, 2000).all()
+    # Two images in a step, which sleeps for a thousandth of a second at least.
+    assert (windows.images_per_second <= 2000).all()
     assert facts.loss.to_dict() == {"a": 0.5, "b": 0.5}
     # The first steps, then a window each in turn: no step falls into another contender's window.
     diary = (tmp_path / "diary").read_text()

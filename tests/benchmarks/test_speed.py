@@ -107,7 +107,6 @@ def test_the_package_and_the_studys_way_train_the_same_numbers(config, phantom_d
     """Both for real, each in its process: PNG files on one side, arrays on the other."""
     contenders = speed.list_contenders(config, phantom_dir, tmp_path / "weights.npz")
     both = [contender for contender in contenders if contender.name in (FLOAT32, STUDY)]
-    windows, facts = race(both, windows=1, seconds=0.01)
+    _, facts = race(both, windows=1, seconds=0.01)
     assert facts.loss[STUDY] == pytest.approx(facts.loss[FLOAT32], rel=1e-5)
     assert facts.parameters[STUDY] == facts.parameters[FLOAT32]
-    assert (windows.images_per_second > 1).all()
