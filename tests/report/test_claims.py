@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from small_study import numbers
+from small_study import make_study, numbers
 
 from busi import config
 from busi.config import RunConfig
@@ -503,9 +503,7 @@ def test_a_verdict_on_part_of_the_runs_is_provisional(make_heldout, make_answers
 def parameters(tmp_path, monkeypatch):
     """A study whose report is written into a temporary folder."""
     parameters = config.read_profile("smoke")
-    for folder in ("params", "notebooks"):
-        (tmp_path / folder).mkdir()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(make_study(tmp_path / "study"))
     return parameters
 
 
