@@ -1,5 +1,6 @@
 """Evaluation: networks on what they were not trained on, and masks that a script outside of the package has made."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,11 +12,12 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from busi import study
-from busi.config import StudyError
+from busi.config import RunConfig, StudyError
 from busi.dataset.catalog import DataWarning, read_catalog
 from busi.dataset.convert import convert_catalog
 from busi.lab import evaluate, networks
 from busi.lab.networks import Network
+from busi.runs import Run
 from busi.scoring import metrics, predictors, ruler
 
 KLD, RAW = "loss: KLD", "data: No preprocess"
@@ -88,6 +90,22 @@ def test_networks_are_asked_only_about_images_that_they_held_out(laboratory):
         case = variant.case(answer.name)
         np.testing.assert_allclose(answer.probability, case.probability, atol=1e-6)
         assert answer.threshold == case.threshold
+
+
+def test_a_published_run_is_asked_about_none_of_the_images_it_was_trained_on(laboratory, tmp_path):
+    """It has seen every lesion image and has no test part, so that no score of its own would be a fair one."""
+    heldout = laboratory.variants[RAW].runs[0]
+    folder = shutil.copytree(heldout.folder, tmp_path / "published")
+    names = laboratory.catalog.lesions.name.to_numpy().astype(str)
+    np.savez(folder / "predictions.npz", training_names=names, training_probability=np.zeros((len(names), 32, 32)))
+    published = Run(folder, RunConfig(image_size=32, padding="same"))
+    with pytest.raises(StudyError, match="published: trained on every image of these data"):
+        list(evaluate.ask_networks([published], laboratory.catalog))
+    # Beside a run that held images out it takes no part.
+    answers = {answer.name: answer for answer in evaluate.ask_networks([published, heldout], laboratory.catalog)}
+    assert sorted(answers) == sorted(heldout.predictions["test"].names)
+    for name, answer in answers.items():
+        np.testing.assert_allclose(answer.probability, laboratory.variants[RAW].case(name).probability, atol=1e-6)
 
 
 def rename(catalog):

@@ -173,7 +173,7 @@ def test_unreadable_weights_are_named_and_disturb_no_other_network(laboratory, t
     np.testing.assert_array_equal(Network(run).probability(pixels), before)
 
 
-def test_dice_by_hand():
+def test_a_case_is_scored_and_described_at_its_threshold():
     truth = np.array([[True, True, False, False]])
     probability = np.array([[0.9, 0.2, 0.5, 0.1]], np.float32)
     pixels = np.zeros((1, 4), np.uint8)
@@ -182,12 +182,6 @@ def test_dice_by_hand():
     assert Case("a", pixels, truth, probability, 0.95).dice == 0
     assert np.isnan(Case("a", pixels, ~truth & truth, probability, 0.5).dice)
     assert np.isnan(Case("a", pixels, None, probability, 0.5).dice)
-
-
-def test_a_case_is_described_in_a_line():
-    truth = np.array([[True, True, False, False]])
-    probability = np.array([[0.9, 0.2, 0.5, 0.1]], np.float32)
-    pixels = np.zeros((1, 4), np.uint8)
     assert Case("a", pixels, truth, probability, 0.5).description == "Dice 0.500, 50.0% marked at 0.50"
     assert Case("a", pixels, None, probability, 0.3).description == "50.0% marked at 0.30"
 
@@ -220,6 +214,20 @@ def test_several_networks_answer_with_the_mean_of_their_probabilities(laboratory
     mean = (Network(one).probability(pixels) + Network(other).probability(pixels)) / 2
     np.testing.assert_allclose(both.probability(pixels), mean, atol=1e-6)
     assert both.threshold == pytest.approx((one.threshold + other.threshold) / 2)
+
+
+def test_smaller_regions_are_removed_if_all_networks_were_scored_so(laboratory):
+    """Of two regions the one of three pixels stays, though they touch at corners only and the other is surer."""
+    run = laboratory.variants[KLD].runs[0]
+    largest = Run(run.folder, run.config.model_copy(update={"largest_component": True}))
+    output = np.full((32, 32), 0.1 * run.threshold, np.float32)
+    output[[4, 5, 6], [4, 5, 6]] = (1 + run.threshold) / 2
+    output[20, 20:22] = 1
+    alone = output.copy()
+    alone[20, 20:22] = 0
+    np.testing.assert_array_equal(Network(largest).restore(output, (32, 32)), alone)
+    for runs in ((run,), (run, largest), (largest, run)):
+        np.testing.assert_array_equal(Network(*runs).restore(output, (32, 32)), output)
 
 
 def test_networks_of_different_sizes_are_not_averaged(laboratory):

@@ -2,6 +2,7 @@
 
 import shutil
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,24 @@ def test_a_row_says_what_the_files_hold(network, laboratory, tmp_path):
         else:
             assert np.isnan(row.left) and np.isnan(row.mean_probability)
     assert marked
+
+
+def test_the_outline_is_a_line_of_two_pixels_around_the_mask(tmp_path):
+    marked = np.zeros((48, 64), np.float32)
+    marked[16:32, 20:40] = 1
+    network = SimpleNamespace(threshold=0.5, predict=lambda images: [marked], restore=lambda output, shape: output)
+    Image.new("L", (64, 48), 100).save(tmp_path / "grey.png")
+    list(predict.predict_files(network, [tmp_path / "grey.png"], tmp_path / "out"))
+    overlay = np.asarray(Image.open(tmp_path / "out" / "overlay" / "grey.jpg")).astype(int)
+    # Two steps up, down or to a side, so that only one pixel is beyond each corner.
+    is_line = np.zeros(marked.shape, bool)
+    is_line[14:34, 20:40] = is_line[16:32, 18:42] = is_line[15:33, 19:41] = True
+    is_line[16:32, 20:40] = False
+    # Halfway from the grey to the green of the outline: compression moves neither that far.
+    np.testing.assert_array_equal(overlay[..., 1] > 140, is_line)
+    # Red and blue are kept for four pixels at once.
+    assert overlay[is_line].mean(axis=0) == pytest.approx(predict.OUTLINE, abs=25)
+    assert overlay[~is_line].mean(axis=0) == pytest.approx([100] * 3, abs=3)
 
 
 def test_a_broken_image_leaves_nothing_behind_and_the_others_go_on(network, tmp_path):

@@ -99,10 +99,7 @@ def test_a_file_of_ones_own_is_shown_until_another_image_is_chosen(laboratory, e
 def test_a_file_that_is_no_image_is_refused_and_changes_nothing(explorer):
     before = explorer.shown.value
     upload(explorer, "<notes>.txt", b"no image")
-    assert explorer.message.value == (
-        "&lt;notes&gt;.txt: not a readable image (its format is not known); expected PNG, BMP, TIFF, JPEG: copy this "
-        "file again"
-    )
+    assert explorer.message.value.startswith("&lt;notes&gt;.txt: not a readable image")
     assert explorer.shown.value == before
 
 
