@@ -56,6 +56,12 @@ def quarters_dir(draw_quarters, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def committed(monkeypatch) -> None:
+    """Make the repository the current folder, for tests of the committed parameter files."""
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """Make a study without parameters and notebooks the current folder and return it."""
     folder = make_study(tmp_path / "study")

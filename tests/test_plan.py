@@ -1,8 +1,9 @@
 """What is left of a study, worked out by hand; schedules against what is known of all schedules."""
 
+import re
 import shutil
-import time
 from datetime import datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from small_study import finish_run, numbers
 
 from busi import config, plan, runs, study
 from busi.dataset.catalog import load_catalog
-from busi.runs import Run
+from busi.runs import Predictions, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
 
@@ -62,19 +64,18 @@ def write_checkpoint(parameters, label, seconds):
     rows = "".join(f"{epoch},0.3,{value}\n" for epoch, value in enumerate(seconds, 1))
     (folder / "history.csv").write_text(f"epoch,loss,seconds\n{rows}", encoding="utf-8")
     (folder / runs.STATE).write_bytes(b"weights")
-    return run_config, folder
+    return folder
 
 
 def finish(parameters, label, seconds):
     """Finish a run whose epochs took ``seconds``."""
-    run_config, folder = write_checkpoint(parameters, label, seconds)
+    run_config = study.list_runs(parameters)[label]
     part = "training" if run_config.protocol == "published" else "test"
-    names = load_catalog(parameters).lesions.name[:1].to_numpy(dtype=str)
     probability = np.zeros((1, run_config.output_size, run_config.output_size), np.float32)
-    np.savez(folder / "predictions.npz", **{f"{part}_names": names, f"{part}_probability": probability})
-    outcome = {"seconds": sum(seconds), "scaling": {"mean": 0.0, "deviation": 1.0}, "end": "planned"}
-    outcome["still"] = {"loss": 0.3}
-    open_store(parameters).finish(run_config, folder, outcome, {"python": "3"})
+    predictions = {part: Predictions(load_catalog(parameters).lesions.name[:1], probability)}
+    outcome = {"seconds": sum(seconds), "end": "planned", "still": {"loss": 0.3}}
+    history = {"epoch": range(1, len(seconds) + 1), "loss": 0.3, "seconds": seconds}
+    finish_run(open_store(parameters), run_config, predictions, outcome, history)
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_a_run_in_its_first_epoch_is_in_training(parameters):
 
 def test_a_checkpoint_that_training_replaces_in_the_meantime_is_looked_for_again(parameters, monkeypatch):
     """Between finding the newest epoch and reading it, the next one has taken its place."""
-    _, folder = write_checkpoint(parameters, BASELINE, [10.0, 20.0])
+    folder = write_checkpoint(parameters, BASELINE, [10.0, 20.0])
     history = Run.history.func
 
     def overtaken(self):
@@ -158,16 +159,16 @@ def test_a_checkpoint_that_training_replaces_in_the_meantime_is_looked_for_again
 
 
 def test_the_plan_in_sentences(planned, parameters):
-    assert plan.describe_plan(parameters, planned, workers=2).splitlines() == [
-        "tiny: 7 runs; 1 finished, 1 in training, 5 not started",
-        f"  {TRANSPOSED}: after epoch 2 of 4",
-        # 50 and 100 on one worker, 100 on the other.
-        "left: at most 3 min on 2 workers (5 min of training in 3 runs, at the speed of the epochs so far)",
-        "left, for an unknown time: 2 runs of protocol heldout, image_size 32, base_filters 64, batch_size 8, "
-        "precision float32, none of which has trained an epoch yet",
-        "left, for an unknown time: 1 runs of protocol published, image_size 32, base_filters 64, batch_size 1, "
-        "precision float32, none of which has trained an epoch yet",
-    ]
+    counted, started, left, heldout, section = plan.describe_plan(parameters, planned, workers=2).splitlines()
+    assert counted.startswith("tiny: ")
+    assert re.findall(r"\d+ \w+", counted) == ["7 runs", "1 finished", "1 in", "5 not"]
+    label, state = started.strip().split(": ")
+    assert (label, numbers(state)) == (TRANSPOSED, ["2", "4"])
+    # 50 and 100 on one worker, 100 on the other.
+    assert re.findall(r"\d+ \w+", left) == ["3 min", "2 workers", "5 min", "3 runs"]
+    for line, protocol, runs_left, batch_size in ((heldout, "heldout", "2", "8"), (section, "published", "1", "1")):
+        assert "unknown time" in line and f" protocol {protocol}, " in line and "precision float32" in line
+        assert numbers(line) == [runs_left, "32", "64", batch_size, "32"]
 
 
 def test_a_single_worker_trains_everything_one_after_another(planned, parameters):
@@ -182,17 +183,23 @@ def test_runs_of_one_job_follow_each_other(planned, parameters):
 
 def test_progress_in_a_line(planned, parameters):
     """Of the four runs whose size has an epoch, 50 s are left of one and 100 s of two."""
-    noon = datetime(2024, 2, 28, 23, 59, 0)
+    night = datetime(2024, 2, 28, 23, 59, 0)
     published = planned[planned.seconds.notna()]
-    assert plan.describe_progress(parameters, published, workers=2, now=noon) == (
-        f"23:59:00 tiny: 1 of 4 runs trained; {TRANSPOSED}: after epoch 2 of 4; "
-        "all trained in at most 3 min, by Thu 29 Feb 00:01"
-    )
-    assert plan.describe_progress(parameters, planned, workers=2, now=noon).endswith(
-        "; the end is not known yet: no epoch of the size of 3 runs has been timed"
-    )
-    done = published.assign(state="finished", seconds=0)
-    assert plan.describe_progress(parameters, done, workers=2, now=noon) == "23:59:00 tiny: all 4 runs are trained"
+
+    def describe(table):
+        line = plan.describe_progress(parameters, table, workers=2, now=night)
+        assert line.startswith("23:59:00 tiny: ")
+        return line.removeprefix("23:59:00 tiny: ").split("; ")
+
+    trained, in_training, end = describe(published)
+    assert numbers(trained) == ["1", "4"]
+    label, state = in_training.split(": ")
+    assert (label, numbers(state)) == (TRANSPOSED, ["2", "4"])
+    assert " 3 min, " in end and end.endswith(" Thu 29 Feb 00:01")
+    *_, end = describe(planned)
+    assert "not known" in end and numbers(end) == ["3"]
+    (done,) = describe(published.assign(state="finished", seconds=0))
+    assert "all" in done and numbers(done) == ["4"]
 
 
 def test_progress_names_at_most_four_runs_in_training(planned, parameters):
@@ -220,18 +227,18 @@ def test_progress_is_told_until_everything_is_trained(parameters, monkeypatch):
 
 def test_looks_that_take_long_are_further_apart(parameters, monkeypatch):
     """Twenty times as far as a look takes, so that a large store is not looked at without pause."""
-    monkeypatch.setattr(plan, "LOOK_SECONDS", 0)
     pauses = []
 
     def stop(pause):
         pauses.append(pause)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plan.time, "sleep", stop)
-    start = time.monotonic()
+    # The look takes five seconds.
+    clock = iter([0.0, 5.0])
+    monkeypatch.setattr(plan, "time", SimpleNamespace(monotonic=clock.__next__, sleep=stop))
     with pytest.raises(KeyboardInterrupt):
         plan.tell_progress(parameters, 2, lambda line: None)
-    assert pauses == [pytest.approx(20 * (time.monotonic() - start), rel=0.5)]
+    assert pauses == [100]
 
 
 # Schedules

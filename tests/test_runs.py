@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
+from small_study import finish_run
 
 from busi import runs
 from busi.config import RunConfig
@@ -29,36 +30,25 @@ def store(tmp_path):
     return Store(tmp_path / "runs", DATA)
 
 
-def write_predictions(folder, **parts):
-    """Write predictions of named images: part -> their names; the probability of the k-th image is k / 8."""
-    content = {}
-    for part, names in parts.items():
-        content[f"{part}_names"] = np.array(names)
-        eighths = np.arange(len(names), dtype=np.float32) / 8
-        content[f"{part}_probability"] = np.broadcast_to(eighths[:, None, None], (len(names), 2, 2))
-    np.savez_compressed(folder / "predictions.npz", **content)
+def predict(*names):
+    """Return predictions for named images: the probability of the k-th is k / 8."""
+    eighths = np.arange(len(names), dtype=np.float32) / 8
+    return Predictions(np.array(names), np.broadcast_to(eighths[:, None, None], (len(names), 2, 2)))
 
 
 def finish(store, config=None):
-    """Finish a published run as training does, with weights of a few bytes."""
-    config = config or RunConfig()
-    work = store.work(config)
-    work.mkdir(parents=True)
-    (work / "history.csv").write_text("epoch,loss\n1,0.5\n2,0.3\n", encoding="utf-8")
-    (work / runs.STATE).write_bytes(bytes(range(256)))
-    write_predictions(work, training=["benign (1)", "malignant (2)"])
-    return store.finish(config, work, OUTCOME, {"python": "3"})
+    """Finish a published run as training does."""
+    history = {"epoch": [1, 2], "loss": [0.5, 0.3]}
+    return finish_run(
+        store, config or RunConfig(), {"training": predict("benign (1)", "malignant (2)")}, OUTCOME, history
+    )
 
 
 def finish_heldout(store, config=HELDOUT):
     """Finish a held-out run as training does: with the best epoch's weights besides."""
-    work = store.work(config)
-    work.mkdir(parents=True)
-    (work / "history.csv").write_text("epoch,loss,validation_dice\n1,0.5,0.1\n2,0.3,0.2\n", encoding="utf-8")
-    write_predictions(work, validation=["benign (3)"], test=["benign (1)", "normal (2)"])
-    for name in (runs.STATE, runs.BEST):
-        (work / name).write_bytes(name.encode())
-    return store.finish(config, work, HELDOUT_OUTCOME, {"python": "3"})
+    history = {"epoch": [1, 2], "loss": [0.5, 0.3], "validation_dice": [0.1, 0.2]}
+    predictions = {"validation": predict("benign (3)"), "test": predict("benign (1)", "normal (2)")}
+    return finish_run(store, config, predictions, HELDOUT_OUTCOME, history)
 
 
 # Keys and folders
@@ -192,7 +182,8 @@ def no_outcome(folder):
 
 
 def other_predictions(folder):
-    write_predictions(folder, training=["benign (1)", "malignant (3)"])
+    names, probability = predict("benign (1)", "malignant (3)")
+    np.savez_compressed(folder / "predictions.npz", training_names=names, training_probability=probability)
 
 
 def no_predictions(folder):
@@ -230,29 +221,22 @@ DAMAGES = {
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES.items())
 def test_a_damaged_run_counts_as_missing_until_it_is_trained_again(store, damage, message):
-    folder = finish(store).folder
-    damage(folder)
-    with pytest.warns(DamageWarning) as caught:
-        assert store.find(RunConfig()) is None
-    assert [str(warning.message) for warning in caught] == [f"{folder}: {message}; this run has to be trained again"]
-    assert folder.is_dir()
-    finish(store)
-    assert store.find(RunConfig()).outcome == OUTCOME
-
-
-@pytest.mark.parametrize(("damage", "message"), DAMAGES.items())
-def test_weights_need_not_be_read_to_find_every_other_damage(store, damage, message):
+    """Weights need not be read to find every damage but other weights."""
     folder = finish(store).folder
     assert find_damage(folder, weights="there") == find_damage(folder, weights="read") == ""
     damage(folder)
+    is_seen = damage is not other_weights
     assert find_damage(folder, weights="read") == message
-    assert find_damage(folder, weights="there") == ("" if damage is other_weights else message)
-
-
-def test_a_run_with_other_weights_is_found_where_weights_need_not_be_read(store):
-    folder = finish(store).folder
-    other_weights(folder)
-    assert store.find(RunConfig(), weights="there").folder == folder
+    assert find_damage(folder, weights="there") == (message if is_seen else "")
+    with pytest.warns(DamageWarning) as caught:
+        assert store.find(RunConfig()) is None
+        unread = store.find(RunConfig(), weights="there")
+    assert unread == (None if is_seen else Run(folder, RunConfig()))
+    told = f"{folder}: {message}; this run has to be trained again"
+    assert [str(warning.message) for warning in caught] == [told] * (1 + is_seen)
+    assert folder.is_dir()
+    finish(store)
+    assert store.find(RunConfig()).outcome == OUTCOME
 
 
 @pytest.mark.parametrize("name", ["predictions.npz", runs.BEST])
@@ -294,6 +278,17 @@ def test_a_run_that_only_predicts_otherwise_has_been_trained_already(store):
     assert store.beginning(averaged) is store.beginning(mirrored, may_differ=runs.EPOCHS) is None
     # The rate falls over all planned epochs: a run of fewer is none of its beginnings.
     assert store.beginning(mirrored.model_copy(update={"epochs": averaged.epochs + 1})) is None
+
+
+def test_a_run_whose_last_epoch_was_cut_short_is_not_continued(store):
+    """Nor is it one of which fewer epochs were planned: their last one was cut short, too."""
+    cut = RunConfig(epochs=5, last_steps=3)
+    finish(store, cut)
+    for epochs in (6, 10):
+        assert store.beginning(RunConfig(epochs=epochs)) is None
+        assert store.beginning(cut.model_copy(update={"epochs": epochs})) is None
+    # A run of as many epochs may still predict in another way.
+    assert store.beginning(cut.model_copy(update={"flip_test": True})).config == cut
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from small_study import refusal
+from small_study import finish_run, read_files, refusal
 
-from busi import config, results, runs, study
+from busi import config, results, study
 from busi.config import Parameters, RunConfig, StudyError
 from busi.dataset import arrays, duplicates, splits
 from busi.dataset.catalog import describe_images, load_catalog, read_catalog
-from busi.scoring import floors, predictors, scores
-from busi.study import Group
+from busi.runs import Predictions
+from busi.scoring import blind, floors, predictors, scores
 
 pytestmark = pytest.mark.filterwarnings("ignore::busi.dataset.catalog.CountWarning")
 
@@ -107,12 +107,7 @@ def reader(parameters):
 def finish(parameters, run_config, loss=0.3):
     """Put a finished run of made-up numbers into the store."""
     catalog = load_catalog(parameters)
-    store = study.open_store(parameters, catalog)
-    work = store.work(run_config)
-    work.mkdir(parents=True)
-    (work / "history.csv").write_text(f"epoch,loss,validation_dice,seconds\n1,{loss},0.5,1.5\n", encoding="utf-8")
-    (work / runs.STATE).write_bytes(b"weights")
-    outcome = {"images": 28, "seconds": 1.5, "parameters": 7, "scaling": {"mean": 0.0, "deviation": 1.0}}
+    outcome = {"images": 28, "seconds": 1.5, "parameters": 7}
     if run_config.protocol == "published":
         outcome |= {"training": {"loss": loss}, "still": {"loss": loss / 2}, "end": "planned"}
         part, images = "training", catalog.lesions
@@ -120,11 +115,13 @@ def finish(parameters, run_config, loss=0.3):
         outcome |= {"threshold": 0.4, "best_epoch": 1, "epochs": 1, "validation_dice": 0.5}
         part, images = "test", catalog.table
     # A benign, a malignant and, of a test part, a normal image.
-    names = images.name.iloc[[1, len(catalog.table) // 2 + 2, -1]].to_numpy(dtype=str)
+    names = images.name.iloc[[1, len(catalog.table) // 2 + 2, -1]]
     size = run_config.output_size
     probability = np.random.default_rng(run_config.seed).random((3, size, size), dtype=np.float32)
-    np.savez_compressed(work / "predictions.npz", **{f"{part}_names": names, f"{part}_probability": probability})
-    return store.finish(run_config, work, outcome, {"python": "3.12.1", "cores": 2})
+    predictions = {part: Predictions(names, probability)}
+    history = {"epoch": [1], "loss": [loss], "validation_dice": [0.5], "seconds": [1.5]}
+    store, environment = study.open_store(parameters, catalog), {"python": "3.12.1", "cores": 2}
+    return finish_run(store, run_config, predictions, outcome, history, environment)
 
 
 @pytest.fixture
@@ -142,11 +139,6 @@ def trained(monkeypatch):
     return done
 
 
-def read_files(folder):
-    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
-    return {name: file.read_bytes() for name, file in files.items() if not name.endswith(".lock")}
-
-
 # Groups
 
 
@@ -162,16 +154,26 @@ def test_groups_are_families_under_each_protocol_then_sections(tiny):
         "mechanisms/flips": "3_mechanisms",
     }
     assert all(group.name == name for name, group in groups.items())
-
-
-def test_a_family_has_the_same_runs_as_its_own_parameters(tiny):
-    groups = study.find_groups(tiny)
-    for protocol in config.PROTOCOLS:
-        for family in ("upsampling", "loss"):
-            expected = config.read_family(family, tiny).configs(protocol)
-            assert groups[f"{protocol}/{family}"].variants == expected
     assert len(groups["heldout/loss"].configs) == 2 * 2
     assert groups["published/loss"].configs[-1] == RunConfig(image_size=188, base_filters=2, epochs=3, seed=1001)
+
+
+def test_groups_of_the_second_size_come_between_the_held_out_ones_and_the_sections(here, tiny):
+    """Of a family that names variants for it; seed 7 of fold 2 is 7 * 5 + 2."""
+    loss = FILES["loss"] | {"second_variants": ["KLD"]}
+    (here / "params" / "loss.yaml").write_text(yaml.safe_dump(loss, sort_keys=False), encoding="utf-8")
+    assert list(study.find_groups(tiny)) == list(study.find_groups(tiny.model_copy(update={"second_seeds": [7]})))
+    both = tiny.model_copy(update={"second_size": {"image_size": 64}, "second_seeds": [7]})
+    groups = study.find_groups(both)
+    assert list(groups)[3:5] == ["heldout/loss", "second/loss"] and "second/upsampling" not in groups
+    assert groups["second/loss"].notebook == "2_loss"
+    heldout = {"protocol": "heldout", "base_filters": 2, "epochs": 3}
+    run = RunConfig(**heldout, image_size=64, loss="kld", fold=2, seed=37)
+    assert groups["second/loss"].variants == {"KLD": [run]}
+    listed = list(study.list_runs(both))
+    # Eight published runs and six held-out ones, as below, come before it.
+    assert listed[14] == "heldout/64px-2f-3e/loss-kld/fold2-seed37"
+    assert [*listed[:14], *listed[15:]] == list(study.list_runs(tiny))
 
 
 def test_a_section_has_its_own_size_seeds_and_folds(tiny):
@@ -222,22 +224,21 @@ def test_an_unknown_group_is_named_with_those_that_there_are(tiny):
     assert told.startswith("heldout/los: no such group of runs; there are published/upsampling, published/loss, ")
 
 
-def test_a_faulty_variant_of_a_section_is_named_with_file_section_and_label(here, tiny):
-    content = yaml.safe_load(yaml.safe_dump(FILES["mechanisms"]))
-    content["sections"]["flips"]["variants"]["both"] = {"lerning_rate": 0.1}
-    (here / "params" / "mechanisms.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    told = refusal(study.find_groups, tiny)
-    expected = "params/mechanisms.yaml: section 'flips', variant 'both': unknown parameter 'lerning_rate'; known are "
-    assert told.startswith(expected)
-
-
-def test_a_faulty_rung_is_named_with_the_recipe_s_own_file(here, tiny):
-    recipe = {"notebook": "7_recipe", "size": "small", "variants": {"wider": {"base_filter": 4}}}
-    (here / "params" / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    told = refusal(study.find_groups, tiny)
-    assert told.startswith(
-        "params/recipe.yaml: section 'recipe', variant 'wider': unknown parameter 'base_filter'; known"
-    )
+@pytest.mark.parametrize(
+    ("name", "section", "fault"),
+    [
+        ("mechanisms", FILES["mechanisms"]["sections"]["flips"] | {"variants": {"both": {"lerning_rate": 0.1}}},
+         "section 'flips', variant 'both': unknown parameter 'lerning_rate'"),
+        ("recipe", {"notebook": "7_recipe", "size": "small", "variants": {"wider": {"base_filter": 4}}},
+         "section 'recipe', variant 'wider': unknown parameter 'base_filter'"),
+    ],
+)  # fmt: skip
+def test_a_faulty_variant_of_a_section_is_named_with_file_section_and_label(here, tiny, name, section, fault):
+    """The recipe is a section with a file of its own."""
+    sections = FILES["mechanisms"]["sections"] | {"flips": section}
+    content = FILES["mechanisms"] | {"sections": sections} if name == "mechanisms" else section
+    (here / "params" / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert refusal(study.find_groups, tiny).startswith(f"params/{name}.yaml: {fault}; known are ")
 
 
 # The list of runs
@@ -276,12 +277,6 @@ def test_every_row_has_its_first_run_before_any_has_its_second(tiny):
 
 
 # The committed study
-
-
-@pytest.fixture
-def committed(monkeypatch):
-    """Make the repository the current folder, for tests of the committed parameter files."""
-    monkeypatch.chdir(REPOSITORY)
 
 
 @pytest.mark.parametrize("profile", ["smoke", "laptop", "paper"])
@@ -348,12 +343,6 @@ def test_gathered_results_are_read_without_the_data(tiny):
     assert read.variants == ["KLD", "BCE"]
     assert read.runs.still_loss.tolist() == [0.15] * 3
     assert read.of("BCE").epochs.loss.tolist() == [0.3]
-
-
-def test_a_group_of_which_nothing_was_gathered_is_empty(tiny):
-    read = study.load_results(reader(tiny), "heldout/loss")
-    assert {name: table.columns.tolist() for name, table in read.tables.items()} == results.COLUMNS
-    assert read.variants == []
 
 
 def test_each_protocol_reads_its_own_results(tiny):
@@ -505,17 +494,13 @@ def test_a_new_score_is_computed_from_the_predictions_and_trains_nothing(tiny, t
 def test_scores_of_runs_whose_folder_is_gone_stay_as_they_are(tiny, trained, new_scoring):
     configs = study.find_group(tiny, "heldout/loss").configs
     gather(tiny, "heldout/loss", *configs[:3])
+    before = scores.scoring_version()
     new_scoring()
     loaded = study.load_results(tiny, "heldout/loss")
     assert trained == configs[3:]
     assert loaded.configs == configs
-    assert loaded.runs.scoring_version.tolist() == [scores_before()] * 3 + ["0123456e"]
+    assert loaded.runs.scoring_version.tolist() == [before] * 3 + ["0123456e"]
     assert loaded.images.pixels.isna().tolist() == [True] * 9 + [False] * 3
-
-
-def scores_before():
-    """Return the version of the scoring code as it stands in the files."""
-    return config.code_version(scores, scores.metrics, scores.fates, scores.floors, arrays, scores.selection)
 
 
 def test_results_of_other_data_are_neither_replaced_nor_trained(tiny, trained, phantom_dir):
@@ -610,11 +595,14 @@ def test_a_run_that_cannot_be_trained_is_named(tiny, monkeypatch, error, message
 # Measured on the data
 
 
-def test_the_images_are_described(tiny):
-    table = study.measure_images(tiny)
-    expected = describe_images(load_catalog(tiny))
-    pd.testing.assert_frame_equal(table, expected)
-    assert study.measure_images(reader(tiny)).equals(table)
+@pytest.mark.parametrize(
+    ("measure", "make"),
+    [(study.measure_images, describe_images), (study.measure_duplicates, duplicates.count_distances)],
+)
+def test_images_and_their_near_duplicates_are_measured_once_and_read_without_the_data(tiny, measure, make):
+    table = measure(tiny)
+    pd.testing.assert_frame_equal(table, make(load_catalog(tiny)), check_dtype=False)
+    assert measure(reader(tiny)).equals(table)
 
 
 def test_the_grouped_split_is_kept(tiny):
@@ -625,11 +613,6 @@ def test_the_grouped_split_is_kept(tiny):
     assert table.fold0.tolist() == expected.fold0.tolist()
 
 
-def test_near_duplicates_are_counted(tiny):
-    table = study.measure_duplicates(tiny)
-    pd.testing.assert_frame_equal(table, duplicates.count_distances(load_catalog(tiny)), check_dtype=False)
-
-
 def test_the_floors_are_those_of_the_targets_that_published_rows_are_trained_on(tiny):
     other = tiny.model_copy(update={"settings": {"masks": "all", "second_channel": "complement"}, "image_size": 204})
     expected = arrays.published_arrays(load_catalog(tiny), RunConfig(image_size=188)).targets
@@ -638,6 +621,31 @@ def test_the_floors_are_those_of_the_targets_that_published_rows_are_trained_on(
     assert study.measure_floors(other) == floors.constant_floors(targets)
     assert study.published_targets_config(other).masks == "all"
     assert study.measure_floors(reader(other)) == floors.constant_floors(targets)
+
+
+def test_biases_are_trained_class_by_class_and_in_the_orders_that_runs_see(tiny):
+    """Of the paper's rows the study has KLD and BCE."""
+    table = study.measure_blind(tiny).set_index(["predictor", "row", "order"]).sort_index()
+    catalog = load_catalog(tiny)
+    assert catalog.lesions.image_class.is_monotonic_increasing
+    images = arrays.published_arrays(catalog, RunConfig(image_size=188))
+    as_listed = np.arange(len(images))[None]
+    for row, loss in (("KLD", "kld"), ("BCE", "bce")):
+        run = RunConfig(image_size=188, base_filters=2, epochs=3, loss=loss)
+        mixed = [blind.train_biases(images.shuffled(seed).targets, as_listed, run) for seed in range(25)]
+        expected = {"by class": blind.train_biases(images.targets, as_listed, run), "mixed": pd.concat(mixed)}
+        for order, trained in expected.items():
+            told = table.loc["two biases", row, order]
+            assert told.orders == len(trained)
+            for score in ("loss", "accuracy", "auc"):
+                ends = trained[score].min(), trained[score].max()
+                assert (told[f"{score}_low"], told[f"{score}_high"]) == pytest.approx(ends, abs=5.1e-7)
+        assert table.loc["two biases", row, "mixed"].loss_low < table.loc["two biases", row, "mixed"].loss_high
+        constant = table.loc["constant", row, "any"]
+        assert constant.loss_low == pytest.approx(floors.constant_floors(images.targets)[loss], abs=5.1e-7)
+        mask = table.loc["mean mask", row, "any"]
+        assert mask.loss_low == pytest.approx(blind.score_mean_mask(images.targets, loss)["loss"], abs=5.1e-7)
+    assert set(table.index.get_level_values("row")) == {"KLD", "BCE"}
 
 
 def test_untrained_predictors_are_scored_once_for_both_tables(tiny, monkeypatch):
@@ -674,8 +682,3 @@ def test_untrained_predictors_follow_the_size_of_the_networks_and_the_split(tiny
     (here / "params" / "splits-grouped.csv").write_text("# data of another data set\n", encoding="utf-8")
     study.measure_untrained(both)
     assert sizes == [32, 64, 32]
-
-
-def test_a_group_lists_the_configurations_of_all_variants():
-    one, other = RunConfig(), RunConfig(seed=1)
-    assert Group("published/loss", "3_loss", {"A": [one, other], "B": [one]}).configs == [one, other, one]
