@@ -56,21 +56,6 @@ OTHER = {
 """Second value of every field that has one under the published protocol."""
 
 
-PUBLISHED = {
-    "upsampling": ["Upsampling2D", "Conv2DTranspose"],
-    "optimization": ["SGD + fixed LR", "Adam + fixed LR", "SGD + decaying LR", "Adam + decaying LR"],
-    "loss": ["KLD", "DICE", "BCE"],
-    "data": ["No preprocess", "Resize+Norm+Std+Aug."],
-}
-"""Rows of the paper's Tables 1 to 4, by family."""
-
-
-@pytest.fixture
-def committed(monkeypatch):
-    """Make the repository the current folder, for tests of the committed parameter files."""
-    monkeypatch.chdir(REPOSITORY)
-
-
 def write_files(folder, **files):
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
@@ -81,69 +66,64 @@ def write_files(folder, **files):
 
 
 @pytest.mark.parametrize(
-    "values, message",
+    ("values", "name", "found", "expected"),
     [
-        ({"learning_rate": "1e-4"}, "learning_rate: got '1e-4' (str); should be a valid number"
-         " (YAML reads 1e-4 as text: write 1.0e-4)"),
-        ({"learning_rate": True}, "learning_rate: got True (bool); should be a valid number"),
-        ({"epochs": True}, "epochs: got True (bool); should be a valid integer"),
-        ({"epochs": "75"}, "epochs: got '75' (str); should be a valid integer"),
-        ({"epochs": 75.0}, "epochs: got 75.0 (float); should be a valid integer"),
-        ({"epochs": 0}, "epochs: got 0 (int); should be greater than or equal to 1"),
-        ({"shuffle": 1}, "shuffle: got 1 (int); should be a valid boolean"),
-        ({"learning_rate": 0.0}, "learning_rate: got 0.0 (float); should be greater than 0"),
-        ({"learning_rate": float("nan")}, "learning_rate: got nan (float); should be a finite number"),
-        ({"momentum": 1.0}, "momentum: got 1.0 (float); should be less than 1"),
-        ({"base_filters": 15}, "base_filters: got 15 (int); should be a multiple of 2"),
-        (
-            {"loss": "lesion-dice"},
-            "loss: got 'lesion-dice' under protocol 'published'; it takes bce, kld, dice: set protocol to heldout for "
-            "this one",
-        ),
-        ({"loss": "mse"}, "loss: got 'mse' (str); should be 'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice+bce'"),
-        ({"fold": 5}, "fold: got 5 (int); should be less than 5"),
-        ({"fold": 1}, "fold, patience: need a split that holds images out; set both to 0"),
-        ({"patience": 5}, "fold, patience: need a split that holds images out; set both to 0"),
-        ({"split": "grouped"}, "split: got 'grouped' under protocol 'published'; 'heldout' takes grouped, random"
-         " or blocked, 'published' none"),
-        ({"protocol": "heldout", "split": "none", "image_size": 128}, "split: got 'none' under protocol 'heldout';"
-         " 'heldout' takes grouped, random or blocked, 'published' none"),
-        ({"image_size": 172}, "image_size: got 172; with 'valid' padding the network takes 188 + 16 k pixels: use 188"),
-        ({"image_size": 301}, "image_size: got 301; with 'valid' padding the network takes 188 + 16 k pixels: use 300"),
-        ({"image_size": 310}, "image_size: got 310; with 'valid' padding the network takes 188 + 16 k pixels: use 316"),
-        ({"image_size": 300, "padding": "same"},
-         "image_size: got 300; with 'same' padding the network takes 16 + 16 k pixels: use 304"),
-        ({"optimizer": "adam"}, "momentum: got 0.9 with optimizer adam, which has none: set momentum to 0"),
-        ({"lerning_rate": 0.1}, "unknown parameter 'lerning_rate'; known are image_size, base_filters, epochs,"
-         " precision, protocol, upsampling, upsampling_steps, optimizer, learning_rate, momentum, schedule,"
-         " weight_decay, average, loss, bce, clipped, order, preprocessing, masks, second_channel, target, resize,"
-         " padding, normalization, residual, normals, flip_test, largest_component, shuffle, batch_size, split, fold,"
-         " patience, last_steps, seed"),
-        ({"residual": True}, "residual: got true with padding 'valid', under which outputs are smaller than what is"
-         " added to them: set padding to same"),
-        ({"preprocessing": "augment-strong"}, "preprocessing: got augment-strong with padding 'valid', under which the"
-         " target does not cover the image and cannot be moved with it: set padding to same"),
-        ({"average": 0.9}, "average: got 0.9; it needs protocol heldout, whose validation part chooses among the"
-         " averages, and last_steps 0: set average to 0"),
-        ({"protocol": "heldout", "image_size": 32, "average": 0.9, "last_steps": 3}, "average: got 0.9; it needs"
-         " protocol heldout, whose validation part chooses among the averages, and last_steps 0: set average to 0"),
-        ({"normals": True}, "normals: got True under protocol 'published', which trains only on images with a lesion:"
-         " leave it out"),
-        ({"largest_component": True}, "largest_component: got True under protocol 'published', which scores pixels, not"
-         " masks: leave it out"),
-        ({"protocol": "heldout", "image_size": 32, "order": "mixed"}, "order: got 'mixed' under protocol 'heldout',"
-         " which draws its order from shuffle and seed: leave it out"),
+        # YAML reads 1e-4 as text, and the message says how to write it.
+        ({"learning_rate": "1e-4"}, "learning_rate", r"'1e-4' \(str\)", r"number.* 1\.0e-4"),
+        ({"learning_rate": True}, "learning_rate", r"True \(bool\)", "number"),
+        ({"epochs": True}, "epochs", r"True \(bool\)", "integer"),
+        ({"epochs": "75"}, "epochs", r"'75' \(str\)", "integer"),
+        ({"epochs": 75.0}, "epochs", r"75\.0 \(float\)", "integer"),
+        ({"epochs": 0}, "epochs", r"0 \(int\)", "greater than or equal to 1"),
+        ({"shuffle": 1}, "shuffle", r"1 \(int\)", "boolean"),
+        ({"learning_rate": 0.0}, "learning_rate", r"0\.0 \(float\)", "greater than 0"),
+        ({"learning_rate": float("nan")}, "learning_rate", r"nan \(float\)", "finite"),
+        ({"momentum": 1.0}, "momentum", r"1\.0 \(float\)", "less than 1"),
+        ({"base_filters": 15}, "base_filters", r"15 \(int\)", "multiple of 2"),
+        ({"loss": "lesion-dice"}, "loss", "'lesion-dice' under protocol 'published'", "bce, kld, dice.* heldout"),
+        ({"loss": "mse"}, "loss", r"'mse' \(str\)", "'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice.bce'"),
+        ({"fold": 5}, "fold", r"5 \(int\)", "less than 5"),
+        ({"split": "grouped"}, "split", "'grouped' under protocol 'published'", "'published' none"),
+        ({"protocol": "heldout", "split": "none", "image_size": 128},
+         "split", "'none' under protocol 'heldout'", "'heldout' takes grouped, random or blocked"),
+        ({"image_size": 172}, "image_size", "172", "'valid'.* 188$"),
+        ({"image_size": 301}, "image_size", "301", "'valid'.* 300$"),
+        ({"image_size": 310}, "image_size", "310", "'valid'.* 316$"),
+        ({"image_size": 300, "padding": "same"}, "image_size", "300", "'same'.* 304$"),
+        ({"optimizer": "adam"}, "momentum", r"0\.9 with optimizer adam", "to 0$"),
+        ({"residual": True}, "residual", "true with padding 'valid'", "padding to same$"),
+        ({"preprocessing": "augment-strong"},
+         "preprocessing", "augment-strong with padding 'valid'", "padding to same$"),
+        ({"average": 0.9}, "average", r"0\.9", "protocol heldout.* last_steps 0.* average to 0$"),
+        ({"protocol": "heldout", "image_size": 32, "average": 0.9, "last_steps": 3},
+         "average", r"0\.9", "protocol heldout.* last_steps 0.* average to 0$"),
+        ({"normals": True}, "normals", "True under protocol 'published'", "with a lesion"),
+        ({"largest_component": True}, "largest_component", "True under protocol 'published'", "pixels, not masks"),
+        ({"protocol": "heldout", "image_size": 32, "order": "mixed"},
+         "order", "'mixed' under protocol 'heldout'", "shuffle and seed"),
     ],
 )  # fmt: skip
-def test_a_faulty_parameter_is_named_with_its_value_and_what_is_expected(values, message):
-    assert refusal(config.validate, RunConfig, "run.yaml", values) == f"run.yaml: {message}"
+def test_a_faulty_parameter_is_named_with_its_value_and_what_is_expected(values, name, found, expected):
+    told = refusal(config.validate, RunConfig, "run.yaml", values)
+    assert re.search(rf"^run\.yaml: {name}: got {found}.*{expected}", told), told
+
+
+@pytest.mark.parametrize("values", [{"fold": 1}, {"patience": 5}])
+def test_fold_and_patience_need_a_split(values):
+    told = refusal(config.validate, RunConfig, "run.yaml", values)
+    assert re.search("^run.yaml: fold, patience: .*split.* to 0$", told), told
+
+
+def test_an_unknown_parameter_is_named_with_all_that_are_known():
+    told = refusal(config.validate, RunConfig, "run.yaml", {"lerning_rate": 0.1})
+    fault, known = told.split("; known are ")
+    assert fault == "run.yaml: unknown parameter 'lerning_rate'"
+    assert known.split(", ") == list(RunConfig.model_fields)
 
 
 def test_all_faults_are_named_at_once():
-    assert refusal(config.validate, RunConfig, "run.yaml", {"epochs": 0, "loss": "mse"}) == (
-        "run.yaml: epochs: got 0 (int); should be greater than or equal to 1;"
-        " run.yaml: loss: got 'mse' (str); should be 'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice+bce'"
-    )
+    told = refusal(config.validate, RunConfig, "run.yaml", {"epochs": 0, "loss": "mse"})
+    assert re.search("^run.yaml: epochs: got 0 .* run.yaml: loss: got 'mse' ", told), told
 
 
 @pytest.mark.parametrize("size, output", [(188, 4), (204, 20), (300, 116), (572, 388)])
@@ -227,15 +207,14 @@ def test_runs_at_the_second_size_are_those_of_some_variants_with_seeds_of_their_
 @pytest.mark.parametrize("field", ["seed", "fold"])
 def test_a_variant_cannot_set_its_seed_or_fold(field):
     parameters = Parameters(heldout={"image_size": 32}, heldout_variants={"A": {field: 1}})
-    message = f"variant 'A': {field}: set by the study's seeds and folds; use those, or seed_offset"
-    assert refusal(parameters.configs, "heldout") == message
+    assert re.search(f"^variant 'A': {field}: .* seed_offset$", refusal(parameters.configs, "heldout"))
 
 
 @pytest.mark.parametrize("offset", ["5", True, -1])
 def test_a_seed_offset_is_a_whole_number(offset):
     parameters = Parameters(variants={"A": {"seed_offset": offset}})
-    message = f"variant 'A': seed_offset: got {offset!r}; expected a whole number from 0"
-    assert refusal(parameters.configs, "published") == message
+    told = refusal(parameters.configs, "published")
+    assert re.search(f"^variant 'A': seed_offset: got {offset!r}; .* from 0$", told), told
 
 
 def test_a_seed_offset_is_added_to_every_seed():
@@ -247,21 +226,19 @@ def test_a_seed_offset_is_added_to_every_seed():
 @pytest.mark.parametrize(
     "settings, variant, message",
     [
-        (
-            {},
-            {"loss": "KLD"},
-            "loss: got 'KLD' (str); should be 'bce', 'kld', 'dice', 'lesion-dice' or 'lesion-dice+bce'",
-        ),
-        ({}, {"optimizer": "adam"}, "momentum: got 0.9 with optimizer adam, which has none: set momentum to 0"),
-        ({"masks": "every"}, {}, "masks: got 'every' (str); should be 'first' or 'all'"),
-        ({"padding": "full"}, {}, "padding: got 'full' (str); should be 'valid' or 'same'"),
-        ({"padding": ["same"]}, {}, "padding: got ['same'] (list); should be 'valid' or 'same'"),
+        ({}, {"loss": "KLD"}, r"loss: got 'KLD' \(str\).* 'kld'"),
+        ({}, {"optimizer": "adam"}, r"momentum: got 0\.9 .* to 0"),
+        ({"masks": "every"}, {}, r"masks: got 'every' \(str\).* 'first' or 'all'"),
+        ({"padding": "full"}, {}, r"padding: got 'full' \(str\).* 'valid' or 'same'"),
+        ({"padding": ["same"]}, {}, r"padding: got \['same'\] \(list\).* 'valid' or 'same'"),
     ],
 )
 def test_a_faulty_variant_is_named_by_its_label(settings, variant, message):
     parameters = Parameters(settings=settings, variants={"Good": {}, "My row": variant})
     told = refusal(parameters.configs, "published")
-    assert re.fullmatch(rf"variant '(Good|My row)': {re.escape(message)}", told)
+    # What all variants share is told of the first of them.
+    label = "My row" if variant else "Good"
+    assert re.search(f"^variant '{label}': {message}", told), told
 
 
 def test_settings_and_size_apply_to_every_variant_and_a_variant_overrides_them():
@@ -304,10 +281,7 @@ def test_the_study_is_the_current_folder_or_the_nearest_parent_that_is_one(here,
 def test_a_folder_without_both_parameters_and_notebooks_is_not_a_study(tmp_path, monkeypatch, name):
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    assert refusal(config.find_study_folder) == (
-        f"{tmp_path}: not inside a study, which is a folder with params/ and notebooks/; "
-        "change to your checkout of the study first"
-    )
+    assert refusal(config.find_study_folder).startswith(f"{tmp_path}: not inside a study")
 
 
 def test_relative_folders_start_at_the_study_and_absolute_ones_stay(here, tmp_path, monkeypatch):
@@ -389,9 +363,9 @@ def test_each_faulty_value_is_named_with_the_file_that_it_comes_from(tmp_path):
 
 def test_a_size_that_does_not_pool_evenly_is_named_with_its_file(tmp_path):
     [file] = write_files(tmp_path, profile="image_size: 301")
-    message = "image_size: got 301; with 'valid' padding the network takes 188 + 16 k pixels: use 300"
-    assert refusal(config.read_parameters, file) == f"{file}: {message}"
-    assert refusal(config.read_parameters, file, image_size=302) == f"parameters: {message.replace('301', '302')}"
+    for place, size, given in ((file, 301, {}), ("parameters", 302, {"image_size": 302})):
+        told = refusal(config.read_parameters, file, **given)
+        assert told.startswith(f"{place}: image_size: got {size}; ") and told.endswith(" 300")
 
 
 def test_the_last_file_that_gives_a_value_is_to_blame_for_it(tmp_path):
@@ -403,10 +377,8 @@ def test_the_last_file_that_gives_a_value_is_to_blame_for_it(tmp_path):
 def test_yaml_reads_1e_4_as_text_and_the_message_says_so(tmp_path):
     [file] = write_files(tmp_path, rate="variants: {Slow: {learning_rate: 1e-4}, Fine: {learning_rate: 1.0e-4}}")
     parameters = config.read_parameters(file)
-    assert refusal(parameters.configs, "published") == (
-        "variant 'Slow': learning_rate: got '1e-4' (str); should be a valid number"
-        " (YAML reads 1e-4 as text: write 1.0e-4)"
-    )
+    told = refusal(parameters.configs, "published")
+    assert re.search(r"^variant 'Slow': learning_rate: got '1e-4' \(str\).* 1\.0e-4", told), told
 
 
 def test_a_later_file_wins_key_by_key_and_overrides_win_last(tmp_path):
@@ -570,7 +542,7 @@ def test_a_parameter_left_at_none_is_read_from_the_profile_and_the_family(shell,
     parameters = run_cells(shell, PARAMETER_CELL, READ)
     assert parameters == config.read_parameters("params/loss.yaml", "params/smoke.yaml")
     assert (parameters.data_dir, parameters.image_size, parameters.heldout["epochs"]) == ("phantom", 204, 10)
-    assert list(parameters.variants) == PUBLISHED["loss"]
+    assert list(parameters.variants) == ["KLD", "DICE", "BCE"]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -766,21 +738,10 @@ def test_the_version_of_several_modules_changes_with_each_of_them(tmp_path):
 # The committed files
 
 
-def test_families_are_the_papers_tables_in_order(committed):
-    assert config.families() == list(PUBLISHED)
-
-
-@pytest.mark.parametrize("name, labels", PUBLISHED.items())
-@pytest.mark.parametrize("profile", PROFILES)
-def test_the_rows_of_a_family_are_the_papers(committed, profile, name, labels):
-    family = config.read_family(name, config.read_profile(profile))
-    assert (family.family, family.profile, list(family.configs("published"))) == (name, profile, labels)
-
-
 def test_the_published_baseline_is_a_row_of_three_tables(committed):
     rows = set()
     paper = config.read_profile("paper")
-    for name in PUBLISHED:
+    for name in config.families():
         for label, runs in config.read_family(name, paper).configs("published").items():
             if runs[0] == RunConfig():
                 rows.add((name, label))

@@ -29,11 +29,13 @@ def test_published_numbers_are_those_of_the_paper():
     assert written == PUBLISHED
 
 
+def test_each_family_is_about_one_table_in_their_order():
+    assert [published.table_number(family) for family in config.families()] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_rows_are_the_variants_of_the_family_in_their_order(number):
     content = published.published_tables()[number]
-    assert content["family"] == config.families()[number - 1]
-    assert published.table_number(content["family"]) == number
     parameters = config.read_family(content["family"], config.read_profile("smoke"))
     assert list(content["rows"]) == list(parameters.variants)
 

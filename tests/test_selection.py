@@ -21,10 +21,6 @@ def at(dice, *thresholds):
 # Dice at every threshold
 
 
-def test_thresholds_are_the_hundredths_between_0_and_1():
-    assert THRESHOLDS.tolist() == [k / 100 for k in range(1, 100)]
-
-
 def test_a_network_that_ranks_pixels_well_scores_high_before_its_probabilities_are_large():
     # Lesion at 0.11 and 0.12, background at 0.10 and 0.05: from 0.11 on, the lesion alone is inside.
     truth, probability = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[0.11, 0.10], [0.05, 0.12]])

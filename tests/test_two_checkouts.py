@@ -10,24 +10,11 @@ from working_copy import WorkingCopy
 RUN = "published/188px-2f-4e/loss-kld/fold0-seed0"
 
 
-@pytest.fixture(scope="module")
-def checkouts(tmp_path_factory):
-    """Make two copies of the repository; the environment's commands find the code of the first in both of them."""
-    folder = tmp_path_factory.mktemp("checkouts")
-    return WorkingCopy(folder / "first", few=True), WorkingCopy(folder / "second", few=True)
-
-
-@pytest.fixture
-def busi(checkouts):
-    """Run the `busi` command in a folder, with the code of the first checkout."""
-    first, _ = checkouts
-
-    def run(folder, *arguments):
-        command = [Path(sys.executable).with_name("busi"), *arguments]
-        environment = first.environment() | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-    return run
+def busi(code, folder, *arguments):
+    """Run the `busi` command in a folder, with the code of a checkout."""
+    command = [Path(sys.executable).with_name("busi"), *arguments]
+    environment = code.environment() | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def list_files(folder):
@@ -39,34 +26,48 @@ def list_files(folder):
     return files
 
 
-def test_a_study_in_the_second_checkout_writes_nothing_into_the_first(checkouts, busi):
-    first, second = checkouts
+@pytest.fixture(scope="module")
+def checkouts(tmp_path_factory):
+    """Measure the data and train a run in one copy of the repository with the code of another.
+
+    Returns:
+        The copy with the code, those of its files that are new or changed, the other copy, and what training said.
+    """
+    folder = tmp_path_factory.mktemp("checkouts")
+    first, second = WorkingCopy(folder / "first", few=True), WorkingCopy(folder / "second", few=True)
     before = list_files(first.folder)
-    measured = busi(second.folder, "data", "-f", "params/tiny.yaml")
-    assert measured.returncode == 0, measured.stderr
-    trained = busi(second.folder, "train", RUN, "-f", "params/tiny.yaml")
-    assert trained.returncode == 0, trained.stderr
-    assert list_files(first.folder) == before
+    for command in (["data"], ["train", RUN]):
+        done = busi(first, second.folder, *command, "-f", "params/tiny.yaml")
+        assert done.returncode == 0, done.stderr
+    return first, list_files(first.folder).items() - before.items(), second, done.stdout
+
+
+def test_a_study_in_the_second_checkout_writes_nothing_into_the_first(checkouts):
+    _, changed, second, said = checkouts
+    assert changed == set()
     assert (second.folder / "data" / "phantom" / "benign").is_dir()
     assert (second.folder / "reports/tiny/results/dataset.csv").is_file()
-    assert trained.stdout.strip() == str(second.find_folder("published/loss-kld"))
+    assert said.strip() == str(second.find_folder("published/loss-kld"))
 
 
-def test_parameters_and_runs_are_those_of_the_current_folder(checkouts, busi):
+def test_parameters_and_runs_are_those_of_the_current_folder(checkouts):
     """Also from a folder inside of the study, such as that of the notebooks."""
-    first, second = checkouts
-    assert "tiny: 4 runs; 1 finished" in busi(second.folder, "plan", "-f", "params/tiny.yaml").stdout
-    assert "tiny: 4 runs; 1 finished" in busi(second.folder / "notebooks", "plan", "-f", "../params/tiny.yaml").stdout
-    assert "tiny: 4 runs; 0 finished" in busi(first.folder, "plan", "-f", "params/tiny.yaml").stdout
+    first, _, second, _ = checkouts
+    for folder, file, finished in (
+        (second.folder, "params/tiny.yaml", 1),
+        (second.folder / "notebooks", "../params/tiny.yaml", 1),
+        (first.folder, "params/tiny.yaml", 0),
+    ):
+        assert f"tiny: 4 runs; {finished} finished" in busi(first, folder, "plan", "-f", file).stdout
 
 
 def test_snakemake_plans_in_the_second_checkout(checkouts):
     """The rules' files are named as the commands name them, whose code is the first checkout's."""
-    first, second = checkouts
+    first, _, second, _ = checkouts
     before = list_files(first.folder)
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--config", "profile=tiny"]
     done = subprocess.run(command, cwd=second.folder, env=first.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "rule data:" not in done.stdout  # was measured here, in the first test
+    assert "rule data:" not in done.stdout  # they have been measured here
     assert "rule run:" in done.stdout
     assert list_files(first.folder) == before

@@ -305,11 +305,8 @@ def test_shuffling_keeps_names_images_and_targets_together():
 
 
 def test_the_seed_decides_the_order():
-    names = numbered(20).names
     assert numbered(20).shuffled(3).names.tolist() == numbered(20).shuffled(3).names.tolist()
     assert numbered(20).shuffled(3).names.tolist() != numbered(20).shuffled(4).names.tolist()
-    expected = names[np.random.default_rng(0).permutation(20)]
-    assert numbered(20).shuffled(0).names.tolist() == expected.tolist()
 
 
 def test_arrays_are_decoded_once_for_each_setting_that_changes_them(phantoms, monkeypatch, here):
@@ -356,8 +353,3 @@ def test_published_targets_of_the_release(release):
     assert lesion.mean() == pytest.approx(0.0930, abs=0.00005)
     assert (lesion >= 0.5).mean() == pytest.approx(0.0930, abs=0.00005)
     assert release.targets.sum(axis=-1).max() == pytest.approx(3.0, abs=0.0005)
-
-
-def test_background_everywhere_scores_the_published_floor(release):
-    """A constant has this categorical accuracy, and so have six of the nine published rows (0.9083)."""
-    assert (release.targets.argmax(axis=-1) == 1).mean() == pytest.approx(0.90825, abs=0.000005)

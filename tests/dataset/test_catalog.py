@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from small_study import make_study, refusal
 
 from busi.config import Parameters, StudyError
 from busi.dataset import catalog, decode
@@ -37,12 +38,6 @@ def folder(tmp_path):
 
 def read(folder):
     return catalog.read_catalog(folder, expected=None)
-
-
-def refusal(folder):
-    with pytest.raises(StudyError) as caught:
-        read(folder)
-    return str(caught.value)
 
 
 # Reading
@@ -74,7 +69,7 @@ def test_lesions_are_the_images_that_are_not_normal(folder):
 def test_of_many_problems_the_first_twenty_are_shown(folder):
     for k in range(30):
         Image.fromarray(INSIDE).save(folder / "benign" / f"lost ({k})_mask.png")
-    message = refusal(folder)
+    message = refusal(read, folder)
     assert message.startswith(f"{folder}: 30 problem(s)")
     assert message.count("mask without its image") == 20
     assert message.endswith("\n  ...")
@@ -199,7 +194,7 @@ def test_a_file_broken_after_it_was_read_is_noticed(folder):
     read(folder)
     file = folder / "normal" / "n (1).png"
     file.write_bytes(file.read_bytes()[:60])
-    assert f"{file}: not a readable image" in refusal(folder)
+    assert f"{file}: not a readable image" in refusal(read, folder)
 
 
 def test_two_at_once_read_once(folder, monkeypatch):
@@ -239,13 +234,13 @@ def test_the_cache_is_in_the_folder_of_the_study_at_the_time_of_the_call(folder,
     assert not cached.exists()
     read(folder)
     assert len([path for path in cached.iterdir() if path.is_dir()]) == 1
-    second = tmp_path / "second"
-    for name in ("params", "notebooks/deep"):
-        (second / name).mkdir(parents=True)
-    monkeypatch.chdir(second / "notebooks" / "deep")
+    second = make_study(tmp_path / "second")
+    deep = second / "notebooks" / "deep"
+    deep.mkdir()
+    monkeypatch.chdir(deep)
     read(folder)
     assert (second / "build" / "cache").is_dir()
-    assert not (second / "notebooks" / "deep" / "build").exists()
+    assert not (deep / "build").exists()
 
 
 def test_outside_a_study_nothing_is_cached(folder, tmp_path, monkeypatch):

@@ -205,15 +205,16 @@ def test_another_size_is_brought_to_the_image_s_by_the_nearest_pixel(tmp_path):
     file = save(tmp_path / "mask.png", large)
     np.testing.assert_array_equal(decode.read_mask(Mask(str(file), (6, 8))), INSIDE)
     assert decode.read_mask(file).shape == (24, 32)
-    note = decode.decode_mask(file, (6, 8)).notes
-    assert note == ("masks of another size than their image: brought to it by the nearest pixel",)
+    (note,) = decode.decode_mask(file, (6, 8)).notes
+    assert note.startswith("masks of another size")
 
 
 def test_a_jpeg_mask_is_read_with_a_word(tmp_path):
     lesion = np.kron(INSIDE, np.ones((16, 16), bool))
     file = save(tmp_path / "mask.jpg", np.where(lesion, 255, 0).astype(np.uint8), quality=80)
     mask = decode.decode_mask(file)
-    assert mask.notes == ("JPEG masks: their edges are not exact",)
+    (note,) = mask.notes
+    assert note.startswith("JPEG masks")
     np.testing.assert_array_equal(mask.inside, lesion)
 
 

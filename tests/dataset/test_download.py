@@ -16,6 +16,7 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 from PIL import Image
+from small_study import read_files
 
 from busi import cli
 from busi.config import StudyError
@@ -57,10 +58,6 @@ def study(here, phantom_dir, monkeypatch):
 def release(phantom_dir) -> bytes:
     """Pack the phantoms as Kaggle packs the release."""
     return pack({f"Dataset_BUSI_with_GT/{path}": content for path, content in read_files(phantom_dir).items()})
-
-
-def read_files(folder) -> dict[str, bytes]:
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*.png")}
 
 
 def pack(files: dict) -> bytes:

@@ -1,6 +1,5 @@
 """Near-duplicates: copies planted among phantoms are found, unrelated images are not; numbers of the release."""
 
-import io
 import itertools
 import shutil
 from pathlib import Path
@@ -12,19 +11,13 @@ import pytest
 from PIL import Image
 from scipy.sparse.csgraph import connected_components
 from skimage.feature import match_template
+from small_study import jpeg
 
 from busi.config import StudyError
 from busi.dataset import catalog, duplicates
 
 PARAMS = Path(__file__).parents[2] / "params"
 """Folder of the committed list and splits."""
-
-
-def jpeg(pixels):
-    """Compress with a low quality: blocks and ringing."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=30)
-    return catalog.read_grey(file)
 
 
 def darker(pixels):

@@ -80,13 +80,6 @@ def test_normals_are_trained_on_where_asked_and_never_validated_with(images):
     assert asked.test.names.tolist() == plain.test.names.tolist()
 
 
-def test_every_image_is_tested_in_one_fold(images):
-    tested = []
-    for fold in range(5):
-        tested += parts.load_parts(heldout(fold=fold), images).test.names.tolist()
-    assert sorted(tested) == sorted(images.table.name)
-
-
 def test_a_published_run_is_trained_on_all_lesion_images(images):
     config = published(preprocessing="none")
     loaded = parts.load_parts(config, images)
@@ -177,13 +170,6 @@ def test_truths_are_the_union_of_all_masks_at_original_size(images):
     assert len(table.masks["benign (2)"]) == 2
     assert truths[1].sum() > decode.read_mask(table.masks["benign (2)"][0]).sum()
     assert not truths[2].any()
-
-
-def test_truths_of_a_part_belong_to_its_images(images):
-    """Names come from the arrays, as a run stores them."""
-    test = parts.load_parts(heldout(), images).test
-    truths = parts.read_truths(images, test.names)
-    np.testing.assert_array_equal([truth.any() for truth in truths], test.targets[..., 0].any(axis=(1, 2)))
 
 
 def test_an_unknown_name_is_refused(images):

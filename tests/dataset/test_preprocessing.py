@@ -1,4 +1,4 @@
-"""Preprocessing: scaling by hand and against its first formula; flips, contrast and brightness by their bounds."""
+"""Preprocessing: scaling by hand; flips, contrast and brightness by their bounds."""
 
 import json
 
@@ -124,43 +124,6 @@ def test_scaling_survives_json_bit_for_bit(marked):
     restored = Scaling(**json.loads(json.dumps(scaling._asdict())))
     assert restored == scaling
     np.testing.assert_array_equal(scale(marked[0], "standardize", restored), scale(marked[0], "standardize", scaling))
-
-
-def scale_in_one_step(images, reading, training):
-    """Scale images as the first version of the study did: constants and images in one function, all in float32."""
-
-    def normalized(images):
-        least = np.min(images, axis=(1, 2, 3), keepdims=True)
-        most = np.max(images, axis=(1, 2, 3), keepdims=True)
-        return (images - least) / np.maximum(most - least, np.float32(1e-6))
-
-    def standardized(images, reference, axis):
-        mean = np.mean(reference, axis=axis, keepdims=True)
-        deviation = np.std(reference, axis=axis, keepdims=True)
-        return (images - mean) / np.maximum(deviation, np.float32(1e-6))
-
-    if reading == "none":
-        return images
-    if reading == "code":
-        return images / np.float32(255)
-    if reading == "text":
-        return standardized(images, images, axis=(1, 2, 3))
-    if reading == "normalize":
-        return normalized(images)
-    return standardized(normalized(images), normalized(training), axis=None)
-
-
-@pytest.mark.parametrize("reading", ["none", "code", "text", "normalize", *STANDARDIZED])
-@pytest.mark.parametrize("seed", range(3))
-def test_scaling_in_two_steps_changes_no_bit(reading, seed):
-    """Trained networks and stored results rest on these bits."""
-    draw = np.random.default_rng(seed)
-    images = draw.random((7, 37, 37, 1), dtype="float32")
-    training = draw.beta(2, 5, (19, 37, 37, 1)).astype("float32")
-    scaled = scale(images, reading, fit_scaling(training, reading))
-    expected = scale_in_one_step(images, reading, training)
-    assert scaled.dtype == expected.dtype == np.float32
-    np.testing.assert_array_equal(scaled, expected)
 
 
 @pytest.mark.parametrize("reading", STANDARDIZED)

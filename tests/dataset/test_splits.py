@@ -1,6 +1,5 @@
 """Splits: no near-duplicates in two parts, even shares of classes and sizes, and the committed files."""
 
-import io
 import itertools
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from small_study import jpeg
 
 from busi.config import StudyError
 from busi.dataset import catalog, duplicates, phantom, splits
@@ -23,12 +23,6 @@ PARAMS = Path(__file__).parents[2] / "params"
 
 SOURCES = ("phantoms", "the release", "the committed file")
 """Where a tested split comes from."""
-
-
-def jpeg(pixels, quality):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return catalog.read_grey(file)
 
 
 @pytest.fixture(scope="module")
@@ -333,9 +327,6 @@ def test_a_file_with_its_rows_in_another_order_is_refused(patients, here):
     """Rows are used by position: another order would train on test images."""
     splits.write_splits(patients)
     path = splits.split_file("grouped")
-    pd.testing.assert_frame_equal(
-        splits.load_split(patients, "grouped"), splits.make_split(patients, "grouped"), check_dtype=False
-    )
     head, names, first, second, *rest = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([head, names, second, first, *rest]) + "\n", encoding="utf-8")
     with pytest.raises(StudyError, match="not the split of these data"):

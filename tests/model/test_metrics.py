@@ -30,10 +30,6 @@ def constant(pixels, probability=0.1):
     return both(np.full((1, 1, pixels), probability))
 
 
-def test_names_are_those_of_the_history():
-    assert [metric.name for metric in metrics.published_metrics()] == ["accuracy", "auc", "lesion_share"]
-
-
 @pytest.fixture(scope="module")
 def pixels():
     """Return the truth of 20,000 pixels and a skilful prediction of it, both (2, 100, 100)."""

@@ -60,10 +60,6 @@ def full(request):
     return build(upsampling=request.param)
 
 
-def kernels(model):
-    return {layer.name: layer.kernel.numpy() for layer in model.layers if layer.weights}
-
-
 def test_parameters_are_as_many_as_published(full):
     first = type(full.get_layer("up3")).__name__
     assert full.count_params() == {"UpSampling2D": 22_321_090, "Conv2DTranspose": 23_370_178}[first]
@@ -81,13 +77,6 @@ def test_only_the_first_upsampling_step_differs():
     assert [(type(a).__name__, type(b).__name__) for a, b in pairs if a.get_config() != b.get_config()] == [
         ("UpSampling2D", "Conv2DTranspose")
     ]
-    assert [layer.name for layer in transposed.layers if isinstance(layer, keras.layers.Conv2DTranspose)] == [
-        "up3",
-        "up2",
-        "up1",
-        "up0",
-    ]
-    assert [layer.name for layer in nearest.layers if isinstance(layer, keras.layers.UpSampling2D)] == ["up3"]
 
 
 STEPS = {
@@ -220,17 +209,6 @@ def test_every_convolution_but_the_last_is_rectified_and_no_upsampling_is(full):
     assert {name for name, activation in activations.items() if activation == "relu"} == rectified
     assert activations.pop("logits") == "linear"
     assert {activation for name, activation in activations.items() if name not in rectified} == {"linear"}
-
-
-def test_weights_follow_from_the_seed():
-    def weights(seed):
-        keras.utils.set_random_seed(seed)
-        return kernels(build(204, 2))
-
-    first, again, other = weights(3), weights(3), weights(4)
-    for name, kernel in first.items():
-        np.testing.assert_array_equal(kernel, again[name])
-        assert (kernel != other[name]).all()
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])

@@ -90,16 +90,6 @@ def test_dice_loss_is_that_of_keras(second_channel):
     assert floors.constant_floors(targets)["dice_loss"] == pytest.approx(np.mean(losses), abs=1e-6)
 
 
-@pytest.mark.parametrize("second_channel", ["mirror", "complement"])
-def test_no_constant_has_a_lower_bce_under_keras(second_channel):
-    targets, loss = random_targets(second_channel), keras.losses.BinaryCrossentropy()
-    values = floors.constant_floors(targets)
-    assert float(loss(targets, constant(targets, values["bce_probability"]))) == pytest.approx(values["bce"], rel=1e-6)
-    grid = [float(loss(targets, constant(targets, p))) for p in np.arange(0.01, 0.99, 0.01)]
-    assert values["bce"] < min(grid)
-    assert values["bce_probability"] == pytest.approx(0.01 + 0.01 * np.argmin(grid), abs=0.01)
-
-
 @pytest.mark.parametrize(
     ("loss", "keras_loss"),
     [
@@ -115,9 +105,12 @@ def test_the_lowest_loss_of_a_constant_is_that_of_the_runs_own_loss(loss, keras_
 
 
 @pytest.mark.parametrize("second_channel", ["mirror", "complement"])
-def test_no_constant_has_a_lower_kld_under_keras(second_channel):
-    targets, loss = random_targets(second_channel), keras.losses.KLDivergence()
-    lowest = floors.constant_floors(targets)["kld"]
+@pytest.mark.parametrize(
+    ("floor", "loss"), [("bce", keras.losses.BinaryCrossentropy()), ("kld", keras.losses.KLDivergence())]
+)
+def test_no_constant_has_a_lower_loss_under_keras(floor, loss, second_channel):
+    targets = random_targets(second_channel)
+    lowest = floors.constant_floors(targets)[floor]
     coarse = [float(loss(targets, constant(targets, p))) for p in np.arange(0.01, 0.99, 0.01)]
     best = 0.01 + 0.01 * np.argmin(coarse)
     fine = [float(loss(targets, constant(targets, p))) for p in np.linspace(best - 0.01, best + 0.01, 101)]
@@ -142,14 +135,14 @@ def test_bce_is_the_lowest_on_a_dense_grid():
 
 
 def test_the_published_rows_of_busi_stand_on_its_floors(busi_targets):
+    """Accuracy 0.9083, Dice loss 0.0916, AUC 0.9070 and BCE 0.3066 in the paper's four digits."""
     values = floors.constant_floors(busi_targets)
-    assert {name: round(value, 4) for name, value in values.items() if name not in ("kld", "bce_probability")} == {
-        "accuracy": 0.9083,
-        "dice_loss": 0.0916,
-        "auc": 0.9070,
-        "bce": 0.3066,
+    probability = values.pop("bce_probability")
+    assert {name: round(value, 6) for name, value in values.items()} == {
+        "accuracy": 0.908252,
+        "auc": 0.906965,
+        "dice_loss": 0.091565,
+        "bce": 0.306562,
+        "kld": 0.308998,
     }
-    assert round(values["accuracy"], 5) == 0.90825
-    assert round(values["auc"], 5) == 0.90696
-    assert round(values["bce"], 5) == 0.30656
-    assert values["bce_probability"] == pytest.approx(0.0917, abs=1e-4)
+    assert probability == pytest.approx(0.0917, abs=1e-4)

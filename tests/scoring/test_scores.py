@@ -1,11 +1,7 @@
 """Scores of a held-out run: computed from its predictions, kept beside them, and renewed without training."""
 
 import json
-import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +9,6 @@ import pytest
 from sklearn.metrics import f1_score
 from small_study import make_study
 
-import busi
 from busi.config import RunConfig, StudyError
 from busi.dataset import arrays, splits
 from busi.dataset.catalog import Catalog, read_catalog, read_union
@@ -230,72 +225,3 @@ def test_two_at_once_score_a_run_once(run, catalog, monkeypatch):
         one, other = (each.result() for each in waiting)
     assert len(calls) == 1
     pd.testing.assert_frame_equal(one.images, other.images, check_exact=True)
-
-
-# A new metric
-
-PROGRAM = """
-import json, sys
-from pathlib import Path
-
-import busi
-from busi.config import RunConfig
-from busi.dataset.catalog import read_catalog
-from busi.runs import Run
-from busi.scoring import scores
-
-folder, data = map(Path, sys.argv[1:])
-run = Run(folder, RunConfig(**{config}))
-images = scores.find_or_score(run, read_catalog(data, expected=None)).images
-loaded = sorted({"keras", "tensorflow", "jax"} & sys.modules.keys())
-print(json.dumps([busi.__file__, scores.scoring_version(), images.columns.to_list(), loaded]))
-""".replace("{config}", repr({"protocol": "heldout", "image_size": 32, "fold": 1}))
-
-
-def score_elsewhere(package_folder, run, data):
-    """Find or compute a run's scores in a new process, with the package in ``package_folder``."""
-    # Started in the package's folder, which Python then searches before all others.
-    command = [sys.executable, "-c", PROGRAM, str(run.folder), str(data)]
-    study = Path.cwd()
-    for name in ("params", "notebooks"):
-        shutil.copytree(study / name, package_folder / name, dirs_exist_ok=True)
-    printed = subprocess.run(command, cwd=package_folder, check=True, capture_output=True, text=True).stdout
-    file, version, columns, loaded = json.loads(printed)
-    assert Path(file).is_relative_to(package_folder)
-    assert loaded == []
-    return version, columns
-
-
-def edit(package_folder, old, new):
-    file = package_folder / "busi" / "scoring" / "metrics.py"
-    code = file.read_text(encoding="utf-8")
-    assert code.count(old) == 1
-    file.write_text(code.replace(old, new), encoding="utf-8")
-
-
-def test_a_new_metric_costs_no_training(run, catalog, phantoms, tmp_path):
-    """One line in metrics.py, and the finished run is scored again from its predictions, without Keras."""
-    before = scores.find_or_score(run, catalog).images
-    package_folder = tmp_path / "changed"
-    shutil.copytree(Path(busi.__file__).parent, package_folder / "busi")
-
-    # A comment is no change of the code: nothing is computed again.
-    edit(package_folder, "    predicted = probability", "    # Lesion or not.\n    predicted = probability")
-    version, columns = score_elsewhere(package_folder, run, phantoms)
-    assert version == scores.scoring_version()
-    assert columns == before.columns.to_list()
-
-    new_line = '        "specificity": float((~predicted)[~truth].mean()),\n'
-    edit(
-        package_folder,
-        '        "brier": float(squares.mean()),\n',
-        f'        "brier": float(squares.mean()),\n{new_line}',
-    )
-    new_version, columns = score_elsewhere(package_folder, run, phantoms)
-    assert new_version != version
-    assert set(columns) - set(before.columns) == {"specificity"}
-
-    after = pd.read_csv(run.folder / f"scores-{new_version}" / "images.csv")
-    pd.testing.assert_frame_equal(after.drop(columns="specificity"), before, check_exact=True)
-    assert after.specificity.between(0, 1).all()
-    assert not scores_folder(run).exists()

@@ -62,6 +62,15 @@ def clustered(draw, groups=60, size=4, spread=0.2, noise=0.02):
     return draw.normal(0.6, spread, groups)[group] + draw.normal(0, noise, groups * size), group
 
 
+@pytest.fixture
+def few_resamples(monkeypatch):
+    """Draw fewer resamples than for tables: 150 intervals in a second."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
+    statistics._draw_counts.cache_clear()
+    yield
+    statistics._draw_counts.cache_clear()
+
+
 # Intervals
 
 
@@ -225,15 +234,12 @@ def test_on_the_same_images_in_other_folds_images_are_subtracted():
     assert matched.high - matched.low < 0.05 < apart.high - apart.low
 
 
-def test_equal_splits_differ_by_zero_at_the_nominal_rate(monkeypatch):
-    monkeypatch.setattr(statistics, "RESAMPLES", 999)
-    statistics._draw_counts.cache_clear()
+def test_equal_splits_differ_by_zero_at_the_nominal_rate(few_resamples):
     draw, covered, simulations = np.random.default_rng(23), 0, 60
     for _ in range(simulations):
         a, b = (runs(draw, seeds=3, images=20, run=0.04, residual=0.05) for _ in range(2))
         _, low, high = statistics.difference_interval(a, other_folds(b))
         covered += low <= 0 <= high
-    statistics._draw_counts.cache_clear()
     assert binom.ppf(0.001, simulations, 0.95) <= covered <= binom.ppf(0.9999, simulations, 0.95)
 
 
@@ -312,30 +318,23 @@ def test_images_that_vary_are_not_counted_a_second_time_as_training():
         (2, {"run": 0.06, "residual": 0.01, "folds": 1}),
     ],
 )
-def test_two_equal_arms_differ_by_zero_at_the_nominal_rate(seeds, parts, monkeypatch):
+def test_two_equal_arms_differ_by_zero_at_the_nominal_rate(seeds, parts, few_resamples):
     """Differences of equal arms have mean 0: their interval covers it in 95 of 100 cases, give or take the binomial."""
-    # Fewer resamples than in tables: 150 intervals in a second.
-    monkeypatch.setattr(statistics, "RESAMPLES", 999)
-    statistics._draw_counts.cache_clear()
     draw, covered, simulations = np.random.default_rng(4), 0, 150
     for _ in range(simulations):
         _, low, high = statistics.score_interval(runs(draw, seeds=seeds, **parts))
         covered += low <= 0 <= high
-    statistics._draw_counts.cache_clear()
     assert binom.ppf(0.001, simulations, 0.95) <= covered <= binom.ppf(0.9999, simulations, 0.95)
 
 
 @pytest.mark.parametrize("run", [0.03, 0.045])
-def test_five_runs_cover_zero_where_training_varies_as_much_as_images(run, monkeypatch):
+def test_five_runs_cover_zero_where_training_varies_as_much_as_images(run, few_resamples):
     """One run a fold: each image's part is subtracted from what varies between folds, and its doubt must not be."""
-    monkeypatch.setattr(statistics, "RESAMPLES", 999)
-    statistics._draw_counts.cache_clear()
     draw, covered, simulations = np.random.default_rng(13), 0, 1000
     for _ in range(simulations):
         # A fold's mean varies by 0.032 with its 40 images.
         _, low, high = statistics.score_interval(runs(draw, seeds=1, image=0.2, run=run))
         covered += low <= 0 <= high
-    statistics._draw_counts.cache_clear()
     assert binom.ppf(0.001, simulations, 0.95) <= covered <= binom.ppf(0.9999, simulations, 0.95)
 
 
@@ -524,6 +523,15 @@ def test_holm_by_hand():
     assert np.sort(compared.p_holm) == pytest.approx([3 * smallest, second, min(1, max(second, largest))])
 
 
+def test_the_ratio_of_tested_to_trained_images_by_hand():
+    """Two runs are trained on 6 and 10 images and scored on 3 and 5 with a lesion; normal images do not count."""
+    lesions = [scores([0.5] * count).assign(run=run) for run, count in (("a", 3), ("b", 5))]
+    images = pd.concat([*lesions, normal([0.1, 0.2]).assign(run="a")]).assign(variant="KLD")
+    trained = pd.DataFrame({"images": [6, 10]})
+    assert statistics.find_test_ratio(images, trained) == 4 / 8
+    assert np.isnan(statistics.find_test_ratio(images[:0], trained))
+
+
 def test_the_resampled_t_is_corrected_by_holm_where_it_is_known():
     """Of six pairs, three have all folds; the others have one fold in common, hence no test, and do not count."""
     draw = np.random.default_rng(3)
@@ -654,14 +662,14 @@ def test_without_normals_their_scores_are_missing():
 
 def test_runs_of_other_seeds_are_matched_in_their_order():
     """Seeds 0 and 5 of a fold stand opposite 1000 and 1005: by hand 0.1 and 0.3 apart."""
-    scores = {}
+    tables = {}
     for label, seeds, dice in (("a", (0, 5), (0.5, 0.7)), ("b", (1005, 1000), (0.4, 0.4))):
         rows = []
         for seed, value in zip(seeds, dice, strict=True):
             for image in range(4):
                 rows.append({"name": f"benign ({image})", "group": image, "fold": 0, "seed": seed, "dice": value})
-        scores[label] = pd.DataFrame(rows).assign(image_class="benign")
-    ranked = {label: statistics.rank_seeds(table) for label, table in scores.items()}
+        tables[label] = pd.DataFrame(rows).assign(image_class="benign")
+    ranked = {label: statistics.rank_seeds(table) for label, table in tables.items()}
     row = statistics.compare_pairs(ranked, [("a", "b")]).iloc[0]
     assert row.n_runs == 2
     assert row.difference == pytest.approx(0.2)
@@ -672,10 +680,10 @@ def test_false_positives_are_compared_where_every_run_touches_as_many_lesions():
     lesions = pd.DataFrame({"image_class": "benign", "peak": [0.1, *[0.8] * 19, 0.15, *[0.2] * 19]})
     lesions[["fold", "seed"]] = [[0, 0]] * 20 + [[1, 1]] * 20
     normals = pd.DataFrame({"image_class": "normal", "peak": [0.79, 0.81, 0.3, 0.1], "fold": [0, 0, 1, 1]})
-    scores = pd.concat([lesions, normals.assign(seed=normals.fold)])
-    assert statistics.normals_at_sensitivity(scores, 0.95).tolist() == [0.5, 0.5]
+    table = pd.concat([lesions, normals.assign(seed=normals.fold)])
+    assert statistics.normals_at_sensitivity(table, 0.95).tolist() == [0.5, 0.5]
     # Whatever touches all 20: 0.1 in the first run, 0.15 in the second.
-    assert statistics.normals_at_sensitivity(scores, 1.0).tolist() == [1, 0.5]
+    assert statistics.normals_at_sensitivity(table, 1.0).tolist() == [1, 0.5]
 
 
 def test_each_run_marks_a_share_of_its_normal_images():
@@ -689,9 +697,9 @@ def test_each_run_marks_a_share_of_its_normal_images():
 def test_the_interval_of_dice_ends_where_dice_does():
     """Folds of which some have learned nothing: a mean of 0.4 that five trainings would move by far more."""
     folds = np.repeat(np.arange(5), 4)
-    scores = pd.DataFrame({"fold": folds, "seed": folds, "name": range(20), "group": range(20), "lesion_share": 0.1})
-    scores = scores.assign(image_class="benign", dice=np.isin(folds, [0, 3]).astype(float))
-    assert statistics.score_interval(scores).low < 0
-    row = statistics._summarize_dice(scores)
+    table = pd.DataFrame({"fold": folds, "seed": folds, "name": range(20), "group": range(20), "lesion_share": 0.1})
+    table = table.assign(image_class="benign", dice=np.isin(folds, [0, 3]).astype(float))
+    assert statistics.score_interval(table).low < 0
+    row = statistics._summarize_dice(table)
     assert (row["dice"], row["dice_low"]) == (0.4, 0)
-    assert statistics._summarize_dice(scores.assign(dice=1 - scores.dice))["dice_high"] == 1
+    assert statistics._summarize_dice(table.assign(dice=1 - table.dice))["dice_high"] == 1
