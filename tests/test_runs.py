@@ -39,9 +39,8 @@ def predict(*names):
 def finish(store, config=None):
     """Finish a published run as training does."""
     history = {"epoch": [1, 2], "loss": [0.5, 0.3]}
-    return finish_run(
-        store, config or RunConfig(), {"training": predict("benign (1)", "malignant (2)")}, OUTCOME, history
-    )
+    predictions = {"training": predict("benign (1)", "malignant (2)")}
+    return finish_run(store, config or RunConfig(), predictions, OUTCOME, history)
 
 
 def finish_heldout(store, config=HELDOUT):

@@ -162,7 +162,7 @@ def test_groups_of_the_second_size_come_between_the_held_out_ones_and_the_sectio
     """Of a family that names variants for it; seed 7 of fold 2 is 7 * 5 + 2."""
     loss = FILES["loss"] | {"second_variants": ["KLD"]}
     (here / "params" / "loss.yaml").write_text(yaml.safe_dump(loss, sort_keys=False), encoding="utf-8")
-    assert list(study.find_groups(tiny)) == list(study.find_groups(tiny.model_copy(update={"second_seeds": [7]})))
+    assert not [name for name in study.find_groups(tiny) if name.startswith("second/")]
     both = tiny.model_copy(update={"second_size": {"image_size": 64}, "second_seeds": [7]})
     groups = study.find_groups(both)
     assert list(groups)[3:5] == ["heldout/loss", "second/loss"] and "second/upsampling" not in groups
