@@ -20,11 +20,6 @@ def numbers(text: str) -> list[str]:
     return re.findall(r"[-+]?\d[\d,.]*\d|\d", text)
 
 
-def numbers(text: str) -> list[str]:
-    """Return the numbers of a text in their order, as they are written."""
-    return re.findall(r"[-+]?\d[\d,.]*\d|\d", text)
-
-
 class Killed(BaseException):
     """Stands for the end of a process: nothing in the package may catch it."""
 
