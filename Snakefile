@@ -86,8 +86,8 @@ def hash_package():
 
 
 CODE = hash_package()
-# Phantom images are drawn by the study itself, always alike.
-DATA = "" if PARAMETERS.data_dir == "phantom" else state_of(PARAMETERS.data_path)
+# Phantom images are drawn by the study itself, always alike. A report may be drawn without its data.
+DATA = "" if PARAMETERS.data_dir in ("", "phantom") else state_of(PARAMETERS.data_path)
 # Runs of another training code or another split are other runs.
 VERSIONS = [str(TRAINING_VERSION), *map(splits.read_split_file, splits.KINDS)]
 

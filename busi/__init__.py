@@ -3,6 +3,9 @@
 Layers, highest first, of which each imports only from those after it: ``cli``, ``lab``, ``report``, ``mechanisms``,
 ``plan``, ``study``, ``results``, ``scoring`` and ``training``, ``selection``, ``runs``, ``model``, ``dataset``,
 ``display`` and ``published``, ``config``. Importing ``busi`` imports none of them, and no Keras backend.
+
+Libraries that take long to import (Keras, scikit-learn, scikit-image) are imported inside the functions that need them,
+so that readers of a finished report need not wait for them.
 """
 
 import os

@@ -7,6 +7,8 @@ names it, before any image is read and anything is trained or written.
 import ast
 import hashlib
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -821,16 +823,19 @@ def _injected_names(cells: list[str]) -> set[str]:
 _PARSING = Lock()  # two threads that parse at once confuse Python 3.11 (SystemError, CPython issue 106905)
 
 
-def code_version(*modules: ModuleType) -> str:
-    """Return eight hexadecimal digits that change with the code of ``modules``, not with their comments or docstrings.
+def code_version(*parts: ModuleType | Callable) -> str:
+    """Return eight hexadecimal digits that change with the code of ``parts``, not with its comments or docstrings.
 
     Results are stored with the version of the code that made them, and are made again when it changes.
+
+    Args:
+        *parts: Modules; or functions, each of which counts with all that it uses of its own module, and, if it is
+            defined inside another function, with that one. So the text of a figure can change without its numbers being
+            measured again.
     """
     digest = hashlib.sha256()
-    for module in modules:
-        source = Path(module.__file__).read_text(encoding="utf-8")
-        with _PARSING:
-            tree = ast.parse(source)
+    for part in parts:
+        tree = _parse_code(part)
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list):
@@ -838,6 +843,34 @@ def code_version(*modules: ModuleType) -> str:
                 node.body = [statement for statement in body if not _is_text(statement)] or [ast.Pass()]
         digest.update(ast.unparse(tree).encode())
     return digest.hexdigest()[:8]
+
+
+def _parse_code(part: ModuleType | Callable) -> ast.Module:
+    """Parse a module, or only those of its statements that a function consists of and uses."""
+    module = part if isinstance(part, ModuleType) else sys.modules[part.__module__]
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    with _PARSING:
+        tree = ast.parse(source)
+    if part is module:
+        return tree
+    defined = {name: statement for statement in tree.body for name in _list_names(statement)}
+    # The name of a function inside another one begins with that of the other.
+    wanted, used = [defined[part.__qualname__.partition(".")[0]]], []
+    while wanted:
+        statement = wanted.pop()
+        if statement not in used:
+            used.append(statement)
+            names = [node.id for node in ast.walk(statement) if isinstance(node, ast.Name)]
+            wanted += [defined[name] for name in names if name in defined]
+    tree.body = [statement for statement in tree.body if statement in used]
+    return tree
+
+
+def _list_names(statement: ast.stmt) -> list[str]:
+    """Return the names that a statement of a module defines, other than by import."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return [statement.name]
+    return [node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
 
 
 def _is_text(statement: ast.stmt) -> bool:

@@ -6,8 +6,14 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-LOSS_FLOORS = {"KLD": "kld", "DICE": "dice_loss"}
-"""Method -> name of its loss's floor in `busi.scoring.floors.constant_floors`; all other methods are trained on BCE."""
+METRICS = ("loss", "accuracy", "auc")
+"""Columns of the paper's tables."""
+
+EPOCHS = 75
+"""Number of epochs that the published rows were trained for."""
+
+_LOSSES = {"KLD": "kld", "DICE": "dice"}
+"""Published row -> its loss, where that is not BCE."""
 
 NEAR = 0.0001
 """Largest distance of a published accuracy from the floor at which it counts as equal: one unit of its last digit."""
@@ -51,18 +57,18 @@ def published_row(family: str, method: str) -> dict[str, float]:
 
 
 def distinct_rows() -> pd.DataFrame:
-    """Return the nine distinct published rows: `row` (its name), `family`, `method`, `loss`, `accuracy`, `auc`."""
+    """Return the nine distinct published rows: `row` (its method), `family`, `loss`, `accuracy`, `auc`."""
     rows = []
     for content in published_tables().values():
         for method, values in content["rows"].items():
-            rows.append({"row": method, "family": content["family"], "method": method} | values)
+            rows.append({"row": method, "family": content["family"]} | values)
     # The baseline is a row in three of the tables.
     return pd.DataFrame(rows).drop_duplicates(["loss", "accuracy", "auc"]).reset_index(drop=True)
 
 
-def loss_floor(method: str, floors: dict[str, float]) -> float:
-    """Return the lowest value of ``method``'s loss that a constant predictor reaches."""
-    return floors[LOSS_FLOORS.get(method, "bce")]
+def row_loss(row: str) -> str:
+    """Return the loss that a published row is trained with, one of `busi.config.PUBLISHED_LOSSES`."""
+    return _LOSSES.get(row, "bce")
 
 
 def on_floor(accuracy: pd.Series, floor: float) -> pd.Series:

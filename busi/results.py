@@ -10,7 +10,6 @@ The files are small enough to commit. From them, every table and figure can be m
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -294,7 +293,7 @@ def measure(
     make: Callable[[Catalog], pd.DataFrame],
     *,
     depends: Iterable[str] = (),
-    code: tuple[ModuleType, ...] = (),
+    code: tuple[ModuleType | Callable, ...] = (),
     number: str | None = "%.6g",
 ) -> pd.DataFrame:
     """Return a table that is computed from the data or with trained networks; read it where these are not available.
@@ -308,7 +307,7 @@ def measure(
         name: Name of the file in the results, without suffix.
         make: Makes the table from the images.
         depends: Everything besides images and code that decides the numbers: keys of runs, settings.
-        code: Modules whose code decides the numbers; the module of ``make`` if none is given.
+        code: Modules and functions, besides ``make``, whose code decides the numbers (`busi.config.code_version`).
         number: Format of floating-point numbers in the file; None writes all digits.
 
     Returns:
@@ -321,8 +320,7 @@ def measure(
     file = parameters.results_path / f"{name}.csv"
     if parameters.train_missing:
         catalog = load_catalog(parameters)
-        version = code_version(*(code or (sys.modules[make.__module__],)))
-        content = " ".join([catalog.fingerprint, version, *depends])
+        content = " ".join([catalog.fingerprint, code_version(make, *code), *depends])
         head = f"# data {catalog.fingerprint} made by {hashlib.sha256(content.encode()).hexdigest()[:16]}"
         file.parent.mkdir(parents=True, exist_ok=True)
         # Notebooks that run at the same time may ask for the same table.

@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from filelock import FileLock
+from pydantic import ValidationError
 
 from busi.config import RunConfig
 from busi.dataset.preprocessing import Scaling
@@ -210,7 +211,10 @@ class Store:
             # before the configuration, because another version may have settings that this one does not know.
             if (stored.get("fingerprint"), stored.get("training_version")) != (self.fingerprint, TRAINING_VERSION):
                 continue
-            run = Run(folder, RunConfig(**stored["config"]))
+            try:
+                run = Run(folder, RunConfig(**stored["config"]))
+            except ValidationError:  # a setting that this version of the code does not have
+                continue
             # The same configuration under another split is another run.
             if stored["key"] != self.key(run.config) or not _begins(run.config, config, may_differ):
                 continue

@@ -1,6 +1,7 @@
 """Runs of a study: one list of all runs, for families and sections alike, and one way to find or train a run."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from busi.config import (
 )
 from busi.dataset import arrays, audit, duplicates, splits
 from busi.dataset.catalog import Catalog, describe_images, is_released, load_catalog
-from busi.published import distinct_rows, loss_floor
+from busi.published import distinct_rows
 from busi.results import (
     NotMeasured,
     Results,
@@ -46,6 +47,14 @@ from busi.scoring.scores import scoring_version
 
 BLIND_ORDERS = 25
 """Number of mixed orders of the images in which the two biases are trained."""
+
+
+_EXPERIMENTS = {
+    "published": "published rows",
+    "heldout": "held-out variants",
+    SECOND: "held-out variants, second size",
+}
+"""First part of a group's name -> what its runs are, in words."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +272,35 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
     return asked
 
 
+def count_by_experiment(groups: Mapping[str, Group], gathered: Mapping[str, Results]) -> pd.DataFrame:
+    """Count the planned runs of a study, and those of them that have been trained.
+
+    Args:
+        groups: As `find_groups`.
+        gathered: The results of each group, by its name.
+
+    Returns:
+        One row each for the published rows, the held-out variants, those at the second size, and every section with
+        runs of its own: `experiment`, `size` (pixels and filters), `trained` and `planned`. A run that several families
+        share counts once.
+    """
+    planned: dict[str, dict[str, RunConfig]] = {}
+    trained: dict[str, set[str]] = {}
+    for name, group in groups.items():
+        kind, _, section = name.partition("/")
+        experiment = _EXPERIMENTS.get(kind, section)
+        own = {config.label: config for config in group.configs}
+        planned.setdefault(experiment, {}).update(own)
+        # A report may also hold runs of an earlier plan.
+        trained.setdefault(experiment, set()).update(own.keys() & set(gathered[name].runs.run))
+    rows = []
+    for experiment, runs in planned.items():
+        sizes = dict.fromkeys(f"{run.image_size} pixels, {run.base_filters} filters" for run in runs.values())
+        row = {"experiment": experiment, "size": "; ".join(sizes), "trained": len(trained[experiment])}
+        rows.append(row | {"planned": len(runs)})
+    return pd.DataFrame(rows)
+
+
 def gathered_keys(parameters: Parameters, catalog: Catalog) -> set[str]:
     """Return the keys of all runs on the images of ``catalog`` whose results the report has gathered."""
     keys = set()
@@ -322,6 +360,17 @@ def measure_floors(parameters: Parameters) -> dict[str, float]:
     return dict(zip(table.floor, table.value, strict=True))
 
 
+def published_configs(parameters: Parameters) -> dict[str, RunConfig]:
+    """Return the configuration of the first run of each distinct published row that the study has, by row."""
+    configs = {}
+    for row in distinct_rows().itertuples():
+        # An extended or reduced study may have only some of the families and rows.
+        variants = read_family(row.family, parameters).configs("published") if row.family in families() else {}
+        if row.row in variants:
+            configs[row.row] = variants[row.row][0]
+    return configs
+
+
 def measure_blind(parameters: Parameters) -> pd.DataFrame:
     """Return the scores of blind predictors, which never look at an image, for each distinct published row.
 
@@ -331,13 +380,7 @@ def measure_blind(parameters: Parameters) -> pd.DataFrame:
         highest `loss`, `accuracy` and `auc` over these orders, e.g. `loss_low` and `loss_high`.
     """
     config = published_targets_config(parameters)
-    rows = {}
-    known = families()
-    for row in distinct_rows().itertuples():
-        # An extended or reduced study may have only some of the families and rows.
-        variants = read_family(row.family, parameters).configs("published") if row.family in known else {}
-        if row.method in variants:
-            rows[row.row] = variants[row.method][0]
+    rows = published_configs(parameters)
 
     def compute(catalog: Catalog) -> pd.DataFrame:
         targets = arrays.published_arrays(catalog, config).targets
@@ -347,7 +390,8 @@ def measure_blind(parameters: Parameters) -> pd.DataFrame:
         orders = {"by class": by_class, "mixed": blind.draw_orders(len(targets), range(BLIND_ORDERS))}
         table = []
         for row, run in rows.items():
-            lowest = {"loss": loss_floor(row, constants), "accuracy": constants["accuracy"], "auc": constants["auc"]}
+            lowest = {"loss": floors.lowest_loss(run.loss, constants)}
+            lowest |= {"accuracy": constants["accuracy"], "auc": constants["auc"]}
             still = {"constant": lowest, "mean mask": blind.score_mean_mask(targets, run.loss)}
             for predictor, scores in still.items():
                 ranges = blind.find_ranges(pd.DataFrame([scores]))

@@ -175,7 +175,7 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     _set_threads(threads)
     keras.utils.clear_session()  # or the graphs of the previous run would stay in memory
     parts = load_parts(config, catalog)
-    batch_size, steps = plan_steps(config, len(parts.training))
+    _, steps = plan_steps(config, len(parts.training))
     if config.last_steps > steps:
         raise StudyError(f"last_steps: got {config.last_steps}; an epoch of these images has {steps} steps: set fewer")
     # An epoch is one execution, because returning to Python after every step takes long compared with short steps. Not
@@ -193,6 +193,18 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
     work.mkdir(parents=True, exist_ok=True)
     # Weights, optimizer and history of the last whole epoch; a fresh run has none.
     history = _resume(model, config, store)
+    _fit(model, config, parts, history, work)
+    checkpoint = find_checkpoint(work)
+    outcome = _conclude(config, catalog, parts, model, history, checkpoint)
+    run = store.finish(config, checkpoint, outcome, _describe_environment(threads))
+    # Only now, because the checkpoints are needed until the run is finished.
+    shutil.rmtree(work)
+    return run
+
+
+def _fit(model: keras.Model, config: RunConfig, parts: Parts, history: list[dict], work: Path) -> None:
+    """Train the epochs that ``history`` lacks, and append them to it."""
+    batch_size, steps = plan_steps(config, len(parts.training))
     after_epoch = _AfterEpoch(config, parts, history, work)
     for last_epoch, epoch_steps in _plan_epochs(config, steps):
         if len(history) < last_epoch and not find_end(history, config):
@@ -207,12 +219,6 @@ def _train(config: RunConfig, catalog: Catalog, store: Store, threads: int | Non
                 shuffle=False,
                 verbose=0,
             )
-    checkpoint = find_checkpoint(work)
-    outcome = _conclude(config, catalog, parts, model, history, checkpoint)
-    run = store.finish(config, checkpoint, outcome, _describe_environment(threads))
-    # Only now, because the checkpoints are needed until the run is finished.
-    shutil.rmtree(work)
-    return run
 
 
 def _plan_epochs(config: RunConfig, steps: int) -> list[tuple[int, int]]:

@@ -52,7 +52,7 @@ def published_rows():
     paper = config.read_profile("paper")
     rows = {}
     for row in distinct_rows().itertuples():
-        run = config.read_family(row.family, paper).configs("published")[row.method][0]
+        run = config.read_family(row.family, paper).configs("published")[row.row][0]
         rows[row.row] = RunConfig(**run.model_dump() | {"image_size": 188, "base_filters": 2, "seed": 0})
     return rows
 

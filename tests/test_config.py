@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -666,14 +667,18 @@ def test_a_digest_tells_its_extras_apart():
 # Version of code
 
 
+def load_module(tmp_path, text) -> ModuleType:
+    """Return a module with this source."""
+    file = tmp_path / "module.py"
+    file.write_text(text, encoding="utf-8")
+    module = ModuleType("written")
+    module.__file__ = str(file)
+    return module
+
+
 def version_of(tmp_path, text):
     """Return the version of a module with this source."""
-
-    class Module:
-        __file__ = tmp_path / "module.py"
-
-    Module.__file__.write_text(text, encoding="utf-8")
-    return config.code_version(Module)
+    return config.code_version(load_module(tmp_path, text))
 
 
 CODE = '''
@@ -733,6 +738,50 @@ def test_a_function_of_nothing_but_a_docstring_has_a_version(tmp_path):
 def test_the_version_of_several_modules_changes_with_each_of_them(tmp_path):
     assert len(config.code_version(config)) == 8
     assert config.code_version(config, yaml) != config.code_version(config) != config.code_version(yaml)
+
+
+FUNCTIONS = """
+UNIT = 8
+SIDES, TITLE = 2, "Lengths"
+
+
+def double(value):
+    return SIDES * value
+
+
+def measure():
+    def make():
+        return double(UNIT)
+
+    return make
+
+
+def draw():
+    return TITLE + str(measure())
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changes"),
+    [
+        ("UNIT = 8", "UNIT = 9", True),
+        ("SIDES * value", "SIDES + value", True),  # used by a function that is used
+        ("SIDES, TITLE = 2", "SIDES, TITLE = 3", True),
+        ("return make", "return lambda: make()", True),  # the function that it is defined in
+        ("TITLE + str", "TITLE + repr", False),  # a function that uses it
+        ("def draw():", "LIMIT = 3\n\n\ndef draw():", False),
+    ],
+)
+def test_a_function_counts_with_what_it_uses_of_its_module(tmp_path, monkeypatch, old, new, changes):
+    versions = []
+    for text in (FUNCTIONS, FUNCTIONS.replace(old, new)):
+        module = load_module(tmp_path, text)
+        monkeypatch.setitem(sys.modules, "written", module)
+        exec(text, module.__dict__)
+        versions.append(config.code_version(module.measure()))
+        # Nothing is added by the module around it.
+        assert versions[-1] == config.code_version(module.measure)
+    assert (versions[0] != versions[1]) == changes
 
 
 # The committed files

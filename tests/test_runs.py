@@ -290,6 +290,17 @@ def test_a_run_whose_last_epoch_was_cut_short_is_not_continued(store):
     assert store.beginning(cut.model_copy(update={"flip_test": True})).config == cut
 
 
+def test_a_run_with_a_setting_that_this_code_does_not_know_is_passed_over(store):
+    """Another version of the code, which trains alike, may share the folder of runs."""
+    for epochs in (10, 20):
+        finish(store, RunConfig(epochs=epochs))
+    file = store.folder(RunConfig(epochs=20)) / "config.json"
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    stored["config"]["dropout"] = 0.5
+    file.write_text(json.dumps(stored), encoding="utf-8")
+    assert store.beginning(RunConfig(epochs=75)).config.epochs == 10
+
+
 @pytest.mark.parametrize(
     "other",
     [

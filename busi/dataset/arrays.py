@@ -192,7 +192,6 @@ def resize_bilinear(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def _resample(pixels: np.ndarray, shape: tuple[int, int], *, antialiasing: bool) -> np.ndarray:
     """Resize to ``shape``, bilinearly with clamped edges."""
-    # Importing scikit-image takes half a second, for which readers of a finished report should not have to wait.
     from skimage.transform import resize
 
     return resize(pixels, shape, order=1, mode="edge", anti_aliasing=antialiasing, preserve_range=True)

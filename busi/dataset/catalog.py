@@ -22,6 +22,11 @@ from busi.dataset.phantom import CLASSES, draw_phantoms
 RELEASED = {"benign": 437, "malignant": 210, "normal": 133}
 """Number of images of each class in the public release."""
 
+NEARLY_BLACK = 16
+"""Grey level below which all pixels of a nearly black image lie."""
+
+DARK_NOTE = "images that are nearly black: perhaps of fewer bits than their file has room for"
+
 SHOWN_PROBLEMS = 20
 """Number of problems that an error message lists."""
 
@@ -241,12 +246,11 @@ def _read(folder: str, manifest: Manifest, state: str) -> Catalog:
         shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
         more = "\n  ..." if len(problems) > SHOWN_PROBLEMS else ""
         raise DataError(f"{folder}: {len(problems)} problem(s), fix these files:\n  {shown}{more}")
-    table = pd.DataFrame(rows)
     # Sorted again, because some classes may only be known from the colours of masks.
     rank = {name: k for k, name in enumerate(CLASSES)}
-    position = table.image_class.map(rank).fillna(len(CLASSES))
-    order = np.argsort(position, kind="stable")
-    table = table.iloc[order].reset_index(drop=True)
+    table = pd.DataFrame(rows).sort_values(
+        "image_class", key=lambda classes: classes.map(rank).fillna(len(CLASSES)), kind="stable", ignore_index=True
+    )
     noted = pd.DataFrame(notes, columns=["note", "file"])
     return Catalog(table, digest.hexdigest()[:16], manifest.layout, dict(encodings.most_common()), noted)
 
@@ -307,8 +311,8 @@ def _find_oddities(row: dict, pixels: np.ndarray, masks: list[tuple[str, Decoded
         notes.append("normal images without a mask: read as empty")
     elif not row["image_class"] and not any(marked):
         notes.append("empty masks in a data set without classes: read as normal images")
-    if pixels.max() < 16:
-        notes.append("images that are nearly black: perhaps of fewer bits than their file has room for")
+    if pixels.max() < NEARLY_BLACK:
+        notes.append(DARK_NOTE)
     if pixels.min() == pixels.max():
         notes.append("images of one grey level")
     return notes

@@ -25,7 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from busi.config import StudyError, find_study_folder
-from busi.dataset.catalog import read_catalog
+from busi.dataset.catalog import SHOWN_PROBLEMS, read_catalog
 from busi.dataset.decode import SUFFIXES, DataError, read_grey, read_mask
 from busi.dataset.folders import new_folder
 from busi.dataset.layouts import is_clutter
@@ -59,9 +59,6 @@ PAUSE_SECONDS = 2
 MAX_FILES = 10_000
 MAX_BYTES = 2 * 2**30
 """Limits of a data set, and of its archive and files together while it is fetched. BUSI has 1,578 files, 0.3 GB."""
-
-SHOWN_DIFFERENCES = 20
-"""Largest number of files that an error message lists."""
 
 
 class Pixels(NamedTuple):
@@ -311,8 +308,8 @@ def _explain(error: Exception) -> str:
 
 def _describe_differences(found: Manifest, release: Manifest) -> str:
     differences = list_differences(found, release)
-    shown = "\n  ".join(differences[:SHOWN_DIFFERENCES])
-    more = f"\n  ... and {len(differences) - SHOWN_DIFFERENCES} more" if len(differences) > SHOWN_DIFFERENCES else ""
+    shown = "\n  ".join(differences[:SHOWN_PROBLEMS])
+    more = f"\n  ... and {len(differences) - SHOWN_PROBLEMS} more" if len(differences) > SHOWN_PROBLEMS else ""
     return (
         f"this is {describe_part(found, release)}; {len(differences)} files differ, and nothing was kept:\n"
         f"  {shown}{more}\n{MANUAL}, or take this data set as it is with --accept"

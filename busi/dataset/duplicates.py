@@ -70,8 +70,8 @@ def group_images(catalog: Catalog) -> np.ndarray:
     """
     patients = catalog.table.group
     if patients.notna().any():
-        # An image without a named patient is a group of its own.
-        return pd.factorize(patients.fillna(catalog.table.name))[0]
+        # An image without a named patient is a group of its own, even if its name is that of a patient.
+        return pd.factorize(patients.fillna("no patient, image " + catalog.table.name))[0]
     listed = read_pairs(catalog)
     pairs = find_pairs(catalog) if listed is None else listed[listed.verdict != "different"]
     names = pd.Index(catalog.table.name)
@@ -191,9 +191,7 @@ def _bits(make_hash, images: list[Image.Image]) -> np.ndarray:
 
 
 def _bits_apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    share = cdist(one, other, "hamming")
-    # SciPy returns the share of differing bits, whose product with their number has rounding errors.
-    return np.rint(share * BITS).astype(int)
+    return cdist(one, other, "cityblock").astype(int)
 
 
 def _match_scores(files: list[str], fingerprint: str) -> np.ndarray:
@@ -227,11 +225,11 @@ def find_best_places(templates: list[np.ndarray], images: list[np.ndarray]) -> n
     The results equal those of `skimage.feature.match_template`, which would transform an image anew for every template.
 
     Args:
-        templates: float32 (h, w) each, not constant.
+        templates: float32 (h, w) each.
         images: float32 (h, w) each.
 
     Returns:
-        float32 (templates, images), -1 to 1; -1 where the template is larger than the image.
+        float32 (templates, images), -1 to 1; -1 where the template is larger than the image, or flat.
     """
     heights, widths = zip(*(image.shape for image in images), strict=True)
     size = [fft.next_fast_len(max(sides), real=True) for sides in (heights, widths)]
@@ -248,13 +246,16 @@ def find_best_places(templates: list[np.ndarray], images: list[np.ndarray]) -> n
         if height > max(heights) or width > max(widths):
             continue
         centred = template - template.mean()
+        energy = np.sum(centred**2)
+        # A flat template, such as the middle of a black image, is found nowhere.
+        if energy == 0:
+            continue
         straight = _overlap(spectra, centred, size)
         mirrored = _overlap(spectra, centred[:, ::-1], size)
         window_sums = _window(sums, height, width)
         spread = _window(squares, height, width) - window_sums**2 / template.size
         # Nothing is found where the image is flat, that is, deviates from its mean by less than one grey level.
         spread[spread < template.size] = np.nan
-        energy = np.sum(centred**2)
         correlation = np.maximum(straight, mirrored) / np.sqrt(spread * energy)
         best[number] = np.fmax.reduce(correlation, axis=(1, 2), initial=-1)
     return best

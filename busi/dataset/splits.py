@@ -170,8 +170,8 @@ def find_strata(table: pd.DataFrame) -> np.ndarray:
     has_lesion = table.image_class != "normal"
     # Equal areas get distinct ranks, so that the terciles have equal counts.
     rank = table.lesion_share.where(has_lesion).rank(method="first")
-    # Without any lesion there are no terciles.
-    terciles = pd.qcut(rank, 3, labels=False) if has_lesion.any() else rank
+    # A single lesion has no terciles.
+    terciles = pd.qcut(rank, 3, labels=False) if has_lesion.sum() > 1 else rank
     strata = []
     for image_class, tercile in zip(table.image_class, terciles, strict=True):
         strata.append(image_class if pd.isna(tercile) else f"{image_class} {tercile:.0f}")
@@ -191,7 +191,6 @@ def _largest_count(strata: np.ndarray) -> int:
 
 def _stratify(images: pd.DataFrame, parts: int) -> np.ndarray:
     """Divide the images into parts of similar strata that separate no group, and return each image's part, from 0."""
-    # Importing scikit-learn takes a second, for which readers of a finished report should not have to wait.
     from sklearn.model_selection import StratifiedGroupKFold
 
     # Scikit-learn refuses to make more parts than there are groups, or images in the largest stratum.

@@ -58,6 +58,8 @@ def _score_predictors(catalog: Catalog, runs: list[Run], folders: list[Path]) ->
     if runs:
         answers[_name_network(runs)] = ask_networks(runs, catalog)
     for folder in folders:
+        if str(folder) in (MEAN_MASK, *ruler.BLIND):
+            raise StudyError(f"{folder}: the name of a predictor that needs no training; rename the folder")
         answers[str(folder)] = ruler.read_masks(catalog, folder)
     for name, predict in ruler.BLIND.items():
         answers[name] = ruler.ask_blindly(catalog, predict)

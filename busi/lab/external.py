@@ -6,11 +6,10 @@ earlier rung is: if every rung were tested, the external images would soon be pa
 mean of the networks of all folds, made once for each seed.
 """
 
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,7 +25,7 @@ from busi.lab.evaluate import ask_networks
 from busi.mechanisms import recipe, section
 from busi.results import ANOTHER_REPORT, NotMeasured, Results, join_results
 from busi.scoring import metrics, ruler
-from busi.scoring.statistics import score_interval
+from busi.scoring.statistics import rank_seeds, score_interval
 from busi.study import find_groups, find_trained, load_results, measure_untrained, open_store
 
 NOT_GIVEN = "No external data set was given; `make study EXTERNAL=FOLDER` tests the networks on one."
@@ -103,7 +102,7 @@ def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
     for variant in chosen.variants:
         own = chosen.of(variant)
         with suppress(NotMeasured):
-            table = external.measure(own.runs["name"][0], partial(external.ask_variant, own), own.runs.key)
+            table = external.ask_variant(own)
             tables.append(table.assign(predictor=variant))
     if not tables:
         raise NotMeasured(f"{parameters.runs_path}: none of the chosen networks is here; train them first")
@@ -125,8 +124,7 @@ class _Images:
         """Return the table ``results/external/<name>.csv``, as `busi.results.measure`."""
         if self.parameters.train_missing:
             depends = [self.catalog.fingerprint, *depends]
-        code = (sys.modules[__name__], ruler, metrics)
-        return results.measure(self.parameters, f"external/{name}", make, depends=depends, code=code)
+        return results.measure(self.parameters, f"external/{name}", make, depends=depends, code=(ruler, metrics))
 
     def describe(self, catalog: Catalog) -> pd.DataFrame:
         """Return `name` and `group` (of near-duplicates) of each image, and `data` and `fingerprint` of them all."""
@@ -144,16 +142,19 @@ class _Images:
         described = {"name": self.catalog.table.name, "group": duplicates.group_images(self.catalog)}
         return pd.DataFrame(described).assign(data=folder.name, fingerprint=fingerprint)
 
-    def ask_variant(self, trained: Results, catalog: Catalog) -> pd.DataFrame:
+    def ask_variant(self, trained: Results) -> pd.DataFrame:
         """Return the scores of a variant's networks, averaged over folds, with `seed` and `n_networks`."""
-        store = open_store(self.parameters, catalog)
-        places = trained.runs.groupby("fold").seed.rank("dense").astype(int)
-        tables = []
-        for place, rows in trained.runs.groupby(places):
-            networks = [find_trained(trained.configs[row], store) for row in rows.index]
-            scores = ruler.score_answers(self.catalog, ask_networks(networks, self.catalog))
-            tables.append(scores.assign(seed=place, n_networks=len(networks)))
-        return pd.concat(tables)
+
+        def ask(catalog: Catalog) -> pd.DataFrame:
+            store = open_store(self.parameters, catalog)
+            tables = []
+            for place, runs in trained.runs.groupby(rank_seeds(trained.runs).seed):
+                networks = [find_trained(trained.configs[row], store) for row in runs.index]
+                scores = ruler.score_answers(self.catalog, ask_networks(networks, self.catalog))
+                tables.append(scores.assign(seed=place, n_networks=len(networks)))
+            return pd.concat(tables)
+
+        return self.measure(trained.runs["name"][0], ask, trained.runs.key)
 
     def ask_blindly(self, catalog: Catalog) -> pd.DataFrame:
         """Return the scores of the predictors that need nothing but the image, with `predictor`."""
@@ -277,6 +278,20 @@ def describe_sizes(chosen: Results, predictors: set[str]) -> str:
     """Return the sizes of the runs of ``predictors`` in words, each once; that of the recipe's last rung may differ."""
     tested = [variant for variant in chosen.variants if variant in predictors]
     return "; ".join(dict.fromkeys(section.describe_runs(chosen.of(variant)) for variant in tested))
+
+
+def list_answers(parameters: Parameters) -> list[str]:
+    """Return what matters as a list of one short text in Markdown, for the summary; empty if nothing was tested."""
+    if not (parameters.tables_path / "external.csv").is_file():
+        return []
+    table = results.read_table(parameters, "external")
+    told = []
+    for row in table[table.n_networks.notna()].itertuples():
+        told.append(f"{row.predictor} {row.dice:.3f}, held out {row.heldout_dice:.3f}")
+    return [
+        f"**On {table.n_images.iloc[0]} external images**, on which nothing was chosen, Dice is: {'; '.join(told)}."
+        f"{_compare_difficulty(table)}"
+    ]
 
 
 @section.presents("external")

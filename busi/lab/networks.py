@@ -30,6 +30,11 @@ PROFILES = ("paper", "laptop", "smoke")
 THREADS = 2
 """Number of threads that resize and write images: their work is done in compiled code, outside Python's lock."""
 
+_HOW_TO_TRAIN = (
+    "`make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI; for runs in "
+    "another folder give --runs-dir"
+)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -52,7 +57,8 @@ class Case:
     @property
     def predicted(self) -> np.ndarray:
         """Return the pixels predicted lesion, bool (h, w)."""
-        return self.probability >= self.threshold
+        # In double precision, as runs are scored: in single precision, 0.7 is below the threshold 0.7.
+        return self.probability >= np.float64(self.threshold)
 
     @property
     def dice(self) -> float:
@@ -288,8 +294,7 @@ def find_recipe_runs(runs_dir: str = "runs") -> list[Run]:
                 return [open_run(_take_only(*each), runs_dir) for each in zip(labels, own, strict=True)]
     raise StudyError(
         f"no run of the recipe has been trained in {root}; name other runs, busi predict RUN... IMAGES --out DIR, or "
-        "train some: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI; "
-        "for runs in another folder give --runs-dir"
+        f"train some: {_HOW_TO_TRAIN}"
     )
 
 
@@ -324,8 +329,7 @@ def _find_folder(label: str, root: Path) -> Path:
     close = ", ".join(get_close_matches(label, labels, cutoff=0)) or "none"
     raise StudyError(
         f"{label}: neither the folder of a finished run nor the name of one in {root}; close: {close}. To have one, "
-        "train it: `make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI; "
-        "for runs in another folder give --runs-dir"
+        f"train it: {_HOW_TO_TRAIN}"
     )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from busi.config import StudyError
-from busi.dataset.catalog import DataWarning, read_grey
+from busi.dataset.catalog import DARK_NOTE, NEARLY_BLACK, DataWarning, read_grey
 from busi.dataset.decode import SUFFIXES
 from busi.lab.networks import THREADS, Network
 
@@ -93,8 +93,7 @@ def predict_files(network: Network, files: list[Path], out: Path) -> Iterator[di
                         writer.writerow(row)
                     yield row
     if dark:
-        note = "images that are nearly black: perhaps of fewer bits than their file has room for"
-        warnings.warn(f"{note}: {len(dark)}, e.g. {dark[0]}", DataWarning, stacklevel=2)
+        warnings.warn(f"{DARK_NOTE}: {len(dark)}, e.g. {dark[0]}", DataWarning, stacklevel=2)
 
 
 def _predict_chunk(
@@ -109,8 +108,7 @@ def _predict_chunk(
             rows.append({"error": str(answer)})
         else:
             images[file] = answer
-            # The same bound as in the catalog of a data set.
-            if answer.max() < 16:
+            if answer.max() < NEARLY_BLACK:
                 dark.append(file)
     if not images:
         return rows

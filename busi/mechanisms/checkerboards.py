@@ -38,7 +38,6 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
     Returns:
         `trained` (bool); `stage`, one of `STAGES`; `size` (pixels); `nyquist` (as `nyquist_share`).
     """
-    # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     import keras
 
     from busi.training import compile_network
@@ -123,9 +122,9 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.set(yscale="log", ylim=(LEAST / 2, 1.5), title="Trained" if trained else "Untrained")
         ax.set_ylabel("Share of power at Nyquist")
     display.add_legend(fig)
-    trained = table[table.trained]
-    at_output = trained.stage == "output"
-    most, left = trained.share[~at_output].max(), trained.share[at_output].max()
+    after = table[table.trained]
+    at_output = after.stage == "output"
+    most, left = after.share[~at_output].max(), after.share[at_output].max()
     text = f"Trained feature maps keep up to {most:.0%} of their power at the Nyquist frequency, outputs {left:.2%}"
     display.add_title(fig, text)
     return fig

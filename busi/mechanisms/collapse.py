@@ -30,7 +30,6 @@ def measure_run(run: Run, catalog: Catalog) -> pd.DataFrame:
     Returns:
         One row: `gradient_norm` and `dead_relus` (as `probe`), `untrained_gradient_norm` and `untrained_dead_relus`.
     """
-    # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     from busi.training import compile_network
 
     training = load_parts(run.config, catalog).training
@@ -181,6 +180,6 @@ def show(parameters: Parameters) -> section.Section:
         conclude(table, size),
         caption=f"Networks by optimizer and learning rate, with their fate. {size}; everything else as published, "
         "except for the padding. Lines: means over seeds; dotted: before training.",
-        table_caption="Means over seeds, of the final weights held still. Dice: at one half, on the training images.",
+        table_caption="Means over seeds, with the final weights. Dice: at one half, on the training images.",
         digits={"steps": 0, "dead_relus": 3},
     )

@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 from busi import display, results
 from busi.config import Parameters
 from busi.mechanisms import section
-from busi.published import LOSS_FLOORS, distinct_rows, loss_floor
+from busi.published import EPOCHS, distinct_rows, row_loss
 from busi.results import Results
 from busi.scoring.fates import FALLEN
+from busi.scoring.floors import lowest_loss
 from busi.study import load_results, measure_floors
 
 GROUP = "mechanisms/curve"
-
-PUBLISHED_EPOCHS = 75
 
 ONE_CURVE = ("BCE", "Upsampling2D", "Conv2DTranspose")
 """Rows with the same loss and SGD at a fixed rate, which may be one training at different moments."""
@@ -48,18 +47,13 @@ def tabulate(trained: Results, floors: dict[str, float]) -> pd.DataFrame:
     for (variant, seed), epochs in trained.epochs.groupby(["variant", "seed"], sort=False):
         loss = epochs.set_index("epoch").loss
         row = {"run": variant, "seed": seed, "epochs": len(loss)}
-        row["left_plateau"] = _first(loss < FALLEN * loss_floor(variant, floors))
+        row["left_plateau"] = _first(loss < FALLEN * lowest_loss(row_loss(variant), floors))
         for name, value in published_losses().items():
-            row[f"passed_{name}"] = _first(loss <= value) if is_same_loss(name, variant) else None
+            row[f"passed_{name}"] = _first(loss <= value) if row_loss(name) == row_loss(variant) else None
         rows.append(row)
     table = pd.DataFrame(rows)
     # Integers, of which some may be missing.
     return table.astype(dict.fromkeys(table.columns[3:], "Int64"))
-
-
-def is_same_loss(row: str, other: str) -> bool:
-    """Return whether two published rows have the same loss."""
-    return LOSS_FLOORS.get(row) == LOSS_FLOORS.get(other)
 
 
 def _first(reached: pd.Series) -> int | None:
@@ -72,19 +66,19 @@ def draw(trained: Results) -> Figure:
     fig, ax = plt.subplots(figsize=(display.WIDTH, 4.6))
     sns.lineplot(trained.epochs, x="epoch", y="loss", hue="variant", units="run", estimator=None, ax=ax)
     losses = published_losses()
-    ax.plot([PUBLISHED_EPOCHS] * len(losses), losses, "*", color=display.PUBLISHED, markersize=11, clip_on=False)
+    ax.plot([EPOCHS] * len(losses), losses, "*", color=display.PUBLISHED, markersize=11, clip_on=False)
     place = 0.0
     for name, value in losses.sort_values().items():
         # Two losses are nearly equal: their names would overlap.
         place = max(place + _LINE, value)
-        ax.annotate(name, (PUBLISHED_EPOCHS, place), xytext=(8, -3), textcoords="offset points", fontsize=8)
-    ax.axvline(PUBLISHED_EPOCHS, **display.FLOOR_LINE)
+        ax.annotate(name, (EPOCHS, place), xytext=(8, -3), textcoords="offset points", fontsize=8)
+    ax.axvline(EPOCHS, **display.FLOOR_LINE)
     ax.set(xlabel="Epoch", ylabel="Training loss", ylim=(0, 0.35))
     display.add_legend(fig)
     told = []
     for variant, own in trained.epochs.groupby("variant", sort=False):
         # Other losses say nothing about these runs.
-        same = losses[[is_same_loss(name, variant) for name in losses.index]]
+        same = losses[[row_loss(name) == row_loss(variant) for name in losses.index]]
         passed = (same >= own.groupby("run").loss.last().max()).sum()
         told.append(f"{variant} {passed} of {len(same)}")
     display.add_title(fig, f"Published losses of the same kind (stars) that all runs reach: {', '.join(told)}")

@@ -93,8 +93,8 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     # Both were trained on the same folds from the same seeds, so they are compared run by run.
     change = difference_interval(section.tested_lesions(trained, ALONG), section.tested_lesions(trained, ALONE))
     text = f"Where an image is flipped without its mask, {every.wrong:.1%} of its pixels and {every.missed:.0%} of its "
-    text += f"lesion carry the wrong label ({every.n_images:.0f} images). Of a lesion in the middle it is "
-    text += f"{middle.missed:.0%}, of one at the side {side.missed:.0%}. Half of the images are flipped in training, "
+    text += f"lesion carry the wrong label ({every.n_images:.0f} images): {middle.missed:.0%} where the lesion lies in "
+    text += f"the middle, {side.missed:.0%} where it lies at the side. Half of the images are flipped in training, "
     text += f"where {every.expected:.1%} of all pixels are therefore labelled wrong. "
     text += f"Leaving the mask behind changes the held-out Dice by {format_interval(change)}. "
     return f"{text}Size: {section.describe_runs(trained.of(ALONE))}."

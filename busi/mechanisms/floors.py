@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from busi import display, results
 from busi.config import Parameters
 from busi.mechanisms import section
-from busi.published import NEAR, distinct_rows, loss_floor, on_floor
+from busi.published import NEAR, distinct_rows, on_floor, row_loss
+from busi.scoring.floors import lowest_loss
 from busi.study import measure_floors
 
 ENTROPY = "−s ln s − (1 − s) ln(1 − s)"
@@ -48,7 +49,7 @@ def draw(floors: dict[str, float]) -> Figure:
     """Draw the published rows against the floors of accuracy, pooled AUC and their own loss."""
     rows = distinct_rows()
     # The losses have different floors: only the distances from these can share an axis.
-    own_floors = [loss_floor(method, floors) for method in rows.method]
+    own_floors = [lowest_loss(row_loss(row), floors) for row in rows.row]
     panels = {
         "Accuracy": (rows.accuracy, floors["accuracy"]),
         "AUC, both channels": (rows.auc, floors["auc"]),

@@ -25,6 +25,7 @@ from busi.dataset.catalog import Catalog
 from busi.dataset.preprocessing import fit_scaling, scale
 from busi.mechanisms import section
 from busi.published import published_row
+from busi.runs import TRAINING_VERSION
 
 EAGER = 16
 """Largest number of steps for which tracing a graph takes longer than the steps themselves."""
@@ -68,7 +69,8 @@ def measure(parameters: Parameters) -> pd.DataFrame:
             tables.append(compare_losses(config, losses, arm, steps).assign(targets=kind))
         return pd.concat(tables)
 
-    depends = [config.model_dump_json(), str(steps)]
+    # It trains networks of its own.
+    depends = [config.model_dump_json(), str(steps), str(TRAINING_VERSION)]
     return results.measure(parameters, "mechanisms/identity", make, depends=depends)
 
 
@@ -124,7 +126,6 @@ def compare_losses(config: RunConfig, losses: Sequence[str], arrays: Arrays, ste
 
 def compile_network(config: RunConfig, loss: str, steps: int):
     """Build the network of ``config`` with one of `LOSSES`, all of it in `PRECISION`, to be trained for ``steps``."""
-    # Importing Keras takes seconds, which readers of a finished report should not have to wait.
     import keras
 
     from busi.model.losses import make_loss
@@ -165,7 +166,7 @@ def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
     table = []
     for (targets, loss), way in rows.groupby(["targets", "loss"], sort=False):
         way = way.sort_values("step")
-        first, *_, last = way.distance
+        first, last = way.distance.iloc[[0, -1]]
         table.append((loss, targets, first, last, count_together(way), way.step.max()))
     return pd.DataFrame(table, columns=["loss", "targets", "first", "last", "together", "steps"])
 

@@ -23,7 +23,7 @@ from busi.published import published_row
 from busi.results import Results
 from busi.runs import Run
 from busi.scoring.metrics import dice
-from busi.scoring.statistics import difference_interval
+from busi.scoring.statistics import Interval, difference_interval, format_interval
 from busi.study import find_group
 
 GROUP = "mechanisms/ladder"
@@ -113,12 +113,11 @@ def score_image(target: np.ndarray, probability: np.ndarray, threshold: float) -
         `accuracy`: share of pixels classified correctly, as Keras counts it over both channels. `auc`: of both channels
         pooled, as published, but of one image alone. `dice`: missing (nan) if the target is empty.
     """
-    # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.metrics import roc_auc_score
 
     # The class is the larger channel: a soft pixel m, which the mirror makes 1 + m in the second one, is background.
     truth = target[..., 0] >= target[..., 1]
-    predicted = probability >= threshold
+    predicted = probability >= np.float64(threshold)
     # Keras' AUC counts every target above 0 as positive, a soft pixel therefore in both channels.
     positive = target > 0
     both = np.stack([probability, 1 - probability], axis=-1)
@@ -187,7 +186,9 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     first, last = table.iloc[0], table.iloc[-1]
     # Accuracy and AUC depend on the share of lesion pixels; Dice says whether lesions are found.
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
-    steps = beyond_chance.rung + beyond_chance.dice_change.map(" {:+.3f}".format)
+    steps = []
+    for step in beyond_chance.itertuples():
+        steps.append(f"{step.rung} {format_interval(Interval(step.dice_change, step.dice_low, step.dice_high))}")
     # Rungs are trained in order.
     waiting = len(RUNGS) - len(table)
     not_run = f"Of {len(RUNGS)} rungs {waiting} are not run yet. " if waiting else ""

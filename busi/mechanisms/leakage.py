@@ -1,7 +1,5 @@
 """Leakage: the effect of a split that puts near-duplicates, or images with neighbouring numbers, on both sides."""
 
-import sys
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
@@ -39,9 +37,8 @@ def measure(parameters: Parameters) -> pd.DataFrame:
                 parts.append(find_twins(split, fold).assign(split=kind, fold=fold))
         return pd.concat(parts)[["split", "fold", "name", "twin"]]
 
-    code = (sys.modules[__name__], splits, duplicates)
     depends = [*map(str, parameters.folds), *map(splits.read_split_file, splits.KINDS)]
-    return results.measure(parameters, GROUP, make, depends=depends, code=code)
+    return results.measure(parameters, GROUP, make, depends=depends, code=(splits, duplicates))
 
 
 def find_twins(split: pd.DataFrame, fold: int) -> pd.DataFrame:

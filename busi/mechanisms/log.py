@@ -16,14 +16,12 @@ from busi.config import Parameters
 from busi.dataset import arrays
 from busi.dataset.catalog import Catalog
 from busi.mechanisms import section
-from busi.published import published_log
+from busi.published import METRICS, published_log
 from busi.results import Results
 from busi.scoring import blind
 from busi.study import BLIND_ORDERS, find_group, load_results, published_targets_config
 
 GROUP = "mechanisms/log"
-
-METRICS = ("loss", "accuracy", "auc")
 
 CLIPPED = 32
 """Bound of the cross-entropy of one channel for probabilities clipped to [1e-7, 1 - 1e-7]: -2 ln 1e-7, for a target of

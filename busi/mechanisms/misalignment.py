@@ -1,8 +1,5 @@
 """Misalignment: the cost of squeezing the whole mask onto an output that covers only the middle of the image."""
 
-import json
-import sys
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,10 +8,9 @@ from matplotlib.figure import Figure
 
 from busi import display, results
 from busi.config import Parameters, RunConfig
-from busi.dataset import arrays
+from busi.dataset import arrays, duplicates, splits
 from busi.dataset.arrays import lesion_channel, resize_image
 from busi.dataset.catalog import Catalog, read_union
-from busi.dataset.splits import load_split
 from busi.mechanisms import section
 from busi.runs import Run
 from busi.scoring import metrics
@@ -41,11 +37,11 @@ def measure(parameters: Parameters) -> pd.DataFrame:
             squeezed, aligned, whole = make_targets(read_union(image.masks[:1]), config)
             outside = 1 - aligned.sum() / whole.sum() if whole.any() else np.nan
             rows.append({"name": image.name} | compare_targets(squeezed, aligned) | {"outside": outside})
-        identity = load_split(catalog, "grouped")[["image_class", "name", "group"]]
+        identity = splits.load_split(catalog, "grouped")[["image_class", "name", "group"]]
         return identity.merge(pd.DataFrame(rows), on="name")
 
-    code = (sys.modules[__name__], arrays, metrics)
-    return results.measure(parameters, GROUP, make, depends=[json.dumps(config.model_dump())], code=code)
+    depends = [config.model_dump_json(), splits.read_split_file("grouped")]
+    return results.measure(parameters, GROUP, make, depends=depends, code=(arrays, metrics, splits, duplicates))
 
 
 def make_targets(inside: np.ndarray, config: RunConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,7 +87,7 @@ def score_crop(run: Run, catalog: Catalog) -> pd.DataFrame:
     rows = []
     for name, target, probability in section.pair_answers(run, "test", catalog, "aligned"):
         truth = target[..., 0] >= 0.5
-        marked = probability >= threshold
+        marked = probability >= np.float64(threshold)
         everywhere = dice(truth, np.ones_like(truth))
         rows.append({"name": name, "dice": dice(truth, marked), "marked": marked.mean(), "everywhere": everywhere})
     return pd.DataFrame(rows)

@@ -42,6 +42,18 @@ SIGNIFICANCE = 0.05
 SENSITIVITY = 0.95
 """Share of the lesion images that every rung touches when false positives are compared at equal sensitivity."""
 
+HEADINGS = {
+    "change_p": "change p (Holm)",
+    "change_p_t": "change p (t test, Holm)",
+    "normals_fpr": "normals with a finding",
+    "normals_fpr_min": "the same, lowest run",
+    "normals_fpr_max": "the same, highest run",
+    "normals_at_95": "normals at 95 %",
+    "normals_at_95_min": "at 95 %, lowest run",
+    "normals_at_95_max": "at 95 %, highest run",
+}
+"""Columns of `tabulate` that have another heading on the page."""
+
 BEFOREHAND = "Goals set when the recipe was planned, and recorded when twelve of its thirteen rungs had been trained"
 """Start of every sentence about goals."""
 
@@ -171,7 +183,7 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
 
 
 def list_answers(parameters: Parameters) -> list[str]:
-    """Return what matters as a list of one short text in Markdown, for the summary; empty as long as `show` says so."""
+    """Return what matters as short texts in Markdown, for the summary; none as long as `show` says so."""
     group = find_groups(parameters).get(GROUP)
     # A user's own study may have no recipe.
     planned = group.variants if group else {}
@@ -179,7 +191,12 @@ def list_answers(parameters: Parameters) -> list[str]:
     if len(trained.variants) < 2:
         return []
     table = results.read_table(parameters, "recipe")
-    return [f"**What does move Dice?** {_tell_changes(table, len(planned))} Sizes: {describe_ends(trained)}."]
+    first, last = (_tell_normals(table.iloc[place], "normals_fpr") for place in (0, -1))
+    return [
+        f"**What does move Dice?** {_tell_changes(table, len(planned))} Sizes: {describe_ends(trained)}.",
+        f"**Normal images with a finding**, at each network's own threshold: {first} at the first of these rungs, "
+        f"{last} at the last.",
+    ]
 
 
 def _tell_changes(table: pd.DataFrame, planned: int) -> str:
@@ -188,24 +205,30 @@ def _tell_changes(table: pd.DataFrame, planned: int) -> str:
     changes = section.count(number, "change")
     if len(table) < planned:
         changes = f"the first {number} of {planned - 1} planned changes"
+    text = f"Of {changes}, none can be told from chance."
     effects = find_effects(table)
+    if len(effects):
+        text = f"Of {changes}, {_tell_effects(effects, number - len(effects))}"
+    total = format_interval(Interval(last.total, last.total_low, last.total_high))
+    text += f" All together lead from Dice {first.dice:.3f} to {last.dice:.3f}: {total}"
+    # Of two rungs, the last one is the only one that follows the first.
+    if number > 1:
+        earlier = table.iloc[:-1]
+        best = earlier.loc[earlier.dice.idxmax()]
+        text += f"; the highest before the last is {best.dice:.3f} ({best.rung})"
+    return f"{text}."
+
+
+def _tell_effects(effects: pd.DataFrame, others: int) -> str:
     told = []
     for row in effects.itertuples():
         told.append(f"{row.rung}, {format_interval(Interval(row.change, row.change_low, row.change_high))}")
-    if told:
-        text = f"Of {changes}, {len(told)} {'moves' if len(told) == 1 else 'move'} Dice: {'; '.join(told)}. "
-        others = number - len(told)
-        text += f"The other {others} cannot be told from chance. " if others else ""
-        strict = effects.rung[effects.change_p_t < SIGNIFICANCE]
-        text += "By the corrected resampled t test, which allows for training images that folds share, "
-        text += f"{'; '.join(strict) or 'none'} can be told from chance."
-    else:
-        text = f"Of {changes}, none can be told from chance."
-    total = format_interval(Interval(last.total, last.total_low, last.total_high))
-    text += f" All together lead from Dice {first.dice:.3f} to {last.dice:.3f}: {total}"
-    best = table.loc[table.dice.idxmax()]
-    highest = f"; the highest on the way is {best.dice:.3f} ({best.rung})" if best.dice > last.dice else ""
-    return f"{text}{highest}."
+    text = f"{len(told)} {'moves' if len(told) == 1 else 'move'} Dice: {'; '.join(told)}. "
+    text += f"The other {others} cannot be told from chance. " if others else ""
+    strict = effects.rung[effects.change_p_t < SIGNIFICANCE]
+    number = "all" if len(strict) == len(told) else f"only {len(strict)}"
+    named = f"{number} of these can ({'; '.join(strict)})" if len(strict) else "none of these can"
+    return f"{text}By the corrected resampled t test, which allows for training images that folds share, {named}."
 
 
 def _tell_normals(row: pd.Series, name: str) -> str:
@@ -239,19 +262,19 @@ def show(parameters: Parameters) -> section.Section:
     size = describe_ends(trained)
     return section.compose(
         draw(table),
-        table.assign(change_p=table.change_p.map(format_p), change_p_t=table.change_p_t.map(format_p)),
+        table.assign(**table[["change_p", "change_p_t"]].map(format_p)).rename(columns=HEADINGS),
         conclude(table, size, len(planned)),
         caption="Left: Dice of each rung (dots), the change from the rung above (bars) and its 95 % interval (lines). "
         "Blue is up, pink is down. Right: share of normal images in which anything is marked, at the run's own "
         f"threshold and at equal sensitivity. Sizes: {size}; each rung changes what its name says. The pages of the "
         "tables may have more seeds of the baseline.",
         table_caption="The rungs of the recipe. Intervals cover images, near-duplicates together, and trainings; "
-        "change_p and change_p_t (corrected resampled t test) are corrected by Holm for the changes trained so far. "
-        "Total: change from the first rung. Detected: share of lesions that a marked region "
-        f"overlaps with an IoU of at least {HIT_IOU}. Normals fpr: share of normal images with a finding; normals at "
-        "95: the same where 95 % of the lesion images are touched, if only by a pixel, by the whole probability map, "
-        "before smaller regions are removed; with the lowest and the highest of a run. Validation dice: of the epoch "
-        "that was chosen, before predictions are mirrored and smaller regions removed. Milliseconds of training per "
-        "image are those of the machine that trained the rung, and can be compared within one machine only.",
+        "p values (t test: the corrected resampled one) are corrected by Holm for the changes trained so far. Total: "
+        f"change from the first rung. Detected: share of lesions that a marked region overlaps with an IoU of at least "
+        f"{HIT_IOU}. Normals with a finding: their share of the normal images; normals at 95 %: the same where 95 % of "
+        "the lesion images are touched, if only by a pixel, by the whole probability map, before smaller regions are "
+        "removed. Validation dice: of the epoch that was chosen, before predictions are mirrored and smaller regions "
+        "removed. Milliseconds of training per image are those of the machine that trained the rung, and can be "
+        "compared within one machine only.",
         digits={"parameters": 0, "milliseconds": 1},
     )

@@ -5,7 +5,6 @@ returns. From that table, `draw` makes a figure and `conclude` a conclusion in w
 runs. `show` returns all three to a notebook.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from busi import display, results, selection
 from busi.config import Parameters, RunConfig
-from busi.dataset import arrays, preprocessing, splits
+from busi.dataset import arrays, duplicates, preprocessing, splits
 from busi.dataset.catalog import Catalog
 from busi.dataset.parts import load_parts
 from busi.results import NotMeasured, Results, read_findings, record_finding
@@ -158,22 +157,21 @@ def measure_runs(
             joined["group"] = joined.name.map(groups)
         return joined
 
-    code = (sys.modules[measure.__module__], sys.modules[__name__], arrays, preprocessing, splits, metrics, selection)
-    return trained, results.measure(parameters, name, make, depends=trained.runs.key, code=code)
+    depends = [*trained.runs.key, splits.read_split_file("grouped")]
+    code = (measure, pair_answers, choose_threshold, arrays, preprocessing, splits, duplicates, metrics, selection)
+    return trained, results.measure(parameters, name, make, depends=depends, code=code)
 
 
-def pair_answers(
-    run: Run, part: str, catalog: Catalog, target: str = ""
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def pair_answers(run: Run, part: str, catalog: Catalog, target: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield name, target (o, o, 2) and predicted probability of lesion (o, o) of each lesion image of a run's part.
 
     Args:
         run: The run, with its predictions.
         part: "training", "validation" or "test".
         catalog: The images.
-        target: "squeezed" or "aligned"; if empty, the one that the run was trained on.
+        target: "squeezed" or "aligned", whichever the run was trained on.
     """
-    config = run.config.model_copy(update={"target": target or run.config.target})
+    config = run.config.model_copy(update={"target": target})
     images = getattr(load_parts(config, catalog), part)
     targets = dict(zip(images.names, images.targets, strict=True))
     lesions = set(catalog.lesions.name)

@@ -34,13 +34,7 @@ def make_optimizer(config: RunConfig, planned_steps: int = 0) -> keras.optimizer
 
 
 def make_schedule(config: RunConfig, planned_steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return the learning rate of a run, either constant or a schedule by step.
-
-    "exponential" decays continuously to 0.96 ** 48.525 = 0.138 of the rate after ``planned_steps``. For the published
-    training this is rate * 0.96 ** (step / 1000), as in the public notebook; with other batches or epochs, training
-    goes through the same decay. "cosine" rises linearly from 0 during the first `WARM_UP` of the steps, then falls to 0
-    as half a cosine.
-    """
+    """Return the learning rate of a run: a number, or a schedule by step (`busi.config.RunConfig.schedule`)."""
     schedules = keras.optimizers.schedules
     rate = config.learning_rate
     if config.schedule == "exponential":

@@ -46,6 +46,9 @@ ENOUGH = 20
 FEWEST = 2
 """Smallest number of runs that shows how training varies; runs of different folds are different trainings."""
 
+DRAWN = 3
+"""Largest number of differences at one size in the figure of a claim."""
+
 UPHELD = "upheld"
 NOT_UPHELD = "not upheld"
 UNDECIDED = "undecided"
@@ -86,15 +89,21 @@ class Comparison(NamedTuple):
 
     def __str__(self) -> str:
         """Return the comparison in words, with its interval and tests."""
-        tests = _tell_p(self.p)
+        tests = f"{_tell_p(self.p)} after Holm"
         if pd.notna(self.p_t_holm):
-            tests += f" (by the corrected resampled t test {_tell_p(self.p_t_holm)})"
-        return f"{self.short}, {tests} after Holm; {self.n_images} images"
+            tests += f" (corrected resampled t test: {_tell_p(self.p_t_holm)})"
+        return f"{self.short}, {tests}; {self.n_images} images"
 
 
 def _lacks_runs(runs: int, folds: int, folds_needed: int) -> bool:
     # Untrained predictors have no runs to wait for.
     return runs > 0 and (runs < FEWEST or folds < folds_needed)
+
+
+def _find(answers: Answers, rows: pd.DataFrame, a: str, b: str) -> Comparison | None:
+    """Return the comparison of a with b in some of a family's pairs, with the number of folds that it needs."""
+    found = find_comparison(rows, a, b)
+    return found and found._replace(folds_needed=count_folds(answers))
 
 
 def _tell_p(p: float) -> str:
@@ -249,9 +258,8 @@ def judge(sizes: list[Answers]) -> Verdict:
     """Return the verdict on a family's claim, by Dice, from the family's answers at each size."""
     number = table_number(sizes[0].family)
     claim = read_claims()[number]
-    first, *others = sizes
     # A second size without any run yet gives no verdict.
-    judged = [_judge_by_dice(claim, answers) for answers in (first, *others) if answers is first or _has_run(answers)]
+    judged = [_judge_by_dice(claim, answers) for answers in sizes if answers is sizes[0] or _has_run(answers)]
     return Verdict(number, claim["claim"], *judged)
 
 
@@ -259,8 +267,8 @@ def _has_run(answers: Answers) -> bool:
     return len(answers.results.runs) > 0
 
 
-def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
-    """Return the differences that a family's claim is judged by, the ``limit`` largest at each size, and A/A pairs.
+def list_differences(sizes: list[Answers]) -> pd.DataFrame:
+    """Return the differences that a family's claim is judged by, the `DRAWN` largest at each size, and A/A pairs.
 
     Returns:
         `label`, `size` (in short words), `difference`, `low` and `high`, for `busi.report.figures.differences`.
@@ -270,7 +278,7 @@ def list_differences(sizes: list[Answers], limit: int = 3) -> pd.DataFrame:
     for answers in sizes:
         known = [comparison for comparison in _find_comparisons(claim, answers) if comparison]
         known.sort(key=lambda comparison: -abs(comparison.difference))
-        labels = {_name_difference(each): each for each in known[:limit]}
+        labels = {_name_difference(each): each for each in known[:DRAWN]}
         # A/A pairs show what chance alone makes; that belongs beside the differences that are judged.
         labels |= {f"{_name_difference(each)}, one function": each for each in _find_chance(answers)}
         tables.append(_tabulate_differences(labels, answers))
@@ -291,14 +299,12 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
     """Return in words how many variants differ from a family's first, and the differences as `list_differences`."""
     # The first variant is the baseline, which every other one changes.
     baseline, *others = answers.group.variants
-    rows = _choose_rows(_find_claim(answers.family), answers)
-    needed = count_folds(answers)
+    rows = _choose_rows(answers, without_dead=_find_claim(answers.family).get("without_dead", False))
     known = {}
     better = worse = 0
     for label in others:
-        comparison = find_comparison(rows, label, baseline)
+        comparison = _find(answers, rows, label, baseline)
         if comparison:
-            comparison = comparison._replace(folds_needed=needed)
             known[f"{label} (live runs)" if comparison.kind == ALIVE else label] = comparison
             better += _find_side(comparison) == "better"
             worse += _find_side(comparison) == "worse"
@@ -468,9 +474,9 @@ def _find_beside(claim: dict, answers: Answers) -> dict[str, Comparison]:
     """Return the comparisons that a claim names beside those it is judged by, with what each is about, in words."""
     beside = {}
     for what, (a, b) in claim.get("beside", {}).items():
-        found = find_comparison(_choose_rows({}, answers), a, b)
+        found = _find(answers, _choose_rows(answers, without_dead=False), a, b)
         if found:
-            beside[what] = found._replace(folds_needed=count_folds(answers))
+            beside[what] = found
     return beside
 
 
@@ -487,13 +493,8 @@ def _find_comparisons(claim: dict, answers: Answers, variant: str | None = None)
     pairs = [(variant or claim.get("variant"), other) for other in claim.get("than", []) if other in labels]
     if claim["test"] == "alike":
         pairs = list(combinations(labels, 2))
-    rows = _choose_rows(claim, answers)
-    needed = count_folds(answers)
-    comparisons = []
-    for a, b in pairs:
-        found = find_comparison(rows, a, b)
-        comparisons.append(found and found._replace(folds_needed=needed))
-    return comparisons
+    rows = _choose_rows(answers, without_dead=claim.get("without_dead", False))
+    return [_find(answers, rows, a, b) for a, b in pairs]
 
 
 def count_folds(answers: Answers) -> int:
@@ -501,11 +502,11 @@ def count_folds(answers: Answers) -> int:
     return len({config.fold for config in answers.group.configs})
 
 
-def _choose_rows(claim: dict, answers: Answers) -> pd.DataFrame:
-    """Return the pairs that a claim is judged by: all runs, or only those that are not dead."""
+def _choose_rows(answers: Answers, *, without_dead: bool) -> pd.DataFrame:
+    """Return the pairs of a family's variants: of all their runs, or only of those that are not dead."""
     pairs = answers.pairs
     rows = pairs[pairs.kind.isin([VARIANTS, SAME])]
-    if not claim.get("without_dead"):
+    if not without_dead:
         return rows
     whole = ~(rows.a.isin(answers.dead) | rows.b.isin(answers.dead))
     return pd.concat([rows[whole], pairs[pairs.kind == ALIVE]])
@@ -561,8 +562,7 @@ def _find_twins(claim: dict, answers: Answers) -> list[Comparison]:
 def _find_chance(answers: Answers) -> list[Comparison]:
     """Return the comparisons of variants that are one function by proof: their difference is chance."""
     rows = answers.pairs[answers.pairs.kind == SAME]
-    needed = count_folds(answers)
-    return [find_comparison(rows, row.a, row.b)._replace(folds_needed=needed) for row in rows.itertuples()]
+    return [_find(answers, rows, row.a, row.b) for row in rows.itertuples()]
 
 
 def _describe_chance(comparison: Comparison) -> str:
@@ -595,8 +595,8 @@ def _find_side(comparison: Comparison) -> str:
     if answer:
         return "better"
     # Not better is not the same as worse, which needs an interval below zero and a test that agrees.
-    if comparison.high < 0 and comparison.p < ALPHA:
-        return "worse"
+    if comparison.high < 0:
+        return "worse" if comparison.p < ALPHA else "lower, though not told from chance after Holm"
     return f"not better by {MARGIN} or more"
 
 

@@ -18,12 +18,10 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from busi import display
+from busi.published import EPOCHS
 from busi.report.findings import agree
 from busi.report.tables import is_comparable
 from busi.scoring.predictors import PERFECT
-
-EPOCHS = 75
-"""Last epoch of the paper's Figures 2 to 10."""
 
 LOSS_AXIS = (0, 0.4)
 """Vertical axis of the paper's Figures 2 to 10."""
@@ -90,7 +88,7 @@ def _draw_losses(ax: Axes, epochs: pd.DataFrame, row: dict) -> None:
             EPOCHS,
             row["published_loss"],
             "*",
-            label="published, epoch 75",
+            label=f"published, epoch {EPOCHS}",
             color=display.PUBLISHED,
             markersize=11,
             clip_on=False,
@@ -217,7 +215,7 @@ def outlines(table: pd.DataFrame) -> Figure:
         row[0].set_ylabel(textwrap.fill(variant, 22), fontsize=9)
     sns.despine(fig, left=True, bottom=True)
     # Each corner of an outline carries the Dice of its case.
-    dice = table.groupby(["case", "variant"]).dice.first()
+    dice = table.groupby(["variant", "case"]).dice.first().unstack().reindex(columns=cases)
     median = dice["median"]
     missed = (dice["worst"] == 0).sum()
     title = f"Median cases have Dice {median.min():.2f} to {median.max():.2f}"

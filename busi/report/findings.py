@@ -43,8 +43,8 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
         by_proof = f" ({proofs} of them by proof)" if proofs else ""
         counts.append(f"{len(own)} {agree(len(own), 'is', 'are')} {verdict}{by_proof}")
     sentences.append(
-        f"**Of {len(verdicts)} claims**, {', '.join(counts)}. Scores are of images that the scored network was not "
-        f"trained on ({_join_sizes(verdicts)})."
+        f"**Of {len(verdicts)} claims** of the paper, {', '.join(counts)}. Scores are of images that the scored "
+        f"network was not trained on ({_join_sizes(verdicts)})."
     )
     trained = scores[scores.n_runs > 0].dropna(subset="dice")
     if len(trained):
@@ -92,11 +92,12 @@ def _answer_rows(rows: pd.DataFrame, filters: int) -> str:
     size = f"{filters} filters, {fewest}{count(runs.max(), 'run')} each"
     number = f"All {trained}" if trained == len(rows) else trained
     text += f"{number} {agree(trained, 'has', 'have')} been trained here ({size}): "
-    text += f"{reproduced or 'none'} "
-    text += agree(reproduced, "is", "are") + " reproduced"
-    if blind:
-        some = f"{blind} of them " if blind < reproduced else ""
-        text += f" ({some}reached by such a predictor, too)"
+    text += f"{reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced"
+    if reproduced:
+        told = [f"{row.row}: {row.fates}" for row in rows[is_reproduced].itertuples()]
+        which = "it" if blind == reproduced == 1 else f"{blind} of them"
+        told += [f"such a predictor reaches {which}, too"] if blind else []
+        text += f" ({'; '.join(told)})"
     text += f", {opened} {agree(opened, 'is', 'are')} open." if opened else "."
     # The published row is above the mean mask, our runs of it are not.
     below = rows.row[is_beyond & (rows.auc_high.round(4) <= rows.mask_auc.round(4))]
@@ -117,7 +118,8 @@ def _tell_twin(rows: pd.DataFrame, below: pd.Series) -> str:
     if not row.auc_low > row.mask_auc:
         return ""
     (twin,) = set(both.index) - {row.name}
-    return f" ({row.name}, the same configuration as {twin}, has {row.auc_low:.4f} or more)"
+    lowest = "" if row.auc_low == row.auc_high else " or more"
+    return f" ({row.name}, the same configuration as {twin}, has {row.auc_low:.4f}{lowest})"
 
 
 def _answer_losses(reached: pd.DataFrame) -> str:
@@ -126,8 +128,11 @@ def _answer_losses(reached: pd.DataFrame) -> str:
         return ""
     better = reached.row[reached.lower_loss]
     neither = len(reached) - len(better)
-    text = f"{neither} {agree(neither, 'is', 'are')} better in neither AUC nor loss"
-    return text + (f", {len(better)} in loss alone ({', '.join(better)}). " if len(better) else ". ")
+    text = f"Of the other {len(reached)}, "
+    if len(better):
+        text += f"{len(better)} {agree(len(better), 'has', 'have')} a lower loss than all of these predictors "
+        text += f"({', '.join(better)}), "
+    return f"{text}{neither} {agree(neither, 'is', 'are')} better in neither. "
 
 
 def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
@@ -251,6 +256,22 @@ def describe_progress(runs: pd.DataFrame, planned: int) -> str:
     return f"{text}; {len(short)} short of the {planned} epochs planned: {listed}."
 
 
+def describe_equal_rows(rows: pd.DataFrame) -> str:
+    """Return which rows of `busi.report.tables.place_rows` have equal numbers here, and why; empty if none do."""
+    trained = rows[rows.n_runs > 0]
+    sentences = []
+    for _, equal in trained.groupby(["loss", "accuracy", "auc"]):
+        if len(equal) > 1:
+            names = " and ".join(equal.row)
+            sentences.append(f"Our runs of {names} have the same loss, accuracy and AUC ({' / '.join(equal.fates)}).")
+    if not sentences:
+        return ""
+    reason = (
+        "A dead network answers the same for every pixel: all that is left of its training is the order of the masks."
+    )
+    return " ".join([*sentences, reason])
+
+
 def describe_heldout_progress(counts: dict[str, tuple[int, int]]) -> str:
     """Return how many of the planned held-out runs have been trained at each size, and what that means for the tables.
 
@@ -285,12 +306,14 @@ def describe_power(power: pd.DataFrame) -> str:
     if power.smallest.isna().all():
         return "With one run a variant, the smallest difference that could be detected is not known."
     pairs = count(len(power), "pair")
-    text = f"With these runs, a difference of {power.smallest.median():.3f} Dice or less can be told from zero in half "
-    text += f"of {pairs} (80% power, before Holm's correction). "
+    text = (
+        f"Half of {pairs} would show a difference of {power.smallest.median():.3f} Dice or less with a probability of "
+    )
+    text += "80%, before Holm's correction. "
     # Missing with one seed a fold.
     known = power.runs_needed.dropna()
     if not len(known):
-        return f"{text}How many runs a difference of {TARGET} would need is not known with one seed a fold."
+        return f"{text}How many runs would show a difference of {TARGET} is not known with one seed a fold."
     needed = known.median()
     runs = f"{needed:.0f} runs a variant"
     if np.isinf(needed):
@@ -347,7 +370,7 @@ def describe_making(runs: pd.DataFrame) -> dict[str, str]:
         # A single day is named once.
         facts["Trained"] = " to ".join(dict.fromkeys([days[0], days[-1]]))
     hours = runs.seconds.sum() / 3600
-    facts["Training time"] = f"{hours:.1f} hours in {len(runs)} runs of rows and variants"
+    facts["Training time"] = f"{hours:.1f} hours in {count(len(runs), 'run')}"
     superseded = (runs.training_version.astype(int) != TRAINING_VERSION).sum()
     if superseded:
         facts["Training code"] = f"{superseded} of {len(runs)} runs by an earlier version, whose numbers differ"

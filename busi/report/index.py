@@ -8,6 +8,7 @@ import base64
 from pathlib import Path
 
 import mistune
+import pandas as pd
 from bs4 import BeautifulSoup
 from markupsafe import Markup
 
@@ -96,12 +97,15 @@ def read_summary(parameters: Parameters) -> dict:
     return findings["summary"]
 
 
+def read_claims(parameters: Parameters) -> pd.DataFrame:
+    """Read ``claims.csv``, the verdicts and what they rest on; without a second size, its columns hold empty texts."""
+    return results.read_table(parameters, "claims").astype(object).fillna("")
+
+
 def _list_cards(parameters: Parameters) -> list[dict]:
     """Return each claim with its verdict and evidence in words, and its figure if it has one."""
-    # A claim without a second size has empty cells for it.
-    claims = results.read_table(parameters, "claims").astype(object).fillna("")
     cards = []
-    for number, claim in enumerate(claims.to_dict("records"), start=1):
+    for number, claim in enumerate(read_claims(parameters).to_dict("records"), start=1):
         name = CLAIM_FIGURE.format(number)
         claim["figure"] = None
         # A claim without any run has no figure, which would only be empty axes.

@@ -119,7 +119,7 @@ def _list_replacements(nb: NotebookNode, parameters: Parameters) -> dict[str, st
     given = papermill.get("parameters", {}).values()
     replacements = {str(Path.home()): "~", str(config.find_study_folder()): "."}
     # A profile may name folders too, which are not among papermill's parameters.
-    for value in (*given, parameters.data_dir, parameters.runs_dir):
+    for value in (*given, parameters.data_dir, parameters.external_dir, parameters.runs_dir):
         if isinstance(value, str) and Path(value).is_absolute():
             path = Path(value)
             replacements[str(path)] = f"…/{path.name}"

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from busi import results
 from busi.config import Parameters, StudyError
-from busi.report import index, layout
+from busi.report import claims, index, layout
 from busi.results import replace_text
 
 START = "<!-- findings -->"
@@ -37,10 +38,10 @@ def update_readme(parameters: Parameters, readme: Path) -> Path:
 
 
 def compose_findings(parameters: Parameters) -> str:
-    """Return the findings as Markdown: a list of the summary's sentences and a line on the runs, then the main figure.
+    """Return the findings as Markdown: the summary's sentences, the claims, a line on the runs, then the main figure.
 
     Raises:
-        NotMeasured: The report has no findings.
+        NotMeasured: The report has no findings or tables.
     """
     summary = index.read_summary(parameters)
     # A relative address, which works in a checkout and on a hosting site alike.
@@ -49,4 +50,9 @@ def compose_findings(parameters: Parameters) -> str:
     alt = layout.plain_text(summary["rows"])
     lines = [*summary["answer"], f"Profile `{parameters.profile}`: {summary['progress']}"]
     listed = "\n".join(f"- {line}" for line in lines)
-    return f"{listed}\n\n![{alt}]({figure})"
+    verdicts = claims.list_verdicts(index.read_claims(parameters))
+    progress = results.read_table(parameters, "progress").to_markdown(index=False)
+    return (
+        f"{listed}\n\nThe claims, one by one:\n\n{verdicts}\n\n"
+        f"![{alt}]({figure})\n\nRuns that have been trained, of those planned:\n\n{progress}"
+    )

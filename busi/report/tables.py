@@ -10,12 +10,9 @@ from IPython.display import HTML
 
 from busi import display
 from busi.dataset.catalog import is_released
-from busi.published import distinct_rows, published_tables
+from busi.published import METRICS, distinct_rows, published_tables
 from busi.results import Results
 from busi.scoring.fates import count_fates
-
-METRICS = ("loss", "accuracy", "auc")
-"""The published metrics."""
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run at this width"
 ONE_RUN, FATES_DIFFER = "open: one run", "open: fates differ"
@@ -171,7 +168,9 @@ def place_rows(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
     for number, table in tables.items():
         family = published_tables()[number]["family"]
         parts.append(table.assign(family=family))
-    rows = distinct_rows()[["row", "family", "method"]].merge(pd.concat(parts), on=["family", "method"])
+    rows = distinct_rows()[["row", "family"]].merge(
+        pd.concat(parts), left_on=["family", "row"], right_on=["family", "method"]
+    )
     records = rows.to_dict("records")
     rows["reached_by"] = [_name_reached(row) for row in records]
     rows["lower_loss"] = [_has_lower_loss(row) for row in records]

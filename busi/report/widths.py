@@ -6,10 +6,11 @@ runs at another; only several reports together can show whether the width decide
 
 import pandas as pd
 
-from busi.config import Parameters, RunConfig, families, read_family
-from busi.published import distinct_rows
-from busi.report.tables import METRICS, is_comparable, summarize_runs
-from busi.results import empty_results, read_fingerprint, read_results, stack
+from busi.config import Parameters, families
+from busi.published import METRICS
+from busi.report.tables import is_comparable, summarize_runs
+from busi.results import Results, join_results, read_fingerprint, read_results
+from busi.study import published_configs
 
 READINGS = "mechanisms/readings"
 """Group that, besides the families, holds published rows at another width."""
@@ -28,12 +29,11 @@ def read_runs(parameters: Parameters) -> pd.DataFrame:
         run of a row is listed once; of the runs of one row and width, only those planned for the most epochs are.
     """
     names = {}
-    for row in distinct_rows().itertuples():
-        first = read_family(row.family, parameters).configs("published")[row.method][0]
+    for row, first in published_configs(parameters).items():
         # Whatever its width, a run of the row has the digest of the first one without these fields.
-        names[row.method, first.digest(without=FREE)] = row.row
-    runs = _gather_runs(parameters)
-    configs = [RunConfig.model_validate_json(text) for text in runs.config]
+        names[row, first.digest(without=FREE)] = row
+    gathered = _gather_results(parameters)
+    runs, configs = gathered.runs, gathered.configs
     # A reading is named after its row: "Upsampling2D, 32 filters".
     methods = [variant.partition(", ")[0] for variant in runs.variant]
     digests = [config.digest(without=FREE) for config in configs]
@@ -45,18 +45,18 @@ def read_runs(parameters: Parameters) -> pd.DataFrame:
     return runs[runs.planned_epochs == longest].reset_index(drop=True)
 
 
-def _gather_runs(parameters: Parameters) -> pd.DataFrame:
-    """Return the published runs and readings of all reports on the same data."""
+def _gather_results(parameters: Parameters) -> Results:
+    """Return the results of the published runs and readings of all reports on the same data."""
     data = read_fingerprint(parameters)
-    tables = [empty_results().runs]
+    parts = []
     for folder in sorted(parameters.report_path.parent.iterdir()):
         report = parameters.model_copy(update={"report": folder.name})
         # A report on phantoms, or on another data set, says nothing about the width.
         if read_fingerprint(report) != data:
             continue
         for group in (*(f"published/{family}" for family in families()), READINGS):
-            tables.append(read_results(report, group).runs)
-    return stack(tables)
+            parts.append(read_results(report, group))
+    return join_results(parts)
 
 
 def compare_widths(runs: pd.DataFrame, filters: int, placed: pd.DataFrame) -> pd.DataFrame:

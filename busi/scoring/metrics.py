@@ -192,7 +192,6 @@ def pool_pixels(bins: pd.DataFrame) -> dict[str, float]:
         >>> scores["auc"], round(scores["accuracy_half"], 4), round(scores["brier"], 4)
         (0.75, 0.6667, 0.277)
     """
-    # Importing scikit-learn takes a second, which readers of a finished report should not have to wait.
     from sklearn.metrics import roc_auc_score
 
     # Every bin appears twice, once with its lesion pixels and once with its background pixels. They are weights: a row

@@ -35,7 +35,8 @@ def trace_case(run: Run, catalog: Catalog, name: str) -> pd.DataFrame:
 
     Returns:
         One row for each corner: `line` ("truth" or "prediction"), `piece` (number of the outline), `x` to the right and
-        `y` downwards, with two decimals. A prediction that marks nothing has no row.
+        `y` downwards, with two decimals. A prediction that marks nothing has no row; nor has an image whose lesion is
+        too small to be seen at network size.
     """
     test = run.predictions["test"]
     probability = test.probability[test.names.tolist().index(name)]
@@ -43,6 +44,8 @@ def trace_case(run: Run, catalog: Catalog, name: str) -> pd.DataFrame:
     truth = arrays.lesion_channel(read_union(masks), run.config)
     traced = pd.concat([_trace(truth, 0.5, "truth"), _trace(probability, run.threshold, "prediction")])
     marked = traced.loc[traced.line == "truth", ["x", "y"]]
+    if marked.empty:
+        return traced.iloc[:0][COLUMNS]
     middle = (marked.max() + marked.min()) / 2
     half = (marked.max() - marked.min()).max() / 2
     traced[["x", "y"]] = (REACH * (traced[["x", "y"]] - middle) / half).round(2)

@@ -112,7 +112,7 @@ def score_run(run: Run, catalog: Catalog) -> Scores:
 
 
 def identify_images(catalog: Catalog, groups: np.ndarray) -> pd.DataFrame:
-    """Return the leading columns of a table of scores: `image_class`, `name`, `group` (as given), `lesion_share`."""
+    """Return the columns that begin a table of scores: `image_class`, `name`, `group` (``groups``), `lesion_share`."""
     images = catalog.table[["image_class", "name", "lesion_share"]].copy()
     images.insert(2, "group", groups)
     return images

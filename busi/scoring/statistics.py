@@ -59,10 +59,11 @@ class _Fold(NamedTuple):
 
 @dataclass(frozen=True)
 class _Deviations:
-    """Random deviations that sources of variation add to a mean, float (`RESAMPLES`,), and the doubt about their size.
+    """Random deviations that sources of variation add to a mean, float (`RESAMPLES`,).
 
-    `doubt` is the sum over sources of (w * s)^2 / f: a mean square s, its weight w in the variance of the mean, and its
-    degrees of freedom f. A source known from hundreds of images adds nothing.
+    `doubt` is the denominator of Satterthwaite's degrees of freedom: the sum over sources of (w s)^2 / f, where s is
+    the source's mean square with f degrees of freedom, and w its weight in the variance of the mean. It is 0 for
+    images, of which there are hundreds.
     """
 
     values: np.ndarray
@@ -458,7 +459,7 @@ def _vary_runs(split: list[_Fold], seed: int = 0) -> _Deviations:
     return _Deviations(draws, max(doubts))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _draw_counts(number: int, seed: int) -> np.ndarray:
     """Return how often each of ``number`` things is drawn in as many draws, float (`RESAMPLES`, number)."""
     # The same draws serve every predictor on the same images.

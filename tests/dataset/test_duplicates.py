@@ -193,6 +193,8 @@ def test_the_match_is_scikit_images():
     np.testing.assert_allclose(found[:, :4], np.array(expected)[:, :4], atol=1e-5)
     assert found[0, 0] == pytest.approx(1) and found[1, 1] == pytest.approx(1)
     assert found[:, 4].tolist() == [-1, -1, -1] and found[2].tolist() == [-1] * 5
+    # Nor is a flat template found anywhere, even in itself.
+    assert (duplicates.find_best_places([images[4]], images) == -1).all()
 
 
 def test_the_match_compares_the_middle_at_native_scale_in_both_directions(planted):

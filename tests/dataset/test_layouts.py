@@ -107,6 +107,11 @@ def test_a_patient_s_images_are_one_group(phantom_dir, tmp_path):
     assert duplicates.group_images(found).tolist() == [0, 0, 1, 2]
 
 
+def test_an_image_without_a_patient_joins_no_patient_of_its_name():
+    table = pd.DataFrame({"name": ["a", "7", "b", "c"], "group": ["7", None, "8", "7"]})
+    assert duplicates.group_images(catalog.Catalog(table, "f")).tolist() == [0, 1, 2, 0]
+
+
 def test_data_with_other_patients_are_other_data(phantom_dir, tmp_path):
     """Or a network of the earlier split would be scored on images that it was trained on."""
     images, masks = NAMES["folders"]

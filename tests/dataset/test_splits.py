@@ -125,6 +125,16 @@ def test_strata_are_the_class_and_the_tercile_of_the_lesion(planted):
     assert (terciles["max"].to_numpy()[:-1] <= terciles["min"].to_numpy()[1:]).all()
 
 
+@pytest.mark.parametrize("lesions", [0, 1])
+def test_images_without_two_lesions_have_no_terciles(lesions):
+    classes = ["benign"] * lesions + ["normal"] * 5
+    table = pd.DataFrame({"image_class": classes, "lesion_share": [0.1] * lesions + [0.0] * 5})
+    strata = splits.find_strata(table)
+    assert [stratum.split()[0] for stratum in strata] == classes
+    with pytest.raises(StudyError, match="at most 4 have the same class"):
+        splits.find_strata(table[1:] if lesions == 0 else table.drop(5))
+
+
 @pytest.mark.parametrize("kind", ["random", "grouped"])
 def test_strata_of_the_release_are_divided_evenly(kind):
     """Each test part has a fifth of each stratum, each validation part a seventh of the rest, within 1.5 images."""

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -208,6 +209,14 @@ def test_folders_without_masks_are_told_before_networks_are_asked(laboratory, tm
     run = laboratory.variants[RAW].runs[0]
     with pytest.raises(StudyError, match="nope: no such folder"):
         evaluate.evaluate_predictors(laboratory.catalog, [run], [tmp_path / "nope"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", [predictors.MEAN_MASK, "Darkest blob"])
+def test_a_folder_of_masks_cannot_take_the_place_of_a_blind_predictor(laboratory, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    with pytest.raises(StudyError, match=f"{name}: the name of a predictor"):
+        evaluate.evaluate_predictors(laboratory.catalog, [], [Path(name)], tmp_path / "out")
 
 
 def test_what_fails_half_way_leaves_nothing_behind(laboratory, tmp_path, monkeypatch):

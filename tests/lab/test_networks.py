@@ -180,6 +180,8 @@ def test_a_case_is_scored_and_described_at_its_threshold():
     assert Case("a", pixels, truth, probability, 0.5).dice == 0.5  # one of two found, one of two right
     assert Case("a", pixels, truth, probability, 0.15).dice == 0.8  # 2 * 2 / (2 + 3)
     assert Case("a", pixels, truth, probability, 0.95).dice == 0
+    # In single precision, 0.7 is a little less than the threshold.
+    assert not Case("a", pixels, truth, np.full_like(probability, 0.7), 0.7).predicted.any()
     assert np.isnan(Case("a", pixels, ~truth & truth, probability, 0.5).dice)
     assert np.isnan(Case("a", pixels, None, probability, 0.5).dice)
     assert Case("a", pixels, truth, probability, 0.5).description == "Dice 0.500, 50.0% marked at 0.50"

@@ -112,6 +112,9 @@ def test_two_are_together_until_they_first_part():
     assert table.together.to_dict() == {identity.KLD: 1, identity.CLIPPED: 2, identity.LOGITS: 0}
     assert table.steps.tolist() == [4, 4, 4]
     assert table["first"][identity.KLD] == 1e-6
+    # A trajectory of one step begins where it ends.
+    alone = identity.tabulate(rows().query("step == 1")).set_index("loss")
+    assert alone["first"][identity.KLD] == alone["last"][identity.KLD] == 1e-6
 
 
 def test_the_section_writes_its_table_and_concludes(nothing_measured, write_measured):

@@ -139,7 +139,7 @@ def test_answers_are_paired_with_the_target_of_the_same_name(three_images):
     catalog = SimpleNamespace(lesions=pd.DataFrame({"name": ["a", "b"]}))
     answers = Predictions(three_images.names[::-1], three_images.targets[::-1, ..., 0])
     run = SimpleNamespace(config=RunConfig(target="aligned"), predictions={"test": answers})
-    pairs = list(section.pair_answers(run, "test", catalog))
+    pairs = list(section.pair_answers(run, "test", catalog, "aligned"))
     assert [name for name, _, _ in pairs] == ["b", "a"]  # the normal image is left out
     assert all((target[..., 0] == probability).all() for _, target, probability in pairs)
     squeezed = section.pair_answers(run, "test", catalog, "squeezed")

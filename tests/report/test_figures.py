@@ -196,6 +196,9 @@ def test_outlines_are_drawn_case_by_case_with_their_dice_and_a_title_that_follow
     # Rows count downwards.
     assert fig.axes[0].get_ylim() == (1, -1)
     assert display.title(fig) == "Median cases have Dice 0.50 to 0.70; 1 of 2 miss their worst lesion"
+    # A case without outlines, whose lesion is too small to be seen, leaves its place empty.
+    seen = pd.concat(tables, ignore_index=True).query("case != 'worst'")
+    assert [len(drawn_in(ax)) for ax in figures.outlines(seen).axes] == [3, 3, 0, 3, 3, 0]
 
 
 # Figure 1

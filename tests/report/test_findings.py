@@ -19,6 +19,7 @@ def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", 
     table = pd.DataFrame({"reached_by": ["none", *["two biases"] * 8], "published_loss": 0.3, "n_runs": 0})
     table["row"] = list("abcdefghi")
     # Two biases reach seven rows in AUC and loss, and one in AUC alone.
+    table["fates"] = "1 plateau"
     told = {"verdict": tables.NOT_RUN, "lower_loss": [True, True, *[False] * 7], "auc_high": np.nan, "mask_auc": 0.9635}
     table = table.assign(**told | {"loss": np.nan} | rows)
     untrained = {"Darkest blob": 0.301, MEAN_MASK: 0.297, PERFECT: 0.96}
@@ -32,8 +33,8 @@ def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", 
 
 def test_the_answer_counts_rows_claims_and_dice():
     rows, claims, dice = answer()
-    assert numbers(rows) == ["1", "9", "7", "1"]
-    assert "7 are better in neither" in rows and "1 in loss alone (b)" in rows
+    assert numbers(rows) == ["1", "9", "8", "1", "7"]
+    assert "1 has a lower loss than all of these predictors (b), 7 are better in neither" in rows
     assert "None has been trained" in rows
     assert numbers(claims) == ["2", "2", "1", "64"]
     assert "2 are upheld (1 of them by proof)" in claims
@@ -46,16 +47,16 @@ def test_the_answer_counts_rows_claims_and_dice():
 
 def test_the_answer_counts_the_rows_that_have_been_trained_by_their_verdicts():
     rows = answer(n_runs=3, verdict=tables.REPRODUCED, reached_by="none")[0]
-    assert numbers(rows) == ["9", "9", "9", "16", "3", "9"]
-    assert "9 are reproduced" in rows
+    assert numbers(rows.partition("(a:")[0]) == ["9", "9", "9", "16", "3", "9"]
+    assert "9 are reproduced (a: 1 plateau; b: 1 plateau;" in rows and "such a predictor reaches" not in rows
     few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.ONE_RUN, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[0]
-    assert numbers(few)[4:] == ["2", "16", "1", "3", "2"]
+    assert numbers(few)[5:] == ["2", "16", "1", "3", "2"]
     assert "none are reproduced, 2 are open" in few
     one = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")[0]
-    assert "1 is reproduced (reached by such a predictor" in one
+    assert "1 is reproduced (a: 1 plateau; such a predictor reaches it, too)" in one
     two = answer(n_runs=[1, 1, *[0] * 7], verdict=[tables.REPRODUCED] * 2 + [tables.NOT_RUN] * 7)[0]
-    assert "2 are reproduced (1 of them reached by such a predictor" in two
-    assert "9 are better in neither" in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
+    assert "2 are reproduced (a: 1 plateau; b: 1 plateau; such a predictor reaches 1 of them, too)" in two
+    assert "Of the other 9, 9 are better in neither" in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 
 
@@ -191,7 +192,7 @@ def test_the_making_tells_days_hours_machines_and_software(make_run):
     )
     made = findings.describe_making(results.runs)
     assert made["Trained"] == "2026-02-28 to 2026-03-04"
-    assert made["Training time"] == "2.5 hours in 3 runs of rows and variants"
+    assert made["Training time"] == "2.5 hours in 3 runs"
     assert set(made["Machine"].split("; ")) == {
         "AMD EPYC, 2 cores (1 used by a run), no GPUs",
         "AMD EPYC, 2 cores (2 used by a run), 1 GPU",
@@ -280,7 +281,7 @@ def test_the_caption_of_outlines_says_of_how_many_runs_they_are():
 def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
     text = findings.describe_power(power)
-    assert numbers(text) == ["0.030", "3", "80", "0.01", "130", "1"]
+    assert numbers(text) == ["3", "0.030", "80", "0.01", "130", "1"]
     assert "in 1 of them no number of runs is enough" in text
     assert "more images or folds, whatever the number of seeds" in findings.describe_power(power[2:])
     # One pair has a single seed a fold.

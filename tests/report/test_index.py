@@ -110,9 +110,11 @@ def test_the_index_shows_each_claim_as_a_card_with_its_evidence_folded():
     assert first.select_one(".second").string == "upheld at 128 pixels"
     assert second.select_one(".second") is None
     assert first.img["alt"] == "KLD is not the best loss: KLD − DICE −0.010 Dice"
-    evidence = first.details.get_text()
-    assert "KLD is as good as BCE." in evidence
-    assert "At 128 pixels, upheld: KLD − DICE +0.020 Dice." in evidence
+    assert [reason.string for reason in first.select(".reason")] == [
+        "At 64 pixels: KLD − DICE −0.010 Dice.",
+        "At 128 pixels, upheld: KLD − DICE +0.020 Dice.",
+    ]
+    assert "KLD is as good as BCE." in first.details.get_text()
 
 
 def test_a_claim_without_any_run_has_no_figure_on_its_card():

@@ -1,5 +1,6 @@
 """The findings in README.md are those of the committed report, and nothing else in it is touched."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,13 +52,22 @@ def test_only_the_text_between_the_markers_changes(study):
     assert not list(study.glob("*.part"))
 
 
-def test_the_findings_are_those_that_the_summary_notebook_has_recorded(study):
-    assert readme.compose_findings(read_parameters()).split("\n\n") == [
-        "- **Six of nine** rows.\n- None of five claims.\n- Dice is 0.5.\n"
-        "- Profile `laptop`: 9 runs have been trained under this profile, for 75 epochs.",
+def test_findings_claims_and_progress_are_those_that_the_summary_notebook_has_recorded(study):
+    parameters = read_parameters()
+    text = readme.compose_findings(parameters)
+    findings, _, claims, figure, _, progress = text.split("\n\n")
+    told = ["**Six of nine** rows.", "None of five claims.", "Dice is 0.5."]
+    told.append("Profile `laptop`: 9 runs have been trained under this profile, for 75 epochs.")
+    assert findings.split("\n") == [f"- {sentence}" for sentence in told]
+    verdicts = re.findall(r"claim (\d), ([a-z ]+)\)", claims)
+    assert verdicts == [*zip("12345", ["not upheld", "upheld", "undecided", "not upheld", "not upheld"], strict=True)]
+    # Only the first claim has been judged at a second size.
+    assert re.findall("At 128 pixels, ([a-z]+): ([^.]+)", claims) == [("upheld", "KLD − DICE +0")]
+    assert figure == (
         "![6 of the 9 distinct published rows have the accuracy of background (0.9083): DICE & BCE.]"
-        "(reports/laptop/figures/rows-against-blind.svg)",
-    ]
+        "(reports/laptop/figures/rows-against-blind.svg)"
+    )
+    assert re.split(r"\s*\|\s*", progress.splitlines()[-1])[1:-1] == ["published rows", "9", "27"]
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_a_formatted_run_is_timed_in_minutes(make_run):
     runs = tables.format_runs(tables.list_runs(results.runs))
     row = tables.choose_columns("runs", runs).iloc[0]
     assert (row["run"], row["seed"], row["ended"], row["minutes"]) == ("loss-kld", "1000", "as planned at 3", 1.5)
-    assert (row["AUC"], row["AUC, still"]) == (0.91, 0.92)
+    assert (row["AUC"], row["AUC, final weights"]) == (0.91, 0.92)
     assert tables.format_runs(tables.list_runs(empty_results().runs)).empty
 
 

@@ -59,6 +59,14 @@ def test_a_prediction_of_nothing_has_no_outline(run, catalog):
     assert set(table.line) == {"truth"}
 
 
+def test_a_lesion_too_small_to_be_seen_at_network_size_has_no_outlines(run, catalog, tmp_path):
+    """4 x 4 pixels of 640 x 640 are a twenty-fifth of a pixel of the network's 32 x 32."""
+    mask = np.zeros((640, 640), np.uint8)
+    mask[100:104, 100:104] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert outlines.trace_case(run, catalog, NAMES[0]).empty
+
+
 def test_cases_are_the_ends_and_the_lower_of_two_in_the_middle():
     images = pd.DataFrame({"name": list("abcdn"), "dice": [0.4, 0.9, 0.1, 0.4, np.nan]})
     chosen = {case: row["name"] for case, row in outlines.choose_cases(images).items()}
