@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from busi.config import Parameters, StudyError, find_study_folder
 from busi.dataset.decode import DataError, DecodedMask, Mask, decode_mask, read_grey, read_union
-from busi.dataset.layouts import Manifest, find_images
+from busi.dataset.layouts import Manifest, pair_files
 from busi.dataset.phantom import CLASSES, draw_phantoms
 
 RELEASED = {"benign": 437, "malignant": 210, "normal": 133}
@@ -109,7 +109,7 @@ def read_catalog(folder: Path, layout: str = "", *, expected: dict[str, int] | N
 
     Args:
         folder: Holds the images in a layout of `busi.dataset.layouts`.
-        layout: As in `find_images`; empty to detect it from the files.
+        layout: As in `pair_files`; empty to detect it from the files.
         expected: Number of images of each class; another number gives a `CountWarning` for a folder in BUSI's layout.
             None for data other than BUSI.
 
@@ -117,7 +117,7 @@ def read_catalog(folder: Path, layout: str = "", *, expected: dict[str, int] | N
         DataError: The folder has faults; names the files at fault (at most `SHOWN_PROBLEMS`) and what is wrong.
     """
     folder = Path(folder)
-    manifest = find_images(folder, layout)
+    manifest = pair_files(folder, layout)
     state = _describe_state(manifest)
     # A second process waits here, then finds in the cache what the first one has read.
     with FileLock(_cache_folder().with_suffix(".lock")):

@@ -101,7 +101,7 @@ def download(
     known = {file: read_manifest(file) for file in sorted(params.glob("*-manifest.csv"))}
     with new_folder(out) as whole, tempfile.TemporaryDirectory(dir=whole.parent) as scratch:
         folder = find_root(_fetch(Path(scratch), url, archive, sha256))
-        found = describe_pixels(folder)
+        found = hash_pixels(folder)
         recognised = [file for file, manifest in known.items() if found == manifest]
         if not recognised and not accept:
             raise DataError(_describe_differences(found, release))
@@ -112,7 +112,7 @@ def download(
     return f"{out}: {len(found)} images and masks, each with the pixels that params/{record.name} lists"
 
 
-def describe_pixels(folder: Path) -> Manifest:
+def hash_pixels(folder: Path) -> Manifest:
     """Hash the decoded pixels of all images and masks below ``folder``.
 
     Images are hashed as uint8 grey and masks (``*_mask*``) as bits, as the study reads them, so that a file stored in
@@ -123,7 +123,7 @@ def describe_pixels(folder: Path) -> Manifest:
         path = file.relative_to(folder)
         is_image = file.suffix.lower() in SUFFIXES and file.is_file()
         if is_image and not any(map(is_clutter, path.parts)):
-            manifest[path.as_posix()] = _hash_pixels(file)
+            manifest[path.as_posix()] = _hash_file(file)
     return manifest
 
 
@@ -325,7 +325,7 @@ def _fingerprint(folder: Path) -> str:
         raise DataError(str(error).replace(str(folder), "the data set")) from error
 
 
-def _hash_pixels(file: Path) -> Pixels:
+def _hash_file(file: Path) -> Pixels:
     try:
         pixels = read_mask(file) if "_mask" in file.stem else read_grey(file)
     # Such a file is listed among the differences; a small file may claim to be an image of gigabytes.

@@ -69,7 +69,7 @@ class Manifest:
     ignored: list[Path] = field(default_factory=list)
 
 
-def find_images(folder: Path, layout: str = "") -> Manifest:
+def pair_files(folder: Path, layout: str = "") -> Manifest:
     """Find the images of a folder and the masks of each.
 
     Args:

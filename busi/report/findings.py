@@ -306,10 +306,9 @@ def describe_power(power: pd.DataFrame) -> str:
     if power.smallest.isna().all():
         return "With one run a variant, the smallest difference that could be detected is not known."
     pairs = count(len(power), "pair")
-    text = (
-        f"Half of {pairs} would show a difference of {power.smallest.median():.3f} Dice or less with a probability of "
-    )
-    text += "80%, before Holm's correction. "
+    smallest = power.smallest.median()
+    text = f"Half of the {pairs} would show a difference of {smallest:.3f} Dice or less with a probability of 80%, "
+    text += "before Holm's correction. "
     # Missing with one seed a fold.
     known = power.runs_needed.dropna()
     if not len(known):

@@ -50,7 +50,7 @@ def study(here, phantom_dir, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0)
-    download.write_manifest(download.describe_pixels(phantom_dir), here / "params" / "busi-manifest.csv")
+    download.write_manifest(download.hash_pixels(phantom_dir), here / "params" / "busi-manifest.csv")
     return here
 
 
@@ -457,7 +457,7 @@ def test_another_data_set_is_refused_then_accepted_then_recognised(take, phantom
     take(files, accept=True)
     fingerprint = catalog.read_catalog(study / "data" / "busi", expected=None).fingerprint
     record = study / "params" / f"{fingerprint}-manifest.csv"
-    assert download.read_manifest(record) == download.describe_pixels(study / "data" / "busi")
+    assert download.read_manifest(record) == download.hash_pixels(study / "data" / "busi")
     (study / "data" / "busi").rename(study / "data" / "before")
     assert take(files).endswith(f"params/{fingerprint}-manifest.csv lists")
 
@@ -513,7 +513,7 @@ def test_the_command_ends_in_one_message_and_with_code_2(study, monkeypatch, cap
 def test_the_release_has_the_pixels_that_its_manifest_lists(busi_dir):
     listed = download.read_manifest(MANIFEST)
     assert len(listed) == 780 + 798
-    assert download.list_differences(download.describe_pixels(busi_dir), listed) == []
+    assert download.list_differences(download.hash_pixels(busi_dir), listed) == []
 
 
 def test_the_data_card_counts_what_the_manifest_lists(monkeypatch):

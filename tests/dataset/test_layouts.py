@@ -225,7 +225,7 @@ def test_a_table_has_one_row_for_an_image_however_it_is_spelt(phantom_dir, tmp_p
         ";;;\n"
     )
     (folder / "pairs.csv").write_text(text, encoding="utf-8")
-    manifest = layouts.find_images(folder)
+    manifest = layouts.pair_files(folder)
     assert manifest.problems == []
     assert [(row["name"], row["group"], len(row["masks"])) for row in manifest.rows] == [
         ("one", None, 1),
@@ -280,7 +280,7 @@ def test_linked_folders_are_read(phantom_dir, tmp_path):
     folder.mkdir()
     for name in ("benign", "malignant", "normal"):
         (folder / name).symlink_to(phantom_dir / name)
-    assert len(layouts.find_images(folder).rows) == 12
+    assert len(layouts.pair_files(folder).rows) == 12
 
 
 def test_stu_hospital_is_read_by_its_pattern(busi_dir, inside_study):
