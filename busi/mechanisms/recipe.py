@@ -270,7 +270,7 @@ def show(parameters: Parameters) -> section.Section:
         "tables may have more seeds of the baseline.",
         table_caption="The rungs of the recipe. Intervals cover images, near-duplicates together, and trainings; "
         "p values (t test: the corrected resampled one) are corrected by Holm for the changes trained so far. Total: "
-        f"change from the first rung. Detected: share of lesions that a marked region overlaps with an IoU of at least "
+        "change from the first rung. Detected: share of lesions that a marked region overlaps with an IoU of at least "
         f"{HIT_IOU}. Normals with a finding: their share of the normal images; normals at 95 %: the same where 95 % of "
         "the lesion images are touched, if only by a pixel, by the whole probability map, before smaller regions are "
         "removed. Validation dice: of the epoch that was chosen, before predictions are mirrored and smaller regions "
