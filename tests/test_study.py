@@ -345,6 +345,20 @@ def test_gathered_results_are_read_without_the_data(tiny):
     assert read.of("BCE").epochs.loss.tolist() == [0.3]
 
 
+def test_runs_are_counted_once_by_experiment(tiny):
+    """The baseline belongs to both families; a run of fewer epochs is none of those planned."""
+    groups = study.find_groups(tiny)
+    baseline, other = groups["published/loss"].variants["BCE"][0], groups["published/loss"].variants["KLD"][0]
+    gather(tiny, "published/loss", baseline, other.model_copy(update={"epochs": 2}))
+    gather(tiny, "published/upsampling", baseline)
+    gathered = {name: study.load_results(reader(tiny), name) for name in groups}
+    table = study.count_by_experiment(groups, gathered).set_index("experiment")
+    planned = {config.label for name in ("loss", "upsampling") for config in groups[f"published/{name}"].configs}
+    assert table.loc["published rows"].tolist() == ["188 pixels, 2 filters", 1, len(planned)]
+    assert table.trained.drop("published rows").eq(0).all()
+    assert [*table.index[:2]] == ["published rows", "held-out variants"]
+
+
 def test_each_protocol_reads_its_own_results(tiny):
     published = study.find_group(tiny, "published/upsampling").variants
     heldout = study.find_group(tiny, "heldout/upsampling").variants

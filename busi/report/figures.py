@@ -211,7 +211,8 @@ def outlines(table: pd.DataFrame) -> Figure:
         for case, ax in zip(cases, row, strict=True):
             own = table[(table.variant == variant) & (table.case == case)]
             _draw_outlines(ax, own)
-            ax.set_title(f"{case}: Dice {own.dice.max():.2f}", fontsize=9)
+            # A lesion may be too small to be seen.
+            ax.set_title(f"{case}: Dice {own.dice.max():.2f}" if len(own) else f"{case}: not drawn", fontsize=9)
         row[0].set_ylabel(textwrap.fill(variant, 22), fontsize=9)
     sns.despine(fig, left=True, bottom=True)
     # Each corner of an outline carries the Dice of its case.

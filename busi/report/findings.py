@@ -263,13 +263,11 @@ def describe_equal_rows(rows: pd.DataFrame) -> str:
     for _, equal in trained.groupby(["loss", "accuracy", "auc"]):
         if len(equal) > 1:
             names = " and ".join(equal.row)
-            sentences.append(f"Our runs of {names} have the same loss, accuracy and AUC ({' / '.join(equal.fates)}).")
-    if not sentences:
-        return ""
-    reason = (
-        "A dead network answers the same for every pixel: all that is left of its training is the order of the masks."
-    )
-    return " ".join([*sentences, reason])
+            fates = " and ".join(dict.fromkeys(equal.fates))
+            sentences.append(f"Our runs of {names} have the same loss, accuracy and AUC (fates: {fates}).")
+            if equal.fates.str.endswith(" dead").all():
+                sentences.append("Of the training of a dead network, only the order of the masks is left.")
+    return " ".join(sentences)
 
 
 def describe_heldout_progress(counts: dict[str, tuple[int, int]]) -> str:

@@ -224,6 +224,17 @@ def test_a_predictor_that_was_not_trained_says_whether_the_images_are_easier(own
     assert numbers(told[0]) == ["0.300", f"{own:.3f}"]
 
 
+def test_the_summary_tells_the_networks_and_whether_the_images_are_easier(laboratory):
+    parameters = laboratory.parameters.model_copy(update={"report": "told"})
+    assert external.list_answers(parameters) == []
+    tables = [images_of("A", 1, [0.9, 0.7], n_networks=5), images_of("Blob", np.nan, [0.2, 0.4])]
+    heldout = pd.concat([images_of("A", 0, [0.5], fold=0), images_of("Blob", np.nan, [0.1])])
+    results.write_table(parameters, "external", external.tabulate(pd.concat(tables), heldout))
+    (told,) = external.list_answers(parameters)
+    assert numbers(told) == ["2", "0.800", "0.500", "0.300", "0.100"]
+    assert "A 0.800, held out 0.500." in told and "easier" in told
+
+
 @pytest.mark.parametrize(("dice", "expected"), [(0.75, "reached"), (0.7499, "missed")])
 def test_the_recipe_s_external_score_is_judged_by_the_goal_set_beforehand(dice, expected):
     tables = [images_of(name, 1, [dice, dice], n_networks=5) for name in ("loss: KLD", "recipe: 16 filters")]

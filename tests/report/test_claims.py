@@ -103,6 +103,8 @@ def test_what_the_stricter_test_cannot_tell_is_said_so():
         assert claims._read(compared._replace(p_t_holm=0.05)) == told + doubt
         assert claims._read(compared._replace(p_t_holm=0.049)) == claims._read(compared) == told
     assert claims._read(open_._replace(p_t_holm=0.9)) == "not told apart"
+    # An interval below zero alone does not make it worse: the corrected test has to agree.
+    assert claims._read(worse._replace(p=0.06)).startswith("lower, though not told")
     assert claims._read(better._replace(p_t_holm=0.9, n_runs=1)).startswith("too few runs")
     assert doubt not in claims._read(better._replace(p_t_holm=0.9, n_runs=1))
 

@@ -198,7 +198,9 @@ def test_outlines_are_drawn_case_by_case_with_their_dice_and_a_title_that_follow
     assert display.title(fig) == "Median cases have Dice 0.50 to 0.70; 1 of 2 miss their worst lesion"
     # A case without outlines, whose lesion is too small to be seen, leaves its place empty.
     seen = pd.concat(tables, ignore_index=True).query("case != 'worst'")
-    assert [len(drawn_in(ax)) for ax in figures.outlines(seen).axes] == [3, 3, 0, 3, 3, 0]
+    without = figures.outlines(seen)
+    assert [len(drawn_in(ax)) for ax in without.axes] == [3, 3, 0, 3, 3, 0]
+    assert without.axes[2].get_title("left") == "worst: not drawn"
 
 
 # Figure 1

@@ -105,6 +105,16 @@ def test_the_gap_of_table_3_is_told_beside_that_of_one_configuration():
         assert re.search("(not )?between them", text)[0] == told
 
 
+def test_rows_whose_runs_end_with_equal_numbers_are_named():
+    rows = pd.DataFrame({"row": list("abcd"), "n_runs": [1, 1, 1, 0], "loss": [0.3, 0.3, 0.3, np.nan]})
+    rows = rows.assign(accuracy=0.9, auc=[0.5, 0.6, 0.5, np.nan], fates=["1 dead", "1 dead", "1 dead", ""])
+    dead = findings.describe_equal_rows(rows)
+    assert "Our runs of a and c have the same" in dead and "(fates: 1 dead)" in dead
+    assert "only the order of the masks is left" in dead
+    assert "order" not in findings.describe_equal_rows(rows.assign(fates=["1 dead", "1 dead", "1 plateau", ""]))
+    assert findings.describe_equal_rows(rows.assign(auc=[0.5, 0.6, 0.7, np.nan])) == ""
+
+
 def test_nothing_is_told_of_one_configuration_before_both_of_its_rows_have_been_trained():
     untrained = TWICE | {"loss": [0.22, 0.1755, np.nan, *[0.3] * 6]}
     assert len(answer(**untrained, n_runs=[1, 1, 0, *[1] * 6])) == 3
