@@ -1,5 +1,6 @@
 """The study as a graph of jobs: images, runs, scores, notebooks, pages, index. Settings come from the Makefile."""
 
+import re
 import sys
 import time
 from hashlib import sha256
@@ -60,9 +61,13 @@ PAIRS = " ".join("-p " + quote(f"{name}={value}") for name, value in OVERRIDES.i
 # -r takes values as text; with -p papermill would turn some of them into numbers.
 PAPERMILL_PAIRS = " ".join(f"-r {name} {quote(value)}" for name, value in OVERRIDES.items())
 
+# Snakemake itself knows only after this file has been read.
+IS_DRY_RUN = any(re.fullmatch("-[a-z]*n[a-z]*|--dry-?run", argument) for argument in sys.argv)
+IS_STUDY = workflow.is_main_process and not IS_DRY_RUN
+
 # Two studies of one profile in one folder would overwrite each other's pages: the second waits for the first, then
 # finds everything made. The operating system releases this lock when a study is killed.
-if workflow.is_main_process and not workflow.dryrun:
+if IS_STUDY:
     Path(BUILD).mkdir(parents=True, exist_ok=True)
     LOCK = FileLock(f"{BUILD}/study.lock")
     try:
@@ -103,7 +108,7 @@ SCORED = {f"{mark}.scored-{scoring_version()}": mark for mark in MARKED}
 
 # A finished run may have been damaged or deleted since: removing its mark makes its job look at it again. A mark lists
 # the folders of its runs, so that the data need not be read here.
-if workflow.is_main_process and not workflow.dryrun:
+if IS_STUDY:
     for mark in MARKED:
         lines = Path(mark).read_text(encoding="utf-8").splitlines() if Path(mark).is_file() else []
         folders = [Path(line) for line in lines if Path(line).is_absolute()]

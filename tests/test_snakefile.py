@@ -28,6 +28,8 @@ def test_braces_of_a_layout_and_numbers_as_names_reach_every_command():
     assert f"-r layout '{layout}'" in commands
     assert f"-p 'layout={layout}'" in commands
     assert "-r report 2024 notebooks/3_loss.ipynb build/2024/3_loss.ipynb" in commands
+    # A dry run waits for no lock, and makes nothing.
+    assert not (REPOSITORY / "build" / "2024").exists()
 
 
 def test_tables_are_measured_again_after_a_change_of_any_module_that_measures_them(monkeypatch):
