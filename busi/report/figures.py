@@ -178,7 +178,8 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
     ax.xaxis.set_major_locator(MaxNLocator(5))
     display.name_rows(ax, labels)
     display.add_title(fig, title)
-    display.add_legend(fig)
+    # Three entries are wider than the figure.
+    display.add_legend(fig, 2)
     return fig
 
 

@@ -147,6 +147,11 @@ def test_differences_are_drawn_below_their_names_with_a_colour_for_each_size():
     table = pd.DataFrame({"label": ["A − B", "A − C", "A − B"], "size": ["small", "small", "large"]})
     table = table.assign(difference=[0.1, -0.1, 0.2], low=[0.05, -0.2, 0.1], high=[0.2, 0.0, 0.25])
     fig = figures.differences(table, margin=0.02, title="A is better")
+    sizes = figures.differences(
+        table.replace({"small": "64 pixels, 8 filters", "large": "128 pixels, 8 filters"}), margin=0.02, title="A"
+    )
+    sizes.canvas.draw()
+    assert sizes.legends[0].get_window_extent().x1 <= sizes.bbox.x1
     ax = fig.axes[0]
     assert [text.get_text() for text in ax.texts] == ["A − B", "A − C"]
     small, large = ax.containers
