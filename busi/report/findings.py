@@ -46,6 +46,8 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
         f"**Of {len(verdicts)} claims** of the paper, {', '.join(counts)}. Scores are of images that the scored "
         f"network was not trained on ({_join_sizes(verdicts)})."
     )
+    # Those of the second size are other networks on other folds.
+    scores = scores[scores["size"] == scores["size"].iloc[0]]
     trained = scores[scores.n_runs > 0].dropna(subset="dice")
     if len(trained):
         untrained = scores[scores.variant.isin(PREDICTORS)].drop_duplicates("variant").set_index("variant").dice
