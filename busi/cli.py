@@ -88,7 +88,8 @@ def split(
 
     catalog = read_catalog(folder, layout)
     if form:
-        print(write_split(splits.load_split(catalog, "grouped"), form, out or Path(SPLIT_FILES[form])))
+        split = splits.load_split(catalog, "grouped")
+        print(write_split(split, form, out or Path(SPLIT_FILES[form])))
         return
     # All kinds, because a study compares them.
     print(*splits.write_splits(catalog), sep="\n")
@@ -249,7 +250,8 @@ def evaluate(
     from busi.lab.networks import open_run
 
     runs = [open_run(name, runs_dir) for name in names]
-    table = evaluate_predictors(read_catalog(Path(folder), layout, expected=None), runs, masks or [], out)
+    catalog = read_catalog(Path(folder), layout, expected=None)
+    table = evaluate_predictors(catalog, runs, masks or [], out)
     print(table[["predictor", "answered", "n_images", "dice", "dice_low", "dice_high"]].to_string(index=False))
     print(out / "index.html")
 

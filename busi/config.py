@@ -636,7 +636,8 @@ def validate(kind: type[_Strict], where: str, values: dict[str, Any], origins: d
     for problem in problems:
         text = _explain(kind, problem)
         # The messages of this module's own validators begin with the parameter's name.
-        name = str(problem["loc"][0]) if problem["loc"] else text.partition(":")[0]
+        place = problem["loc"]
+        name = str(place[0]) if place else text.partition(":")[0]
         origin = (origins or {}).get(name, where)
         lines.append(f"{origin}: {text}")
     raise StudyError("; ".join(lines))
@@ -770,7 +771,8 @@ def read_sections(parameters: Parameters) -> Sections:
         StudyError: ``params/mechanisms.yaml`` is missing, or a parameter in either file is unknown or impossible.
     """
     folder = find_study_folder() / "params"
-    file, recipe = folder / "mechanisms.yaml", folder / f"{RECIPE}.yaml"
+    file = folder / "mechanisms.yaml"
+    recipe = folder / f"{RECIPE}.yaml"
     sections = validate(Sections, str(file), read_yaml(file))
     if recipe.is_file():
         # Validated by itself first, so that a message about it names this file.

@@ -37,7 +37,8 @@ def plan_runs(parameters: Parameters) -> pd.DataFrame:
     catalog = load_catalog(parameters)
     store = open_store(parameters, catalog)
     keys = gathered_keys(parameters, catalog)
-    rows, epochs = [], []
+    rows = []
+    epochs = []
     for label, config in list_runs(parameters).items():
         size = {field: getattr(config, field) for field in SIZE}
         state, history = _look_up(config, store)

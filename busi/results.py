@@ -1,6 +1,6 @@
 """Results of a study: compact files under ``reports/<report>/`` that hold everything its readers need.
 
-- ``results/<group>/``: measurements of a group's runs, four tables for all of them together (`Results`);
+- ``results/<group>/``: measurements of a group's runs, three tables for all of them together (`Results`);
 - ``results/<name>.csv``: measurements of the data, or made with trained networks (`measure`);
 - ``tables/<name>.csv``: tables that notebooks computed from the results (`write_table`);
 - ``findings.json``: findings that notebooks derived from them, such as sentences (`record_finding`).
@@ -22,6 +22,7 @@ from filelock import FileLock
 from busi.config import Parameters, RunConfig, StudyError, code_version
 from busi.dataset.catalog import Catalog, load_catalog, read_named
 from busi.runs import EPOCHS, Run
+from busi.scoring.metrics import pool_pixels
 from busi.scoring.scores import find_or_decide_fate, find_or_score, scoring_version
 
 DRAW = frozenset({"fold", "seed"})
@@ -37,13 +38,14 @@ COLUMNS = {
     "runs": [*HEAD, "name", "key", "fingerprint", "training_version", "scoring_version", "config", "planned_epochs"],
     "epochs": [*HEAD, "epoch", "loss", "seconds"],
     "images": [*HEAD, "image_class", "name", "group", "lesion_share"],
-    "pixels": [*HEAD, "probability", "lesion", "background"],
 }
 """Columns that each table of `Results` has, even if it has no rows."""
 
-SUFFIXES = {"runs": ".csv", "epochs": ".csv.xz", "images": ".csv.xz", "pixels": ".csv.xz"}
+SUFFIXES = {"runs": ".csv", "epochs": ".csv.xz", "images": ".csv.xz"}
 """Suffixes of the tables' files; the long tables are compressed."""
 
+
+_POOLED = "pixels_"  # begins the columns of scores of all pixels together
 
 ANOTHER_REPORT = "named by REPORT=NAME (make), -p report=NAME (busi) or -p report NAME (papermill)"
 """How to give results a report of their own, for error messages."""
@@ -55,24 +57,21 @@ class NotMeasured(StudyError):
 
 @dataclass(frozen=True)
 class Results:
-    """Measurements of a group of runs, in four tables that all begin with `variant`, `run`, `fold` and `seed`.
+    """Measurements of a group of runs, in three tables that all begin with `variant`, `run`, `fold` and `seed`.
 
     Attributes:
         runs: One row for each run: `name`, `key`, `fingerprint`, `training_version`, `scoring_version`, `config`
             (JSON), `planned_epochs` and `epochs` (trained), `images` (trained on), `seconds`, `parameters` (of the
             network), `end`; for published runs `training_*`, `still_*` and the columns of
-            `busi.scoring.fates.measure_fate`, for held-out runs `threshold`, `best_epoch` and `validation_dice`; then
-            software and hardware.
+            `busi.scoring.fates.measure_fate`, for held-out runs `threshold`, `best_epoch`, `validation_dice` and
+            `pixels_*` (see `pooled`); then software and hardware.
         epochs: One row for each epoch: `epoch`, `loss`, `seconds`, and what else the protocol measures.
         images: One row for each image that a held-out run was scored on, as `busi.scoring.scores.score_run`.
-        pixels: Number of pixels in a held-out run's lesion images by probability: `probability`, `lesion`,
-            `background`.
     """
 
     runs: pd.DataFrame
     epochs: pd.DataFrame
     images: pd.DataFrame
-    pixels: pd.DataFrame
 
     @property
     def variants(self) -> list[str]:
@@ -96,8 +95,14 @@ class Results:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return the four tables by name."""
+        """Return the three tables by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def pooled(self) -> pd.DataFrame:
+        """Return the scores of each held-out run's lesion images, all pixels together: the columns of `pool_pixels`."""
+        scores = self.runs.filter(regex=f"^{_POOLED}")
+        return scores.rename(columns=lambda name: name.removeprefix(_POOLED))
 
     @property
     def configs(self) -> list[RunConfig]:
@@ -130,15 +135,17 @@ def collect_results(variant: str, run: Run, catalog: Catalog) -> Results:
     head = {"variant": variant, "run": config.label, "fold": config.fold, "seed": config.seed}
     described = head | _describe_run(run)
     # Published runs are scored on the images they were trained on, so no scores of single images are kept.
-    images, pixels = pd.DataFrame(columns=COLUMNS["images"]), pd.DataFrame(columns=COLUMNS["pixels"])
+    images = pd.DataFrame(columns=COLUMNS["images"])
     if config.protocol == "heldout":
         scores = find_or_score(run, catalog)
-        images, pixels = _under(head, scores.images), _under(head, scores.pixels)
+        images = _under(head, scores.images)
+        for name, score in pool_pixels(scores.pixels).items():
+            described[f"{_POOLED}{name}"] = score
     else:
         described |= find_or_decide_fate(run, catalog)
     # Last, because these columns are the least interesting ones.
     described |= run.environment
-    return Results(pd.DataFrame([described]), _under(head, run.history), images, pixels)
+    return Results(pd.DataFrame([described]), _under(head, run.history), images)
 
 
 def _under(head: dict, table: pd.DataFrame) -> pd.DataFrame:
@@ -217,7 +224,7 @@ def lock_results(parameters: Parameters, group: str) -> FileLock:
 def write_results(parameters: Parameters, group: str, gathered: Results) -> None:
     """Write the gathered results of a group, replacing those that are there; to be called under `lock_results`."""
     folder = parameters.results_path / group
-    # The first four tables of a group appear together: a folder with only some of them would count as damaged.
+    # The first three tables of a group appear together: a folder with only some of them would count as damaged.
     target = folder if folder.is_dir() else folder.with_name(f"{folder.name}.part")
     target.mkdir(parents=True, exist_ok=True)
     # Later they are replaced one by one, `runs` last, so that it never names a run whose rows are not there yet.
@@ -395,7 +402,9 @@ def record_finding(parameters: Parameters, section: str, **facts) -> None:
         findings = read_findings(parameters)
         findings.setdefault(section, {}).update(facts)
         # Sorted, so that the file does not depend on the order in which notebooks finish.
-        ordered = {name: dict(sorted(findings[name].items())) for name in sorted(findings)}
+        ordered = {}
+        for name, own in sorted(findings.items()):
+            ordered[name] = dict(sorted(own.items()))
         text = json.dumps(ordered, indent=1, ensure_ascii=False)
         replace_text(file, f"{text}\n")
 

@@ -245,7 +245,8 @@ def gather_results(parameters: Parameters, group: Group, catalog: Catalog, *, tr
     refuse_other_results(parameters, group.name, gathered, group.variants, catalog.fingerprint)
     store = open_store(parameters, catalog)
     versions = {(row.variant, row.key): row.scoring_version for row in gathered.runs.itertuples()}
-    parts, collected = [], set()
+    parts = []
+    collected = set()
     for variant, configs in group.variants.items():
         for config in configs:
             version = versions.get((variant, store.key(config)))
@@ -292,7 +293,8 @@ def count_by_experiment(groups: Mapping[str, Group], gathered: Mapping[str, Resu
         own = {config.label: config for config in group.configs}
         planned.setdefault(experiment, {}).update(own)
         # A report may also hold runs of an earlier plan.
-        trained.setdefault(experiment, set()).update(own.keys() & set(gathered[name].runs.run))
+        finished = own.keys() & set(gathered[name].runs.run)
+        trained.setdefault(experiment, set()).update(finished)
     rows = []
     for experiment, runs in planned.items():
         sizes = dict.fromkeys(f"{run.image_size} pixels, {run.base_filters} filters" for run in runs.values())

@@ -16,6 +16,7 @@ from busi.dataset.catalog import load_catalog, read_catalog
 from busi.results import NotMeasured, Results
 from busi.runs import Predictions, Store
 from busi.scoring.floors import constant_floors
+from busi.scoring.metrics import pool_pixels
 from busi.scoring.scores import find_or_score, scoring_version
 
 pytestmark = [
@@ -64,20 +65,18 @@ def make_results(variants, fingerprint=DATA, **columns):
             epochs += [head | {"epoch": k, "loss": run.seed + 1 / 7 / k, "seconds": 0.1 * k} for k in (1, 2)]
     empty = results.empty_results()
     table = pd.DataFrame(rows).astype({"scoring_version": "str"})
-    return Results(table, pd.DataFrame(epochs), empty.images, empty.pixels)
+    return Results(table, pd.DataFrame(epochs), empty.images)
 
 
 def make_heldout_results(variants):
-    """Return results of held-out runs with two images and two bins of pixels each."""
+    """Return results of held-out runs with two images each."""
     made = make_results(variants, scoring_version="0123456e")
-    images, pixels = [], []
+    images = []
     for row in made.runs.itertuples():
         head = {"variant": row.variant, "run": row.run, "fold": row.fold, "seed": row.seed}
         for name, dice in (("benign (1)", row.seed + 1 / 3), ("normal (1)", np.nan)):
             images.append(head | {"image_class": "benign", "name": name, "group": 1, "lesion_share": 0.1, "dice": dice})
-        for probability in (0.25, 0.75):
-            pixels.append(head | {"probability": probability, "lesion": 1 + row.seed, "background": 7})
-    return Results(made.runs, made.epochs, pd.DataFrame(images), pd.DataFrame(pixels))
+    return Results(made.runs, made.epochs, pd.DataFrame(images))
 
 
 def list_files(folder):
@@ -109,7 +108,7 @@ def test_runs_are_put_into_an_order_with_the_rows_of_every_table():
     ordered = made.in_order([2, 0])
     assert ordered.runs.seed.tolist() == [7, 5]
     assert ordered.epochs[["seed", "epoch"]].values.tolist() == [[7, 1], [7, 2], [5, 1], [5, 2]]
-    assert ordered.images.seed.tolist() == ordered.pixels.seed.tolist() == [7, 7, 5, 5]
+    assert ordered.images.seed.tolist() == [7, 7, 5, 5]
     assert ordered.images.name.tolist() == ["benign (1)", "normal (1)"] * 2
 
 
@@ -117,7 +116,7 @@ def test_the_same_run_under_two_variants_keeps_its_rows_apart():
     """The published baseline is a row of several tables, and a run may stand twice in one group."""
     made = make_heldout_results({"A": [HELDOUT], "B": [HELDOUT]})
     assert made.runs.run.nunique() == 1
-    assert [len(table) for table in made.of("B").tables.values()] == [1, 2, 2, 2]
+    assert [len(table) for table in made.of("B").tables.values()] == [1, 2, 2]
     assert set(made.of("B").images.variant) == {"B"}
 
 
@@ -143,7 +142,7 @@ def test_results_are_read_to_the_last_digit_as_they_were_written(parameters, mak
         pd.testing.assert_frame_equal(read.tables[name], table, check_exact=True, check_dtype=len(table) > 0)
     assert read.configs == [HELDOUT, HELDOUT.model_copy(update={"seed": 11}), HELDOUT]
     assert list_files(parameters.results_path) == {
-        f"{GROUP}/{name}" for name in ("runs.csv", "epochs.csv.xz", "images.csv.xz", "pixels.csv.xz")
+        f"{GROUP}/{name}" for name in ("runs.csv", "epochs.csv.xz", "images.csv.xz")
     }
 
 
@@ -159,7 +158,7 @@ def test_written_files_do_not_depend_on_when_they_are_written(parameters):
 def test_a_group_without_results_has_empty_tables_with_columns(parameters):
     read = results.read_results(parameters, GROUP)
     assert {name: table.columns.tolist() for name, table in read.tables.items()} == results.COLUMNS
-    assert [len(table) for table in read.tables.values()] == [0, 0, 0, 0]
+    assert [len(table) for table in read.tables.values()] == [0, 0, 0]
     assert (read.variants, read.configs) == ([], [])
     assert read.of("KLD").runs.empty
 
@@ -177,7 +176,7 @@ def empty(file):
 
 
 @pytest.mark.parametrize("damage", [remove, cut_in_half, empty])
-@pytest.mark.parametrize("name", ["epochs.csv.xz", "images.csv.xz", "pixels.csv.xz"])
+@pytest.mark.parametrize("name", ["epochs.csv.xz", "images.csv.xz"])
 def test_a_damaged_compressed_table_is_named(parameters, name, damage):
     results.write_results(parameters, GROUP, make_heldout_results({"A": [HELDOUT]}))
     file = parameters.results_path / GROUP / name
@@ -344,7 +343,7 @@ def test_a_published_run_is_one_row_with_both_readings_of_its_metrics(here, phan
     assert list(row)[:4] == results.HEAD
     assert collected.epochs.columns.tolist() == [*results.HEAD, "epoch", "loss", "auc", "seconds"]
     assert collected.epochs.auc.tolist() == [0.6, 0.7]
-    assert collected.images.empty and collected.pixels.empty
+    assert collected.images.empty and collected.pooled.columns.empty
 
 
 @pytest.fixture
@@ -366,11 +365,11 @@ def test_a_heldout_run_is_scored_and_named_in_every_row(scored_run):
     assert (row["threshold"], row["best_epoch"], row["epochs"], row["validation_dice"]) == (0.4, 2, 2, 0.2)
     assert (row["scoring_version"], row["fingerprint"]) == (scoring_version(), catalog.fingerprint)
     scores = find_or_score(run, catalog)
-    for table, expected in ((collected.images, scores.images), (collected.pixels, scores.pixels)):
-        assert table.columns.tolist() == [*results.HEAD, *expected.columns]
-        assert set(table.run) == {run.config.label}
-        assert set(table.variant) == {"A"}
-        pd.testing.assert_frame_equal(table[expected.columns], expected)
+    assert collected.images.columns.tolist() == [*results.HEAD, *scores.images.columns]
+    assert set(collected.images.run) == {run.config.label}
+    assert set(collected.images.variant) == {"A"}
+    pd.testing.assert_frame_equal(collected.images[scores.images.columns], scores.images)
+    assert collected.pooled.to_dict("records") == [pool_pixels(scores.pixels)]
     assert collected.images.name.tolist() == catalog.table.name[[0, 20, 33]].tolist()
 
 

@@ -54,7 +54,7 @@ from busi.report import index, tables
 published = study.load_results(parameters, "published/loss")
 heldout = study.load_results(parameters, "heldout/loss")
 results.write_table(parameters, "runs", tables.list_runs(published.runs))
-for name in ("epochs", "images", "pixels"):
+for name in ("epochs", "images"):
     results.write_table(parameters, f"heldout_{name}", heldout.tables[name])
 
 # The rest is what the index cannot do without.

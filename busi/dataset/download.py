@@ -152,7 +152,8 @@ def list_differences(found: Manifest, expected: Manifest) -> list[str]:
         elif not found[file].width:
             differences.append(f"{file}: not a readable image")
         elif found[file] != expected[file]:
-            here, there = found[file], expected[file]
+            here = found[file]
+            there = expected[file]
             sizes = f"{here.width} x {here.height}, in the release {there.width} x {there.height}"
             differences.append(f"{file}: other pixels ({sizes})")
     return differences
@@ -277,7 +278,8 @@ def _watch(fetch: Callable[[], str | Path], folder: Path, source: str, hint: str
 
     # A daemon, so that a stalled download does not keep the program from ending.
     Thread(target=work, daemon=True).start()
-    size, arrived = 0, time.monotonic()
+    size = 0
+    arrived = time.monotonic()
     failure = None
     while not failure and not wait([future], timeout=0.5).done:
         if time.monotonic() - arrived > STALL_SECONDS:
@@ -288,7 +290,8 @@ def _watch(fetch: Callable[[], str | Path], folder: Path, source: str, hint: str
             if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:
                 failure = ValueError(f"more than {MAX_FILES} files or {MAX_BYTES} bytes arrived")
             if sum(sizes) != size:
-                size, arrived = sum(sizes), time.monotonic()
+                size = sum(sizes)
+                arrived = time.monotonic()
     failure = failure or future.exception()
     if failure:
         raise DataError(f"{source}: {_explain(failure)}\n{hint}{MANUAL}") from failure

@@ -108,7 +108,8 @@ def is_clutter(name: str) -> bool:
 
 def _list_files(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the image files of a folder, and a problem for each path that only looks like one; skip hidden files."""
-    files, problems = [], []
+    files = []
+    problems = []
     # Not `rglob`, which does not follow links to folders.
     for path in sorted(chain(folder.glob("*"), folder.glob("*/*"), folder.glob("*/*/*"))):
         skipped = any(map(is_clutter, path.relative_to(folder).parts))
@@ -244,7 +245,8 @@ def _read_pairs(table: Path) -> Manifest:
     images: dict[Path, Path] = {}  # of masks
     for line, pair in _read_table(table):
         # Each path gets one spelling, because "./a.png" and "a.png" are the same image.
-        image, mask = (Path(os.path.normpath(table.parent / pair[column])) for column in ("image", "mask"))
+        image = Path(os.path.normpath(table.parent / pair["image"]))
+        mask = Path(os.path.normpath(table.parent / pair["mask"]))
         row = _make_row(image, pair.get("class", "").lower(), pair.get("group") or None)
         row["name"] = normalize("NFC", pair.get("name", image.stem))
         problems = _check_pair(pair, image, mask)
@@ -305,13 +307,17 @@ def _read_table(table: Path) -> list[tuple[int, dict[str, str]]]:
             f"{table}: columns {', '.join(names) or 'none'}; expected image, mask and, if known, class, name, and "
             "group or patient, each once: rename or remove the others"
         )
+    rows = []
     for line, cells in lines[1:]:
         if any(cells[len(columns) :]):
             raise DataError(
                 f"{table}: line {line}: {len(cells)} cells, but {len(columns)} columns; expected no more: put quotes "
                 "around a name that holds the separator"
             )
-    return [(line, dict(zip_longest(columns, cells[: len(columns)], fillvalue=""))) for line, cells in lines[1:]]
+        # A short line lacks its last cells.
+        cells = cells[: len(columns)]
+        rows.append((line, dict(zip_longest(columns, cells, fillvalue=""))))
+    return rows
 
 
 def _make_row(image: Path, image_class: str, group: str | None) -> dict:

@@ -110,7 +110,8 @@ def _ask_network(network: Network, rows: list) -> Iterator[ruler.Answer]:
         chunk = rows[start : start + CHUNK]
         outputs = network.predict([read_grey(row.image) for row in chunk])
         for row, output in zip(chunk, outputs, strict=True):
-            yield ruler.Answer(row.name, network.restore(output, (row.height, row.width)), network.threshold)
+            probability = network.restore(output, (row.height, row.width))
+            yield ruler.Answer(row.name, probability, network.threshold)
 
 
 def _fair_names(run: Run, catalog: Catalog) -> set[str] | None:

@@ -95,7 +95,8 @@ def _make_plain(layer: keras.Layer) -> keras.Layer:
 def _describe(run: Run, file: Path) -> str:
     """Return the model card, Markdown, with the scores of the images that the run held out."""
     # A run that has not been scored still gets a card.
-    scores, images = {}, 0
+    scores = {}
+    images = 0
     recorded = next(run.folder.glob("scores-*/images.csv"), None)
     if recorded:
         lesions = pd.read_csv(recorded).dropna(subset="dice")

@@ -66,7 +66,8 @@ def load_chosen(parameters: Parameters) -> Results:
     ladder = find_groups(parameters).get(recipe.GROUP)
     # A user's own study may have no recipe.
     if ladder:
-        chosen.append(_name_after(RECIPE, take_last_rung(load_results(reader, recipe.GROUP), ladder.variants)))
+        last_rung = take_last_rung(load_results(reader, recipe.GROUP), ladder.variants)
+        chosen.append(_name_after(RECIPE, last_rung))
     return join_results(chosen)
 
 
@@ -234,7 +235,8 @@ def draw(table: pd.DataFrame) -> Figure:
     display.add_legend(fig)
     # The title is about networks alone: blind predictors are there for comparison.
     networks = table[table.n_networks.notna()]
-    outside, inside = networks.dice, networks.heldout_dice
+    outside = networks.dice
+    inside = networks.heldout_dice
     external = f"Dice {outside.min():.3f} to {outside.max():.3f} on external images (mean of a variant's networks)"
     display.add_title(fig, f"{external}, {inside.min():.3f} to {inside.max():.3f} held out (single networks)")
     return fig
@@ -277,7 +279,8 @@ def _compare_difficulty(table: pd.DataFrame) -> str:
 def describe_sizes(chosen: Results, predictors: set[str]) -> str:
     """Return the sizes of the runs of ``predictors`` in words, each once; that of the recipe's last rung may differ."""
     tested = [variant for variant in chosen.variants if variant in predictors]
-    return "; ".join(dict.fromkeys(section.describe_runs(chosen.of(variant)) for variant in tested))
+    sizes = [section.describe_runs(chosen.of(variant)) for variant in tested]
+    return "; ".join(dict.fromkeys(sizes))
 
 
 def list_answers(parameters: Parameters) -> list[str]:

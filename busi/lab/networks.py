@@ -104,7 +104,8 @@ class Network:
         # Outputs of different sizes cannot be averaged; of different geometry, equal pixels are different places.
         for run in runs[1:]:
             for field in GEOMETRY:
-                one, other = getattr(runs[0].config, field), getattr(run.config, field)
+                one = getattr(runs[0].config, field)
+                other = getattr(run.config, field)
                 if one != other:
                     raise StudyError(
                         f"{run.folder}: {field} is {other}, that of {runs[0].folder} is {one}; expected equal ones: "
@@ -142,7 +143,8 @@ class Network:
         answers = []
         for run in self.runs:
             scaled = preprocessing.scale(batch, run.config.preprocessing, run.scaling)
-            model, flip_too = load_model(run), run.config.flip_test
+            model = load_model(run)
+            flip_too = run.config.flip_test
             answers.append(predict_lesion(model, scaled, config.batch_size, flip_too=flip_too))
         return np.mean(answers, axis=0)
 

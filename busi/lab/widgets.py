@@ -92,7 +92,8 @@ class Explorer(ipywidgets.VBox):
         return {label: self._ask(self._variants[label]) for label in labels}
 
     def _make_choices(self) -> None:
-        labels, names = list(self._variants), list(self._catalog.table.name)
+        labels = list(self._variants)
+        names = list(self._catalog.table.name)
         self.variant = _choose_from(labels, "Variant")
         self.other = _choose_from([NOTHING, *labels], "beside it")
         self.image = _choose_from(names, "Image")

@@ -124,7 +124,8 @@ def draw(table: pd.DataFrame) -> Figure:
     display.add_legend(fig)
     after = table[table.trained]
     at_output = after.stage == "output"
-    most, left = after.share[~at_output].max(), after.share[at_output].max()
+    most = after.share[~at_output].max()
+    left = after.share[at_output].max()
     text = f"Trained feature maps keep up to {most:.0%} of their power at the Nyquist frequency, outputs {left:.2%}"
     display.add_title(fig, text)
     return fig

@@ -89,7 +89,9 @@ def draw(table: pd.DataFrame) -> Figure:
 def conclude(table: pd.DataFrame, trained: Results) -> str:
     """Return what flipping the image without its mask does to labels (table) and to networks trained either way."""
     rows = table.set_index("position")
-    every, middle, side = rows.loc["all"], rows.loc[BANDS[0]], rows.loc[BANDS[-1]]
+    every = rows.loc["all"]
+    middle = rows.loc[BANDS[0]]
+    side = rows.loc[BANDS[-1]]
     # Both were trained on the same folds from the same seeds, so they are compared run by run.
     change = difference_interval(section.tested_lesions(trained, ALONG), section.tested_lesions(trained, ALONE))
     text = f"Where an image is flipped without its mask, {every.wrong:.1%} of its pixels and {every.missed:.0%} of its "

@@ -201,7 +201,9 @@ def draw(rows: pd.DataFrame) -> Figure:
 def conclude(table: pd.DataFrame, size: str) -> str:
     """Return whether the losses are one, and what that says about the published gap between KLD and BCE."""
     rows = table.set_index("loss")
-    exact, published, logits = rows.loc[KLD], rows.loc[CLIPPED], rows.loc[LOGITS]
+    exact = rows.loc[KLD]
+    published = rows.loc[CLIPPED]
+    logits = rows.loc[LOGITS]
     bce = published_row("loss", "BCE")["loss"]
     gap = abs(bce - published_row("loss", "KLD")["loss"])
     twice = abs(bce - published_row("upsampling", "Upsampling2D")["loss"])

@@ -142,7 +142,8 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
         for before, after in pairwise(table.index):
             # If all targets of a rung are empty, it has no Dice.
             if table.loc[[before, after], score].notna().all():
-                earlier, later = rungs.get_group(before), rungs.get_group(after)
+                earlier = rungs.get_group(before)
+                later = rungs.get_group(after)
                 # A rung with fewer images is compared on these alone: other images would add variation of their own.
                 if set(later.name) < set(earlier.name):
                     earlier = earlier[earlier.name.isin(later.name)]
@@ -167,7 +168,8 @@ def draw(table: pd.DataFrame) -> Figure:
         colours = np.where(change >= 0, display.OURS, display.PINK)
         ax.bar(places, change, 0.5, bottom=before, color=colours, alpha=0.7)
         ax.plot(places, value, "o", color=display.BLACK)
-        low, high = table[f"{score}_low"], table[f"{score}_high"]
+        low = table[f"{score}_low"]
+        high = table[f"{score}_high"]
         ax.vlines(places, before + low, before + high, color=display.BLACK)
         ax.set(title=title)
         # Bars would end the axis at their lowest point, where it cuts dots in half.
@@ -183,12 +185,14 @@ def draw(table: pd.DataFrame) -> Figure:
 def conclude(table: pd.DataFrame, size: str) -> str:
     """Return where the published number comes from, step by step."""
     published = published_row("upsampling", "Upsampling2D")
-    first, last = table.iloc[0], table.iloc[-1]
+    first = table.iloc[0]
+    last = table.iloc[-1]
     # Accuracy and AUC depend on the share of lesion pixels; Dice says whether lesions are found.
     beyond_chance = table[(table.dice_low > 0) | (table.dice_high < 0)]
     steps = []
     for step in beyond_chance.itertuples():
-        steps.append(f"{step.rung} {format_interval(Interval(step.dice_change, step.dice_low, step.dice_high))}")
+        change = Interval(step.dice_change, step.dice_low, step.dice_high)
+        steps.append(f"{step.rung} {format_interval(change)}")
     # Rungs are trained in order.
     waiting = len(RUNGS) - len(table)
     not_run = f"Of {len(RUNGS)} rungs {waiting} are not run yet. " if waiting else ""

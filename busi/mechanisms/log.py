@@ -102,7 +102,8 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
         trained: Results of the runs.
         biases: As `measure_biases`.
     """
-    first, later = table.iloc[0], table.iloc[1:]
+    first = table.iloc[0]
+    later = table.iloc[1:]
     config = trained.configs[0]
     exploded = (trained.epochs[trained.epochs.epoch == 1].loss > CLIPPED).sum()
     seeds = section.count(int(first.seeds), "seed")
@@ -116,21 +117,24 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
     # The range of a single seed is a point.
     compared = "lie within the range of the seeds" if first.seeds > 1 else "are the same here, to their last digit"
     by_order = {order: _count_within(printed, rows.set_index("epoch")) for order, rows in biases.groupby("order")}
-    mixed, by_class = by_order["mixed"], by_order["by class"]
+    mixed = by_order["mixed"]
+    by_class = by_order["by class"]
     unseeing = ""
     if mixed == numbers and by_class < numbers:
         unseeing = ": the images came mixed, and the numbers need no look at them"
-    return (
+    trained_alike = (
         f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. "
         f"Here the first epoch has a mean loss of {explosion} ({seeds}), {verdict} {CLIPPED}, the bound for clipped "
         "probabilities. "
         f"In the epochs after it the loss is {loss} and the AUC {auc}. "
-        f"{within} of their {numbers} printed numbers {compared}. "
+        f"{within} of their {numbers} printed numbers {compared}."
+    )
+    blindly = (
         "Two output biases, trained alike without seeing an image, "
         f"reach {mixed} of these {numbers} in at least one of {BLIND_ORDERS} mixed orders, not necessarily all in the "
-        f"same one, and {by_class} class by class{unseeing}. "
-        f"Size: {section.describe_size(config)}, {config.precision}."
+        f"same one, and {by_class} class by class{unseeing}."
     )
+    return f"{trained_alike} {blindly} Size: {section.describe_size(config)}, {config.precision}."
 
 
 def _count_within(printed: pd.DataFrame, ranges: pd.DataFrame) -> int:

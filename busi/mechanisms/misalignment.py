@@ -140,27 +140,32 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, published: RunConfig, tr
     row = table.iloc[0]
     verdict = "worse" if row.accuracy < row.background else "better"
     networks = tabulate_trained(scores)
-    marked = ""
+    marked = []
     for target in networks.itertuples():
         own = scores[scores.variant == target.variant]
         beyond = difference_interval(own.assign(dice=own.everywhere), own)
-        marked += f"Trained on the {target.variant} target they mark {target.marked:.0%} of the pixels and have Dice "
-        marked += f"{target.dice:.3f}, {format_interval(beyond)} from calling everything lesion. "
+        marked.append(
+            f"Trained on the {target.variant} target they mark {target.marked:.0%} of the pixels and have Dice "
+            f"{target.dice:.3f}, {format_interval(beyond)} from calling everything lesion."
+        )
     # Compared run by run: both targets have the same folds and seeds.
     change = difference_interval(scores[scores.variant == "squeezed"], scores[scores.variant == "aligned"])
-    return (
+    perfect = (
         f"At {published.image_size} pixels, a perfect segmenter would reach accuracy {row.accuracy:.4f} under the "
         f"published target, {verdict} than {row.background:.4f} for background everywhere. (Pixels of one half or "
-        "more count as lesion here, in the floor of accuracy only those that are wholly lesion.) "
-        f"The output covers {_covered_share(published):.0%} of the image, and does not reach {row.outside:.0%} of an "
-        "average lesion. "
-        "The published target and the one that matches what the output covers have a Dice of "
-        f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_dice} images). "
-        f"Networks are scored on the part of each image that their output covers, {_covered_share(trained):.0%} of it, "
-        f"which holds lesion in {networks.n_dice.iloc[0]} of {networks.n_images.iloc[0]} images. "
-        f"{marked}Aligning the target changes Dice by {format_interval(change)}. "
-        f"Size of the networks: {size}."
+        "more count as lesion here, in the floor of accuracy only those that are wholly lesion.)"
     )
+    covered = (
+        f"The output covers {_covered_share(published):.0%} of the image, and does not reach {row.outside:.0%} of an "
+        "average lesion. The published target and the one that matches what the output covers have a Dice of "
+        f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_dice} images)."
+    )
+    scored = (
+        f"Networks are scored on the part of each image that their output covers, {_covered_share(trained):.0%} of it, "
+        f"which holds lesion in {networks.n_dice.iloc[0]} of {networks.n_images.iloc[0]} images."
+    )
+    aligning = f"Aligning the target changes Dice by {format_interval(change)}. Size of the networks: {size}."
+    return " ".join([perfect, covered, scored, *marked, aligning])
 
 
 def _covered_share(config: RunConfig) -> float:

@@ -81,7 +81,8 @@ def take_whole_rungs(trained: Results, planned: Mapping[str, Sequence[RunConfig]
     """
     finished = trained.runs.groupby("variant").size()
     whole = list(takewhile(lambda rung: finished.get(rung, 0) == len(planned[rung]), planned))
-    return trained.in_order(trained.runs.index[trained.runs.variant.isin(whole)])
+    rows = trained.runs.index[trained.runs.variant.isin(whole)]
+    return trained.in_order(rows)
 
 
 def describe_ends(trained: Results) -> str:
@@ -114,7 +115,7 @@ def tabulate(trained: Results) -> pd.DataFrame:
         runs = own.runs
         # An epoch shows every training image once, except for those left over after the last full batch.
         trained_images = runs.epochs * runs.images
-        row = {"rung": rung, "n_runs": len(runs)} | summarize(own.images, own.pixels)
+        row = {"rung": rung, "n_runs": len(runs)} | summarize(own.images, own.pooled)
         shares = normals_with_finding(own.images)
         row |= {"normals_fpr_min": shares.min(), "normals_fpr_max": shares.max()}
         shares = normals_at_sensitivity(own.images, SENSITIVITY)
@@ -171,7 +172,8 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
         size: Sizes of the first and the last rung, as `describe_ends`.
         planned: Number of rungs, including those that are not trained yet.
     """
-    first, last = table.iloc[0], table.iloc[-1]
+    first = table.iloc[0]
+    last = table.iloc[-1]
     goals = "".join(f"{judge_goals(row)} " for _, row in table[table.rung == GOAL_RUNG].iterrows())
     own = " to ".join(_tell_normals(row, "normals_fpr") for row in (first, last))
     equal = " to ".join(_tell_normals(row, "normals_at_95") for row in (first, last))
@@ -200,7 +202,8 @@ def list_answers(parameters: Parameters) -> list[str]:
 
 
 def _tell_changes(table: pd.DataFrame, planned: int) -> str:
-    first, last = table.iloc[0], table.iloc[-1]
+    first = table.iloc[0]
+    last = table.iloc[-1]
     number = len(table) - 1
     changes = section.count(number, "change")
     if len(table) < planned:

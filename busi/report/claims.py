@@ -258,8 +258,9 @@ def judge(sizes: list[Answers]) -> Verdict:
     """Return the verdict on a family's claim, by Dice, from the family's answers at each size."""
     number = table_number(sizes[0].family)
     claim = read_claims()[number]
-    # A second size without any run yet gives no verdict.
-    judged = [_judge_by_dice(claim, answers) for answers in sizes if answers is sizes[0] or _has_run(answers)]
+    # Without a run, the first size leaves the claim open, and a second one gives no verdict.
+    asked = [answers for answers in sizes if answers is sizes[0] or _has_run(answers)]
+    judged = [_judge_by_dice(claim, answers) for answers in asked]
     return Verdict(number, claim["claim"], *judged)
 
 
@@ -350,7 +351,9 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
         if _lacks_runs(pair.n_runs, pair.n_folds, count_folds(size)):
             continue
         # From here on the pair is read so that its first predictor is the better one.
-        names = [pair.a, pair.b] if pair.difference > 0 else [pair.b, pair.a]
+        names = [pair.a, pair.b]
+        if pair.difference <= 0:
+            names.reverse()
         better, worse = (scores.loc[(pair.size, pair.family, name)] for name in names)
         row = {"size": size.size_words, "better": names[0], "worse": names[1], "difference": abs(pair.difference)}
         row["trained"] = pair.kind == VARIANTS
@@ -459,7 +462,8 @@ def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison], 
     reason += [f"{what}, {pair.short}, {_read(pair)}" for what, pair in _find_beside(claim, answers).items()]
     if claim["test"] == "alike":
         # A budget that is too small for one of the two is part of the difference.
-        capped = {label: answers.capped[label] for label in (told[0].a, told[0].b) if label in answers.capped}
+        compared = {told[0].a, told[0].b}
+        capped = {label: counts for label, counts in answers.capped.items() if label in compared}
         reason += _name_runs("runs that reached the last planned epoch", capped)
     return "; ".join(reason)
 
@@ -490,9 +494,11 @@ def _find_comparisons(claim: dict, answers: Answers, variant: str | None = None)
     """
     # All planned variants, because a pair without runs leaves the claim open.
     labels = list(answers.group.variants)
-    pairs = [(variant or claim.get("variant"), other) for other in claim.get("than", []) if other in labels]
     if claim["test"] == "alike":
         pairs = list(combinations(labels, 2))
+    else:
+        better = variant or claim["variant"]
+        pairs = [(better, other) for other in claim["than"] if other in labels]
     rows = _choose_rows(answers, without_dead=claim.get("without_dead", False))
     return [_find(answers, rows, a, b) for a, b in pairs]
 
@@ -602,9 +608,11 @@ def _find_side(comparison: Comparison) -> str:
 
 def _tell_doubt(comparison: Comparison) -> str:
     """Return that a difference told by the interval's test is not told by the stricter one; else nothing."""
-    is_told = (comparison.low > 0 or comparison.high < 0) and comparison.p < ALPHA and not comparison.is_early
-    is_doubted = is_told and comparison.p_t_holm >= ALPHA
-    return ", though not told apart by the corrected resampled t test" if is_doubted else ""
+    excludes_zero = comparison.low > 0 or comparison.high < 0
+    is_told = excludes_zero and comparison.p < ALPHA and not comparison.is_early
+    if is_told and comparison.p_t_holm >= ALPHA:
+        return ", though not told apart by the corrected resampled t test"
+    return ""
 
 
 def _describe_dead(answers: Answers) -> list[str]:
@@ -614,7 +622,8 @@ def _describe_dead(answers: Answers) -> list[str]:
     what = "Dead runs, which found nothing or gave every pixel the same answer"
     sentences = [f"{named}." for named in _name_runs(what, answers.dead)]
     dead = {run for variant in answers.dead for run in find_dead(answers.variants[variant])}
-    runs, epochs = answers.results.runs, answers.results.epochs
+    runs = answers.results.runs
+    epochs = answers.results.epochs
     stopped = runs[runs.run.isin(dead) & (runs.end == "patience")]
     if len(stopped):
         after = dict.fromkeys([stopped.epochs.min(), stopped.epochs.max()])
@@ -639,7 +648,8 @@ def _name_runs(what: str, counts: dict[str, tuple[int, int]]) -> list[str]:
 
 
 def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement:
-    wrong, replies = [], []
+    wrong = []
+    replies = []
     enough = len(ranked) >= ENOUGH
     for metric, name in METRICS.items():
         alike_ranked = ranked[metric].astype(bool)

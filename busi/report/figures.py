@@ -78,7 +78,8 @@ def _draw_losses(ax: Axes, epochs: pd.DataFrame, row: dict) -> None:
         ax.plot(run.epoch, run.loss, color=display.OURS, lw=1, marker=marker, label="ours, one line a run")
     ax.axhline(row["floor_loss"], label="best constant", **display.FLOOR_LINE)
     # The range over orders is narrower than a line, so its border is drawn as well.
-    low, high = row["biases_loss_low"], row["biases_loss_high"]
+    low = row["biases_loss_low"]
+    high = row["biases_loss_high"]
     ax.axhspan(low, high, label="two biases, 25 orders", color=display.SKY, alpha=0.6, lw=3, zorder=0)
     ax.axhline(row["mask_loss"], label="mean mask", color=display.RED, lw=1.5, ls=":")
     # Nothing is published about images other than the paper's.
@@ -130,7 +131,8 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
 def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None:
     """Draw one panel of `rows_against_blind`."""
     places = np.arange(len(rows))
-    low, high = rows[f"biases_{metric}_low"], rows[f"biases_{metric}_high"]
+    low = rows[f"biases_{metric}_low"]
+    high = rows[f"biases_{metric}_high"]
     # Around the middle: the biases hardly differ between orders.
     width = np.maximum(high - low, THINNEST)
     ax.barh(
@@ -141,11 +143,13 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None
     # Without published numbers, an entry in the legend would have no star to explain.
     label = "published" if is_comparable(rows) else "_"
     ax.plot(rows[f"published_{metric}"], places, "*", label=label, color=display.PUBLISHED, markersize=11)
-    ours, low, high = rows[metric], rows[f"{metric}_low"], rows[f"{metric}_high"]
+    ours = rows[metric]
+    low = rows[f"{metric}_low"]
+    high = rows[f"{metric}_high"]
     look = {"fmt": "D", "color": display.OURS, "mfc": "none", "mew": 2}
-    display.draw_intervals(
-        ax, places, ours, low, high, label="ours, range of runs" if (rows.n_runs > 1).any() else "ours, one run", **look
-    )
+    several = (rows.n_runs > 1).any()
+    label = "ours, range of runs" if several else "ours, one run"
+    display.draw_intervals(ax, places, ours, low, high, label=label, **look)
     # Otherwise the axis would end at a bar and cut through a star beside it.
     ax.use_sticky_edges = False
     # The first row comes at the top.
@@ -207,7 +211,8 @@ def outlines(table: pd.DataFrame) -> Figure:
     """Draw the cases of `busi.study.measure_outlines`, at least one variant: true and predicted outlines."""
     variants = list(table.variant.unique())
     cases = ["best", "median", "worst"]
-    fig, axes = plt.subplots(len(variants), 3, figsize=(display.WIDTH, 1 + 1.9 * len(variants)), squeeze=False)
+    size = (display.WIDTH, 1 + 1.9 * len(variants))
+    fig, axes = plt.subplots(len(variants), 3, figsize=size, squeeze=False)
     for variant, row in zip(variants, axes, strict=True):
         for case, ax in zip(cases, row, strict=True):
             own = table[(table.variant == variant) & (table.case == case)]
@@ -263,7 +268,8 @@ def _draw_block(ax: Axes, block: dict, x: float, largest: int) -> None:
     height = 0.12 + 0.68 * block["size"] / largest
     width = 0.08 + 0.05 * np.log2(block["filters"])
     bottom = -block["level"] - height / 2
-    ax.add_patch(Rectangle((x - width / 2, bottom), width, height, fc=display.SKY, ec=display.BLUE, zorder=2))
+    box = Rectangle((x - width / 2, bottom), width, height, fc=display.SKY, ec=display.BLUE, zorder=2)
+    ax.add_patch(box)
     text = f"{block['size']}²\n{block['filters']} filters"
     ax.text(x, bottom - 0.06, text, ha="center", va="top", fontsize=9, bbox=display.ON_WHITE)
 
@@ -354,7 +360,8 @@ def dice_by_lesion(lesions: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(display.WIDTH, 4.2))
     percent = 100 * lesions.lesion_share
     is_small = lesions.lesion_share < lesions.lesion_share.median()
-    small, large = lesions.dice[is_small].mean(), lesions.dice[~is_small].mean()
+    small = lesions.dice[is_small].mean()
+    large = lesions.dice[~is_small].mean()
     sns.scatterplot(x=percent, y=lesions.dice, hue=lesions.image_class, style=lesions.image_class, s=20, ax=ax)
     ax.set(xscale="log", ylim=(0, 1), xlabel="Lesion (% of the image's pixels)", ylabel="Dice, mean over variants")
     ax.xaxis.set_major_formatter(ScalarFormatter())
@@ -373,18 +380,20 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
         shown: Title of a column -> `busi.lab.networks.Case`.
         width: Width of a column in inches.
     """
-    tallest = max(case.pixels.shape[0] / case.pixels.shape[1] for case in shown.values())
+    shapes = [case.pixels.shape for case in shown.values()]
+    tallest = max(rows / columns for rows, columns in shapes)
     # All columns get the height of the tallest image, and the colour bar some width.
     alone = len(shown) == 1
     if alone:
         # A case alone leaves room for its map beside it.
-        fig, axes = plt.subplots(1, 2, figsize=(2 * width + 0.9, width * tallest + 1), squeeze=False)
+        size = (2 * width + 0.9, width * tallest + 1)
+        fig, axes = plt.subplots(1, 2, figsize=size, squeeze=False)
         axes = axes.T
     else:
-        height = 2 * width * tallest + 1
-        fig, axes = plt.subplots(2, len(shown), figsize=(width * len(shown) + 0.9, height), squeeze=False)
+        size = (width * len(shown) + 0.9, 2 * width * tallest + 1)
+        fig, axes = plt.subplots(2, len(shown), figsize=size, squeeze=False)
     # The longest titles, those of variants, would not fit side by side in letters that are legible on a telephone.
-    size = 11 if max(map(len, shown)) <= 10 * width else 9
+    font_size = 11 if max(map(len, shown)) <= 10 * width else 9
     for (upper, lower), (title, case) in zip(axes.T, shown.items(), strict=True):
         upper.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
         probability = lower.imshow(case.probability, vmin=0, vmax=1)
@@ -393,9 +402,9 @@ def cases(shown: Mapping, *, width: float = 3.2) -> Figure:
             ax.axis("off")
             ax.set_anchor("N")
         _outline(upper, case.predicted, **PREDICTED_OUTLINE)
-        upper.set_title(title, fontsize=size)
+        upper.set_title(title, fontsize=font_size)
         # Titles on both keep an image and its map at the same height when they are side by side.
-        lower.set_title("probability of lesion", fontsize=size)
+        lower.set_title("probability of lesion", fontsize=font_size)
     # panchor: otherwise the colour bar would move the maps to the middle of their places.
     fig.colorbar(probability, ax=axes[1], ticks=[0, 0.5, 1], shrink=0.8, panchor=False)
     _outline_legend(fig)

@@ -52,7 +52,8 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     if len(trained):
         untrained = scores[scores.variant.isin(PREDICTORS)].drop_duplicates("variant").set_index("variant").dice
         best_untrained = untrained.idxmax()
-        worst, best = trained.dice.min(), trained.dice.max()
+        worst = trained.dice.min()
+        best = trained.dice.max()
         # The mean mask is scored on all images, networks only on those of the folds trained so far.
         images = scores.n_images[scores.variant == MEAN_MASK].max()
         part = ", in the folds trained so far" if (trained.n_images < images).any() else ""
@@ -70,7 +71,10 @@ def _join_sizes(verdicts: pd.DataFrame) -> str:
     if len(sizes) == 1:
         return sizes[0]
     # A size lists pixels, filters, epochs, then runs.
-    shared = [parts[0] for parts in zip(*(size.split(", ") for size in sizes), strict=False) if len(set(parts)) == 1]
+    shared = []
+    for values in zip(*(size.split(", ") for size in sizes), strict=False):
+        if len(set(values)) == 1:
+            shared.append(values[0])
     return f"{', '.join(shared)}; each claim says from how many runs"
 
 
@@ -144,13 +148,15 @@ def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
         return []
     # In AUC, which means the same for every loss.
     published = " and ".join(f"{auc:.4f}" for auc in both.published_auc)
-    apart = both.auc_high.max() - both.auc_low.min()
+    low = both.auc_low.min()
+    high = both.auc_high.max()
+    runs = count(both.n_runs.sum(), "run")
+    size = f"{filters} filters, cut at epoch {both.epochs.min():.0f}"
     beyond = rows.published_auc[rows.reached_by == "none"]
     return [
         f"**One configuration is published twice**, as far as the public code shows: as Upsampling2D and BCE, with AUC "
-        f"{published}. Its {count(both.n_runs.sum(), 'run')} here (other weights and another order of the images; "
-        f"{filters} filters, cut at epoch {both.epochs.min():.0f}) are {apart:.4f} apart, from "
-        f"{both.auc_low.min():.4f} to {both.auc_high.max():.4f}; the {len(beyond)} rows above all blind predictors are "
+        f"{published}. Its {runs} here (other weights and another order of the images; {size}) are {high - low:.4f} "
+        f"apart, from {low:.4f} to {high:.4f}; the {len(beyond)} rows above all blind predictors are "
         f"{np.ptp(beyond):.4f} apart."
     ]
 
@@ -160,17 +166,20 @@ def _compare_losses(rows: pd.DataFrame, filters: int) -> list[str]:
     trained = rows.dropna(subset="loss").set_index("row")
     if not {"KLD", *_ONE_CONFIGURATION} <= set(trained.index) or not is_comparable(rows):
         return []
-    kld, bce = trained.loc["KLD"], trained.loc["BCE"]
+    kld = trained.loc["KLD"]
+    bce = trained.loc["BCE"]
     gap = abs(kld.published_loss - bce.published_loss)
+    floors_gap = abs(kld.floor_loss - bce.floor_loss)
     both = trained.loc[list(_ONE_CONFIGURATION)]
-    low, high = both.loss_low.min(), both.loss_high.max()
+    low = both.loss_low.min()
+    high = both.loss_high.max()
     between = "between" if low < kld.loss_low and kld.loss_high < high else "not between"
+    runs = count(both.n_runs.sum(), "run")
+    kld_runs = count(kld.n_runs, "run")
     return [
-        f"**KLD and BCE are {gap:.4f} apart in Table 3**, in losses whose floors differ by "
-        f"{abs(kld.floor_loss - bce.floor_loss):.4f}. Here, at {filters} filters, the "
-        f"{count(both.n_runs.sum(), 'run')} of one configuration, Upsampling2D and BCE, end {high - low:.4f} apart, at "
-        f"{low:.4f} to {high:.4f}, and KLD ({count(trained.n_runs['KLD'], 'run')}) ends {between} them, at "
-        f"{kld.loss:.4f}."
+        f"**KLD and BCE are {gap:.4f} apart in Table 3**, in losses whose floors differ by {floors_gap:.4f}. Here, at "
+        f"{filters} filters, the {runs} of one configuration, Upsampling2D and BCE, end {high - low:.4f} apart, at "
+        f"{low:.4f} to {high:.4f}, and KLD ({kld_runs}) ends {between} them, at {kld.loss:.4f}."
     ]
 
 
@@ -291,7 +300,8 @@ def describe_heldout_progress(counts: dict[str, tuple[int, int]]) -> str:
 
 def describe_outlines(outlines: pd.DataFrame) -> str:
     """Return the caption of `busi.report.figures.outlines`, with the number of runs behind each variant's cases."""
-    fewest, most = outlines.n_runs.min(), outlines.n_runs.max()
+    fewest = outlines.n_runs.min()
+    most = outlines.n_runs.max()
     runs = count(most, "run") if fewest == most else f"{fewest} to {most} runs"
     return (
         f"Outlines of the best, median and worst held-out lesion among those of {runs} of each variant, at one size. "

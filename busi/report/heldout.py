@@ -29,7 +29,10 @@ PAIR_COLUMNS = ["family", "a", "b", "difference", "low", "high", "p", "p_holm", 
 PAIR_COLUMNS += ["n_runs", "n_folds", "p_t", "p_t_holm", "kind", "size"]
 """Columns of ``tables/pairwise.csv``."""
 
-VARIANTS, SAME, ALIVE, UNTRAINED = "variants", "A/A", "alive", "untrained"
+VARIANTS = "variants"
+SAME = "A/A"
+ALIVE = "alive"
+UNTRAINED = "untrained"
 """Kinds of pairs: two variants; two variants that are one function by proof; two variants without their dead runs; at
 least one untrained predictor."""
 
@@ -97,11 +100,20 @@ class Answers:
     @cached_property
     def untrained(self) -> dict[str, Results]:
         """Return the scores of the untrained predictors by name: results without a run."""
-        images, pixels = self.untrained_tables
+        images, _ = self.untrained_tables
         scored = {}
         for label, own in images.groupby("predictor", sort=False):
-            scored[label] = replace(empty_results(), images=own, pixels=pixels[pixels.predictor == label])
+            scored[label] = replace(empty_results(), images=own)
         return scored
+
+    @cached_property
+    def pooled(self) -> dict[str, pd.DataFrame]:
+        """Return predictor -> its scores of all pixels together, as `busi.scoring.statistics.summarize` takes them."""
+        pooled = {label: own.pooled for label, own in self.variants.items()}
+        _, pixels = self.untrained_tables
+        for label, own in pixels.groupby("predictor"):
+            pooled[label] = pd.DataFrame([metrics.pool_pixels(own)])
+        return pooled
 
     @cached_property
     def variants(self) -> dict[str, Results]:
@@ -145,7 +157,7 @@ class Answers:
         for label in labels:
             row = {"family": self.family, "variant": label, "size": self.size, "n_images": 0, "n_runs": 0}
             if label in self.everyone:
-                row |= _summarize(label, self.everyone[label])
+                row |= _summarize(label, self.everyone[label], self.pooled[label])
             rows.append(row)
         table = pd.DataFrame(rows, columns=COLUMNS)
         return table.astype({"parameters": "Int64"})
@@ -271,7 +283,8 @@ def add_cells(table: pd.DataFrame) -> pd.DataFrame:
     intervals = _join_intervals(table.dice, table.dice_low, table.dice_high, ".3f")
     # If a row lacks them, counts would otherwise be shown with decimals.
     counts = table[["n_capped", "n_dead"]].astype("Int64")
-    minutes, empty = table.seconds / 60, table.n_empty / table.n_predictions
+    minutes = table.seconds / 60
+    empty = table.n_empty / table.n_predictions
     return table.assign(**counts, interval=intervals, minutes=minutes, empty=empty)
 
 
@@ -286,17 +299,22 @@ def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _is_one_function(a: RunConfig, b: RunConfig) -> bool:
     """Return whether two runs train the same function by proof: KLD and BCE have one gradient on these targets."""
-    return {a.loss, b.loss} == {"kld", "bce"} and a.model_copy(update={"loss": b.loss, "seed": b.seed}) == b
+    has_b_loss = a.model_copy(update={"loss": b.loss, "seed": b.seed})
+    return {a.loss, b.loss} == {"kld", "bce"} and has_b_loss == b
 
 
 def _count_runs(variants: dict[str, Results], find: Callable[[Results], set[str]]) -> dict[str, tuple[int, int]]:
     """Return variant -> number of its runs that ``find`` returns and of all its runs, for variants with one."""
-    counts = {label: (len(find(own)), len(own.runs)) for label, own in variants.items()}
-    return {label: (found, runs) for label, (found, runs) in counts.items() if found}
+    counts = {}
+    for label, own in variants.items():
+        found = find(own)
+        if found:
+            counts[label] = (len(found), len(own.runs))
+    return counts
 
 
-def _summarize(label: str, scored: Results) -> dict[str, float]:
-    row = statistics.summarize(scored.images, scored.pixels)
+def _summarize(label: str, scored: Results, pooled: pd.DataFrame) -> dict[str, float]:
+    row = statistics.summarize(scored.images, pooled)
     runs = scored.runs
     row["settings"] = label
     row["n_runs"] = len(runs)

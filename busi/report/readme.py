@@ -25,7 +25,8 @@ def update_readme(parameters: Parameters, readme: Path) -> Path:
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(START)
     _, ended, after = rest.partition(END)
-    starts, ends = text.count(START), text.count(END)
+    starts = text.count(START)
+    ends = text.count(END)
     # With markers in any other order or number, text of the README would be lost.
     if not ended or starts != 1 or ends != 1:
         raise StudyError(

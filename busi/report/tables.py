@@ -14,8 +14,11 @@ from busi.published import METRICS, distinct_rows, published_tables
 from busi.results import Results
 from busi.scoring.fates import count_fates
 
-REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run at this width"
-ONE_RUN, FATES_DIFFER = "open: one run", "open: fates differ"
+REPRODUCED = "reproduced"
+NOT_REPRODUCED = "not reproduced"
+NOT_RUN = "not run at this width"
+ONE_RUN = "open: one run"
+FATES_DIFFER = "open: fates differ"
 """Verdicts on a row of the paper."""
 
 NOT_COMPARABLE = "not comparable"
@@ -95,7 +98,8 @@ def _list_blind(published: dict[str, float], blind: pd.DataFrame) -> dict[str, f
     own = blind[is_own].set_index("predictor")
     scores = {}
     for metric in METRICS:
-        low, high = own[f"{metric}_low"], own[f"{metric}_high"]
+        low = own[f"{metric}_low"]
+        high = own[f"{metric}_high"]
         scores[f"floor_{metric}"] = low["constant"]
         scores[f"biases_{metric}_low"] = low["two biases"]
         scores[f"biases_{metric}_high"] = high["two biases"]
@@ -145,7 +149,8 @@ def judge_row(row: dict, fates: set[str]) -> str:
     if len(fates) > 1:
         return FATES_DIFFER
     for metric in METRICS:
-        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+        low = row[f"{metric}_low"]
+        high = row[f"{metric}_high"]
         half = (high - low) / 2
         if not round(low - half, 4) <= row[f"published_{metric}"] <= round(high + half, 4):
             return NOT_REPRODUCED if row["n_runs"] > 1 else ONE_RUN
@@ -168,9 +173,8 @@ def place_rows(tables: dict[int, pd.DataFrame]) -> pd.DataFrame:
     for number, table in tables.items():
         family = published_tables()[number]["family"]
         parts.append(table.assign(family=family))
-    rows = distinct_rows()[["row", "family"]].merge(
-        pd.concat(parts), left_on=["family", "row"], right_on=["family", "method"]
-    )
+    named = distinct_rows()[["row", "family"]]
+    rows = named.merge(pd.concat(parts), left_on=["family", "row"], right_on=["family", "method"])
     records = rows.to_dict("records")
     rows["reached_by"] = [_name_reached(row) for row in records]
     rows["lower_loss"] = [_has_lower_loss(row) for row in records]
@@ -195,7 +199,8 @@ def _has_lower_loss(row: dict) -> bool:
 def _is_within(row: dict, low: str, high: str) -> bool:
     """Return whether all published metrics lie in a range, in four digits; its ends are column names with a "{}"."""
     for metric in METRICS:
-        lowest, highest = row[low.format(metric)], row[high.format(metric)]
+        lowest = row[low.format(metric)]
+        highest = row[high.format(metric)]
         # The paper prints four digits: a number that is equal in these is reached.
         if not round(lowest, 4) <= row[f"published_{metric}"] <= round(highest, 4):
             return False

@@ -33,7 +33,8 @@ def read_runs(parameters: Parameters) -> pd.DataFrame:
         # Whatever its width, a run of the row has the digest of the first one without these fields.
         names[row, first.digest(without=FREE)] = row
     gathered = _gather_results(parameters)
-    runs, configs = gathered.runs, gathered.configs
+    runs = gathered.runs
+    configs = gathered.configs
     # A reading is named after its row: "Upsampling2D, 32 filters".
     methods = [variant.partition(", ")[0] for variant in runs.variant]
     digests = [config.digest(without=FREE) for config in configs]

@@ -22,7 +22,7 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
 from busi.config import StudyError
-from busi.scoring.metrics import LESION_SCORES, NSD_TOLERANCE, pool_pixels
+from busi.scoring.metrics import LESION_SCORES, NSD_TOLERANCE
 
 RESAMPLES = 9999
 """Number of bootstrap resamples: SciPy's default, enough for the third digit of a Dice score."""
@@ -108,7 +108,7 @@ def score_interval(scores: pd.DataFrame, score: str = "dice") -> Interval:
         StudyError: There is no row, or a value is missing.
     """
     split = _split_folds(scores, score)
-    return _vary_both(split).around(_mean(split))
+    return _vary_both(split, _find_components(split)).around(_mean(split))
 
 
 def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -> Interval:
@@ -132,7 +132,8 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -
     if len(both) == len(a) == len(b):
         return score_interval(both.dropna(subset="difference"), "difference")
     a, b = a.dropna(subset=score), b.dropna(subset=score)
-    before, after = _split_folds(a, score), _split_folds(b, score)
+    before = _split_folds(a, score)
+    after = _split_folds(b, score)
     mean = _mean(after) - _mean(before)
     means_a, means_b = (table.groupby(["name", "group"], as_index=False)[score].mean() for table in (a, b))
     both = _match(means_b, means_a, score)
@@ -144,7 +145,8 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -
         after = _split_folds(_subtract_images(b, means_a, score), score)
     else:
         images = _vary_images(after, seed=1) - _vary_images(before)
-    runs = _vary_runs(after, seed=100) - _vary_runs(before, seed=0)
+    runs = _vary_runs(after, _find_components(after), seed=100)
+    runs -= _vary_runs(before, _find_components(before), seed=0)
     return (images + runs).around(mean)
 
 
@@ -288,19 +290,19 @@ def find_test_ratio(images: pd.DataFrame, runs: pd.DataFrame) -> float:
     return tested.mean() / runs.images.mean() if len(tested) else np.nan
 
 
-def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
+def summarize(scores: pd.DataFrame, pooled: pd.DataFrame) -> dict[str, float]:
     """Summarize the scores of one predictor in a row of numbers.
 
     Args:
         scores: Its table of scores, normal images included.
-        bins: Its pixels by probability, as `busi.scoring.metrics.pool_pixels` takes them, with `fold` and `seed` of
-            each run if it is trained.
+        pooled: One row for each of its runs, or a single one if it is not trained: scores of all pixels of the lesion
+            images together, as `busi.scoring.metrics.pool_pixels`.
 
     Returns:
         Over the lesion images, each averaged over its runs: `n_images`; `dice` with `dice_low` and
         `dice_high` from `score_interval`, within 0 and 1; `dice_median`; `iou`, `precision`, `recall`, `hd95`, `nsd`
         (and its `nsd_tolerance` in pixels), `detected` and `accuracy`. `n_empty` of `n_predictions`: predictions of
-        these images that mark nothing. Over the pixels of these images, means over runs: the scores of `pool_pixels`.
+        these images that mark nothing. Means over runs: the columns of ``pooled``.
         Over the normal images, nan if there are none: `normals_fpr`, share of predictions with any pixel marked, and
         `normals_area`, mean share of pixels marked.
     """
@@ -311,9 +313,8 @@ def summarize(scores: pd.DataFrame, bins: pd.DataFrame) -> dict[str, float]:
     # Runs that were gathered on another machine lack a score that was added since.
     averaged = [score for score in LESION_SCORES if score != "dice" and score in lesions]
     row |= _average(lesions, [*averaged, "accuracy"]).mean().to_dict()
-    # Probabilities of different networks are not comparable: the pixels of each run are pooled on their own.
-    runs = [run for _, run in bins.groupby(_RUN)] if "fold" in bins else [bins]
-    row |= pd.DataFrame(map(pool_pixels, runs)).mean().to_dict()
+    # Probabilities of different networks are not comparable, so that the pixels of each run were pooled on their own.
+    row |= pooled.mean().to_dict()
     row |= {"n_empty": int((lesions.predicted_share == 0).sum()), "n_predictions": len(lesions)}
     marked = normals.assign(marked=normals.predicted_share > 0)
     row["normals_fpr"], row["normals_area"] = _average(marked, ["marked", "predicted_share"]).mean()
@@ -418,8 +419,8 @@ def _mean(split: list[_Fold]) -> float:
     return values.mean()
 
 
-def _vary_both(split: list[_Fold]) -> _Deviations:
-    return _vary_images(split) + _vary_runs(split)
+def _vary_both(split: list[_Fold], components: dict[str, float]) -> _Deviations:
+    return _vary_images(split) + _vary_runs(split, components)
 
 
 def _vary_images(split: list[_Fold], seed: int = 0) -> _Deviations:
@@ -429,17 +430,18 @@ def _vary_images(split: list[_Fold], seed: int = 0) -> _Deviations:
     if len(names) == 1:
         return _Deviations(np.full(RESAMPLES, np.nan))
     counts = _draw_counts(len(names), seed)
-    means = counts @ np.bincount(groups, values) / (counts @ np.bincount(groups))
-    return _Deviations(means - values.mean())
+    # One product of the large matrix of counts, not two.
+    sums, sizes = (counts @ np.column_stack([np.bincount(groups, values), np.bincount(groups)])).T
+    return _Deviations(sums / sizes - values.mean())
 
 
-def _vary_runs(split: list[_Fold], seed: int = 0) -> _Deviations:
+def _vary_runs(split: list[_Fold], components: dict[str, float], seed: int = 0) -> _Deviations:
     """Return the deviations of the mean that other runs would cause; zeros if there is one run in all."""
     images = np.array([len(fold.values) for fold in split])
     runs = np.array([fold.values.shape[1] for fold in split])
-    components = _find_components(split)
     weights = images / images.sum()
-    variance, doubts = 0.0, [0.0]
+    variance = 0.0
+    doubts = [0.0]
     # The doubts are about the whole mean squares: what images explain of them is subtracted from the variance, but
     # remains uncertain.
     several = [fold.values.mean(axis=0) for fold in split if fold.values.shape[1] > 1]
@@ -489,7 +491,8 @@ def _analyse_fold(fold: _Fold) -> dict[str, float]:
     # Near-duplicates count once: a cell is the mean of a group's images under one run.
     cells = pd.DataFrame(fold.values).groupby(fold.groups).mean().to_numpy()
     groups, runs = cells.shape
-    by_group, by_run = cells.mean(axis=1), cells.mean(axis=0)
+    by_group = cells.mean(axis=1)
+    by_run = cells.mean(axis=0)
     row = {"mean": by_group.mean(), "groups": groups, "runs": runs}
     if groups == 1 or runs == 1:
         image = by_group.var(ddof=1) if groups > 1 else np.nan
@@ -527,7 +530,8 @@ def _subtract_images(scores: pd.DataFrame, means: pd.DataFrame, score: str) -> p
 def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     split = _split_folds(both, "difference")
     images, _ = _average_runs(split)
-    deviations = _vary_both(split)
+    components = _find_components(split)
+    deviations = _vary_both(split, components)
     mean, low, high = deviations.around(images.mean())
     # An equal score counts as half a win for either side.
     wins = (images > 0) + (images == 0) / 2
@@ -535,7 +539,6 @@ def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     row |= {"p": _find_p(mean, deviations.values.std(), deviations.freedom), "wins": wins.mean()}
     if "fold" not in both:
         return row
-    components = _find_components(split)
     row |= {"n_runs": components["runs"], "n_folds": len(split)}
     row["p_t"] = _corrected_t(np.array([fold.values.mean() for fold in split]), ratio)
     return row | components | find_power(components, deviations.freedom)

@@ -88,5 +88,4 @@ def _make_results(variants: dict[str, dict], epochs: int = 7) -> Results:
         runs=pd.DataFrame(runs, columns=[*head, "config", "planned_epochs", "epochs"]),
         epochs=pd.DataFrame(columns=head),
         images=pd.DataFrame(images, columns=[*head, "image_class", "name", "group", "dice"]),
-        pixels=pd.DataFrame(columns=head),
     )

@@ -33,7 +33,7 @@ def recipe(make_results):
         {rung: {f"image {n}": (n, dice) for n, dice in enumerate(values)} for rung, values in rungs.items()}
     )
     images = [images_of(values, [0.0, 0.2], variant=rung, run=f"{rung} 0") for rung, values in rungs.items()]
-    return results.Results(trained.runs, trained.epochs, pd.concat(images, ignore_index=True), trained.pixels)
+    return results.Results(trained.runs, trained.epochs, pd.concat(images, ignore_index=True))
 
 
 def test_a_peer_stands_beside_the_first_and_the_last_rung(recipe):

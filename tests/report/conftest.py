@@ -9,6 +9,7 @@ import pytest
 from busi.config import RunConfig
 from busi.report.heldout import Answers
 from busi.results import COLUMNS, Results, join_results
+from busi.scoring.metrics import pool_pixels
 from busi.scoring.predictors import PERFECT, PREDICTORS
 from busi.study import Group
 
@@ -67,11 +68,12 @@ def make_heldout():
         config = RunConfig(**fields)
         row = {"threshold": 0.5, "best_epoch": 1, "epochs": 2, "parameters": 1000, "images": 8, "seconds": seconds}
         row |= {"validation_dice": validation_dice, "end": "patience"}
+        row |= {f"pixels_{name}": score for name, score in pool_pixels(_pixels()).items()}
         # The best epoch is the second one; in the first, no lesion is found.
         history = {"epoch": [1, 2], "loss": [0.5, 0.4], "validation_dice": [0.0, validation_dice], "seconds": 1.0}
         epochs = pd.DataFrame(history)
         images = _images(dice, fold=fold, **scores)
-        return _results(variant, config, row | ENVIRONMENT, epochs, images, _pixels())
+        return _results(variant, config, row | ENVIRONMENT, epochs, images)
 
     return make
 
@@ -98,7 +100,7 @@ def make_answers():
     return make
 
 
-def _results(variant, config, row, epochs, images=None, pixels=None) -> Results:
+def _results(variant, config, row, epochs, images=None) -> Results:
     head = {"variant": variant, "run": config.label, "fold": config.fold, "seed": config.seed}
     run = head | {
         "name": config.name,
@@ -109,8 +111,8 @@ def _results(variant, config, row, epochs, images=None, pixels=None) -> Results:
         "config": json.dumps(config.model_dump()),
         "planned_epochs": config.epochs,
     }
-    tables = [epochs, images, pixels]
-    for position, name in enumerate(("epochs", "images", "pixels")):
+    tables = [epochs, images]
+    for position, name in enumerate(("epochs", "images")):
         table = tables[position]
         empty = pd.DataFrame(columns=COLUMNS[name])
         tables[position] = empty if table is None else pd.concat([pd.DataFrame(head, index=table.index), table], axis=1)

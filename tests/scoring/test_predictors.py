@@ -1,6 +1,7 @@
 """Untrained predictors on drawings of what they look for, and their scores on a folder of phantom images."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from skimage.draw import disk
 
@@ -115,6 +116,11 @@ def of(scored, predictor):
     return [table[table.predictor == predictor].reset_index(drop=True) for table in scored]
 
 
+def summarize(scored, predictor):
+    images, pixels = of(scored, predictor)
+    return statistics.summarize(images, pd.DataFrame([metrics.pool_pixels(pixels)]))
+
+
 def test_tables_name_the_predictors_first(scored):
     for table in scored:
         assert table.columns[0] == "predictor"
@@ -148,7 +154,7 @@ def test_pixels_are_those_of_the_lesion_images(phantoms, scored, predictor):
 
 
 def test_the_constant_stands_at_its_floor(phantoms, scored):
-    row = statistics.summarize(*of(scored, predictors.CONSTANT))
+    row = summarize(scored, predictors.CONSTANT)
     assert (row["dice"], row["iou"], row["detected"], row["normals_fpr"], row["normals_area"]) == (0, 0, 0, 0, 0)
     assert row["auc"] == 0.5
     assert row["accuracy"] == pytest.approx(1 - phantoms.lesions.lesion_share.mean())
@@ -166,7 +172,7 @@ def test_scores_of_lesion_everywhere_follow_from_the_lesion_s_share(scored):
 
 
 def test_looking_beats_not_looking(scored):
-    looking = statistics.summarize(*of(scored, predictors.BLOB))
+    looking = summarize(scored, predictors.BLOB)
     assert looking["dice_low"] > 0
     assert looking["auc"] > 0.5
 

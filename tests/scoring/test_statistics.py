@@ -296,7 +296,8 @@ def test_images_that_vary_are_not_counted_a_second_time_as_training():
         images = table.groupby(["name", "group"], as_index=False).dice.mean()
         alone = mean_interval(images.dice, images.group)
         # The spread before Student's t widens it, which five folds alone make necessary.
-        spread = statistics._vary_both(statistics._split_folds(table, "dice")).values.std()
+        split = statistics._split_folds(table, "dice")
+        spread = statistics._vary_both(split, statistics._find_components(split)).values.std()
         ratios.append(spread / ((alone.high - alone.low) / 2 / 1.96))
     # Where the folds happen to be closer to each other than their images explain, nothing is added.
     assert min(ratios) == pytest.approx(1, abs=0.02)
@@ -585,6 +586,11 @@ def test_an_image_scored_twice_is_refused():
 # Rows
 
 
+def pool(truth, probability):
+    """Return the scores of pixels together, a table of one run."""
+    return pd.DataFrame([metrics.pool_pixels(metrics.count_pixels(np.array(truth), np.array(probability)))])
+
+
 def test_a_summary_by_hand():
     lesions = scores(
         [0.9, 0.5, 0.1, 0.3],
@@ -599,8 +605,8 @@ def test_a_summary_by_hand():
         brier=0.0,
         predicted_share=0.5,
     )
-    bins = metrics.count_pixels(np.array([True, True, False, False]), np.array([0.9, 0.3, 0.3, 0.1]))
-    row = statistics.summarize(pd.concat([lesions, normal([0, 0.001, 0.2, 0])]), bins)
+    pooled = pool([True, True, False, False], [0.9, 0.3, 0.3, 0.1])
+    row = statistics.summarize(pd.concat([lesions, normal([0, 0.001, 0.2, 0])]), pooled)
     expected = {
         "dice": 0.45,
         "dice_median": 0.4,
@@ -630,9 +636,9 @@ def test_a_summary_by_hand():
 def test_a_score_that_was_added_after_the_runs_were_gathered_is_left_out():
     others = dict.fromkeys([*metrics.LESION_SCORES[1:], "accuracy"], 0.5)
     table = scores([0.2, 0.4], predicted_share=0.1, **others)
-    bins = metrics.count_pixels(np.array([True, False]), np.array([0.9, 0.1]))
-    row = statistics.summarize(table, bins)
-    earlier = statistics.summarize(table.drop(columns="nsd"), bins)
+    pooled = pool([True, False], [0.9, 0.1])
+    row = statistics.summarize(table, pooled)
+    earlier = statistics.summarize(table.drop(columns="nsd"), pooled)
     assert row.pop("nsd") == 0.5
     assert earlier == pytest.approx(row, nan_ok=True)
 
@@ -641,22 +647,19 @@ def test_a_summary_of_several_runs_counts_an_image_once_and_each_prediction_on_i
     others = dict.fromkeys([*metrics.LESION_SCORES[1:], "accuracy"], 0.5)
     first = pd.concat([scores([0.0, 0.4], predicted_share=[0.0, 0.1], **others), normal([0.0])]).assign(fold=0, seed=0)
     second = pd.concat([scores([0.2, 0.8], predicted_share=[0.1, 0.1], **others), normal([0.3])]).assign(fold=0, seed=1)
-    bins = [
-        metrics.count_pixels(np.array([True, False]), np.array(probability)).assign(fold=0, seed=seed)
-        for seed, probability in enumerate(([0.9, 0.1], [0.1, 0.9]))
-    ]
-    row = statistics.summarize(pd.concat([first, second]), pd.concat(bins))
+    pooled = pd.concat([pool([True, False], [0.9, 0.1]), pool([True, False], [0.1, 0.9])])
+    row = statistics.summarize(pd.concat([first, second]), pooled)
     assert (row["n_images"], row["n_empty"], row["n_predictions"]) == (2, 1, 4)
     assert (row["dice"], row["dice_median"]) == pytest.approx((0.35, 0.35))
     # One of two predictions marks the normal image; a mean over runs would mark it for both.
     assert (row["normals_fpr"], row["normals_area"]) == pytest.approx((0.5, 0.15))
-    # Ranked right by one run and wrong by the other; pooled, both would tie.
+    # Ranked right by one run and wrong by the other.
     assert row["auc"] == pytest.approx(0.5)
 
 
 def test_without_normals_their_scores_are_missing():
     lesions = scores([0.5, 0.6]).assign(predicted_share=0.5, **dict.fromkeys([*metrics.LESION_SCORES, "accuracy"], 0.5))
-    row = statistics.summarize(lesions, metrics.count_pixels(np.array([True, False]), np.array([0.9, 0.1])))
+    row = statistics.summarize(lesions, pool([True, False], [0.9, 0.1]))
     assert np.isnan([row["normals_fpr"], row["normals_area"]]).all()
 
 
