@@ -180,6 +180,16 @@ def title(fig: Figure) -> str:
     return " ".join(fig.get_suptitle().split())
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words, e.g. "1 epoch" and "2 epochs"."""
+    return f"{number} {agree(number, noun, f'{noun}s')}"
+
+
+def agree(number: int, one: str, many: str) -> str:
+    """Return the form of a word that goes with a number of things."""
+    return one if number == 1 else many
+
+
 def save_figure(fig: Figure, file: Path) -> None:
     """Write a figure as SVG, with the same bytes every time; `figure` can still show it afterwards."""
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -159,7 +159,7 @@ def conclude(rows: pd.DataFrame, size: str) -> str:
         "repetition and interpolation leave next to none there by construction. "
         f"In the outputs of trained networks it holds {_compare_shares(output)}. "
         "In the output, transposed convolution has more of the pattern than all others in "
-        f"{higher} of {section.count(len(ratios), 'training')}{against_claim}{below_noise}. "
+        f"{higher} of {display.count(len(ratios), 'training')}{against_claim}{below_noise}. "
         "The networks differ in all four upsampling steps; the paper's differ in the first alone, which is not "
         f"measured here. Size: {size}, {PROBED} validation images a network."
     )

@@ -135,7 +135,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     learned = settings.fate.agg(lambda fates: (fates == "learned").sum())
     runs = settings.size()
     told = [f"{setting} ({count} of {runs[setting]})" for setting, count in learned.items() if count]
-    sentences = [f"Fates of {section.count(len(table), 'run')}: {count_fates(table.fate)}."]
+    sentences = [f"Fates of {display.count(len(table), 'run')}: {count_fates(table.fate)}."]
     sentences.append(f"Lesions are learned by {'; '.join(told) or 'no setting'}.")
     # Larger batches also mean fewer steps, which has to be said. The baseline comes first.
     # A run that diverged took fewer.

@@ -94,7 +94,7 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     names = [name for name in published_losses().index if name in ONE_CURVE]
     baseline = table[table.run == "Upsampling2D"]
     passed = baseline[[f"passed_{name}" for name in (names[0], names[-1])]].dropna()
-    runs = section.count(len(table), "run")
+    runs = display.count(len(table), "run")
     text = f"{len(left)} of {runs} have left the plateau, at epoch {left.min()} to {left.max()}. "
     if len(passed):
         apart = passed.iloc[:, 1] - passed.iloc[:, 0]

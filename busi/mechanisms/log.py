@@ -106,7 +106,7 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
     later = table.iloc[1:]
     config = trained.configs[0]
     exploded = (trained.epochs[trained.epochs.epoch == 1].loss > CLIPPED).sum()
-    seeds = section.count(int(first.seeds), "seed")
+    seeds = display.count(int(first.seeds), "seed")
     verdict = "above" if exploded == first.seeds else "not always above" if exploded else "below"
     explosion = _tell_range(first.loss_low, first.loss_high, ".4g")
     loss = _tell_range(later.loss_low.min(), later.loss_high.max(), ".4f")

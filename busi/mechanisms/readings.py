@@ -57,7 +57,7 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     """Return what became of each reading."""
     parts = [f"{reading}: {count_fates(runs.fate)}" for reading, runs in table.groupby("reading", sort=False)]
     first = trained.configs[0]
-    return f"{'; '.join(parts)} ({first.image_size} pixels, {section.count(first.epochs, 'epoch')} planned)."
+    return f"{'; '.join(parts)} ({first.image_size} pixels, {display.count(first.epochs, 'epoch')} planned)."
 
 
 @section.presents("readings")

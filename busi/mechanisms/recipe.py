@@ -153,7 +153,9 @@ def draw(table: pd.DataFrame) -> Figure:
     normals.set(xlim=(-0.05, 1.05), xlabel="Normals with a finding")
     display.add_legend(fig)
     told = len(find_effects(table))
-    display.add_title(fig, f"{told} of {len(table) - 1} changes move Dice beyond chance")
+    changes = display.count(len(table) - 1, "change")
+    move = display.agree(told, "moves", "move")
+    display.add_title(fig, f"{told or 'None'} of {changes} {move} Dice beyond chance")
     return fig
 
 
@@ -205,7 +207,7 @@ def _tell_changes(table: pd.DataFrame, planned: int) -> str:
     first = table.iloc[0]
     last = table.iloc[-1]
     number = len(table) - 1
-    changes = section.count(number, "change")
+    changes = display.count(number, "change")
     if len(table) < planned:
         changes = f"the first {number} of {planned - 1} planned changes"
     text = f"Of {changes}, none can be told from chance."
@@ -226,11 +228,14 @@ def _tell_effects(effects: pd.DataFrame, others: int) -> str:
     told = []
     for row in effects.itertuples():
         told.append(f"{row.rung}, {format_interval(Interval(row.change, row.change_low, row.change_high))}")
-    text = f"{len(told)} {'moves' if len(told) == 1 else 'move'} Dice: {'; '.join(told)}. "
+    move = display.agree(len(told), "moves", "move")
+    text = f"{len(told)} {move} Dice: {'; '.join(told)}. "
     text += f"The other {others} cannot be told from chance. " if others else ""
     strict = effects.rung[effects.change_p_t < SIGNIFICANCE]
     number = "all" if len(strict) == len(told) else f"only {len(strict)}"
     named = f"{number} of these can ({'; '.join(strict)})" if len(strict) else "none of these can"
+    if len(told) == 1:
+        named = "it can, too" if len(strict) else "it cannot"
     return f"{text}By the corrected resampled t test, which allows for training images that folds share, {named}."
 
 

@@ -196,7 +196,7 @@ def describe_size(config: RunConfig) -> str:
     """Return the size of a run in words, e.g. "64 pixels, 16 filters, at most 40 epochs"."""
     # In a held-out run, the validation part chooses one epoch, and may end training early.
     limit = "at most " if config.protocol == "heldout" else ""
-    return f"{config.image_size} pixels, {config.base_filters} filters, {limit}{count(config.epochs, 'epoch')}"
+    return f"{config.image_size} pixels, {config.base_filters} filters, {limit}{display.count(config.epochs, 'epoch')}"
 
 
 def describe_runs(trained: Results) -> str:
@@ -204,14 +204,9 @@ def describe_runs(trained: Results) -> str:
     seeds = trained.runs.groupby(["variant", "fold"]).size()
     # A study under way, or a quick one, may not have trained all variants from all seeds.
     fewest = f"{seeds.min()} to " if seeds.min() < seeds.max() else ""
-    text = f"{describe_size(trained.configs[0])}, {fewest}{count(seeds.max(), 'seed')}"
+    text = f"{describe_size(trained.configs[0])}, {fewest}{display.count(seeds.max(), 'seed')}"
     folds = trained.runs.fold.nunique()
     return f"{text} in each of {folds} folds" if folds > 1 else text
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number of things in words, e.g. "1 epoch"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def tested_lesions(trained: Results, variant: str) -> pd.DataFrame:

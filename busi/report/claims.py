@@ -24,9 +24,8 @@ import pandas as pd
 import yaml
 
 from busi.config import Parameters
-from busi.mechanisms.section import count
+from busi.display import agree, count
 from busi.published import published_tables, table_number
-from busi.report.findings import agree
 from busi.report.heldout import ALIVE, FOUND_NOTHING, SAME, VARIANTS, Answers, count_runs, find_dead
 from busi.results import NotMeasured, read_findings, record_finding
 from busi.scoring.statistics import format_p

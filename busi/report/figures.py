@@ -18,8 +18,8 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from busi import display
+from busi.display import agree
 from busi.published import EPOCHS
-from busi.report.findings import agree
 from busi.report.tables import is_comparable
 from busi.scoring.predictors import PERFECT
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from busi.config import Parameters, RunConfig
 from busi.dataset.catalog import is_released
-from busi.mechanisms.section import count
+from busi.display import agree, count
 from busi.report.tables import FATES_DIFFER, NO_PUBLISHED, ONE_RUN, REPRODUCED, is_comparable, tell_end
 from busi.runs import TRAINING_VERSION
 from busi.scoring.predictors import MEAN_MASK, PREDICTORS
@@ -392,8 +392,3 @@ def describe_making(runs: pd.DataFrame) -> dict[str, str]:
     facts["Machine"] = "; ".join(dict.fromkeys(machines))
     facts["Software"] = "; ".join(dict.fromkeys(software))
     return facts
-
-
-def agree(number: int, one: str, many: str) -> str:
-    """Return the form of a word that goes with a number."""
-    return one if number == 1 else many

@@ -188,6 +188,8 @@ def find_components(scores: pd.DataFrame) -> dict[str, float]:
         `seed`: Between seeds of a fold, beyond what the few images explain.
         `residual`: What images and seeds do not explain. Where every fold has one run, `seed` and `residual` are
             missing: they cannot be separated from `fold` and `image`, which include them.
+        `seed_square`, `fold_square`: Variances between the means of a fold's seeds, and of folds, from which `seed` and
+            `fold` were estimated; missing with one of them.
         `groups`, `images`, `runs`, `folds`: Number of groups, mean number of groups in a fold, number of runs and of
             folds.
     """
@@ -444,18 +446,15 @@ def _vary_runs(split: list[_Fold], components: dict[str, float], seed: int = 0) 
     doubts = [0.0]
     # The doubts are about the whole mean squares: what images explain of them is subtracted from the variance, but
     # remains uncertain.
-    several = [fold.values.mean(axis=0) for fold in split if fold.values.shape[1] > 1]
-    if several:
+    if runs.max() > 1:
         share = (weights**2 / runs).sum()
         variance += share * components["seed"]
-        square = np.mean([means.var(ddof=1) for means in several])
-        doubts.append((share * square) ** 2 / (runs - 1).sum())
+        doubts.append((share * components["seed_square"]) ** 2 / (runs - 1).sum())
     # Where no fold is trained twice, the component of the folds contains that of the seeds.
     if len(split) > 1:
         share = (weights**2).sum()
         variance += share * components["fold"]
-        square = np.var([fold.values.mean() for fold in split], ddof=1)
-        doubts.append((share * square) ** 2 / (len(split) - 1))
+        doubts.append((share * components["fold_square"]) ** 2 / (len(split) - 1))
     draws = np.random.default_rng([seed, 1]).normal(0, np.sqrt(variance), RESAMPLES)
     # Not their sum, because the spread of the folds contains that of the seeds.
     return _Deviations(draws, max(doubts))
@@ -479,7 +478,9 @@ def _find_components(split: list[_Fold]) -> dict[str, float]:
     known += (within.seed / folds.runs).fillna(0)
     known += (within.residual / folds.groups / folds.runs).fillna(0)
     components = within.to_dict()
-    components["fold"] = np.maximum(0, folds["mean"].var() - known.mean())
+    components["seed_square"] = folds.seed_square.mean()
+    components["fold_square"] = folds["mean"].var()
+    components["fold"] = np.maximum(0, components["fold_square"] - known.mean())
     components["groups"] = folds.groups.sum()
     components["images"] = folds.groups.mean()
     components["runs"] = folds.runs.sum()
@@ -493,7 +494,9 @@ def _analyse_fold(fold: _Fold) -> dict[str, float]:
     groups, runs = cells.shape
     by_group = cells.mean(axis=1)
     by_run = cells.mean(axis=0)
-    row = {"mean": by_group.mean(), "groups": groups, "runs": runs}
+    row = {"mean": by_group.mean(), "groups": groups, "runs": runs, "seed_square": np.nan}
+    if runs > 1:
+        row["seed_square"] = by_run.var(ddof=1)
     if groups == 1 or runs == 1:
         image = by_group.var(ddof=1) if groups > 1 else np.nan
         return row | {"image": image, "seed": np.nan, "residual": np.nan}
@@ -501,7 +504,7 @@ def _analyse_fold(fold: _Fold) -> dict[str, float]:
     rest = cells - by_group[:, None] - (by_run - by_run.mean())
     residual = (rest**2).sum() / ((groups - 1) * (runs - 1))
     row["image"] = by_group.var(ddof=1) - residual / runs
-    row["seed"] = by_run.var(ddof=1) - residual / groups
+    row["seed"] = row["seed_square"] - residual / groups
     return row | {"residual": residual}
 
 

@@ -107,7 +107,7 @@ def test_normals_validation_and_training_time_are_told_beside_dice(table):
 
 def test_title_and_sentence_follow_the_numbers(table):
     table = table.replace({"rung": {"normals": recipe.GOAL_RUNG}})
-    assert display.title(recipe.draw(table)) == "1 of 2 changes move Dice beyond chance"
+    assert display.title(recipe.draw(table)) == "1 of 2 changes moves Dice beyond chance"
     text = recipe.conclude(table, "64 pixels", planned=3)
     changes, normals = text.split("Normal images")
     gain = ["+0.190"] * 3
@@ -124,8 +124,10 @@ def test_title_and_sentence_follow_the_numbers(table):
     told = table.assign(change_p=[np.nan, 0.01, 0.02])
     for p_t, expected in (([np.nan, 0, 0], "all"), ([np.nan, 0, 0.2], "only 1"), ([np.nan, 0.2, 0.2], "none")):
         assert strict.search(recipe.conclude(told.assign(change_p_t=p_t), "", 3))[1] == expected
+    for p_t, expected in ((0.01, "share, it can, too."), (0.2, "share, it cannot.")):
+        assert expected in recipe.conclude(table.assign(change_p_t=p_t), "", 3)
     flat = recipe.tabulate(predict({"baseline": (10, 3), "loss": (10, 3)}))
-    assert display.title(recipe.draw(flat)) == "0 of 1 changes move Dice beyond chance"
+    assert display.title(recipe.draw(flat)) == "None of 1 change move Dice beyond chance"
     assert recipe.conclude(flat, "", 2).startswith("Of 1 change, none can be told from chance.")
     # The goals were set for one rung; another one does not inherit them, even if it is the last.
     assert "Goals" not in recipe.conclude(flat, "", 2)

@@ -304,6 +304,27 @@ def test_images_that_vary_are_not_counted_a_second_time_as_training():
     assert np.mean(ratios) < 1.25
 
 
+def test_degrees_of_freedom_count_near_duplicates_once_as_the_variance_does():
+    """Groups of 10, 1 and 1 images: the means of a fold's groups and of its images differ; the variance has the former.
+
+    Deviations of a fold's groups are e, -e/2 and -e/2, so that images explain 3/4 e^2 / 3 of what varies between folds.
+    """
+    means = np.array([0.5, 0.52, 0.47, 0.55, 0.44])
+    deviations = np.array([0.02, -0.06, 0.04, 0.03, -0.05])
+    parts = []
+    for fold, (mean, e) in enumerate(zip(means, deviations, strict=True)):
+        values = [*[mean + e] * 10, mean - e / 2, mean - e / 2]
+        groups = [3 * fold] * 10 + [3 * fold + 1, 3 * fold + 2]
+        names = [f"image {12 * fold + number}" for number in range(12)]
+        parts.append(scores(values, group=groups).assign(name=names, fold=fold, seed=fold))
+    split = statistics._split_folds(pd.concat(parts), "dice")
+    found = statistics._vary_both(split, statistics._find_components(split))
+    known = (deviations**2).mean() / 4
+    variance = statistics._vary_images(split).values.var() + (means.var(ddof=1) - known) / 5
+    assert found.values.var() == pytest.approx(variance, rel=0.05)
+    assert found.freedom == pytest.approx(4 * (variance / (means.var(ddof=1) / 5)) ** 2, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("seeds", "parts"),
     [
