@@ -168,14 +168,16 @@ def differences(table: pd.DataFrame, *, margin: float, title: str) -> Figure:
         title: What the differences show.
     """
     labels = list(dict.fromkeys(table.label))
-    fig, ax = plt.subplots(figsize=(4.4, 1.45 + 0.45 * len(labels)))
+    sizes = table.groupby("size", sort=False)
+    # A second interval must not touch the name of the next row.
+    row_height = 0.45 if len(sizes) == 1 else 0.6
+    fig, ax = plt.subplots(figsize=(4.4, 1.45 + row_height * len(labels)))
     ax.axvspan(-margin, margin, color=display.GREY, alpha=0.15, lw=0, label=f"within ±{margin}")
     ax.axvline(0, color=display.GREY, linewidth=1)
     looks = [{"fmt": "o", "color": display.OURS}, {"fmt": "s", "color": display.RED}]
-    sizes = table.groupby("size", sort=False)
     for number, (size, rows) in enumerate(sizes):
         # The second size stands below the first one.
-        places = [labels.index(label) + 0.1 + 0.22 * number for label in rows.label]
+        places = [labels.index(label) + 0.05 + 0.22 * number for label in rows.label]
         display.draw_intervals(ax, places, rows.difference, rows.low, rows.high, label=size, **looks[number])
     ax.set(xlabel="Difference in Dice, 95 % interval")
     # In so narrow a figure, more numbers would overlap.
