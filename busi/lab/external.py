@@ -255,7 +255,7 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
             text += f" {recipe.BEFOREHAND}: {goal}."
             # The goal says little about the recipe if a network without it is as good.
             others = table.predictor[(table.dice >= recipe.GOAL_DICE) & (table.predictor != row.predictor)]
-            text += f" Others that reach it: {'; '.join(others)}." if len(others) else ""
+            text += f" It is also reached by others ({'; '.join(others)})." if len(others) else ""
     text += " An external prediction is the mean of the networks of all folds, a held-out one that of one network."
     if table.n_seeds.max() == 1:
         text += " With one seed, the intervals of external predictions are over images alone."
@@ -272,7 +272,7 @@ def _compare_difficulty(table: pd.DataFrame) -> str:
     word = "easier" if best.dice > best.heldout_dice else "harder"
     return (
         f" The external images are {word} in themselves: {best.predictor}, which was not trained, has {best.dice:.3f} "
-        f"on them and {best.heldout_dice:.3f} on the study's own. So the two columns do not compare hospitals."
+        f"on them and {best.heldout_dice:.3f} on the study's own. So the two numbers do not compare hospitals."
     )
 
 
@@ -292,7 +292,8 @@ def list_answers(parameters: Parameters) -> list[str]:
     for row in table[table.n_networks.notna()].itertuples():
         told.append(f"{row.predictor} {row.dice:.3f}, held out {row.heldout_dice:.3f}")
     return [
-        f"**On {table.n_images.iloc[0]} external images**, on which nothing was chosen, Dice is: {'; '.join(told)}."
+        f"**On {table.n_images.iloc[0]} external images**, on which nothing was chosen, Dice is: {'; '.join(told)} "
+        "(mean of the networks of all folds; held out: of single networks, of the same seeds)."
         f"{_compare_difficulty(table)}"
     ]
 

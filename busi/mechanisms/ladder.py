@@ -201,7 +201,8 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         f"Rebuilt, it has {first.accuracy:.4f}, and Dice {first.dice:.3f}. "
         f"The ladder ends at accuracy {last.accuracy:.4f} and Dice {last.dice:.3f} ({last.rung}), "
         f"where background everywhere has {last.floor_accuracy:.4f} and 0. "
-        f"Steps that change Dice beyond images and seeds: {', '.join(steps) or 'none'}. "
+        f"Steps of Dice whose interval, which is not corrected for their number, excludes 0: "
+        f"{', '.join(steps) or 'none'}. "
         f"{not_run}Size: {size}."
     )
 

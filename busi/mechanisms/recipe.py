@@ -210,33 +210,34 @@ def _tell_changes(table: pd.DataFrame, planned: int) -> str:
     changes = display.count(number, "change")
     if len(table) < planned:
         changes = f"the first {number} of {planned - 1} planned changes"
-    text = f"Of {changes}, none can be told from chance."
     effects = find_effects(table)
-    if len(effects):
-        text = f"Of {changes}, {_tell_effects(effects, number - len(effects))}"
+    text = f"Of {changes}, {_tell_effects(effects) if len(effects) else 'none can be told from chance'}."
+    others = table[table.change.notna() & ~table.rung.isin(effects.rung)]
+    if len(others):
+        largest = others.loc[others.change.abs().idxmax()]
+        which = "The largest of the others" if len(effects) else "The largest"
+        text += f" {which}: {_tell_change(largest)}, p = {largest.change_p:.3f} after Holm."
     total = format_interval(Interval(last.total, last.total_low, last.total_high))
     text += f" All together lead from Dice {first.dice:.3f} to {last.dice:.3f}: {total}"
     # Of two rungs, the last one is the only one that follows the first.
     if number > 1:
         earlier = table.iloc[:-1]
         best = earlier.loc[earlier.dice.idxmax()]
-        text += f"; the highest before the last is {best.dice:.3f} ({best.rung})"
+        text += f"; the rung {best.rung} has {best.dice:.3f}, the highest before the last"
     return f"{text}."
 
 
-def _tell_effects(effects: pd.DataFrame, others: int) -> str:
+def _tell_effects(effects: pd.DataFrame) -> str:
+    """Return which changes are told from chance, and for which of them the stricter test agrees."""
     told = []
     for row in effects.itertuples():
-        told.append(f"{row.rung}, {format_interval(Interval(row.change, row.change_low, row.change_high))}")
-    move = display.agree(len(told), "moves", "move")
-    text = f"{len(told)} {move} Dice: {'; '.join(told)}. "
-    text += f"The other {others} cannot be told from chance. " if others else ""
-    strict = effects.rung[effects.change_p_t < SIGNIFICANCE]
-    number = "all" if len(strict) == len(told) else f"only {len(strict)}"
-    named = f"{number} of these can ({'; '.join(strict)})" if len(strict) else "none of these can"
-    if len(told) == 1:
-        named = "it can, too" if len(strict) else "it cannot"
-    return f"{text}By the corrected resampled t test, which allows for training images that folds share, {named}."
+        strict = "also" if row.change_p_t < SIGNIFICANCE else "not"
+        told.append(f"{_tell_change(row)} ({strict} by the corrected resampled t test)")
+    return f"{len(told)} {display.agree(len(told), 'is', 'are')} told from chance: {'; '.join(told)}"
+
+
+def _tell_change(row: pd.Series) -> str:
+    return f"{row.rung}, {format_interval(Interval(row.change, row.change_low, row.change_high))}"
 
 
 def _tell_normals(row: pd.Series, name: str) -> str:

@@ -14,7 +14,7 @@ profile's second size, the statements about the variants trained there are judge
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -28,6 +28,7 @@ from busi.display import agree, count
 from busi.published import published_tables, table_number
 from busi.report.heldout import ALIVE, FOUND_NOTHING, SAME, VARIANTS, Answers, count_runs, find_dead
 from busi.results import NotMeasured, read_findings, record_finding
+from busi.scoring.predictors import MEAN_MASK
 from busi.scoring.statistics import format_p
 
 ALPHA = 0.05
@@ -71,6 +72,7 @@ class Comparison(NamedTuple):
     p: float
     n_images: int
     p_t_holm: float = float("nan")
+    t_high: float = float("nan")
     n_runs: int = 0
     n_folds: int = 0
     folds_needed: int = 1
@@ -134,22 +136,27 @@ class Verdict:
 
     @property
     def title(self) -> str:
-        """Return the verdict in words, e.g. "KLD is the best loss", the title of its figure and card."""
-        return read_claims()[self.number]["says"][self.first.verdict]
+        """Return the verdict in words, the title of its figure and card; if the second one differs, with the size."""
+        says = read_claims()[self.number]["says"][self.first.verdict]
+        if self.second and self.second.verdict != self.first.verdict:
+            # The size begins with its pixels.
+            return f"{says}, at {self.first.size.partition(',')[0]}"
+        return says
 
     @property
     def short(self) -> str:
-        """Return a short text, in Markdown: verdict and claim, then the verdict in words and what decides it."""
-        judged = f"**{self.first.verdict.capitalize()}:** {self.claim}"
-        return f"{judged}\n\n{self.title}. At {self.first.size}: {self.first.reason}."
+        """Return a short text, in Markdown: verdict and claim, the verdict in words, and what decides each size."""
+        text = f"**{self.first.verdict.capitalize()}:** {self.claim}\n\n"
+        text += f"{self.title}. At {self.first.size}: {self.first.reason}."
+        if self.second:
+            text += f"\n\nAt {self.second.size}, {self.second.verdict}: {self.second.reason}."
+        return text
 
     @property
     def evidence(self) -> str:
         """Return the evidence at all sizes, as paragraphs of Markdown."""
-        paragraphs = [f"At {self.first.size}: {self.first.evidence}"]
-        if self.second:
-            paragraphs.append(f"At {self.second.size}: {self.second.evidence}")
-        return "\n\n".join(paragraphs)
+        judged = filter(None, [self.first, self.second])
+        return "\n\n".join(f"At {each.size}, {each.verdict}: {each.evidence}" for each in judged)
 
     @property
     def row(self) -> dict[str, str | int]:
@@ -224,10 +231,10 @@ def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
         rest = {"p": row.p_holm, "p_t_holm": row.p_t_holm, "kind": row.kind}
         rest |= {"n_images": row.n_images, "n_runs": row.n_runs, "n_folds": row.n_folds}
         if (row.a, row.b) == (a, b):
-            return Comparison(a, b, row.difference, row.low, row.high, **rest)
+            return Comparison(a, b, row.difference, row.low, row.high, t_high=row.t_high, **rest)
         # Seen from the other side, the difference changes its sign and the interval swaps its ends.
         if (row.a, row.b) == (b, a):
-            return Comparison(a, b, -row.difference, -row.high, -row.low, **rest)
+            return Comparison(a, b, -row.difference, -row.high, -row.low, t_high=-row.t_low, **rest)
     return None
 
 
@@ -259,8 +266,11 @@ def judge(sizes: list[Answers]) -> Verdict:
     claim = read_claims()[number]
     # Without a run, the first size leaves the claim open, and a second one gives no verdict.
     asked = [answers for answers in sizes if answers is sizes[0] or _has_run(answers)]
-    judged = [_judge_by_dice(claim, answers) for answers in asked]
-    return Verdict(number, claim["claim"], *judged)
+    first, *second = [_judge_by_dice(claim, answers) for answers in asked]
+    # A remark on the claim is made once, whatever the number of sizes.
+    if "aside" in claim:
+        first = replace(first, evidence=f"{first.evidence} {claim['aside']}")
+    return Verdict(number, claim["claim"], first, *second)
 
 
 def _has_run(answers: Answers) -> bool:
@@ -301,14 +311,15 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
     baseline, *others = answers.group.variants
     rows = _choose_rows(answers, without_dead=_find_claim(answers.family).get("without_dead", False))
     known = {}
-    better = worse = 0
+    sides = Counter()
     for label in others:
         comparison = _find(answers, rows, label, baseline)
         if comparison:
             known[f"{label} (live runs)" if comparison.kind == ALIVE else label] = comparison
-            better += _find_side(comparison) == "better"
-            worse += _find_side(comparison) == "worse"
-    title = f"{better or 'None'} of {count(len(known), 'variant')} better than {baseline}, {worse or 'none'} worse"
+            sides["early" if comparison.is_early else _find_side(comparison)] += 1
+    title = f"{sides['better'] or 'None'} of {count(len(known), 'variant')} better than {baseline}, "
+    title += f"{sides['worse'] or 'none'} worse"
+    title += f", {sides['early']} with too few runs" if sides["early"] else ""
     return title, _tabulate_differences(known, answers)
 
 
@@ -411,6 +422,8 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     replies = [rule(comparison) if comparison else None for comparison in comparisons]
     known = [comparison for comparison in comparisons if comparison]
     sentences = _describe_comparisons(known, claim["test"])
+    if claim["test"] != "alike":
+        sentences += [f"Without dead runs: {pair}: {_read(pair)}." for pair in _find_alive(claim, known, answers)]
     if claim["test"] == "alike":
         sentences += _count_apart(_take_published(claim, known))
     missing = len(comparisons) - len(known)
@@ -428,10 +441,10 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     for what, pair in _find_beside(claim, answers).items():
         sentences.append(f"Not judged, {what}: {pair}: {_read(pair)}.")
     sentences += map(_describe_chance, _find_chance(answers))
+    sentences += _describe_weak(answers)
     sentences += _describe_dead(answers)
     sentences += map("{}.".format, _name_runs("Runs that reached the last planned epoch", answers.capped))
     sentences.append(_describe_progress([answers]))
-    sentences.append(claim.get("aside", ""))
     evidence = " ".join(filter(None, sentences))
     compared = [claim["variant"], *claim["than"]] if "variant" in claim else []
     return Judgement(describe_size(answers, compared), decide(replies), reason, evidence)
@@ -453,9 +466,10 @@ def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison], 
         # Of dozens of pairs, the one with the largest difference says most. The claim is about the paper's settings.
         told = [_find_widest(_take_published(claim, told) or told)]
     others = {comparison.b for comparison in told}
-    # Where no pair is against the claim, it has to be said what each of them shows. Likeness has no better side.
-    tell = _tell_doubt if against or claim["test"] == "alike" else lambda each: f", {_read(each)}"
-    reason = [each.short + tell(each) for each in told]
+    if claim["test"] == "alike":
+        reason = [_tell_widest(claim, told[0])]
+    else:
+        reason = [f"{each.short}, {_read(each)}" for each in told]
     # The two are one function: if only one of them differs from a third, the difference is chance.
     reason += [f"{twin.short}, {_read(twin)}" for twin in twins if twin.b in others]
     reason += [f"{what}, {pair.short}, {_read(pair)}" for what, pair in _find_beside(claim, answers).items()]
@@ -465,6 +479,13 @@ def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison], 
         capped = {label: counts for label, counts in answers.capped.items() if label in compared}
         reason += _name_runs("runs that reached the last planned epoch", capped)
     return "; ".join(reason)
+
+
+def _tell_widest(claim: dict, widest: Comparison) -> str:
+    """Return the pair that says most about the likeness of settings, and whether the paper compares it."""
+    # Likeness has no better side.
+    text = f"{widest.short}{_tell_doubt(widest)}"
+    return text if _take_published(claim, [widest]) else f"{text}, a pair that the paper does not compare"
 
 
 def _take_published(claim: dict, comparisons: list[Comparison]) -> list[Comparison]:
@@ -500,6 +521,15 @@ def _find_comparisons(claim: dict, answers: Answers, variant: str | None = None)
         pairs = [(better, other) for other in claim["than"] if other in labels]
     rows = _choose_rows(answers, without_dead=claim.get("without_dead", False))
     return [_find(answers, rows, a, b) for a, b in pairs]
+
+
+def _find_alive(claim: dict, comparisons: list[Comparison], answers: Answers) -> list[Comparison]:
+    """Return those of the comparisons that have dead runs, without these; none if the claim is judged so anyway."""
+    if claim.get("without_dead"):
+        return []
+    rows = answers.pairs[answers.pairs.kind == ALIVE]
+    found = [_find(answers, rows, comparison.a, comparison.b) for comparison in comparisons]
+    return [comparison for comparison in found if comparison]
 
 
 def count_folds(answers: Answers) -> int:
@@ -551,10 +581,13 @@ def _count_apart(published: list[Comparison]) -> list[str]:
     """Return how many comparisons of two settings of the paper differ: the others have a setting added here."""
     if not published:
         return []
-    beyond = [alike(comparison) for comparison in published].count(False)
-    pairs = count(len(published), "pair")
+    answers = [alike(comparison) for comparison in published]
+    if len(published) == 1:
+        answer = {True: "alike", False: "different", None: "open"}[answers[0]]
+        return [f"The only pair of settings that the paper compares is {answer}: {published[0]}."]
+    beyond = answers.count(False)
     differ = agree(beyond, "differs", "differ")
-    return [f"Of the {pairs} of settings that the paper compares, {beyond or 'none'} {differ} by more."]
+    return [f"Of the {len(published)} pairs of settings that the paper compares, {beyond or 'none'} {differ} by more."]
 
 
 def _find_twins(claim: dict, answers: Answers) -> list[Comparison]:
@@ -606,12 +639,27 @@ def _find_side(comparison: Comparison) -> str:
 
 
 def _tell_doubt(comparison: Comparison) -> str:
-    """Return that a difference told by the interval's test is not told by the stricter one; else nothing."""
+    """Return what the stricter test does not tell, although the interval and its test do; else nothing."""
+    if comparison.is_early:
+        return ""
     excludes_zero = comparison.low > 0 or comparison.high < 0
-    is_told = excludes_zero and comparison.p < ALPHA and not comparison.is_early
-    if is_told and comparison.p_t_holm >= ALPHA:
+    if excludes_zero and comparison.p < ALPHA <= comparison.p_t_holm:
         return ", though not told apart by the corrected resampled t test"
+    # No difference of this size is left by the interval, but one by the test.
+    if not excludes_zero and comparison.high < MARGIN <= comparison.t_high:
+        return f", though the corrected resampled t test leaves an advantage of {MARGIN} open"
     return ""
+
+
+def _describe_weak(answers: Answers) -> list[str]:
+    """Return which variants have a lower Dice than the mean mask, which does not look at the image."""
+    dice = answers.table.set_index("variant").dice
+    if MEAN_MASK not in dice:
+        return []
+    weak = dice.reindex(list(answers.variants))
+    weak = weak[weak < dice[MEAN_MASK]]
+    named = ", ".join(f"{label} {score:.3f}" for label, score in weak.items())
+    return [f"Lower than the mean mask ({dice[MEAN_MASK]:.3f}), which looks at no image: {named}."] if named else []
 
 
 def _describe_dead(answers: Answers) -> list[str]:
@@ -627,8 +675,9 @@ def _describe_dead(answers: Answers) -> list[str]:
     if len(stopped):
         after = dict.fromkeys([stopped.epochs.min(), stopped.epochs.max()])
         listed = " to ".join(map(str, after))
+        some = f"{len(stopped)} of the {len(dead)}" if len(stopped) < len(dead) else agree(len(dead), "It", "All")
         verb = agree(len(stopped), "was", "were")
-        sentences.append(f"{len(stopped)} of them {verb} stopped by patience, after {listed} epochs.")
+        sentences.append(f"{some} {verb} stopped by patience, after {listed} epochs.")
     # If other runs begin late, some of the dead ones may only have been stopped too early.
     alive = epochs[epochs.variant.isin(answers.dead) & ~epochs.run.isin(dead)]
     first = alive[alive.validation_dice >= FOUND_NOTHING].groupby("run").epoch.min()
@@ -655,13 +704,15 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
         is_telling = alike_ranked.sum() >= TELLING * len(ranked)
         replies.append(is_telling if enough else None)
         others = ranked[~alike_ranked]
-        if len(others):
+        if len(others) and not is_telling:
             worst = others.loc[others.difference.idxmax()]
             told = f"By {name}, {worst.better} is no better than {worst.worse}"
             wrong.append(f"{told}, although its Dice is {worst.difference:.3f} higher.")
     networks = ranked[ranked.trained.astype(bool)]
     reason = f"of {_count_alike(ranked)}, where {TELLING:.0%} are asked for; between networks alone, of "
     reason += _count_alike(networks)
+    if len(networks) < ENOUGH:
+        reason += ", too few to say anything about networks"
     asked = f"A metric has to agree with Dice on the order of at least {TELLING:.0%} of the pairs that Dice tells "
     asked += "apart. Accuracy is that at one half, as published, not at the threshold of the masks."
     evidence = " ".join([asked, *wrong, progress])
@@ -673,7 +724,8 @@ def _count_alike(ranked: pd.DataFrame) -> str:
     told = []
     for metric, name in METRICS.items():
         number = int(ranked[metric].sum())
-        told.append(f"{name} {number} ({number / len(ranked):.1%})" if len(ranked) else f"{name} {number}")
+        # A percentage of a few pairs would suggest a precision that they do not have.
+        told.append(f"{name} {number} ({number / len(ranked):.1%})" if len(ranked) >= ENOUGH else f"{name} {number}")
     return f"{count(len(ranked), 'pair')}, ranked as by Dice: {', '.join(told)}"
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from busi.config import Parameters, RunConfig
+from busi.config import SECOND, Parameters, RunConfig
 from busi.dataset.catalog import is_released
 from busi.display import agree, count
+from busi.report.heldout import name_size
 from busi.report.tables import FATES_DIFFER, NO_PUBLISHED, ONE_RUN, REPRODUCED, is_comparable, tell_end
 from busi.runs import TRAINING_VERSION
 from busi.scoring.predictors import MEAN_MASK, PREDICTORS
@@ -37,37 +38,53 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
     sentences = [_answer_rows(rows, filters) if is_comparable(rows) else NO_PUBLISHED]
     sentences += _compare_seeds(rows, filters)
     sentences += _compare_losses(rows, filters)
+    sentences.append(_answer_claims(verdicts))
+    return sentences + _answer_scores(scores)
+
+
+def _answer_claims(verdicts: pd.DataFrame) -> str:
     counts = []
     for verdict, own in verdicts.groupby("verdict", sort=False):
         proofs = (own.basis == "proof").sum()
         by_proof = f" ({proofs} of them by proof)" if proofs else ""
         counts.append(f"{len(own)} {agree(len(own), 'is', 'are')} {verdict}{by_proof}")
-    sentences.append(
-        f"**Of {len(verdicts)} claims** of the paper, {', '.join(counts)}. Scores are of images that the scored "
-        f"network was not trained on ({_join_sizes(verdicts)})."
-    )
-    # Those of the second size are other networks on other folds.
-    scores = scores[scores["size"] == scores["size"].iloc[0]]
+    text = f"**Of {len(verdicts)} claims** of the paper, {', '.join(counts)}. Scores are of images that the scored "
+    text += f"network was not trained on ({_join_sizes(verdicts['size'])})."
+    # A study without a second size has empty cells there.
+    second = verdicts[verdicts.second_verdict != ""]
+    if len(second):
+        others = second[second.second_verdict != second.verdict]
+        told = [f"{row.claim.partition('.')[0]} ({row.second_verdict})" for row in others.itertuples()]
+        claims = agree(len(told), "claim", "claims")
+        different = f", except on {claims} {' and '.join(told)}" if told else ""
+        text += f" At {_join_sizes(second.second_size)}, the verdicts are the same{different}."
+    return text
+
+
+def _answer_scores(scores: pd.DataFrame) -> list[str]:
+    # Those of the second size are other networks.
+    size = scores["size"].iloc[0]
+    scores = scores[scores["size"] == size]
     trained = scores[scores.n_runs > 0].dropna(subset="dice")
-    if len(trained):
-        untrained = scores[scores.variant.isin(PREDICTORS)].drop_duplicates("variant").set_index("variant").dice
-        best_untrained = untrained.idxmax()
-        worst = trained.dice.min()
-        best = trained.dice.max()
-        # The mean mask is scored on all images, networks only on those of the folds trained so far.
-        images = scores.n_images[scores.variant == MEAN_MASK].max()
-        part = ", in the folds trained so far" if (trained.n_images < images).any() else ""
-        sentences.append(
-            f"**Dice on those images** is {worst:.3f} to {best:.3f} for the variants of the four families{part}; "
-            f"without training, {untrained[MEAN_MASK]:.3f} for the mean of the training masks and at most "
-            f"{untrained[best_untrained]:.3f} ({best_untrained})."
-        )
-    return sentences
+    if not len(trained):
+        return []
+    untrained = scores[scores.variant.isin(PREDICTORS)].drop_duplicates("variant").set_index("variant").dice
+    best_untrained = untrained.idxmax()
+    worst = trained.dice.min()
+    best = trained.dice.max()
+    # The mean mask is scored on all images, networks only on those of the folds trained so far.
+    images = scores.n_images[scores.variant == MEAN_MASK].max()
+    part = ", in the folds trained so far" if (trained.n_images < images).any() else ""
+    return [
+        f"**Dice on those images** is {worst:.3f} to {best:.3f} for the variants of the four families "
+        f"({name_size(size)}{part}); without training, {untrained[MEAN_MASK]:.3f} for the mean of the training masks "
+        f"and at most {untrained[best_untrained]:.3f} ({best_untrained})."
+    ]
 
 
-def _join_sizes(verdicts: pd.DataFrame) -> str:
+def _join_sizes(column: pd.Series) -> str:
     """Return the size that all verdicts share; if their numbers of runs differ, say that each claim has its own."""
-    sizes = list(dict.fromkeys(verdicts["size"]))
+    sizes = list(dict.fromkeys(column))
     if len(sizes) == 1:
         return sizes[0]
     # A size lists pixels, filters, epochs, then runs.
@@ -304,20 +321,26 @@ def describe_outlines(outlines: pd.DataFrame) -> str:
     most = outlines.n_runs.max()
     runs = count(most, "run") if fewest == most else f"{fewest} to {most} runs"
     return (
-        f"Outlines of the best, median and worst held-out lesion among those of {runs} of each variant, at one size. "
-        "The tables are of all its runs; their median is that of means over seeds."
+        f"Outlines of the best, median and worst held-out lesion among those of {runs} of each variant, all drawn "
+        "equally large. The tables are of all its runs; their median is that of means over seeds."
     )
 
 
 def describe_power(power: pd.DataFrame) -> str:
-    """Return which difference the median comparison of ``power.csv`` can detect, and how many runs it would need."""
-    if not len(power):
-        return "There are no two variants to compare yet."
+    """Return which difference the median comparison of ``power.csv`` can detect, and how many runs it would need.
+
+    Each size has sentences of its own, because their numbers of runs differ.
+    """
+    sizes = [f"At {name_size(size)}, {_describe_power(own)}" for size, own in power.groupby("size", sort=False)]
+    return " ".join(sizes) or "There are no two variants to compare yet."
+
+
+def _describe_power(power: pd.DataFrame) -> str:
     if power.smallest.isna().all():
-        return "With one run a variant, the smallest difference that could be detected is not known."
+        return "with one run a variant, the smallest difference that could be detected is not known."
     pairs = count(len(power), "pair")
     smallest = power.smallest.median()
-    text = f"Half of the {pairs} would show a difference of {smallest:.3f} Dice or less with a probability of 80%, "
+    text = f"half of the {pairs} would show a difference of {smallest:.3f} Dice or less with a probability of 80%, "
     text += "before Holm's correction. "
     # Missing with one seed a fold.
     known = power.runs_needed.dropna()
@@ -341,7 +364,7 @@ def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) 
     # The protocol's baseline, which every other held-out run changes.
     heldout = RunConfig(**parameters.heldout_fields())
     seeds = count(len(parameters.heldout_seeds), "seed")
-    return {
+    facts = {
         "Images": f"{len(images)}, {lesions} of them with a lesion; the four families are trained on these alone",
         "Data": name_data(parameters, images),
         "Our runs, published protocol": f"{_describe_network(parameters)} in {parameters.precision}, batches of one "
@@ -349,8 +372,13 @@ def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) 
         "Runs of the paper": "300² pixels (the published accuracy fits 572², too), 64 to 1024 filters, 75 epochs",
         "Trained": progress,
         "Our runs, held-out protocol": f"{_describe_network(heldout)} at most, batches of {heldout.batch_size}, "
-        f"{seeds} a fold planned",
+        f"{seeds} a fold",
     }
+    if parameters.second_size:
+        second = RunConfig(**parameters.heldout_fields(SECOND))
+        seeds = count(len(parameters.second_seeds), "seed")
+        facts["The same, second size"] = f"{_describe_network(second)} at most, {seeds} a fold"
+    return facts
 
 
 def _describe_network(settings: Parameters | RunConfig) -> str:

@@ -4,6 +4,7 @@ Runs finish one after another. Every table says how many runs and images a row i
 compared on the images, folds and seeds that both have.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ COLUMNS += ["dice_median", "detected", "brier", "loss", "auc_pooled", "normals_a
 """Columns of ``tables/heldout.csv``."""
 
 PAIR_COLUMNS = ["family", "a", "b", "difference", "low", "high", "p", "p_holm", "wins", "n_images"]
-PAIR_COLUMNS += ["n_runs", "n_folds", "p_t", "p_t_holm", "kind", "size"]
+PAIR_COLUMNS += ["n_runs", "n_folds", "p_t", "p_t_holm", "t_low", "t_high", "kind", "size"]
 """Columns of ``tables/pairwise.csv``."""
 
 VARIANTS = "variants"
@@ -94,8 +95,7 @@ class Answers:
     @property
     def size_words(self) -> str:
         """Return the size of the runs in short words; empty where none is planned."""
-        configs = self.group.configs
-        return f"{configs[0].image_size} pixels, {configs[0].base_filters} filters" if configs else ""
+        return name_size(self.size)
 
     @cached_property
     def untrained(self) -> dict[str, Results]:
@@ -278,19 +278,38 @@ def count_by_size(families: Iterable[Answers]) -> dict[str, tuple[int, int]]:
     return {size: count_runs(own) for size, own in sizes.items()}
 
 
+def name_size(size: str) -> str:
+    """Return `busi.config.Size.size_name` in short words; empty for a size without runs.
+
+    Example:
+        >>> name_size("64px-8f-150e")
+        '64 pixels, 8 filters'
+    """
+    numbers = re.findall(r"\d+", size)
+    return f"{numbers[0]} pixels, {numbers[1]} filters" if numbers else ""
+
+
 def add_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `Answers.table` with columns for pages: `interval` in words, `minutes` a run, and the share `empty`."""
+    """Return `Answers.table`, of one or more sizes, with columns for pages.
+
+    These are `at` (the size in words), the `interval` in words, the `minutes` a run, and the share `empty`.
+    """
     intervals = _join_intervals(table.dice, table.dice_low, table.dice_high, ".3f")
     # If a row lacks them, counts would otherwise be shown with decimals.
     counts = table[["n_capped", "n_dead"]].astype("Int64")
     minutes = table.seconds / 60
     empty = table.n_empty / table.n_predictions
-    return table.assign(**counts, interval=intervals, minutes=minutes, empty=empty)
+    sizes = table["size"].map(name_size)
+    return table.assign(**counts, at=sizes, interval=intervals, minutes=minutes, empty=empty)
 
 
 def format_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs of two variants in `Answers.pairs`, with columns for pages: `interval`, `p_shown`, `t_shown`."""
+    """Return the pairs of two variants in `Answers.pairs`, of one or more sizes, with columns for pages.
+
+    These are `at` (the size in words), the `interval` in words, and the p values `p_shown` and `t_shown`.
+    """
     shown = pairs[pairs.kind != UNTRAINED].copy()
+    shown["at"] = shown["size"].map(name_size)
     shown["interval"] = _join_intervals(shown.difference, shown.low, shown.high, "+.3f")
     shown["p_shown"] = shown.p_holm.map(statistics.format_p)
     shown["t_shown"] = shown.p_t_holm.map(statistics.format_p)

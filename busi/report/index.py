@@ -110,7 +110,10 @@ def _list_cards(parameters: Parameters) -> list[dict]:
         claim["figure"] = None
         # A claim without any run has no figure, which would only be empty axes.
         if (parameters.report_path / "figures" / name).is_file():
-            claim["figure"] = _embed_figure(parameters, name, f"{claim['title']}: {claim['reason']}")
+            shown = f"{claim['title']}. At {claim['size']}: {claim['reason']}."
+            if claim["second_verdict"]:
+                shown += f" At {claim['second_size']}: {claim['second_reason']}."
+            claim["figure"] = _embed_figure(parameters, name, shown)
         cards.append(claim)
     return cards
 

@@ -61,9 +61,9 @@ class _Fold(NamedTuple):
 class _Deviations:
     """Random deviations that sources of variation add to a mean, float (`RESAMPLES`,).
 
-    `doubt` is the denominator of Satterthwaite's degrees of freedom: the sum over sources of (w s)^2 / f, where s is
-    the source's mean square with f degrees of freedom, and w its weight in the variance of the mean. It is 0 for
-    images, of which there are hundreds.
+    `doubt` is the denominator of Satterthwaite's degrees of freedom: (w s)^2 / f, where s is the mean square of a
+    source with f degrees of freedom, and w its weight in the variance of the mean. Independent sources add up. It is 0
+    for images, of which there are hundreds.
     """
 
     values: np.ndarray
@@ -108,7 +108,7 @@ def score_interval(scores: pd.DataFrame, score: str = "dice") -> Interval:
         StudyError: There is no row, or a value is missing.
     """
     split = _split_folds(scores, score)
-    return _vary_both(split, _find_components(split)).around(_mean(split))
+    return _vary_both(split).around(_mean(split))
 
 
 def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -> Interval:
@@ -145,8 +145,7 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -
         after = _split_folds(_subtract_images(b, means_a, score), score)
     else:
         images = _vary_images(after, seed=1) - _vary_images(before)
-    runs = _vary_runs(after, _find_components(after), seed=100)
-    runs -= _vary_runs(before, _find_components(before), seed=0)
+    runs = _vary_runs(after, seed=100) - _vary_runs(before, seed=0)
     return (images + runs).around(mean)
 
 
@@ -166,12 +165,12 @@ def format_p(p: float) -> str:
 
     Example:
         >>> format_p(0.0171), format_p(1e-6), format_p(float("nan"))
-        ('0.0171', '< 0.0001', '')
+        ('0.0171', '< 0.001', '')
     """
     if np.isnan(p):
         return ""
-    # With four decimals, a p value that is merely small would be shown as zero.
-    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+    # With so few folds, p values below this are too small (docs/heldout-protocol.md, "Two levels").
+    return "< 0.001" if p < 0.001 else f"{p:.4f}"
 
 
 def find_components(scores: pd.DataFrame) -> dict[str, float]:
@@ -188,20 +187,22 @@ def find_components(scores: pd.DataFrame) -> dict[str, float]:
         `seed`: Between seeds of a fold, beyond what the few images explain.
         `residual`: What images and seeds do not explain. Where every fold has one run, `seed` and `residual` are
             missing: they cannot be separated from `fold` and `image`, which include them.
-        `seed_square`, `fold_square`: Variances between the means of a fold's seeds, and of folds, from which `seed` and
-            `fold` were estimated; missing with one of them.
         `groups`, `images`, `runs`, `folds`: Number of groups, mean number of groups in a fold, number of runs and of
             folds.
     """
     return _find_components(_split_folds(scores, "dice"))
 
 
-def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[str, float]:
+def find_power(
+    components: dict[str, float], freedom: float = np.inf, variance: float | None = None
+) -> dict[str, float]:
     """Compute the power of a comparison, before any correction, from the variance components of its differences.
 
     Args:
         components: As `find_components` of the differences between two variants.
         freedom: Degrees of freedom of the comparison.
+        variance: Variance of the comparison's mean over images. The components, which are of means over groups, are
+            scaled to it. If not given, every image is a group alone.
 
     Returns:
         `smallest`: Smallest difference that is told from zero with a chance of `POWER` at 95 % confidence.
@@ -219,6 +220,11 @@ def find_power(components: dict[str, float], freedom: float = np.inf) -> dict[st
         fixed += components["fold"] / components["folds"]
     one_seed = np.isnan(components["seed"])
     run = 0.0 if one_seed else components["seed"] + components["residual"] / components["images"]
+    total = fixed + run / components["runs"]
+    # Scores that do not vary at all cannot be scaled.
+    if variance is not None and total > 0:
+        fixed *= variance / total
+        run *= variance / total
     few = _standard_errors(freedom)
     power = {"smallest": few * np.sqrt(fixed + run / components["runs"]), "runs": components["runs"]}
     if one_seed:
@@ -258,6 +264,7 @@ def compare_pairs(
         `p_t`: Two-sided p value of the folds' mean differences by the corrected resampled t test, which accounts for
             training images that folds share (Nadeau, Bengio, Machine Learning 52, 2003). Seeds of a fold share all of
             them and are averaged. Missing with one fold.
+        `t_low`, `t_high`: The 95 % interval of that test, around the mean of the folds' mean differences.
         `p_t_holm`: `p_t` after Holm's correction for all rows that have it.
         `wins`: Share of images on which a is higher; equal images count half.
         `image`, `fold`, `seed`, `residual`: As `find_components` of the differences; missing without a run.
@@ -277,8 +284,8 @@ def compare_pairs(
     return table.assign(p_holm=_correct(table.p), p_t_holm=_correct(table.p_t))
 
 
-_PAIR = ["a", "b", "n_images", "n_runs", "n_folds", "difference", "low", "high", "p", "p_t", "wins", *COMPONENTS]
-_PAIR += ["smallest", "limit", "runs_needed"]
+_PAIR = ["a", "b", "n_images", "n_runs", "n_folds", "difference", "low", "high", "p", "p_t", "t_low", "t_high"]
+_PAIR += ["wins", *COMPONENTS, "smallest", "limit", "runs_needed"]
 
 
 def find_test_ratio(images: pd.DataFrame, runs: pd.DataFrame) -> float:
@@ -421,8 +428,8 @@ def _mean(split: list[_Fold]) -> float:
     return values.mean()
 
 
-def _vary_both(split: list[_Fold], components: dict[str, float]) -> _Deviations:
-    return _vary_images(split) + _vary_runs(split, components)
+def _vary_both(split: list[_Fold]) -> _Deviations:
+    return _vary_images(split) + _vary_runs(split)
 
 
 def _vary_images(split: list[_Fold], seed: int = 0) -> _Deviations:
@@ -437,27 +444,64 @@ def _vary_images(split: list[_Fold], seed: int = 0) -> _Deviations:
     return _Deviations(sums / sizes - values.mean())
 
 
-def _vary_runs(split: list[_Fold], components: dict[str, float], seed: int = 0) -> _Deviations:
+def _vary_runs(split: list[_Fold], seed: int = 0) -> _Deviations:
     """Return the deviations of the mean that other runs would cause; zeros if there is one run in all."""
-    images = np.array([len(fold.values) for fold in split])
-    runs = np.array([fold.values.shape[1] for fold in split])
-    weights = images / images.sum()
-    variance = 0.0
-    doubts = [0.0]
+    folds = pd.DataFrame([_compare_means(fold) for fold in split])
+    weights = folds.images / folds.images.sum()
+    variance, doubts = 0.0, [0.0]
     # The doubts are about the whole mean squares: what images explain of them is subtracted from the variance, but
     # remains uncertain.
-    if runs.max() > 1:
-        share = (weights**2 / runs).sum()
-        variance += share * components["seed"]
-        doubts.append((share * components["seed_square"]) ** 2 / (runs - 1).sum())
-    # Where no fold is trained twice, the component of the folds contains that of the seeds.
+    of_seeds = 0.0
+    if folds.runs.max() > 1:
+        of_seeds = np.maximum(0, (folds.seed_square - folds.seed_known).mean())
+        share = (weights**2 / folds.runs).sum()
+        variance += share * of_seeds
+        doubts.append((share * folds.seed_square.mean()) ** 2 / (folds.runs - 1).sum())
+    # Where no fold is trained twice, what varies between folds contains what varies between seeds.
     if len(split) > 1:
+        fold_square = folds["mean"].var()
+        known = (folds.known + of_seeds / folds.runs).mean()
         share = (weights**2).sum()
-        variance += share * components["fold"]
-        doubts.append((share * components["fold_square"]) ** 2 / (len(split) - 1))
+        variance += share * np.maximum(0, fold_square - known)
+        doubts.append((share * fold_square) ** 2 / (len(split) - 1))
     draws = np.random.default_rng([seed, 1]).normal(0, np.sqrt(variance), RESAMPLES)
     # Not their sum, because the spread of the folds contains that of the seeds.
     return _Deviations(draws, max(doubts))
+
+
+def _compare_means(fold: _Fold) -> dict[str, float]:
+    """Return the mean of a fold over its images and runs, how its runs vary, and how much of both its images explain.
+
+    `known` is the variance of the fold's mean that comes from its few images, `seed_square` the variance of the runs'
+    means, and `seed_known` that part of it which comes from the images; both are missing with one run.
+    """
+    images, runs = fold.values.shape
+    of_images = fold.values.mean(axis=1)
+    of_runs = fold.values.mean(axis=0)
+    mean = of_images.mean()
+    row = {"mean": mean, "images": images, "runs": runs, "known": _mean_variance(of_images - mean, fold.groups)}
+    if runs == 1:
+        return row | {"seed_square": np.nan, "seed_known": np.nan}
+    # What neither the image nor the run explains; with the runs' mean at each image it has runs - 1 free parts of runs.
+    rest = fold.values - of_images[:, None] - (of_runs - mean)
+    explained = np.mean([_mean_variance(column, fold.groups) for column in rest.T])
+    return row | {"seed_square": of_runs.var(ddof=1), "seed_known": explained * runs / (runs - 1)}
+
+
+def _mean_variance(deviations: np.ndarray, groups: np.ndarray) -> float:
+    """Return the variance of a mean over images that vary by group; nan for a single group.
+
+    This is the linearization of the bootstrap of groups (Cochran, "Sampling Techniques", 1977, section 9.7).
+
+    Args:
+        deviations: Of each image from the mean, float (images,).
+        groups: Group of each image.
+    """
+    _, groups = np.unique(groups, return_inverse=True)
+    sums = np.bincount(groups, deviations)
+    if len(sums) == 1:
+        return np.nan
+    return len(sums) / (len(sums) - 1) * (sums**2).sum() / len(deviations) ** 2
 
 
 @lru_cache(maxsize=2)
@@ -478,9 +522,7 @@ def _find_components(split: list[_Fold]) -> dict[str, float]:
     known += (within.seed / folds.runs).fillna(0)
     known += (within.residual / folds.groups / folds.runs).fillna(0)
     components = within.to_dict()
-    components["seed_square"] = folds.seed_square.mean()
-    components["fold_square"] = folds["mean"].var()
-    components["fold"] = np.maximum(0, components["fold_square"] - known.mean())
+    components["fold"] = np.maximum(0, folds["mean"].var() - known.mean())
     components["groups"] = folds.groups.sum()
     components["images"] = folds.groups.mean()
     components["runs"] = folds.runs.sum()
@@ -494,9 +536,7 @@ def _analyse_fold(fold: _Fold) -> dict[str, float]:
     groups, runs = cells.shape
     by_group = cells.mean(axis=1)
     by_run = cells.mean(axis=0)
-    row = {"mean": by_group.mean(), "groups": groups, "runs": runs, "seed_square": np.nan}
-    if runs > 1:
-        row["seed_square"] = by_run.var(ddof=1)
+    row = {"mean": by_group.mean(), "groups": groups, "runs": runs}
     if groups == 1 or runs == 1:
         image = by_group.var(ddof=1) if groups > 1 else np.nan
         return row | {"image": image, "seed": np.nan, "residual": np.nan}
@@ -504,7 +544,7 @@ def _analyse_fold(fold: _Fold) -> dict[str, float]:
     rest = cells - by_group[:, None] - (by_run - by_run.mean())
     residual = (rest**2).sum() / ((groups - 1) * (runs - 1))
     row["image"] = by_group.var(ddof=1) - residual / runs
-    row["seed"] = row["seed_square"] - residual / groups
+    row["seed"] = by_run.var(ddof=1) - residual / groups
     return row | {"residual": residual}
 
 
@@ -533,8 +573,7 @@ def _subtract_images(scores: pd.DataFrame, means: pd.DataFrame, score: str) -> p
 def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     split = _split_folds(both, "difference")
     images, _ = _average_runs(split)
-    components = _find_components(split)
-    deviations = _vary_both(split, components)
+    deviations = _vary_both(split)
     mean, low, high = deviations.around(images.mean())
     # An equal score counts as half a win for either side.
     wins = (images > 0) + (images == 0) / 2
@@ -542,18 +581,21 @@ def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
     row |= {"p": _find_p(mean, deviations.values.std(), deviations.freedom), "wins": wins.mean()}
     if "fold" not in both:
         return row
+    components = _find_components(split)
     row |= {"n_runs": components["runs"], "n_folds": len(split)}
-    row["p_t"] = _corrected_t(np.array([fold.values.mean() for fold in split]), ratio)
-    return row | components | find_power(components, deviations.freedom)
+    row |= _correct_t(np.array([fold.values.mean() for fold in split]), ratio)
+    return row | components | find_power(components, deviations.freedom, deviations.values.var())
 
 
-def _corrected_t(differences: np.ndarray, ratio: float) -> float:
-    """Return the p value of the corrected resampled t test of folds; nan for one fold, or an unknown ratio."""
+def _correct_t(differences: np.ndarray, ratio: float) -> dict[str, float]:
+    """Return p value and interval of the corrected resampled t test of folds; nan for one fold, or no ratio."""
     folds = len(differences)
     if folds < 2 or np.isnan(ratio):
-        return np.nan
+        return dict.fromkeys(["p_t", "t_low", "t_high"], np.nan)
+    mean = differences.mean()
     error = np.sqrt((1 / folds + ratio) * differences.var(ddof=1))
-    return _find_p(differences.mean(), error, folds - 1)
+    half = student.ppf(0.975, folds - 1) * error
+    return {"p_t": _find_p(mean, error, folds - 1), "t_low": mean - half, "t_high": mean + half}
 
 
 def _correct(p: pd.Series) -> pd.Series:

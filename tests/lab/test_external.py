@@ -232,7 +232,7 @@ def test_the_summary_tells_the_networks_and_whether_the_images_are_easier(labora
     results.write_table(parameters, "external", external.tabulate(pd.concat(tables), heldout))
     (told,) = external.list_answers(parameters)
     assert numbers(told) == ["2", "0.800", "0.500", "0.300", "0.100"]
-    assert "A 0.800, held out 0.500." in told and "easier" in told
+    assert "A 0.800, held out 0.500 (" in told and "easier" in told
 
 
 @pytest.mark.parametrize(("dice", "expected"), [(0.75, "reached"), (0.7499, "missed")])
@@ -242,6 +242,6 @@ def test_the_recipe_s_external_score_is_judged_by_the_goal_set_beforehand(dice, 
     text = external.conclude(table, "Hospital", "")
     assert re.findall(r"Dice of at least 0\.75 \((\w+)\)", text) == [expected]
     # Another network is as good: then the goal says little about the recipe.
-    assert ("Others that reach it: loss: KLD." in text) == (expected == "reached")
+    assert ("It is also reached by others (loss: KLD)." in text) == (expected == "reached")
     # One seed shows nothing of how training varies.
     assert "the intervals of external predictions are over images alone" in text

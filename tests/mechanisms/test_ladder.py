@@ -141,12 +141,12 @@ def test_the_conclusion_names_the_steps_beyond_chance_and_those_not_run():
         f"0.9000 and Dice 0.500 ({THIRD}), where background everywhere has 0.9000 and 0. "
     )
     # Both seeds of all images change by the same, so that the interval has no width.
-    assert f"Steps that change Dice beyond images and seeds: {SECOND} +0.200 (+0.200 to +0.200)" in text
+    assert f"excludes 0: {SECOND} +0.200 (+0.200 to +0.200)" in text
     assert text.endswith(
         f"Of {len(ladder.RUNGS)} rungs {len(ladder.RUNGS) - 3} are not run yet. Size: 64 pixels, 2 seeds."
     )
     flat = ladder.conclude(ladder.tabulate(rows().assign(dice=0.5)), "")
-    assert "beyond images and seeds: none." in flat
+    assert "excludes 0: none." in flat
 
 
 def test_the_section_reads_what_was_measured_and_writes_its_table(nothing_measured, write_measured, runs_of):

@@ -14,7 +14,14 @@ from busi.scoring.predictors import MEAN_MASK, PERFECT
 # The answer
 
 
-def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", "64 pixels"), seen=40, **rows):
+def answer(
+    verdicts=("upheld", "upheld"),
+    dice=(0.5, 0.61),
+    sizes=("64 pixels", "64 pixels"),
+    seen=40,
+    seconds=("", ""),
+    **rows,
+):
     """Answer of nine rows, of which one is beyond blind predictors, of claims with verdicts, and of networks."""
     table = pd.DataFrame({"reached_by": ["none", *["two biases"] * 8], "published_loss": 0.3, "n_runs": 0})
     table["row"] = list("abcdefghi")
@@ -26,11 +33,12 @@ def answer(verdicts=("upheld", "upheld"), dice=(0.5, 0.61), sizes=("64 pixels", 
     scores = pd.DataFrame({"variant": [*"AB"[: len(dice)], *untrained], "dice": [*dice, *untrained.values()]})
     scores["n_runs"] = [*[5] * len(dice), 0, 0, 0]
     scores["n_images"] = [*[seen] * len(dice), 40, 40, 40]
-    scores["size"] = "64 pixels"
+    scores["size"] = "64px-8f-150e"
     # Of the second size, of which one fold has been trained.
-    scores.loc[len(scores)] = ["A", 0.9, 1, 20, "128 pixels"]
+    scores.loc[len(scores)] = ["A", 0.9, 1, 20, "128px-8f-150e"]
     # The first claim falls by proof.
     judged = pd.DataFrame({"verdict": verdicts, "size": sizes, "basis": ["proof", "scores"]})
+    judged = judged.assign(claim=["1. A is best.", "2. B is best."], second_verdict=seconds, second_size="128 pixels")
     return findings.answer_in_short(table, judged, scores, 16)
 
 
@@ -41,7 +49,7 @@ def test_the_answer_counts_rows_claims_and_dice():
     assert "None has been trained" in rows
     assert numbers(claims) == ["2", "2", "1", "64"]
     assert "2 are upheld (1 of them by proof)" in claims
-    assert numbers(dice) == ["0.500", "0.610", "0.297", "0.301"]
+    assert numbers(dice) == ["0.500", "0.610", "64", "8", "0.297", "0.301"]
     assert "(Darkest blob)" in dice
     # Of images, networks of some folds have scored fewer than untrained predictors.
     assert "in the folds trained so far" in answer(seen=39)[2]
@@ -71,6 +79,15 @@ def test_the_answer_counts_claims_by_their_verdicts_and_tells_their_size():
     mixed = answer(sizes=sizes)[1]
     # What only one of the claims rests on is not told as the size of all.
     assert numbers(mixed) == ["2", "2", "1", "64", "8"]
+
+
+def test_the_answer_tells_where_the_second_size_says_something_else():
+    assert "At 128" not in answer()[1]
+    assert answer(seconds=("upheld", "upheld"))[1].endswith("At 128 pixels, the verdicts are the same.")
+    one = answer(seconds=("upheld", "undecided"))[1]
+    assert one.endswith("At 128 pixels, the verdicts are the same, except on claim 2 (undecided).")
+    both = answer(seconds=("not upheld", "undecided"))[1]
+    assert both.endswith("except on claims 1 (not upheld) and 2 (undecided).")
 
 
 TWICE = {
@@ -293,8 +310,12 @@ def test_the_caption_of_outlines_says_of_how_many_runs_they_are():
 
 def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
+    power["size"] = "64px-8f-150e"
     text = findings.describe_power(power)
-    assert numbers(text) == ["3", "0.030", "80", "0.01", "130", "1"]
+    assert numbers(text) == ["64", "8", "3", "0.030", "80", "0.01", "130", "1"]
+    # Pairs of another size have another number of runs.
+    both = findings.describe_power(pd.concat([power, power.assign(size="128px-8f-150e", smallest=0.2)]))
+    assert both.startswith(text) and "At 128 pixels, 8 filters, half of the 3 pairs" in both and "0.200" in both
     assert "in 1 of them no number of runs is enough" in text
     assert "more images or folds, whatever the number of seeds" in findings.describe_power(power[2:])
     # One pair has a single seed a fold.

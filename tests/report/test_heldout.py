@@ -216,9 +216,11 @@ def test_pairs_are_formatted_with_signs_and_no_p_of_zero():
             "p_t": [0.01, np.nan],
             "p_t_holm": [0.02, np.nan],
             "kind": "variants",
+            "size": ["64px-8f-150e", "128px-8f-150e"],
         }
     )
     formatted = heldout.format_pairs(pairs)
     assert formatted.interval.tolist() == ["+0.200 [+0.100, +0.300]", "-0.010 [-0.030, +0.012]"]
-    assert formatted.p_shown.tolist() == ["< 0.0001", "0.2000"]
+    assert formatted.p_shown.tolist() == ["< 0.001", "0.2000"]
     assert formatted.t_shown.tolist() == ["0.0200", ""]
+    assert formatted["at"].tolist() == ["64 pixels, 8 filters", "128 pixels, 8 filters"]

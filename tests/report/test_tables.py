@@ -290,10 +290,10 @@ def test_without_near_duplicates_no_group_is_counted():
     ("name", "columns"),
     [
         ("published", list(tables.compare_rows(3, empty_results(), BLIND))),
-        ("scores", [*heldout.COLUMNS, "interval"]),
-        ("costs", [*heldout.COLUMNS, "minutes", "empty"]),
-        ("pixels", heldout.COLUMNS),
-        ("pairs", [*heldout.PAIR_COLUMNS, "interval", "p_shown", "t_shown"]),
+        ("scores", [*heldout.COLUMNS, "at", "interval"]),
+        ("costs", [*heldout.COLUMNS, "at", "minutes", "empty"]),
+        ("pixels", [*heldout.COLUMNS, "at"]),
+        ("pairs", [*heldout.PAIR_COLUMNS, "at", "interval", "p_shown", "t_shown"]),
     ],
 )
 def test_a_table_on_a_page_shows_columns_that_there_are(name, columns):

@@ -296,18 +296,18 @@ def test_images_that_vary_are_not_counted_a_second_time_as_training():
         images = table.groupby(["name", "group"], as_index=False).dice.mean()
         alone = mean_interval(images.dice, images.group)
         # The spread before Student's t widens it, which five folds alone make necessary.
-        split = statistics._split_folds(table, "dice")
-        spread = statistics._vary_both(split, statistics._find_components(split)).values.std()
+        spread = statistics._vary_both(statistics._split_folds(table, "dice")).values.std()
         ratios.append(spread / ((alone.high - alone.low) / 2 / 1.96))
     # Where the folds happen to be closer to each other than their images explain, nothing is added.
     assert min(ratios) == pytest.approx(1, abs=0.02)
     assert np.mean(ratios) < 1.25
 
 
-def test_degrees_of_freedom_count_near_duplicates_once_as_the_variance_does():
-    """Groups of 10, 1 and 1 images: the means of a fold's groups and of its images differ; the variance has the former.
+def test_folds_vary_by_their_means_over_images_with_the_degrees_of_freedom_of_these():
+    """Groups of 10, 1 and 1 images: the means of a fold's groups and of its images differ, and the latter count.
 
-    Deviations of a fold's groups are e, -e/2 and -e/2, so that images explain 3/4 e^2 / 3 of what varies between folds.
+    Deviations of a fold's groups are e, -e/2 and -e/2, so that the mean over its images is 3/4 e higher than that over
+    its groups, and the sums of the groups' deviations from it are 2.5 e, -1.25 e and -1.25 e.
     """
     means = np.array([0.5, 0.52, 0.47, 0.55, 0.44])
     deviations = np.array([0.02, -0.06, 0.04, 0.03, -0.05])
@@ -318,11 +318,12 @@ def test_degrees_of_freedom_count_near_duplicates_once_as_the_variance_does():
         names = [f"image {12 * fold + number}" for number in range(12)]
         parts.append(scores(values, group=groups).assign(name=names, fold=fold, seed=fold))
     split = statistics._split_folds(pd.concat(parts), "dice")
-    found = statistics._vary_both(split, statistics._find_components(split))
-    known = (deviations**2).mean() / 4
-    variance = statistics._vary_images(split).values.var() + (means.var(ddof=1) - known) / 5
+    found = statistics._vary_runs(split)
+    square = (means + 0.75 * deviations).var(ddof=1)
+    known = 3 / 2 * (2.5**2 + 2 * 1.25**2) / 12**2 * (deviations**2).mean()
+    variance = (square - known) / 5
     assert found.values.var() == pytest.approx(variance, rel=0.05)
-    assert found.freedom == pytest.approx(4 * (variance / (means.var(ddof=1) / 5)) ** 2, rel=0.1)
+    assert found.freedom == pytest.approx(4 * (found.values.var() / (square / 5)) ** 2)
 
 
 @pytest.mark.parametrize(
@@ -356,6 +357,22 @@ def test_five_runs_cover_zero_where_training_varies_as_much_as_images(run, few_r
     for _ in range(simulations):
         # A fold's mean varies by 0.032 with its 40 images.
         _, low, high = statistics.score_interval(runs(draw, seeds=1, image=0.2, run=run))
+        covered += low <= 0 <= high
+    assert binom.ppf(0.001, simulations, 0.95) <= covered <= binom.ppf(0.9999, simulations, 0.95)
+
+
+def test_equal_arms_differ_by_zero_at_the_nominal_rate_where_groups_are_unequal(few_resamples):
+    """Most images are alone, as in BUSI; a few groups are large, and weigh more in the mean over images."""
+    sizes = [1] * 20 + [2] * 5 + [3, 7]
+    first = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+    draw, covered, simulations = np.random.default_rng(14), 0, 300
+    for _ in range(simulations):
+        table = runs(draw, seeds=1, image=0.2, run=0.05)
+        # Images of a group score nearly the same.
+        origin = 40 * (table.name // 100) + first[table.name % 100]
+        noise = draw.normal(0, 0.02, len(table))
+        table = table.assign(group=origin, dice=table.dice.to_numpy()[origin] + noise)
+        _, low, high = statistics.score_interval(table)
         covered += low <= 0 <= high
     assert binom.ppf(0.001, simulations, 0.95) <= covered <= binom.ppf(0.9999, simulations, 0.95)
 
@@ -415,6 +432,9 @@ def test_few_runs_take_a_wider_difference():
     known["folds"] = 5
     power = statistics.find_power(known, freedom=4)
     assert power["smallest"] == pytest.approx((2.776 + 0.941) * 0.02 / np.sqrt(5), rel=1e-3)
+    # Over images in groups of unequal size, the mean varies more than over groups.
+    wider = statistics.find_power(known, freedom=4, variance=4 * 0.02**2 / 5)
+    assert wider["smallest"] == pytest.approx(2 * power["smallest"])
     # What more seeds would leave cannot be told from one.
     assert np.isnan([power["limit"], power["runs_needed"]]).all()
 
@@ -507,6 +527,10 @@ def test_the_corrected_resampled_t_by_hand():
     t = 0.02 / np.sqrt((1 / 3 + 0.5) * 0.0001)
     # Two degrees of freedom have a distribution in closed form.
     assert row.p_t == pytest.approx(1 - t / np.sqrt(2 + t**2))
+    # Its quantile at 97.5 % is 4.303.
+    assert ((row.t_low + row.t_high) / 2, (row.t_high - row.t_low) / 2) == pytest.approx(
+        (0.02, 4.303 * 0.02 / t), rel=1e-3
+    )
     # One fold, however often it is trained, has no other training images.
     assert np.isnan(compare({"a": a[a.fold == 0], "b": a.assign(dice=0.5)}, ratio=0.5).p_t[0])
 
