@@ -348,7 +348,7 @@ def test_a_family_s_page_opens_with_the_verdict_of_the_summary_and_ends_with_its
     assert finding.startswith(f"{row.verdict.capitalize()}: ")
     assert f"{row.title}. At {row['size']}: {row.reason}." in finding
     text = " ".join(repository.page(stem).main.get_text().split())
-    assert f"At {row['size']}: {row.evidence}" in text
+    assert f"At {row['size']}, {row.verdict}: {row.evidence}" in text
     assert (repository.report / "figures" / f"claim-{NUMBER[stem]}.svg").is_file()
 
 

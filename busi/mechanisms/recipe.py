@@ -211,7 +211,8 @@ def _tell_changes(table: pd.DataFrame, planned: int) -> str:
     if len(table) < planned:
         changes = f"the first {number} of {planned - 1} planned changes"
     effects = find_effects(table)
-    text = f"Of {changes}, {_tell_effects(effects) if len(effects) else 'none can be told from chance'}."
+    told = _tell_effects(effects) if len(effects) else "none can be told from chance"
+    text = f"Of {changes}, {told}."
     others = table[table.change.notna() & ~table.rung.isin(effects.rung)]
     if len(others):
         largest = others.loc[others.change.abs().idxmax()]
@@ -237,7 +238,8 @@ def _tell_effects(effects: pd.DataFrame) -> str:
 
 
 def _tell_change(row: pd.Series) -> str:
-    return f"{row.rung}, {format_interval(Interval(row.change, row.change_low, row.change_high))}"
+    change = Interval(row.change, row.change_low, row.change_high)
+    return f"{row.rung}, {format_interval(change)}"
 
 
 def _tell_normals(row: pd.Series, name: str) -> str:

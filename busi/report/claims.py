@@ -423,7 +423,8 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     known = [comparison for comparison in comparisons if comparison]
     sentences = _describe_comparisons(known, claim["test"])
     if claim["test"] != "alike":
-        sentences += [f"Without dead runs: {pair}: {_read(pair)}." for pair in _find_alive(claim, known, answers)]
+        alive = _find_alive(claim, known, answers)
+        sentences += [f"Without dead runs: {pair}: {_read(pair)}." for pair in alive]
     if claim["test"] == "alike":
         sentences += _count_apart(_take_published(claim, known))
     missing = len(comparisons) - len(known)
@@ -658,8 +659,10 @@ def _describe_weak(answers: Answers) -> list[str]:
         return []
     weak = dice.reindex(list(answers.variants))
     weak = weak[weak < dice[MEAN_MASK]]
+    if weak.empty:
+        return []
     named = ", ".join(f"{label} {score:.3f}" for label, score in weak.items())
-    return [f"Lower than the mean mask ({dice[MEAN_MASK]:.3f}), which looks at no image: {named}."] if named else []
+    return [f"Lower than the mean mask ({dice[MEAN_MASK]:.3f}), which looks at no image: {named}."]
 
 
 def _describe_dead(answers: Answers) -> list[str]:
@@ -675,11 +678,14 @@ def _describe_dead(answers: Answers) -> list[str]:
     if len(stopped):
         after = dict.fromkeys([stopped.epochs.min(), stopped.epochs.max()])
         listed = " to ".join(map(str, after))
-        some = f"{len(stopped)} of the {len(dead)}" if len(stopped) < len(dead) else agree(len(dead), "It", "All")
+        some = agree(len(dead), "It", "All")
+        if len(stopped) < len(dead):
+            some = f"{len(stopped)} of the {len(dead)}"
         verb = agree(len(stopped), "was", "were")
         sentences.append(f"{some} {verb} stopped by patience, after {listed} epochs.")
     # If other runs begin late, some of the dead ones may only have been stopped too early.
-    alive = epochs[epochs.variant.isin(answers.dead) & ~epochs.run.isin(dead)]
+    is_alive = epochs.variant.isin(answers.dead) & ~epochs.run.isin(dead)
+    alive = epochs[is_alive]
     first = alive[alive.validation_dice >= FOUND_NOTHING].groupby("run").epoch.min()
     if len(first):
         sentences.append(
@@ -725,7 +731,8 @@ def _count_alike(ranked: pd.DataFrame) -> str:
     for metric, name in METRICS.items():
         number = int(ranked[metric].sum())
         # A percentage of a few pairs would suggest a precision that they do not have.
-        told.append(f"{name} {number} ({number / len(ranked):.1%})" if len(ranked) >= ENOUGH else f"{name} {number}")
+        share = f" ({number / len(ranked):.1%})" if len(ranked) >= ENOUGH else ""
+        told.append(f"{name} {number}{share}")
     return f"{count(len(ranked), 'pair')}, ranked as by Dice: {', '.join(told)}"
 
 

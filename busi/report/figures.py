@@ -52,7 +52,8 @@ def loss_curves(panels: list[dict]) -> Figure:
     """
     n_rows = (len(panels) + 1) // 2
     height = 1 + 2.3 * n_rows
-    fig, axes = plt.subplots(n_rows, 2, figsize=(display.WIDTH, height), sharex=True, sharey=True, squeeze=False)
+    size = (display.WIDTH, height)
+    fig, axes = plt.subplots(n_rows, 2, figsize=size, sharex=True, sharey=True, squeeze=False)
     for ax, panel in zip(axes.flat, panels, strict=False):
         _draw_losses(ax, panel["epochs"], panel["row"])
         ax.set_title(textwrap.fill(panel["title"], 32), fontsize=10)
@@ -224,7 +225,8 @@ def outlines(table: pd.DataFrame) -> Figure:
         row[0].set_ylabel(textwrap.fill(variant, 22), fontsize=9)
     sns.despine(fig, left=True, bottom=True)
     # Each corner of an outline carries the Dice of its case.
-    dice = table.groupby(["variant", "case"]).dice.first().unstack().reindex(columns=cases)
+    dice = table.groupby(["variant", "case"]).dice.first()
+    dice = dice.unstack().reindex(columns=cases)
     median = dice["median"]
     missed = (dice["worst"] == 0).sum()
     title = f"Median cases have Dice {median.min():.2f} to {median.max():.2f}"

@@ -68,7 +68,8 @@ def _answer_scores(scores: pd.DataFrame) -> list[str]:
     trained = scores[scores.n_runs > 0].dropna(subset="dice")
     if not len(trained):
         return []
-    untrained = scores[scores.variant.isin(PREDICTORS)].drop_duplicates("variant").set_index("variant").dice
+    untrained = scores[scores.variant.isin(PREDICTORS)].drop_duplicates("variant")
+    untrained = untrained.set_index("variant").dice
     best_untrained = untrained.idxmax()
     worst = trained.dice.min()
     best = trained.dice.max()
@@ -331,7 +332,9 @@ def describe_power(power: pd.DataFrame) -> str:
 
     Each size has sentences of its own, because their numbers of runs differ.
     """
-    sizes = [f"At {name_size(size)}, {_describe_power(own)}" for size, own in power.groupby("size", sort=False)]
+    sizes = []
+    for size, own in power.groupby("size", sort=False):
+        sizes.append(f"At {name_size(size)}, {_describe_power(own)}")
     return " ".join(sizes) or "There are no two variants to compare yet."
 
 

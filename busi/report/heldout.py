@@ -123,7 +123,8 @@ class Answers:
             own = self.results.of(label)
             # A score that is missing on all normal images would be read as text.
             scores = own.images.columns.intersection([*metrics.LESION_SCORES, *metrics.PIXEL_SCORES])
-            scored[label] = replace(own, images=own.images.astype(dict.fromkeys(scores, float)))
+            images = own.images.astype(dict.fromkeys(scores, float))
+            scored[label] = replace(own, images=images)
         return scored
 
     @cached_property
@@ -180,7 +181,8 @@ class Answers:
         if self.dead:
             alive = {}
             for label, images in trained_images.items():
-                alive[label] = images[~images.run.isin(find_dead(self.variants[label]))]
+                is_dead = images.run.isin(find_dead(self.variants[label]))
+                alive[label] = images[~is_dead]
             again = statistics.compare_pairs(alive, combinations(alive, 2), ratio=ratio)
             # The other pairs have no dead runs and would only be repeated.
             changed = again.a.isin(self.dead) | again.b.isin(self.dead)
@@ -193,7 +195,8 @@ class Answers:
         return results.stack(tables).assign(family=self.family, size=self.size)
 
     def _kind(self, a: str, b: str) -> str:
-        one, other = (self.variants[label].configs[0] for label in (a, b))
+        one = self.variants[a].configs[0]
+        other = self.variants[b].configs[0]
         return SAME if _is_one_function(one, other) else VARIANTS
 
     @property

@@ -448,7 +448,8 @@ def _vary_runs(split: list[_Fold], seed: int = 0) -> _Deviations:
     """Return the deviations of the mean that other runs would cause; zeros if there is one run in all."""
     folds = pd.DataFrame([_compare_means(fold) for fold in split])
     weights = folds.images / folds.images.sum()
-    variance, doubts = 0.0, [0.0]
+    variance = 0.0
+    doubts = [0.0]
     # The doubts are about the whole mean squares: what images explain of them is subtracted from the variance, but
     # remains uncertain.
     of_seeds = 0.0
@@ -482,7 +483,8 @@ def _compare_means(fold: _Fold) -> dict[str, float]:
     row = {"mean": mean, "images": images, "runs": runs, "known": _mean_variance(of_images - mean, fold.groups)}
     if runs == 1:
         return row | {"seed_square": np.nan, "seed_known": np.nan}
-    # What neither the image nor the run explains; with the runs' mean at each image it has runs - 1 free parts of runs.
+    # What neither the image nor the run explains. Each image's mean over its runs has used up one of their degrees of
+    # freedom.
     rest = fold.values - of_images[:, None] - (of_runs - mean)
     explained = np.mean([_mean_variance(column, fold.groups) for column in rest.T])
     return row | {"seed_square": of_runs.var(ddof=1), "seed_known": explained * runs / (runs - 1)}
@@ -491,7 +493,8 @@ def _compare_means(fold: _Fold) -> dict[str, float]:
 def _mean_variance(deviations: np.ndarray, groups: np.ndarray) -> float:
     """Return the variance of a mean over images that vary by group; nan for a single group.
 
-    This is the linearization of the bootstrap of groups (Cochran, "Sampling Techniques", 1977, section 9.7).
+    This is what the bootstrap of groups estimates: the variance of the ratio of the groups' sums to their sizes
+    (Cochran, "Sampling Techniques", 1977, chapter 9A).
 
     Args:
         deviations: Of each image from the mean, float (images,).
@@ -583,11 +586,11 @@ def _compare(both: pd.DataFrame, ratio: float) -> dict[str, float]:
         return row
     components = _find_components(split)
     row |= {"n_runs": components["runs"], "n_folds": len(split)}
-    row |= _correct_t(np.array([fold.values.mean() for fold in split]), ratio)
+    row |= _corrected_t(np.array([fold.values.mean() for fold in split]), ratio)
     return row | components | find_power(components, deviations.freedom, deviations.values.var())
 
 
-def _correct_t(differences: np.ndarray, ratio: float) -> dict[str, float]:
+def _corrected_t(differences: np.ndarray, ratio: float) -> dict[str, float]:
     """Return p value and interval of the corrected resampled t test of folds; nan for one fold, or no ratio."""
     folds = len(differences)
     if folds < 2 or np.isnan(ratio):
