@@ -12,7 +12,7 @@ from busi.config import SECOND, Parameters, RunConfig
 from busi.dataset.catalog import is_released
 from busi.display import agree, count
 from busi.report.heldout import name_size
-from busi.report.tables import FATES_DIFFER, NO_PUBLISHED, ONE_RUN, REPRODUCED, is_comparable, tell_end
+from busi.report.tables import FATES_DIFFER, NO_PUBLISHED, NOT_REPRODUCED, ONE_RUN, REPRODUCED, is_comparable, tell_end
 from busi.runs import TRAINING_VERSION
 from busi.scoring.predictors import MEAN_MASK, PREDICTORS
 from busi.scoring.statistics import TARGET
@@ -122,6 +122,9 @@ def _answer_rows(rows: pd.DataFrame, filters: int) -> str:
         which = "it" if blind == reproduced == 1 else f"{blind} of them"
         told += [f"such a predictor reaches {which}, too"] if blind else []
         text += f" ({'; '.join(told)})"
+    failed = rows.row[rows.verdict == NOT_REPRODUCED]
+    if len(failed):
+        text += f", {len(failed)} {agree(len(failed), 'is', 'are')} not ({', '.join(failed)})"
     text += f", {opened} {agree(opened, 'is', 'are')} open." if opened else "."
     # The published row is above the mean mask, our runs of it are not.
     below = rows.row[is_beyond & (rows.auc_high.round(4) <= rows.mask_auc.round(4))]

@@ -63,6 +63,8 @@ def test_the_answer_counts_the_rows_that_have_been_trained_by_their_verdicts():
     few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.ONE_RUN, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[0]
     assert numbers(few)[5:] == ["2", "16", "1", "3", "2"]
     assert "none are reproduced, 2 are open" in few
+    verdicts = [tables.REPRODUCED, tables.NOT_REPRODUCED, tables.ONE_RUN, *[tables.NOT_RUN] * 6]
+    assert "), 1 is not (b), 1 is open." in answer(n_runs=[2, 2, 1, *[0] * 6], verdict=verdicts)[0]
     one = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")[0]
     assert "1 is reproduced (a: 1 plateau; such a predictor reaches it, too)" in one
     two = answer(n_runs=[1, 1, *[0] * 7], verdict=[tables.REPRODUCED] * 2 + [tables.NOT_RUN] * 7)[0]
