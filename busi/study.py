@@ -85,10 +85,10 @@ def find_groups(parameters: Parameters) -> dict[str, Group]:
     """
     groups = {}
     notebooks = {stem.partition("_")[2]: stem for stem in list_notebooks()}
+    # A notebook may have been given variants of its own in place of its family's.
+    read = {name: parameters if name == parameters.family else read_family(name, parameters) for name in families()}
     for protocol in (*PROTOCOLS, SECOND):
-        for family in families():
-            # A notebook may have been given variants of its own in place of its family's.
-            own = parameters if family == parameters.family else read_family(family, parameters)
+        for family, own in read.items():
             name = f"{protocol}/{family}"
             variants = own.configs(protocol)
             if variants or protocol != SECOND:
@@ -364,10 +364,11 @@ def measure_floors(parameters: Parameters) -> dict[str, float]:
 
 def published_configs(parameters: Parameters) -> dict[str, RunConfig]:
     """Return the configuration of the first run of each distinct published row that the study has, by row."""
+    planned = {family: read_family(family, parameters).configs("published") for family in families()}
     configs = {}
     for row in distinct_rows().itertuples():
         # An extended or reduced study may have only some of the families and rows.
-        variants = read_family(row.family, parameters).configs("published") if row.family in families() else {}
+        variants = planned.get(row.family, {})
         if row.row in variants:
             configs[row.row] = variants[row.row][0]
     return configs

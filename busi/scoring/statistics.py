@@ -10,6 +10,7 @@ A table of scores has one row for each image and run: `name`, `group` (near-dupl
 these two columns, and one row for each image.
 """
 
+import gc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -606,7 +607,12 @@ def _correct(p: pd.Series) -> pd.Series:
     known = p.dropna().astype(float)
     if known.empty:
         return p
-    return pd.Series(multipletests(known, method="holm")[1], known.index).reindex(p.index)
+    # statsmodels collects garbage first, which takes longer than all the rest while large libraries are loaded. Frozen
+    # objects are passed over.
+    gc.freeze()
+    corrected = multipletests(known, method="holm")[1]
+    gc.unfreeze()
+    return pd.Series(corrected, known.index).reindex(p.index)
 
 
 def _find_p(mean: float, error: float, freedom: float) -> float:
