@@ -59,9 +59,11 @@ def verify(folder: Path, layout: Layout = "") -> None:
     catalog = read_catalog(folder, layout)
     patients = catalog.table.group.nunique()
     encodings = [f"{count} {encoding}" for encoding, count in catalog.encodings.items()]
-    print(f"layout: {catalog.layout}{f' ({LAYOUTS[catalog.layout]})' if catalog.layout in LAYOUTS else ''}")
+    # A pattern of one's own has no other name.
+    pattern = LAYOUTS.get(catalog.layout)
+    print(f"layout: {catalog.layout} ({pattern})" if pattern else f"layout: {catalog.layout}")
     print(f"masks: {', '.join(encodings)}")
-    print(f"groups: {f'{patients} patients' if patients else 'near-duplicates (no patients are named)'}")
+    print(f"groups: {patients} patients" if patients else "groups: near-duplicates (no patients are named)")
     print(catalog.table.groupby("image_class", sort=False).size().to_string())
     print(f"whole; fingerprint {catalog.fingerprint}")
 
@@ -119,7 +121,7 @@ def data(
     images_only: Annotated[bool, typer.Option("--images-only", help="Verify and describe the images only.")] = False,
 ) -> None:
     """Verify a study's images and measure everything about them that its report needs."""
-    parameters = _read(files, pairs)  # first, so that a mistake is reported at once
+    parameters = _read_options(files, pairs)  # first, so that a mistake is reported at once
     from busi import study
 
     study.measure_images(parameters)
@@ -148,7 +150,7 @@ def train(
     """
     # Ctrl-C ends the process at once, and checkpoints are kept: Python would wait until TensorFlow ends an epoch.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parameters = _read(files, pairs)
+    parameters = _read_options(files, pairs)
     from busi import study
     from busi.dataset.catalog import load_catalog
 
@@ -172,7 +174,7 @@ def train(
 @app.command()
 def score(labels: Labels, files: Files, pairs: Pairs = None) -> None:
     """Score finished runs from their predictions; those already scored by the current code are left alone."""
-    parameters = _read(files, pairs)
+    parameters = _read_options(files, pairs)
     from busi import study
     from busi.dataset.catalog import load_catalog
     from busi.scoring.scores import find_or_decide_fate, find_or_score
@@ -272,7 +274,7 @@ def export(
 @app.command()
 def gather(files: Files, pairs: Pairs = None) -> None:
     """Gather the results of all finished runs of a study into its report; train nothing."""
-    parameters = _read(files, pairs)
+    parameters = _read_options(files, pairs)
     from busi import study
     from busi.dataset.catalog import load_catalog
 
@@ -291,7 +293,7 @@ def plan(
     """Show how many runs a study has, how many are finished, and how long the rest takes; start nothing."""
     from busi.plan import describe_plan, plan_runs
 
-    parameters = _read(files, pairs)
+    parameters = _read_options(files, pairs)
     print(describe_plan(parameters, plan_runs(parameters), jobs))
 
 
@@ -300,7 +302,7 @@ def page(notebook: Path, out: Path, files: Files, pairs: Pairs = None) -> None:
     """Write an executed NOTEBOOK as a web page to OUT, reports/<report>/<name>.html."""
     from busi.report.pages import write_page
 
-    print(write_page(notebook, out, parameters=_read(files, pairs)))
+    print(write_page(notebook, out, parameters=_read_options(files, pairs)))
 
 
 @app.command()
@@ -308,7 +310,7 @@ def index(files: Files, pairs: Pairs = None) -> None:
     """Write reports/<report>/index.html, which leads to the pages."""
     from busi.report.index import write_index
 
-    print(write_index(_read(files, pairs)))
+    print(write_index(_read_options(files, pairs)))
 
 
 @app.command()
@@ -362,7 +364,7 @@ def _find_configs(labels: list[str], parameters: Parameters) -> list[RunConfig]:
     return [runs[label] for label in labels]
 
 
-def _read(files: list[Path], pairs: list[str] | None) -> Parameters:
+def _read_options(files: list[Path], pairs: list[str] | None) -> Parameters:
     overrides = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")

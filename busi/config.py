@@ -158,9 +158,9 @@ class RunConfig(Size):
         optimizer: "sgd" or "adam", the latter with Keras' default betas.
         learning_rate: Initial learning rate.
         momentum: Momentum of SGD; must be 0 for Adam, which has none.
-        schedule: "constant"; "exponential": a continuous decay that ends at 0.96 ** 48.525 = 0.138 of the rate after
-            the planned epochs, which for the published 75 epochs is rate * 0.96 ** (step / 1000); or "cosine": a
-            warm-up over a twentieth of the planned steps, then half a cosine down to 0.
+        schedule: "constant"; "exponential": a continuous decay to 0.138 (0.96 ** 48.525) of the rate at the end of the
+            planned epochs; over the published 75 epochs, the rate at a step is rate * 0.96 ** (step / 1000); or
+            "cosine": a warm-up over a twentieth of the planned steps, then half a cosine down to 0.
         weight_decay: Decoupled weight decay (AdamW): each step subtracts this times the rate times the weight.
         average: Momentum of an exponential moving average of the weights, which validation and prediction use in their
             place; 0 for none.
@@ -282,7 +282,7 @@ class RunConfig(Size):
         return self
 
     def _refuse_what_has_no_effect(self) -> None:
-        """Raise ValueError for a setting that would change a run's name but not its numbers."""
+        """Raise ValueError for a setting that the protocol does not use: it would change the name, not the numbers."""
         reasons = {}
         if self.protocol == "heldout":
             reasons["order"] = "which draws its order from shuffle and seed"
@@ -688,9 +688,11 @@ class _Loader(yaml.CSafeLoader):
         names = set()
         # Checked before merged mappings (<<) are added, because their names may be given again.
         for key, _ in node.value:
-            if key.value in names:
-                raise ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-            names.add(key.value)
+            # Any other key, such as that of {{folder}}, is refused below.
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                names.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -706,7 +708,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise StudyError(f"{file}: no such parameter file; in this folder there are: {present}")
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"{file}: not YAML ({error}); expected 'name: value' lines") from error
     if content is None:
         return {}

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 
-from busi.config import Parameters, RunConfig
+from busi.config import Parameters, RunConfig, StudyError
 from busi.dataset.catalog import load_catalog
+from busi.display import count
 from busi.runs import Run, Store, find_checkpoint
 from busi.study import gathered_keys, list_runs, open_store
 
@@ -71,8 +72,14 @@ def _look_up(config: RunConfig, store: Store) -> tuple[str, pd.DataFrame]:
         return state, pd.DataFrame({"seconds": []})
     try:
         return state, started.history[["seconds"]]
-    except FileNotFoundError:  # the run is being trained, and its next epoch has just replaced this one
-        return _look_up(config, store)
+    except (FileNotFoundError, ValueError) as error:
+        # The run is being trained, and its next epoch has just replaced this one.
+        if find_checkpoint(work) != checkpoint:
+            return _look_up(config, store)
+        raise StudyError(
+            f"{started.folder}: cannot be read ({error}); expected the history of a run: delete this folder, and the "
+            "run starts again from its beginning"
+        ) from error
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
@@ -95,10 +102,9 @@ def describe_plan(parameters: Parameters, planned: pd.DataFrame, workers: int) -
     runs_left = (planned.seconds > 0).sum()
     if runs_left:
         until_end, training = _seconds_left(parameters, planned, workers)
-        plural = "s" if workers > 1 else ""
         lines.append(
-            f"left: at most {format_duration(until_end)} on {workers} worker{plural} ({format_duration(training)} of "
-            f"training in {runs_left} runs, at the speed of the epochs so far)"
+            f"left: at most {format_duration(until_end)} on {count(workers, 'worker')} ({format_duration(training)} of "
+            f"training in {count(runs_left, 'run')}, at the speed of the epochs so far)"
         )
     for size, rows in planned[planned.seconds.isna()].groupby(SIZE):
         fields = ", ".join(f"{field} {value}" for field, value in zip(SIZE, size, strict=True))

@@ -10,6 +10,7 @@ The files are small enough to commit. From them, every table and figure can be m
 
 import hashlib
 import json
+import lzma
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -206,7 +207,7 @@ def _read_rows(parameters: Parameters, group: str, name: str) -> pd.DataFrame:
     advice = f"restore it (git checkout) or delete {file.parent}"
     try:
         table = read_named(file, texts=("name", "key", "fingerprint", "scoring_version"))
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, lzma.LZMAError) as error:
         raise StudyError(f"{file}: not readable ({error}); {advice}") from error
     for column in COLUMNS[name]:
         if column not in table:
@@ -228,7 +229,7 @@ def write_results(parameters: Parameters, group: str, gathered: Results) -> None
     target = folder if folder.is_dir() else folder.with_name(f"{folder.name}.part")
     target.mkdir(parents=True, exist_ok=True)
     # Later they are replaced one by one, `runs` last, so that it never names a run whose rows are not there yet.
-    for name in sorted(COLUMNS, key="runs".__eq__):
+    for name in ("epochs", "images", "runs"):
         suffix = SUFFIXES[name]
         # The suffix stays last, because pandas chooses the compression by it.
         partial = target / f"{name}.part{suffix}"
@@ -384,7 +385,7 @@ def read_table(parameters: Parameters, name: str) -> pd.DataFrame:
     file = parameters.tables_path / f"{name}.csv"
     if not file.is_file():
         raise NotMeasured(f"{file}: not written yet; execute the notebooks of the report in order, or make study")
-    return pd.read_csv(file)
+    return read_named(file, texts=("variant", "a", "b"))
 
 
 def record_finding(parameters: Parameters, section: str, **facts) -> None:

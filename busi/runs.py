@@ -33,9 +33,17 @@ TRAINING_VERSION = 4
 """Version of the training code, to be raised by hand when a change alters results; older runs are then not found."""
 
 STATE = "state.weights.h5"
+"""File of weights and optimizer after the last epoch."""
+
 BEST = "best.weights.h5"
+"""File of the weights after the epoch that the validation part chose."""
+
 WEIGHTS = frozenset({STATE, BEST})
+"""The large files of a run."""
+
 EPOCHS = frozenset({"epochs"})
+"""The one field in which a shorter run may differ from the run that it stands in for."""
+
 ANSWERS = frozenset({"flip_test", "largest_component"})
 """Fields that change how a trained network predicts, but not how it is trained."""
 

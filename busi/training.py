@@ -75,7 +75,7 @@ def train(config: RunConfig, catalog: Catalog, store: Store, *, threads: int | N
 
     Raises:
         StudyError: Keras runs on a backend that is not in `BACKENDS`, or an epoch has fewer than ``config.last_steps``
-            steps; or as `busi.dataset.parts.load_parts`.
+            steps, a checkpoint cannot be read; or as `busi.dataset.parts.load_parts`.
         OSError: The disk is full, or the store cannot be written.
     """
     with store.lock(config):

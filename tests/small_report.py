@@ -38,7 +38,7 @@ CLAIMS = pd.DataFrame(
         "size": "64 pixels",
         "evidence": "KLD is as good as BCE. " * 20,
         "second_verdict": ["upheld", *[""] * 4],
-        "second_reason": ["KLD − DICE +0.020 Dice", *[""] * 4],
+        "second_reason": ["KLD minus DICE: +0.020 Dice", *[""] * 4],
         "second_size": ["128 pixels", *[""] * 4],
         "second_evidence": "",
     }

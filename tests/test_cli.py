@@ -281,7 +281,7 @@ def test_plan_counts_what_train_has_done_and_estimates_the_rest(here, trained, c
     assert busi("plan", *trained, "--jobs", 3) == 0
     counted, left, *unknown = capsys.readouterr().out.splitlines()
     # At these sizes some runs of the sections are those of families.
-    parameters = cli._read([Path(SMOKE)], [argument for argument in trained[3:] if argument != "-p"])
+    parameters = cli._read_options([Path(SMOKE)], [argument for argument in trained[3:] if argument != "-p"])
     runs = len(study.list_runs(parameters))
     assert counted.startswith("smoke: ")
     assert re.findall(r"\d+ \w+", counted) == [f"{runs} runs", "2 finished", "0 in", f"{runs - 2} not"]
@@ -367,7 +367,7 @@ def test_the_run_that_the_readme_names_is_one_of_the_smallest_study():
 
 def test_predicting_without_a_run_says_how_to_get_one(here, quarters_dir):
     told = busi("predict", quarters_dir, "--out", here / "out")
-    assert told.startswith(f"busi: no run of the recipe has been trained in {here / 'runs'}; ")
+    assert told.startswith(f"busi: no rung of the recipe has been trained in all folds in {here / 'runs'}; ")
     told = busi("predict", HELDOUT_LABEL, quarters_dir, "--out", here / "out")
     assert told.startswith(f"busi: {HELDOUT_LABEL}: neither") and "`make study`" in told
     assert list_files(here) == set()
@@ -466,10 +466,12 @@ def test_ctrl_c_ends_training_in_the_middle_of_an_epoch(here, phantom_dir):
 
 def test_text_is_taken_as_it_is():
     """As YAML, "set #1" would be "set", 2024 a number, and a layout's braces a mapping."""
-    parameters = cli._read([Path(SMOKE)], ["data_dir=set #1", "report=2024", "layout={images}/{key} | {masks}/{key}"])
+    parameters = cli._read_options(
+        [Path(SMOKE)], ["data_dir=set #1", "report=2024", "layout={images}/{key} | {masks}/{key}"]
+    )
     assert parameters.data_dir == "set #1" and parameters.report == "2024"
     assert parameters.layout == "{images}/{key} | {masks}/{key}"
-    assert cli._read([Path(SMOKE)], ["seeds=[0, 1]", "epochs=3"]).seeds == [0, 1]
+    assert cli._read_options([Path(SMOKE)], ["seeds=[0, 1]", "epochs=3"]).seeds == [0, 1]
 
 
 def test_a_place_that_cannot_be_written_is_one_message(tmp_path, quarters_dir):

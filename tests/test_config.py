@@ -345,11 +345,24 @@ def test_a_file_that_is_not_a_mapping_is_named(tmp_path, text, kind):
 
 
 @pytest.mark.parametrize(
-    "text, message", [("1: 2", "the name 1 is a int; names are text"), ("epochs: [1", "not YAML (")]
+    "text, message",
+    [
+        ("1: 2", "the name 1 is a int; names are text"),
+        ("epochs: [1", "not YAML ("),
+        # What is left of a template whose places have not been filled in.
+        ("data_dir: {{folder}}", "not YAML ("),
+        ("? [a]\n: 1", "not YAML ("),
+    ],
 )
 def test_a_file_that_is_not_yaml_with_names_is_named(tmp_path, text, message):
     [file] = write_files(tmp_path, odd=text)
     assert refusal(config.read_parameters, file).startswith(f"{file}: {message}")
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    file = tmp_path / "latin.yaml"
+    file.write_bytes("report: Gerät".encode("latin-1"))
+    assert refusal(config.read_parameters, file).startswith(f"{file}: not YAML (")
 
 
 def test_each_faulty_value_is_named_with_the_file_that_it_comes_from(tmp_path):

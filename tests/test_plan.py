@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from small_study import finish_run, numbers
 
 from busi import config, plan, runs, study
+from busi.config import StudyError
 from busi.dataset.catalog import load_catalog
 from busi.runs import Predictions, Run
 
@@ -153,6 +154,17 @@ def test_a_checkpoint_that_training_replaces_in_the_meantime_is_looked_for_again
     monkeypatch.setattr(Run, "history", property(overtaken))
     planned = plan.plan_runs(parameters).set_index("run").loc[BASELINE]
     assert (planned.state, planned.epoch) == ("unfinished", 3)
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_damaged_checkpoint_is_named(parameters, left):
+    """A power failure can take a file, or leave it without its content."""
+    history = write_checkpoint(parameters, BASELINE, [10.0, 20.0]) / "history.csv"
+    history.unlink()
+    if left is not None:
+        history.write_bytes(left)
+    with pytest.raises(StudyError, match=f"{history.parent}: cannot be read .* delete this folder"):
+        plan.plan_runs(parameters)
 
 
 # In sentences

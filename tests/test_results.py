@@ -175,7 +175,12 @@ def empty(file):
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [remove, cut_in_half, empty])
+def replace_by_pointer(file):
+    """Leave what git checks out where a large file has not been fetched."""
+    file.write_text("version https://git-lfs.github.com/spec/v1\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("damage", [remove, cut_in_half, empty, replace_by_pointer])
 @pytest.mark.parametrize("name", ["epochs.csv.xz", "images.csv.xz"])
 def test_a_damaged_compressed_table_is_named(parameters, name, damage):
     results.write_results(parameters, GROUP, make_heldout_results({"A": [HELDOUT]}))
@@ -498,10 +503,11 @@ def test_notebooks_side_by_side_measure_a_table_once(measured):
 
 
 def test_a_table_is_written_with_six_decimals_and_read_back(parameters):
-    table = pd.DataFrame({"variant": ["A, B", "C"], "value": [1 / 3, np.nan], "count": [1, 2]})
+    # "None" is a name here, whatever it means elsewhere.
+    table = pd.DataFrame({"variant": ["A, B", "None"], "value": [1 / 3, np.nan], "count": [1, 2]})
     assert results.write_table(parameters, "loss", table) is table
     file = parameters.tables_path / "loss.csv"
-    assert file.read_text(encoding="utf-8") == 'variant,value,count\n"A, B",0.333333,1\nC,,2\n'
+    assert file.read_text(encoding="utf-8") == 'variant,value,count\n"A, B",0.333333,1\nNone,,2\n'
     pd.testing.assert_frame_equal(results.read_table(parameters, "loss"), table.round(6))
     assert results.write_table(parameters, "loss", table, number="%.2f") is table
     assert "0.33,1" in file.read_text(encoding="utf-8")

@@ -124,7 +124,7 @@ def _refuse_empty_part(split: pd.DataFrame, kind: str, fold: int) -> None:
 
 
 def _cut_into_runs(images: pd.DataFrame, parts: int) -> np.ndarray:
-    """Cut each class into blocks: runs of neighbouring numbers of about equal length; return the block of each image.
+    """Cut each class into blocks of neighbouring numbers, about equally long; return the block of each image, from 0.
 
     A group is in the block of its first image, whose class and number count for all its images.
     """

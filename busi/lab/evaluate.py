@@ -22,7 +22,7 @@ from busi.scoring.predictors import MEAN_MASK
 
 
 def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], out: Path) -> pd.DataFrame:
-    """Score networks and folders of masks beside blind predictors, and write the results into a new folder.
+    """Score networks and folders of masks beside untrained predictors, and write the results into a new folder.
 
     ``out`` gets ``scores.csv`` and ``images.csv``, the two tables of `busi.scoring.ruler.compare`, ``missing.csv``
     (images that a predictor has not answered) and a page, ``index.html``.
@@ -53,7 +53,7 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
 
 
 def _score_predictors(catalog: Catalog, runs: list[Run], folders: list[Path]) -> dict[str, pd.DataFrame]:
-    """Return each predictor's scores, as `ruler.score_answers`, by its name: networks, masks, blind predictors."""
+    """Return each predictor's scores, as `ruler.score_answers`, by its name: networks, masks, untrained predictors."""
     answers = {}
     if runs:
         answers[_name_network(runs)] = ask_networks(runs, catalog)

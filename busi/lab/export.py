@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import keras
-import pandas as pd
 from keras import layers, ops
 
 from busi.config import StudyError
+from busi.dataset.catalog import read_named
 from busi.dataset.preprocessing import scale
 from busi.lab import networks
 from busi.model import unet
@@ -99,7 +99,7 @@ def _describe(run: Run, file: Path) -> str:
     images = 0
     recorded = next(run.folder.glob("scores-*/images.csv"), None)
     if recorded:
-        lesions = pd.read_csv(recorded).dropna(subset="dice")
+        lesions = read_named(recorded).dropna(subset="dice")
         scores = {score: score_interval(lesions, score) for score in SCORES}
         images = len(lesions)
     return render_template("model-card.md.j2", run=run, config=run.config, file=file, scores=scores, images=images)

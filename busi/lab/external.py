@@ -79,22 +79,22 @@ def _name_after(family: str, found: Results) -> Results:
 
 
 def measure(parameters: Parameters, chosen: Results) -> pd.DataFrame:
-    """Return the scores of the chosen networks, and of blind predictors, on the external images.
+    """Return the scores of the chosen networks, and of untrained predictors, on the external images.
 
     Each variant has a file of its own, because the networks of one may be at hand where those of another are not.
 
     Returns:
         `predictor`; `seed`, the rank of the networks' seeds within their folds, and `n_networks` that were averaged,
-        both missing for a blind predictor; `data` (name of the folder), `fingerprint`, `name`, `group` and the scores
-        of `busi.scoring.metrics.score_image`. There is no row of a variant that has been tested neither here nor on
-        another machine.
+        both missing for an untrained predictor; `data` (name of the folder), `fingerprint`, `name`, `group` and the
+        scores of `busi.scoring.metrics.score_image`. There is no row of a variant that has been tested neither here nor
+        on another machine.
 
     Raises:
         NotMeasured: Nothing has been tested before, and no external data set is given or no chosen network is here.
         StudyError: The external images are the study's own, are named like some of these, or are not the ones of an
             earlier test.
     """
-    if not (parameters.external_dir and parameters.train_missing):
+    if not parameters.external_dir:
         parameters = parameters.model_copy(update={"train_missing": False})
     external = _Images(parameters)
     # First, because this refuses images that must not be scored.
@@ -185,7 +185,7 @@ def tabulate(images: pd.DataFrame, heldout: pd.DataFrame) -> pd.DataFrame:
     for predictor, scores in images.dropna(subset="dice").groupby("predictor", sort=False):
         row = {"predictor": predictor, "n_images": scores.name.nunique()}
         row |= {"n_networks": scores.n_networks.max(), "n_seeds": scores.seed.nunique()}
-        # Empty for a blind predictor, which has no seed.
+        # Empty for an untrained predictor, which has no seed.
         by_seed = scores.groupby("seed").dice.mean()
         row |= {"seed_low": by_seed.min(), "seed_high": by_seed.max()}
         row["dice"], row["low"], row["high"] = score_interval(_name_runs(scores))
@@ -233,7 +233,7 @@ def draw(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="Dice")
     display.name_rows(ax, table.predictor)
     display.add_legend(fig)
-    # The title is about networks alone: blind predictors are there for comparison.
+    # The title is about networks alone: untrained predictors are there for comparison.
     networks = table[table.n_networks.notna()]
     outside = networks.dice
     inside = networks.heldout_dice
@@ -290,11 +290,12 @@ def list_answers(parameters: Parameters) -> list[str]:
     table = results.read_table(parameters, "external")
     told = []
     for row in table[table.n_networks.notna()].itertuples():
-        told.append(f"{row.predictor} {row.dice:.3f}, held out {row.heldout_dice:.3f}")
+        told.append(f"{row.dice:.3f} for {row.predictor} ({row.heldout_dice:.3f} held out)")
     return [
-        f"**On {table.n_images.iloc[0]} external images**, on which nothing was chosen, Dice is: {'; '.join(told)} "
-        "(mean of the networks of all folds; held out: of single networks, of the same seeds)."
-        f"{_compare_difficulty(table)}"
+        f"**On {table.n_images.iloc[0]} external images**, on which nothing was chosen, Dice is {'; '.join(told)}. "
+        "These are the baseline, the variant with the best validation Dice and, once trained, the recipe's last rung. "
+        "External predictions are the mean of the networks of all folds, those held out of single networks of the same "
+        f"seeds.{_compare_difficulty(table)}"
     ]
 
 

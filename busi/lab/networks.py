@@ -149,7 +149,10 @@ class Network:
         return np.mean(answers, axis=0)
 
     def restore(self, output: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """Resize one answer of `predict` to the height and width of its image, float32 (h, w)."""
+        """Resize one answer of `predict` to the height and width of its image, float32 (h, w).
+
+        If all runs keep only the largest connected region, the probability in the other regions becomes 0.
+        """
         probability = arrays.restore(output, *shape, self.runs[0].config)
         if all(run.config.largest_component for run in self.runs):
             probability = metrics.keep_largest_component(probability, self.threshold)
@@ -165,7 +168,7 @@ class Variant:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Return the scores of every image that a run held out, from the first such run, with its position as `run`."""
+        """Return the scores of each held-out image, by the first run that held it out; `run` is its place in `runs`."""
         tables = []
         for position, run in enumerate(self.runs):
             images = find_or_score(run, self._catalog).images
@@ -295,8 +298,8 @@ def find_recipe_runs(runs_dir: str = "runs") -> list[Run]:
                 labels = [config.label for config in configs]
                 return [open_run(_take_only(*each), runs_dir) for each in zip(labels, own, strict=True)]
     raise StudyError(
-        f"no run of the recipe has been trained in {root}; name other runs, busi predict RUN... IMAGES --out DIR, or "
-        f"train some: {_HOW_TO_TRAIN}"
+        f"no rung of the recipe has been trained in all folds in {root}; name other runs, busi predict RUN... IMAGES "
+        f"--out DIR, or train some: {_HOW_TO_TRAIN}"
     )
 
 

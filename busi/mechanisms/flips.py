@@ -95,9 +95,12 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
     # Both were trained on the same folds from the same seeds, so they are compared run by run.
     change = difference_interval(section.tested_lesions(trained, ALONG), section.tested_lesions(trained, ALONE))
     text = f"Where an image is flipped without its mask, {every.wrong:.1%} of its pixels and {every.missed:.0%} of its "
-    text += f"lesion carry the wrong label ({every.n_images:.0f} images): {middle.missed:.0%} where the lesion lies in "
-    text += f"the middle, {side.missed:.0%} where it lies at the side. Half of the images are flipped in training, "
-    text += f"where {every.expected:.1%} of all pixels are therefore labelled wrong. "
+    text += f"lesion carry the wrong label ({every.n_images:.0f} images). In the fifth of the images whose lesions are "
+    text += f"nearest to the middle it is {middle.missed:.0%} of the lesion, in the fifth with the outermost lesions "
+    text += (
+        f"{side.missed:.0%}. Half of the images are flipped in training, so that {every.expected:.1%} of all pixels "
+    )
+    text += "are labelled wrong there. "
     text += f"Leaving the mask behind changes the held-out Dice by {format_interval(change)}. "
     return f"{text}Size: {section.describe_runs(trained.of(ALONE))}."
 
@@ -117,7 +120,7 @@ def show(parameters: Parameters) -> section.Section:
         table,
         conclusion,
         caption="Share of a flipped image's lesion that its mask calls background, and of its pixels with a wrong "
-        "label. Groups: fifths of the lesion's distance from the middle.",
+        "label. Groups: fifths of the images, by the lesion's distance from the middle.",
         table_caption="Wrong labels by position of the lesion (offset: 0 in the middle, 1 at a side). Half of the "
         "images are flipped, so that half of the wrong pixels are expected in training.",
     )

@@ -75,7 +75,7 @@ def conclude(floors: dict[str, float]) -> str:
     """Return what the floors say about the published rows."""
     rows = distinct_rows()
     count = int(on_floor(rows.accuracy, floors["accuracy"]).sum())
-    verb = "have" if count > 1 else "has"
+    verb = display.agree(count, "has", "have")
     text = f"A predictor that calls everything background is right on {floors['accuracy']:.4f} of the pixels. "
     text += f"{count or 'None'} of the {len(rows)} published rows {verb} that accuracy within {NEAR:.4f}. Its AUC is "
     text += f"{floors['auc']:.4f} only because every pixel is counted once more as background. "

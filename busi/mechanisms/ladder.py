@@ -198,7 +198,7 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     not_run = f"Of {len(RUNGS)} rungs {waiting} are not run yet. " if waiting else ""
     return (
         f"The published row has accuracy {published['accuracy']:.4f}. "
-        f"Rebuilt, it has {first.accuracy:.4f}, and Dice {first.dice:.3f}. "
+        f"Rebuilt at a small size, it has {first.accuracy:.4f}, and Dice {first.dice:.3f}. "
         f"The ladder ends at accuracy {last.accuracy:.4f} and Dice {last.dice:.3f} ({last.rung}), "
         f"where background everywhere has {last.floor_accuracy:.4f} and 0. "
         f"Steps of Dice whose interval, which is not corrected for their number, excludes 0: "

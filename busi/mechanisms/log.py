@@ -121,7 +121,7 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
     by_class = by_order["by class"]
     unseeing = ""
     if mixed == numbers and by_class < numbers:
-        unseeing = ": the images came mixed, and the numbers need no look at them"
+        unseeing = ": the images most likely came mixed, and the numbers need no look at them"
     trained_alike = (
         f"The printed log begins with a mean loss of {first.published_loss:.0f}, which only logits can reach. "
         f"Here the first epoch has a mean loss of {explosion} ({seeds}), {verdict} {CLIPPED}, the bound for clipped "
@@ -130,9 +130,8 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
         f"{within} of their {numbers} printed numbers {compared}."
     )
     blindly = (
-        "Two output biases, trained alike without seeing an image, "
-        f"reach {mixed} of these {numbers} in at least one of {BLIND_ORDERS} mixed orders, not necessarily all in the "
-        f"same one, and {by_class} class by class{unseeing}."
+        f"Two output biases, trained alike without seeing an image, reach {mixed} of these {numbers}, which lie within "
+        f"their range over {BLIND_ORDERS} mixed orders, and {by_class} class by class{unseeing}."
     )
     return f"{trained_alike} {blindly} Size: {section.describe_size(config)}, {config.precision}."
 

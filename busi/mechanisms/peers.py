@@ -137,11 +137,11 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     text = f"The study's baseline has Dice {first.dice:.3f} ({first.low:.3f} to {first.high:.3f}). "
     for row in others:
         change = Interval(row.change, row.change_low, row.change_high)
-        verdict = "cannot be told from it"
+        verdict = "cannot be told from the baseline"
         if change.low > 0:
-            verdict = "is better"
+            verdict = "is better than the baseline"
         if change.high < 0:
-            verdict = "is worse"
+            verdict = "is worse than the baseline"
         text += f"{row.network[0].upper()}{row.network[1:]} {verdict}: {format_interval(change)}. "
     shares = [f"{row.network} {row.normals_fpr:.0%}" for row in (first, *others)]
     text += f"Normal images with a finding: {'; '.join(shares)}. "

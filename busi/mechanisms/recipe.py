@@ -14,6 +14,7 @@ from busi.mechanisms import section
 from busi.results import Results, empty_results
 from busi.scoring.metrics import HIT_IOU
 from busi.scoring.statistics import (
+    SIGNIFICANCE,
     Interval,
     compare_pairs,
     difference_interval,
@@ -35,9 +36,6 @@ CHANGE |= {"p_t_holm": "change_p_t"}
 
 TOTAL = ("total", "total_low", "total_high")
 """Columns of the change from the first rung."""
-
-SIGNIFICANCE = 0.05
-"""p value after Holm's correction below which a change is told from chance."""
 
 SENSITIVITY = 0.95
 """Share of the lesion images that every rung touches when false positives are compared at equal sensitivity."""
@@ -179,9 +177,14 @@ def conclude(table: pd.DataFrame, size: str, planned: int) -> str:
     goals = "".join(f"{judge_goals(row)} " for _, row in table[table.rung == GOAL_RUNG].iterrows())
     own = " to ".join(_tell_normals(row, "normals_fpr") for row in (first, last))
     equal = " to ".join(_tell_normals(row, "normals_at_95") for row in (first, last))
+    changes = [
+        _tell_effects(table, planned),
+        _tell_largest_other(table),
+        f"{_tell_total(table)}{_tell_best_before_last(table)}.",
+    ]
     return (
-        f"{_tell_changes(table, planned)} Normal images with a finding go from {own}; where {SENSITIVITY:.0%} of the "
-        f"lesions are touched, from {equal}. {goals}Told from chance: p below "
+        f"{' '.join(filter(None, changes))} Normal images with a finding go from {own}; at the threshold that touches "
+        f"{SENSITIVITY:.0%} of the lesions, from {equal}. {goals}Told from chance: p below "
         f"{SIGNIFICANCE} after Holm's correction. Sizes: {size}."
     )
 
@@ -196,45 +199,55 @@ def list_answers(parameters: Parameters) -> list[str]:
         return []
     table = results.read_table(parameters, "recipe")
     first, last = (_tell_normals(table.iloc[place], "normals_fpr") for place in (0, -1))
+    effects = _tell_effects(table, len(planned))
     return [
-        f"**What does move Dice?** {_tell_changes(table, len(planned))} Sizes: {describe_ends(trained)}.",
+        f"**What does move Dice?** The recipe adds one change after another; each step is a rung. {effects} "
+        f"{_tell_total(table)}. Sizes: {describe_ends(trained)}.",
         f"**Normal images with a finding**, at each network's own threshold: {first} at the first of these rungs, "
         f"{last} at the last.",
     ]
 
 
-def _tell_changes(table: pd.DataFrame, planned: int) -> str:
-    first = table.iloc[0]
-    last = table.iloc[-1]
+def _tell_effects(table: pd.DataFrame, planned: int) -> str:
+    """Return which changes are told from chance, and for which of them the stricter test agrees."""
     number = len(table) - 1
     changes = display.count(number, "change")
     if len(table) < planned:
         changes = f"the first {number} of {planned - 1} planned changes"
-    effects = find_effects(table)
-    told = _tell_effects(effects) if len(effects) else "none can be told from chance"
-    text = f"Of {changes}, {told}."
-    others = table[table.change.notna() & ~table.rung.isin(effects.rung)]
-    if len(others):
-        largest = others.loc[others.change.abs().idxmax()]
-        which = "The largest of the others" if len(effects) else "The largest"
-        text += f" {which}: {_tell_change(largest)}, p = {largest.change_p:.3f} after Holm."
-    total = format_interval(Interval(last.total, last.total_low, last.total_high))
-    text += f" All together lead from Dice {first.dice:.3f} to {last.dice:.3f}: {total}"
-    # Of two rungs, the last one is the only one that follows the first.
-    if number > 1:
-        earlier = table.iloc[:-1]
-        best = earlier.loc[earlier.dice.idxmax()]
-        text += f"; the rung {best.rung} has {best.dice:.3f}, the highest before the last"
-    return f"{text}."
-
-
-def _tell_effects(effects: pd.DataFrame) -> str:
-    """Return which changes are told from chance, and for which of them the stricter test agrees."""
     told = []
-    for row in effects.itertuples():
-        strict = "also" if row.change_p_t < SIGNIFICANCE else "not"
+    for row in find_effects(table).itertuples():
+        strict = "confirmed" if row.change_p_t < SIGNIFICANCE else "not confirmed"
         told.append(f"{_tell_change(row)} ({strict} by the corrected resampled t test)")
-    return f"{len(told)} {display.agree(len(told), 'is', 'are')} told from chance: {'; '.join(told)}"
+    if not told:
+        return f"Of {changes}, none can be told from chance."
+    return f"Of {changes}, {len(told)} {display.agree(len(told), 'is', 'are')} told from chance: {'; '.join(told)}."
+
+
+def _tell_total(table: pd.DataFrame) -> str:
+    first = table.iloc[0]
+    last = table.iloc[-1]
+    total = format_interval(Interval(last.total, last.total_low, last.total_high))
+    return f"All together lead from Dice {first.dice:.3f} to {last.dice:.3f}: {total}"
+
+
+def _tell_largest_other(table: pd.DataFrame) -> str:
+    """Return the largest change that is not told from chance; empty if there is none."""
+    effects = find_effects(table)
+    others = table[table.change.notna() & ~table.rung.isin(effects.rung)]
+    if not len(others):
+        return ""
+    largest = others.loc[others.change.abs().idxmax()]
+    which = "The largest of the others" if len(effects) else "The largest"
+    return f"{which}: {_tell_change(largest)}, p = {largest.change_p:.3f} after Holm."
+
+
+def _tell_best_before_last(table: pd.DataFrame) -> str:
+    earlier = table.iloc[:-1]
+    # Of two rungs, the last one is the only one that follows the first.
+    if len(earlier) < 2:
+        return ""
+    best = earlier.loc[earlier.dice.idxmax()]
+    return f"; the rung {best.rung} has {best.dice:.3f}, the highest before the last"
 
 
 def _tell_change(row: pd.Series) -> str:

@@ -114,7 +114,7 @@ def _describe_progress(parameters: Parameters, name: str) -> str:
     trained = len(finished & planned)
     if trained in (0, len(planned)):
         return ""
-    verb = "has" if trained == 1 else "have"
+    verb = display.agree(trained, "has", "have")
     return f" Provisional: {trained} of {len(planned)} planned runs {verb} been trained."
 
 

@@ -26,7 +26,7 @@ class LogitCrossentropy(keras.losses.BinaryCrossentropy):
 
     The published code hands softmax probabilities to Keras' `BinaryCrossentropy`. On TensorFlow, Keras replaces them
     with the logits, because the softmax attaches its logits to its output (``_keras_logits``). The
-    published runs were trained so: their printed log shows a mean loss of 1601, which clipped probabilities cannot
+    published runs were trained so: their printed log shows a mean loss of 1602, which clipped probabilities cannot
     reach. On one-hot targets this loss equals neither KLD nor categorical cross-entropy; `ProbabilityCrossentropy`
     equals both.
 

@@ -29,10 +29,7 @@ from busi.published import published_tables, table_number
 from busi.report.heldout import ALIVE, FOUND_NOTHING, SAME, VARIANTS, Answers, count_runs, find_dead
 from busi.results import NotMeasured, read_findings, record_finding
 from busi.scoring.predictors import MEAN_MASK
-from busi.scoring.statistics import format_p
-
-ALPHA = 0.05
-"""Significance level of the corrected tests."""
+from busi.scoring.statistics import SIGNIFICANCE, format_p
 
 MARGIN = 0.02
 """Smallest difference that matters in a mean score from 0 to 1: a choice of this study, and a matter of judgement."""
@@ -62,7 +59,18 @@ because the values of different losses cannot be compared.
 
 
 class Comparison(NamedTuple):
-    """Mean difference a - b in Dice over images that both have scored, its 95 % interval, and p after Holm."""
+    """Comparison of two predictors, a and b, in Dice over the images that both have scored.
+
+    Attributes:
+        a, b: Their names.
+        difference: Mean of a - b, with its 95 % interval from `low` to `high`.
+        p: p value after Holm's correction.
+        n_images: Number of images.
+        p_t_holm: That of the corrected resampled t test, and `t_high` the upper end of its interval; nan without it.
+        n_runs: Number of pairs of runs, in `n_folds` folds; 0 with an untrained predictor.
+        folds_needed: Number of folds that need a run before the comparison is read.
+        kind: Kind of the pair, as in `busi.report.heldout`.
+    """
 
     a: str
     b: str
@@ -85,8 +93,9 @@ class Comparison(NamedTuple):
 
     @property
     def short(self) -> str:
-        """Return the comparison in words, with its interval: "A − B +0.012 Dice (-0.003 to +0.027)"."""
-        return f"{self.a} − {self.b} {self.difference:+.3f} Dice ({self.low:+.3f} to {self.high:+.3f})"
+        """Return the comparison in words, with its interval: "A minus B: +0.012 Dice (-0.003 to +0.027)"."""
+        # Names may hold a plus sign, so that a minus sign between them would be misread.
+        return f"{self.a} minus {self.b}: {self.difference:+.3f} Dice ({self.low:+.3f} to {self.high:+.3f})"
 
     def __str__(self) -> str:
         """Return the comparison in words, with its interval and tests."""
@@ -101,7 +110,7 @@ def _lacks_runs(runs: int, folds: int, folds_needed: int) -> bool:
     return runs > 0 and (runs < FEWEST or folds < folds_needed)
 
 
-def _find(answers: Answers, rows: pd.DataFrame, a: str, b: str) -> Comparison | None:
+def _find_pair(answers: Answers, rows: pd.DataFrame, a: str, b: str) -> Comparison | None:
     """Return the comparison of a with b in some of a family's pairs, with the number of folds that it needs."""
     found = find_comparison(rows, a, b)
     return found and found._replace(folds_needed=count_folds(answers))
@@ -174,11 +183,12 @@ class Verdict:
 def beats(comparison: Comparison) -> bool | None:
     """Return whether a beats b; None where that is open.
 
-    Yes, if the interval lies above 0 and p is below `ALPHA`. No, if it lies below `MARGIN`: no advantage that matters.
+    Yes, if the interval lies above 0 and p is below `SIGNIFICANCE`. No, if it lies below `MARGIN`: no advantage that
+    matters.
     """
     if comparison.is_early:
         return None
-    if comparison.low > 0 and comparison.p < ALPHA:
+    if comparison.low > 0 and comparison.p < SIGNIFICANCE:
         return True
     return False if comparison.high < MARGIN else None
 
@@ -192,7 +202,7 @@ def does_not_beat(comparison: Comparison) -> bool | None:
 def alike(comparison: Comparison) -> bool | None:
     """Return whether a and b are alike; None where that is open.
 
-    Yes, if the interval lies within ±`MARGIN`. No, if it lies beyond, on one side, and p is below `ALPHA`.
+    Yes, if the interval lies within ±`MARGIN`. No, if it lies beyond, on one side, and p is below `SIGNIFICANCE`.
     """
     if comparison.is_early:
         return None
@@ -200,7 +210,7 @@ def alike(comparison: Comparison) -> bool | None:
     if comparison.low > -MARGIN and comparison.high < MARGIN:
         return True
     beyond = comparison.low > MARGIN or comparison.high < -MARGIN
-    return False if beyond and comparison.p < ALPHA else None
+    return False if beyond and comparison.p < SIGNIFICANCE else None
 
 
 _RULES = {"better": beats, "no better": does_not_beat, "alike": alike}
@@ -239,9 +249,10 @@ def find_comparison(pairs: pd.DataFrame, a: str, b: str) -> Comparison | None:
 
 
 def describe_size(answers: Answers, compared: Collection[str] = ()) -> str:
-    """Return the size of a family's runs in words: pixels, filters, epochs, seeds a fold, or how far training has come.
+    """Return the size of a family's runs in words: pixels, filters, epochs, and the number of seeds a fold.
 
-    Where some variants are ``compared``, only their runs count.
+    While runs are missing, the number of trained runs a variant takes the place of the seeds. Where some variants are
+    ``compared``, only their runs count.
     """
     variants = answers.group.variants
     chosen = variants.keys() & set(compared)
@@ -267,7 +278,10 @@ def judge(sizes: list[Answers]) -> Verdict:
     # Without a run, the first size leaves the claim open, and a second one gives no verdict.
     asked = [answers for answers in sizes if answers is sizes[0] or _has_run(answers)]
     first, *second = [_judge_by_dice(claim, answers) for answers in asked]
-    # A remark on the claim is made once, whatever the number of sizes.
+    # A proof or a remark on the claim is told once, whatever the number of sizes.
+    if "proof" in claim:
+        first = replace(first, reason=f"{claim['proof']}. Measured beside it: {first.reason}")
+        second = [replace(each, reason=f"by the same proof; measured beside it: {each.reason}") for each in second]
     if "aside" in claim:
         first = replace(first, evidence=f"{first.evidence} {claim['aside']}")
     return Verdict(number, claim["claim"], first, *second)
@@ -313,7 +327,7 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
     known = {}
     sides = Counter()
     for label in others:
-        comparison = _find(answers, rows, label, baseline)
+        comparison = _find_pair(answers, rows, label, baseline)
         if comparison:
             known[f"{label} (live runs)" if comparison.kind == ALIVE else label] = comparison
             sides["early" if comparison.is_early else _find_side(comparison)] += 1
@@ -405,14 +419,14 @@ def read_verdicts(parameters: Parameters) -> pd.DataFrame:
 
 
 def list_verdicts(verdicts: pd.DataFrame) -> str:
-    """Return a Markdown list of the verdicts in a table of `read_verdicts`, each with what decides it."""
+    """Return a Markdown list of the verdicts in a table of `read_verdicts`, each size below with what decides it."""
     lines = []
     for row in verdicts.itertuples():
         number = row.claim.partition(".")[0]
-        line = f"- **{row.title}** (claim {number}, {row.verdict}). At {row.size}: {row.reason}."
+        lines.append(f"- **{row.title}** (claim {number}, {row.verdict})")
+        lines.append(f"  - At {row.size}: {row.reason}.")
         if row.second_verdict:
-            line += f" At {row.second_size}, {row.second_verdict}: {row.second_reason}."
-        lines.append(line)
+            lines.append(f"  - At {row.second_size}, {row.second_verdict}: {row.second_reason}.")
     return "\n".join(lines)
 
 
@@ -422,11 +436,11 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     replies = [rule(comparison) if comparison else None for comparison in comparisons]
     known = [comparison for comparison in comparisons if comparison]
     sentences = _describe_comparisons(known, claim["test"])
-    if claim["test"] != "alike":
-        alive = _find_alive(claim, known, answers)
-        sentences += [f"Without dead runs: {pair}: {_read(pair)}." for pair in alive]
     if claim["test"] == "alike":
         sentences += _count_apart(_take_published(claim, known))
+    else:
+        alive = _find_alive(claim, known, answers)
+        sentences += [f"Without dead runs: {pair}: {_tell_side(pair)}." for pair in alive]
     missing = len(comparisons) - len(known)
     if known and missing:
         sentences.append(f"{count(missing, 'comparison')} {agree(missing, 'waits', 'wait')} for runs.")
@@ -435,12 +449,11 @@ def _judge_by_dice(claim: dict, answers: Answers) -> Judgement:
     if "proof" in claim:
         sentences.append(f"By these scores alone, the claim would be {decide(replies)}.")
         replies.append(False)
-        reason = f"{claim['proof']}. Measured beside it: {reason}"
     if twins:
-        other = "; ".join(f"{twin.short}, {_read(twin)}" for twin in twins)
+        other = "; ".join(f"{twin.short}, {_tell_side(twin)}" for twin in twins)
         sentences.append(f"With {claim['twin']}, the same function as {claim['variant']}: {other}.")
     for what, pair in _find_beside(claim, answers).items():
-        sentences.append(f"Not judged, {what}: {pair}: {_read(pair)}.")
+        sentences.append(f"Not judged, {what}: {pair}: {_tell_side(pair)}.")
     sentences += map(_describe_chance, _find_chance(answers))
     sentences += _describe_weak(answers)
     sentences += _describe_dead(answers)
@@ -466,14 +479,13 @@ def _find_reason(claim: dict, known: list[Comparison], twins: list[Comparison], 
     if claim["test"] == "alike":
         # Of dozens of pairs, the one with the largest difference says most. The claim is about the paper's settings.
         told = [_find_widest(_take_published(claim, told) or told)]
-    others = {comparison.b for comparison in told}
-    if claim["test"] == "alike":
         reason = [_tell_widest(claim, told[0])]
     else:
-        reason = [f"{each.short}, {_read(each)}" for each in told]
+        reason = [f"{each.short}, {_tell_side(each)}" for each in told]
     # The two are one function: if only one of them differs from a third, the difference is chance.
-    reason += [f"{twin.short}, {_read(twin)}" for twin in twins if twin.b in others]
-    reason += [f"{what}, {pair.short}, {_read(pair)}" for what, pair in _find_beside(claim, answers).items()]
+    others = {comparison.b for comparison in told}
+    reason += [f"{twin.short}, {_tell_side(twin)}" for twin in twins if twin.b in others]
+    reason += [f"{what}, {pair.short}, {_tell_side(pair)}" for what, pair in _find_beside(claim, answers).items()]
     if claim["test"] == "alike":
         # A budget that is too small for one of the two is part of the difference.
         compared = {told[0].a, told[0].b}
@@ -499,7 +511,7 @@ def _find_beside(claim: dict, answers: Answers) -> dict[str, Comparison]:
     """Return the comparisons that a claim names beside those it is judged by, with what each is about, in words."""
     beside = {}
     for what, (a, b) in claim.get("beside", {}).items():
-        found = _find(answers, _choose_rows(answers, without_dead=False), a, b)
+        found = _find_pair(answers, _choose_rows(answers, without_dead=False), a, b)
         if found:
             beside[what] = found
     return beside
@@ -521,7 +533,7 @@ def _find_comparisons(claim: dict, answers: Answers, variant: str | None = None)
         better = variant or claim["variant"]
         pairs = [(better, other) for other in claim["than"] if other in labels]
     rows = _choose_rows(answers, without_dead=claim.get("without_dead", False))
-    return [_find(answers, rows, a, b) for a, b in pairs]
+    return [_find_pair(answers, rows, a, b) for a, b in pairs]
 
 
 def _find_alive(claim: dict, comparisons: list[Comparison], answers: Answers) -> list[Comparison]:
@@ -529,7 +541,7 @@ def _find_alive(claim: dict, comparisons: list[Comparison], answers: Answers) ->
     if claim.get("without_dead"):
         return []
     rows = answers.pairs[answers.pairs.kind == ALIVE]
-    found = [_find(answers, rows, comparison.a, comparison.b) for comparison in comparisons]
+    found = [_find_pair(answers, rows, comparison.a, comparison.b) for comparison in comparisons]
     return [comparison for comparison in found if comparison]
 
 
@@ -552,7 +564,7 @@ def _describe_comparisons(comparisons: list[Comparison], test: str) -> list[str]
     if not comparisons:
         return ["There is nothing to compare yet."]
     if test != "alike":
-        return [f"{comparison}: {_read(comparison)}." for comparison in comparisons]
+        return [f"{comparison}: {_tell_side(comparison)}." for comparison in comparisons]
     answers = [alike(comparison) for comparison in comparisons]
     within = answers.count(True)
     beyond = answers.count(False)
@@ -601,7 +613,7 @@ def _find_twins(claim: dict, answers: Answers) -> list[Comparison]:
 def _find_chance(answers: Answers) -> list[Comparison]:
     """Return the comparisons of variants that are one function by proof: their difference is chance."""
     rows = answers.pairs[answers.pairs.kind == SAME]
-    return [_find(answers, rows, row.a, row.b) for row in rows.itertuples()]
+    return [_find_pair(answers, rows, row.a, row.b) for row in rows.itertuples()]
 
 
 def _describe_chance(comparison: Comparison) -> str:
@@ -610,7 +622,7 @@ def _describe_chance(comparison: Comparison) -> str:
         verdict = "The interval should contain 0 and does not, so differences of this size can be chance"
     # Then the interval does not cover how training varies, and need not contain 0.
     if comparison.is_early:
-        verdict = _read(comparison).capitalize()
+        verdict = _tell_side(comparison).capitalize()
     return f"Two variants that are one function by proof: {comparison.short}. {verdict}."
 
 
@@ -618,7 +630,7 @@ def _find_widest(comparisons: list[Comparison]) -> Comparison:
     return max(comparisons, key=lambda comparison: abs(comparison.difference))
 
 
-def _read(comparison: Comparison) -> str:
+def _tell_side(comparison: Comparison) -> str:
     """Return what a comparison says about a, in a few words, and whether the stricter test says so, too."""
     return f"{_find_side(comparison)}{_tell_doubt(comparison)}"
 
@@ -627,15 +639,16 @@ def _find_side(comparison: Comparison) -> str:
     """Return whether a is better or worse, or why that is not told, in a few words."""
     if comparison.is_early:
         folds = count(comparison.folds_needed, "fold")
-        return f"too few runs for a verdict ({comparison.n_runs}, in {comparison.n_folds} of {folds})"
+        runs = "runs that are not dead" if comparison.kind == ALIVE else "runs"
+        return f"too few {runs} for a verdict ({comparison.n_runs}, in {comparison.n_folds} of {folds})"
     answer = beats(comparison)
     if answer is None:
-        return "not told apart"
+        return "higher, though not told from chance after Holm" if comparison.low > 0 else "not told apart"
     if answer:
         return "better"
     # Not better is not the same as worse, which needs an interval below zero and a test that agrees.
     if comparison.high < 0:
-        return "worse" if comparison.p < ALPHA else "lower, though not told from chance after Holm"
+        return "worse" if comparison.p < SIGNIFICANCE else "lower, though not told from chance after Holm"
     return f"not better by {MARGIN} or more"
 
 
@@ -644,11 +657,11 @@ def _tell_doubt(comparison: Comparison) -> str:
     if comparison.is_early:
         return ""
     excludes_zero = comparison.low > 0 or comparison.high < 0
-    if excludes_zero and comparison.p < ALPHA <= comparison.p_t_holm:
+    if excludes_zero and comparison.p < SIGNIFICANCE <= comparison.p_t_holm:
         return ", though not told apart by the corrected resampled t test"
     # No difference of this size is left by the interval, but one by the test.
     if not excludes_zero and comparison.high < MARGIN <= comparison.t_high:
-        return f", though the corrected resampled t test leaves an advantage of {MARGIN} open"
+        return ", though the corrected resampled t test does not exclude such an advantage"
     return ""
 
 
@@ -682,7 +695,7 @@ def _describe_dead(answers: Answers) -> list[str]:
         if len(stopped) < len(dead):
             some = f"{len(stopped)} of the {len(dead)}"
         verb = agree(len(stopped), "was", "were")
-        sentences.append(f"{some} {verb} stopped by patience, after {listed} epochs.")
+        sentences.append(f"{some} {verb} stopped early, after {listed} epochs, as validation Dice no longer rose.")
     # If other runs begin late, some of the dead ones may only have been stopped too early.
     is_alive = epochs.variant.isin(answers.dead) & ~epochs.run.isin(dead)
     alive = epochs[is_alive]
@@ -715,8 +728,10 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
             told = f"By {name}, {worst.better} is no better than {worst.worse}"
             wrong.append(f"{told}, although its Dice is {worst.difference:.3f} higher.")
     networks = ranked[ranked.trained.astype(bool)]
-    reason = f"of {_count_alike(ranked)}, where {TELLING:.0%} are asked for; between networks alone, of "
-    reason += _count_alike(networks)
+    reason = f"of {count(len(ranked), 'pair')} of predictors whose difference in Dice has an interval without 0, as "
+    reason += f"many are ranked in the same order: {_count_alike(ranked)}, where {TELLING:.0%} are asked for of each; "
+    reason += "between networks alone, of "
+    reason += f"{count(len(networks), 'pair')}: {_count_alike(networks)}"
     if len(networks) < ENOUGH:
         reason += ", too few to say anything about networks"
     asked = f"A metric has to agree with Dice on the order of at least {TELLING:.0%} of the pairs that Dice tells "
@@ -726,14 +741,14 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
 
 
 def _count_alike(ranked: pd.DataFrame) -> str:
-    """Return how many of some pairs each metric ranks as Dice does, in words."""
+    """Return how many of some pairs each metric ranks as Dice does, by metric, in words."""
     told = []
     for metric, name in METRICS.items():
         number = int(ranked[metric].sum())
         # A percentage of a few pairs would suggest a precision that they do not have.
         share = f" ({number / len(ranked):.1%})" if len(ranked) >= ENOUGH else ""
         told.append(f"{name} {number}{share}")
-    return f"{count(len(ranked), 'pair')}, ranked as by Dice: {', '.join(told)}"
+    return ", ".join(told)
 
 
 def _describe_progress(families: Iterable[Answers]) -> str:

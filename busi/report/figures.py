@@ -22,6 +22,7 @@ from busi.display import agree
 from busi.published import EPOCHS
 from busi.report.tables import is_comparable
 from busi.scoring.predictors import PERFECT
+from busi.study import BLIND_ORDERS
 
 LOSS_AXIS = (0, 0.4)
 """Vertical axis of the paper's Figures 2 to 10."""
@@ -81,7 +82,7 @@ def _draw_losses(ax: Axes, epochs: pd.DataFrame, row: dict) -> None:
     # The range over orders is narrower than a line, so its border is drawn as well.
     low = row["biases_loss_low"]
     high = row["biases_loss_high"]
-    ax.axhspan(low, high, label="two biases, 25 orders", color=display.SKY, alpha=0.6, lw=3, zorder=0)
+    ax.axhspan(low, high, label=f"two biases, {BLIND_ORDERS} orders", color=display.SKY, alpha=0.6, lw=3, zorder=0)
     ax.axhline(row["mask_loss"], label="mean mask", color=display.RED, lw=1.5, ls=":")
     # Nothing is published about images other than the paper's.
     if not np.isnan(row["published_loss"]):
@@ -117,13 +118,11 @@ def rows_against_blind(rows: pd.DataFrame, *, narrow: bool = False) -> Figure:
             display.name_rows(ax, rows.row)
     if not narrow:
         axes[0].set_yticks(range(len(rows)), rows.row)
-    learned = (rows.reached_by == "none").sum()
+    beyond = (rows.reached_by == "none").sum()
     title = "Our runs and predictors that never look"
     if comparable:
-        have = agree(learned, "has", "have")
-        title = (
-            f"{learned or 'None'} of {len(rows)} published rows {have} a higher AUC than every blind predictor tried"
-        )
+        have = agree(beyond, "has", "have")
+        title = f"{beyond or 'None'} of {len(rows)} published rows {have} a higher AUC than every blind predictor tried"
     display.add_title(fig, title)
     display.add_legend(fig, 2 if narrow else 4)
     return fig
@@ -137,7 +136,12 @@ def _draw_rows(ax: Axes, rows: pd.DataFrame, metric: str, height: float) -> None
     # Around the middle: the biases hardly differ between orders.
     width = np.maximum(high - low, THINNEST)
     ax.barh(
-        places, width, left=(low + high - width) / 2, height=height, color=display.SKY, label="two biases, 25 orders"
+        places,
+        width,
+        left=(low + high - width) / 2,
+        height=height,
+        color=display.SKY,
+        label=f"two biases, {BLIND_ORDERS} orders",
     )
     mask = rows[f"mask_{metric}"]
     ax.plot(mask, places, "|", label="mean mask", color=display.RED, markersize=24 * height, mew=2)

@@ -35,7 +35,7 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
         scores: As ``heldout.csv``.
         filters: Filters of the first convolution in our runs of the rows.
     """
-    sentences = [_answer_rows(rows, filters) if is_comparable(rows) else NO_PUBLISHED]
+    sentences = [_answer_published(rows), _answer_ours(rows, filters)] if is_comparable(rows) else [NO_PUBLISHED]
     sentences += _compare_seeds(rows, filters)
     sentences += _compare_losses(rows, filters)
     sentences.append(_answer_claims(verdicts))
@@ -96,38 +96,57 @@ def _join_sizes(column: pd.Series) -> str:
     return f"{', '.join(shared)}; each claim says from how many runs"
 
 
-def _answer_rows(rows: pd.DataFrame, filters: int) -> str:
-    is_beyond = rows.reached_by == "none"
-    beyond = is_beyond.sum()
-    runs = rows.n_runs[rows.n_runs > 0]
-    trained = len(runs)
-    text = (
+def _answer_published(rows: pd.DataFrame) -> str:
+    """Return how many published rows are above all blind predictors in AUC, and how many of the others in loss."""
+    beyond = (rows.reached_by == "none").sum()
+    return (
         f"**{beyond or 'None'} of {len(rows)} published rows** {agree(beyond, 'has', 'have')} a higher AUC than every "
-        f"blind predictor tried here, none of which looks at the image. {_answer_losses(rows[~is_beyond])}"
+        f"blind predictor tried here, none of which looks at the image. {_answer_losses(rows)}"
     )
-    if not trained:
-        return f"{text}None has been trained here yet."
-    is_reproduced = rows.verdict == REPRODUCED
-    reproduced = is_reproduced.sum()
-    # A reproduced row need not be one whose network looked at an image.
-    blind = (is_reproduced & ~is_beyond).sum()
-    opened = rows.verdict.isin([ONE_RUN, FATES_DIFFER]).sum()
+
+
+def _answer_losses(rows: pd.DataFrame) -> str:
+    """Return how many of the rows that blind predictors reach in AUC are better than these in loss."""
+    reached = rows[rows.reached_by != "none"]
+    if not len(reached):
+        return ""
+    better = reached.row[reached.lower_loss]
+    neither = len(reached) - len(better)
+    text = f"Of the other {len(reached)}, "
+    if len(better):
+        text += f"{len(better)} {agree(len(better), 'has', 'have')} a lower loss than all of these predictors "
+        text += f"({', '.join(better)}), "
+    return f"{text}{neither} {agree(neither, 'is', 'are')} better in neither."
+
+
+def _answer_ours(rows: pd.DataFrame, filters: int) -> str:
+    """Return which of the rows trained here are reproduced and which are not."""
+    trained = rows[rows.n_runs > 0]
+    if not len(trained):
+        return "**No row has been trained here yet.**"
+    reproduced = trained[trained.verdict == REPRODUCED]
+    number = len(reproduced)
+    runs = trained.n_runs
     fewest = f"{runs.min()} to " if runs.min() < runs.max() else ""
-    size = f"{filters} filters, {fewest}{count(runs.max(), 'run')} each"
-    number = f"All {trained}" if trained == len(rows) else trained
-    text += f"{number} {agree(trained, 'has', 'have')} been trained here ({size}): "
-    text += f"{reproduced or 'none'} {agree(reproduced, 'is', 'are')} reproduced"
-    if reproduced:
-        told = [f"{row.row}: {row.fates}" for row in rows[is_reproduced].itertuples()]
-        which = "it" if blind == reproduced == 1 else f"{blind} of them"
-        told += [f"such a predictor reaches {which}, too"] if blind else []
-        text += f" ({'; '.join(told)})"
-    failed = rows.row[rows.verdict == NOT_REPRODUCED]
+    text = f"**{number or 'None'} of the {len(trained)} rows trained here {agree(number, 'is', 'are')} reproduced** "
+    text += f"({filters} filters, {fewest}{count(runs.max(), 'run')} each)"
+    if number:
+        text += f": {', '.join(reproduced.row)}"
+    # A reproduced row need not be one whose network looked at an image.
+    blind = (reproduced.reached_by != "none").sum()
+    if blind:
+        which = "it" if blind == number == 1 else f"{blind} of these"
+        text += f"; a blind predictor reaches {which}, too"
+    text += "."
+    failed = trained.row[trained.verdict == NOT_REPRODUCED]
     if len(failed):
-        text += f", {len(failed)} {agree(len(failed), 'is', 'are')} not ({', '.join(failed)})"
-    text += f", {opened} {agree(opened, 'is', 'are')} open." if opened else "."
+        text += f" Not reproduced: {', '.join(failed)}."
+    opened = trained.verdict.isin([ONE_RUN, FATES_DIFFER]).sum()
+    if opened:
+        text += f" {opened} {agree(opened, 'is', 'are')} open: one run with other digits, or runs with different fates."
     # The published row is above the mean mask, our runs of it are not.
-    below = rows.row[is_beyond & (rows.auc_high.round(4) <= rows.mask_auc.round(4))]
+    is_below = (trained.reached_by == "none") & (trained.auc_high.round(4) <= trained.mask_auc.round(4))
+    below = trained.row[is_below]
     if len(below):
         text += f" Unlike the published rows, our runs of {' and '.join(below)} have no higher AUC than the mean mask"
         text += f"{_tell_twin(rows, below)}."
@@ -149,19 +168,6 @@ def _tell_twin(rows: pd.DataFrame, below: pd.Series) -> str:
     return f" ({row.name}, the same configuration as {twin}, has {row.auc_low:.4f}{lowest})"
 
 
-def _answer_losses(reached: pd.DataFrame) -> str:
-    """Return how many of the rows that blind predictors reach are not better than these in loss, either."""
-    if not len(reached):
-        return ""
-    better = reached.row[reached.lower_loss]
-    neither = len(reached) - len(better)
-    text = f"Of the other {len(reached)}, "
-    if len(better):
-        text += f"{len(better)} {agree(len(better), 'has', 'have')} a lower loss than all of these predictors "
-        text += f"({', '.join(better)}), "
-    return f"{text}{neither} {agree(neither, 'is', 'are')} better in neither. "
-
-
 def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
     """Return how far trainings of one configuration lie apart; nothing until both of its rows have been trained."""
     both = rows[rows.row.isin(_ONE_CONFIGURATION) & (rows.n_runs > 0)]
@@ -174,11 +180,13 @@ def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
     runs = count(both.n_runs.sum(), "run")
     size = f"{filters} filters, cut at epoch {both.epochs.min():.0f}"
     beyond = rows.published_auc[rows.reached_by == "none"]
+    between_rows = np.ptp(beyond)
+    word = "more" if high - low > between_rows else "no more"
     return [
         f"**One configuration is published twice**, as far as the public code shows: as Upsampling2D and BCE, with AUC "
         f"{published}. Its {runs} here (other weights and another order of the images; {size}) are {high - low:.4f} "
-        f"apart, from {low:.4f} to {high:.4f}; the {len(beyond)} rows above all blind predictors are "
-        f"{np.ptp(beyond):.4f} apart."
+        f"apart, from {low:.4f} to {high:.4f}: {word} than the {len(beyond)} rows above all blind predictors, which "
+        f"are {between_rows:.4f} apart."
     ]
 
 
@@ -267,8 +275,8 @@ def describe_duplicates(split: pd.DataFrame, counts: pd.DataFrame, bound: int) -
     hold = agree(mixed, "holds", "hold")
     return (
         f"{near} of {pairs:,} pairs of images differ in at most {bound} bits in each of two hashes of 64 bits. "
-        f"With the crops that the match finds and pairs found by eye, {tied} of {len(split)} images are tied into "
-        f"{number}. The grouped split never has a group on both sides. "
+        f"With crops that were found inside another image, and pairs found by eye, {tied} of {len(split)} images are "
+        f"tied into {number}. The grouped split never has a group on both sides. "
         f"{count(mixed, 'group')} {hold} images of several classes."
     )
 
@@ -298,7 +306,10 @@ def describe_equal_rows(rows: pd.DataFrame) -> str:
             fates = " and ".join(dict.fromkeys(equal.fates))
             sentences.append(f"Our runs of {names} have the same loss, accuracy and AUC (fates: {fates}).")
             if equal.fates.str.endswith(" dead").all():
-                sentences.append("Of the training of a dead network, only the order of the masks is left.")
+                sentences.append(
+                    "The output of a dead network no longer depends on the image: these numbers follow from the masks "
+                    "and their order, which the runs share."
+                )
     return " ".join(sentences)
 
 
@@ -312,10 +323,8 @@ def describe_heldout_progress(counts: dict[str, tuple[int, int]]) -> str:
     told = [f"{min(finished, planned)} of {planned} at {size}" for size, (finished, planned) in counts.items()]
     text = f"Held-out runs that have been trained: {'; '.join(told) or 'none, because none is planned'}."
     if any(0 < finished < planned for finished, planned in counts.values()):
-        text += (
-            " Rows with different numbers of images or runs cannot be compared; the pairwise table takes only images, "
-        )
-        text += "folds and seeds that both variants have."
+        text += " Rows with different numbers of images or runs cannot be compared; the pairwise table takes only "
+        text += "images, folds and seeds that both variants have."
     return text
 
 
@@ -342,11 +351,14 @@ def describe_power(power: pd.DataFrame) -> str:
 
 
 def _describe_power(power: pd.DataFrame) -> str:
+    # Missing where no fold has a second group of near-duplicates.
     if power.smallest.isna().all():
-        return "with one run a variant, the smallest difference that could be detected is not known."
+        return "the smallest difference that could be detected is not known."
     pairs = count(len(power), "pair")
     smallest = power.smallest.median()
-    text = f"half of the {pairs} would show a difference of {smallest:.3f} Dice or less with a probability of 80%, "
+    text = (
+        f"half of the {pairs} need a difference of no more than {smallest:.3f} Dice to show it with a chance of 80%, "
+    )
     text += "before Holm's correction. "
     # Missing with one seed a fold.
     known = power.runs_needed.dropna()
@@ -361,7 +373,7 @@ def _describe_power(power: pd.DataFrame) -> str:
     never = np.isinf(known).sum()
     if 0 < never < len(known) / 2:
         text += f"; in {never} of them no number of runs is enough"
-    return f"{text}). These numbers take the variance between folds as so few folds estimate it, which is uncertain."
+    return f"{text}). These numbers rest on the variance between folds, which so few folds estimate only roughly."
 
 
 def describe_study(parameters: Parameters, images: pd.DataFrame, progress: str) -> dict[str, str]:
@@ -399,7 +411,7 @@ def name_data(parameters: Parameters, images: pd.DataFrame) -> str:
     if is_released(images):
         return "BUSI"
     # A report that is drawn without its data does not know where they were.
-    return f"{Path(parameters.data_dir or '').name or 'images'} (not the BUSI release)"
+    return f"{Path(parameters.data_dir).name or 'images'} (not the BUSI release)"
 
 
 def describe_making(runs: pd.DataFrame) -> dict[str, str]:

@@ -13,7 +13,7 @@ from itertools import combinations, product
 import pandas as pd
 
 from busi import results, study
-from busi.config import Parameters, RunConfig, families
+from busi.config import SECOND, Parameters, RunConfig, families
 from busi.results import Results, empty_results
 from busi.scoring import metrics, statistics
 from busi.scoring.predictors import PREDICTORS
@@ -43,8 +43,13 @@ POWER_COLUMNS = ["family", "a", "b", "smallest", "limit", "n_runs", "runs_needed
 VARIANCE_COLUMNS = ["family", "variant", *statistics.COMPONENTS, "n_runs", "size"]
 """Columns of ``tables/variance.csv``."""
 
-_NUMBERS = {"heldout": "%.6f", "pairwise": "%.6g", "variance": "%.6g", "power": "%.6g"}
-
+_TABLES = {
+    "heldout": ("table", "%.6f"),
+    "pairwise": ("pairs", "%.6g"),
+    "variance": ("variance", "%.6g"),
+    "power": ("power", "%.6g"),
+}
+"""File in ``tables`` -> the property of `Answers` that it holds, and the format of its numbers."""
 
 FOUND_NOTHING = 0.01
 """Dice on the validation images, at the best threshold, below which a run has found nothing."""
@@ -150,7 +155,8 @@ class Answers:
             `COLUMNS`, scores as `busi.scoring.statistics.summarize`. `size` of the runs; `settings` that differ from
             the protocol's baseline; `n_runs` (0 for an untrained predictor), `n_seeds` (most runs of a fold),
             `n_capped` (runs that reached the last planned epoch), `n_dead`; `parameters` of the network; `seconds` of
-            training, mean over runs. A variant without a run has only counts.
+            training, mean over runs. Of a variant without a run, only `n_images` and `n_runs`
+            are given, both 0.
         """
         rows = []
         # Planned variants come first, those without a run included, in the order of the parameter file.
@@ -187,9 +193,9 @@ class Answers:
             # The other pairs have no dead runs and would only be repeated.
             changed = again.a.isin(self.dead) | again.b.isin(self.dead)
             tables.append(again[changed].assign(kind=ALIVE))
-        blind = [label for label in self.untrained if label in PREDICTORS]
-        pairs = [*product(self.variants, blind), *combinations(blind, 2)]
-        images = trained_images | {label: self.untrained[label].images for label in blind}
+        names = [label for label in self.untrained if label in PREDICTORS]
+        pairs = [*product(self.variants, names), *combinations(names, 2)]
+        images = trained_images | {label: self.untrained[label].images for label in names}
         untrained = statistics.compare_pairs(images, pairs)
         tables.append(untrained.assign(kind=UNTRAINED))
         return results.stack(tables).assign(family=self.family, size=self.size)
@@ -225,7 +231,7 @@ def load_answers(parameters: Parameters, family: str) -> list[Answers]:
     """Return a family's held-out answers at the profile's size and, where it has one, at its second size."""
     groups = study.find_groups(parameters)
     answers = []
-    for protocol in ("heldout", "second"):
+    for protocol in ("heldout", SECOND):
         name = f"{protocol}/{family}"
         # Not every profile has a second size.
         if name in groups:
@@ -237,8 +243,7 @@ def load_answers(parameters: Parameters, family: str) -> list[Answers]:
 def write_tables(parameters: Parameters, answers: list[Answers]) -> None:
     """Write a family's tables, sizes one below the other: ``heldout_<family>.csv``, ``pairwise_<family>.csv``, ..."""
     family = answers[0].family
-    for name, number in _NUMBERS.items():
-        attribute = {"heldout": "table", "pairwise": "pairs"}.get(name, name)
+    for name, (attribute, number) in _TABLES.items():
         parts = [getattr(each, attribute) for each in answers]
         results.write_table(parameters, f"{name}_{family}", results.stack(parts), number=number)
 
@@ -254,7 +259,8 @@ def join_tables(parameters: Parameters, name: str) -> pd.DataFrame:
         # pandas reads a column of whole numbers with a missing one as floats.
         counts = joined.filter(regex="^n_|^parameters$").columns
         joined = joined.astype(dict.fromkeys(counts, "Int64"))
-    return results.write_table(parameters, name, joined, number=_NUMBERS[name])
+    _, number = _TABLES[name]
+    return results.write_table(parameters, name, joined, number=number)
 
 
 def count_runs(families: Iterable[Answers]) -> tuple[int, int]:

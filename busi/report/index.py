@@ -69,9 +69,9 @@ def write_index(parameters: Parameters) -> Path:
         made=summary["made"],
         commands=_list_commands(parameters),
     )
-    # Missing pages are left out of the navigation, so that every link leads somewhere.
     out = parameters.report_path / "index.html"
     body = BeautifulSoup(html, "html.parser")
+    # Missing pages are left out of the navigation, so that every link leads somewhere.
     layout.write_html(out, body, profile=parameters.profile, pages=list(listed))
     return out
 
@@ -97,15 +97,15 @@ def read_summary(parameters: Parameters) -> dict:
     return findings["summary"]
 
 
-def read_claims(parameters: Parameters) -> pd.DataFrame:
-    """Read ``claims.csv``, the verdicts and what they rest on; without a second size, its columns hold empty texts."""
+def read_verdict_table(parameters: Parameters) -> pd.DataFrame:
+    """Read ``claims.csv``, the table of `busi.report.claims.read_verdicts`; without a second size, its cells are ""."""
     return results.read_table(parameters, "claims").astype(object).fillna("")
 
 
 def _list_cards(parameters: Parameters) -> list[dict]:
     """Return each claim with its verdict and evidence in words, and its figure if it has one."""
     cards = []
-    for number, claim in enumerate(read_claims(parameters).to_dict("records"), start=1):
+    for number, claim in enumerate(read_verdict_table(parameters).to_dict("records"), start=1):
         name = CLAIM_FIGURE.format(number)
         claim["figure"] = None
         # A claim without any run has no figure, which would only be empty axes.

@@ -51,7 +51,7 @@ def compose_findings(parameters: Parameters) -> str:
     alt = layout.plain_text(summary["rows"])
     lines = [*summary["answer"], f"Profile `{parameters.profile}`: {summary['progress']}"]
     listed = "\n".join(f"- {line}" for line in lines)
-    verdicts = claims.list_verdicts(index.read_claims(parameters))
+    verdicts = claims.list_verdicts(index.read_verdict_table(parameters))
     progress = results.read_table(parameters, "progress").to_markdown(index=False)
     return (
         f"{listed}\n\nThe claims, one by one:\n\n{verdicts}\n\n"

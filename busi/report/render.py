@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,7 @@ from busi import config
 from busi.config import Parameters, StudyError
 from busi.report import index, pages
 
-_SUMMARY = "6_summary"
+_SUMMARY = Path(index.SUMMARY).stem
 
 _START_SECONDS = 300  # a kernel starts slowly on a busy machine
 
@@ -72,9 +73,7 @@ def _draw_bodies(stems: list[str], parameters: Parameters, out: Path, jobs: int)
         executed = list(threads.map(execute, first))
         summary = threads.map(execute, last)
         # While the summary keeps one core busy, the other one converts the notebooks that have been executed.
-        for stem, notebook in zip(first, executed, strict=True):
-            bodies[stem] = pages.convert_notebook(notebook, parameters)
-        for stem, notebook in zip(last, summary, strict=True):
+        for stem, notebook in zip([*first, *last], chain(executed, summary), strict=True):
             bodies[stem] = pages.convert_notebook(notebook, parameters)
     return bodies
 

@@ -28,6 +28,9 @@ from busi.scoring.metrics import LESION_SCORES, NSD_TOLERANCE
 RESAMPLES = 9999
 """Number of bootstrap resamples: SciPy's default, enough for the third digit of a Dice score."""
 
+SIGNIFICANCE = 0.05
+"""p value after Holm's correction below which a difference is told from chance."""
+
 TARGET = 0.01
 """Difference in Dice for which `find_power` computes the number of runs needed."""
 
@@ -38,6 +41,9 @@ COMPONENTS = ("image", "fold", "seed", "residual")
 """Variance components of a score, as `find_components` returns them."""
 
 _RUN = ["fold", "seed"]
+
+_PAIR = ["a", "b", "n_images", "n_runs", "n_folds", "difference", "low", "high", "p", "p_t", "t_low", "t_high"]
+_PAIR += ["wins", *COMPONENTS, "smallest", "limit", "runs_needed"]
 
 
 class Interval(NamedTuple):
@@ -141,7 +147,7 @@ def difference_interval(a: pd.DataFrame, b: pd.DataFrame, score: str = "dice") -
     # Different random seeds: what is not paired is drawn independently.
     if len(both) == len(means_a) == len(means_b):
         images = _vary_images(_split_folds(both, "difference"))
-        # Or folds would seem to vary by how hard their images are, which both tables share.
+        # Less what the other one scores on each image: folds would otherwise seem to vary by how hard their images are.
         before = _split_folds(_subtract_images(a, means_b, score), score)
         after = _split_folds(_subtract_images(b, means_a, score), score)
     else:
@@ -285,12 +291,8 @@ def compare_pairs(
     return table.assign(p_holm=_correct(table.p), p_t_holm=_correct(table.p_t))
 
 
-_PAIR = ["a", "b", "n_images", "n_runs", "n_folds", "difference", "low", "high", "p", "p_t", "t_low", "t_high"]
-_PAIR += ["wins", *COMPONENTS, "smallest", "limit", "runs_needed"]
-
-
 def find_test_ratio(images: pd.DataFrame, runs: pd.DataFrame) -> float:
-    """Return the ``ratio`` of `compare_pairs`: mean number of lesion images a run is scored on, by that it trains on.
+    """Return the ``ratio`` of `compare_pairs`: lesion images that a run is tested on, per image that it is trained on.
 
     Args:
         images: Table of scores of trained networks.

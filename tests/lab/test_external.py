@@ -232,7 +232,7 @@ def test_the_summary_tells_the_networks_and_whether_the_images_are_easier(labora
     results.write_table(parameters, "external", external.tabulate(pd.concat(tables), heldout))
     (told,) = external.list_answers(parameters)
     assert numbers(told) == ["2", "0.800", "0.500", "0.300", "0.100"]
-    assert "A 0.800, held out 0.500 (" in told and "easier" in told
+    assert "0.800 for A (0.500 held out)." in told and "easier" in told
 
 
 @pytest.mark.parametrize(("dice", "expected"), [(0.75, "reached"), (0.7499, "missed")])

@@ -303,7 +303,7 @@ def test_the_furthest_rung_that_is_trained_in_all_folds_predicts_by_default(labo
     assert [run.config for run in networks.find_recipe_runs()] == kld[:2]
     monkeypatch.undo()
     monkeypatch.chdir(laboratory.root)
-    with pytest.raises(StudyError, match="no run of the recipe has been trained in "):
+    with pytest.raises(StudyError, match="no rung of the recipe has been trained in all folds in "):
         networks.find_recipe_runs()
 
 
@@ -313,5 +313,5 @@ def test_a_study_without_a_profile_or_without_a_recipe_has_no_recipe_to_ask(tmp_
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     (tmp_path / "params" / f"{missing}.yaml").unlink()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StudyError, match="no run of the recipe has been trained in "):
+    with pytest.raises(StudyError, match="no rung of the recipe has been trained in all folds in "):
         networks.find_recipe_runs()

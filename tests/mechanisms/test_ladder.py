@@ -137,8 +137,8 @@ def test_a_rung_of_empty_targets_has_no_dice_and_no_change_of_it():
 def test_the_conclusion_names_the_steps_beyond_chance_and_those_not_run():
     text = ladder.conclude(ladder.tabulate(rows()), "64 pixels, 2 seeds")
     assert text.startswith(
-        "The published row has accuracy 0.9251. Rebuilt, it has 0.9000, and Dice 0.400. The ladder ends at accuracy "
-        f"0.9000 and Dice 0.500 ({THIRD}), where background everywhere has 0.9000 and 0. "
+        "The published row has accuracy 0.9251. Rebuilt at a small size, it has 0.9000, and Dice 0.400. The ladder "
+        f"ends at accuracy 0.9000 and Dice 0.500 ({THIRD}), where background everywhere has 0.9000 and 0. "
     )
     # Both seeds of all images change by the same, so that the interval has no width.
     assert f"excludes 0: {SECOND} +0.200 (+0.200 to +0.200)" in text

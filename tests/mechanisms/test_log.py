@@ -75,7 +75,7 @@ def test_the_conclusion_counts_explosions_and_printed_numbers_within_the_range()
 def test_two_biases_tell_the_order_where_mixed_ones_alone_cover_what_was_printed():
     trained = train(EXPLODES)
     for covered, reached, verdict in (
-        ("mixed", ["9", "9", "25", "0"], ": the images came mixed"),
+        ("mixed", ["9", "9", "25", "0"], ": the images most likely came mixed"),
         ("by class", ["0", "9", "25", "9"], "."),
     ):
         told = re.search(r"reach (.*mixed orders.*) class by class(.*?)(?:,| Size)", conclude(trained, cover(covered)))

@@ -51,9 +51,9 @@ def test_the_conclusion_says_what_can_be_told_apart(recipe):
     text = peers.conclude(peers.tabulate(pd.concat(scores), recipe), "64 pixels")
     assert text.endswith("Sizes of this study's networks: 64 pixels.")
     assert text.startswith("The study's baseline has Dice 0.500 (")
-    assert "This study, recipe up to pixels is better: +0.200 (+0.200 to +0.200). " in text
-    assert "Worse is worse: -0.100 (-0.100 to -0.100). " in text
-    assert "Mixed cannot be told from it: +0.050 (-0.200 to +0.300)." in text
+    assert "This study, recipe up to pixels is better than the baseline: +0.200 (+0.200 to +0.200). " in text
+    assert "Worse is worse than the baseline: -0.100 (-0.100 to -0.100). " in text
+    assert "Mixed cannot be told from the baseline: +0.050 (-0.200 to +0.300)." in text
 
 
 @pytest.fixture

@@ -100,17 +100,18 @@ def test_what_the_stricter_test_cannot_tell_is_said_so():
     better, worse, open_ = comparison(0.03, 0.1), comparison(-0.1, -0.03), comparison(-0.1, 0.1, p=0.5)
     strict = [(better, "better"), (worse, "worse")]
     for compared, told in strict:
-        assert claims._read(compared._replace(p_t_holm=0.05)) == told + doubt
-        assert claims._read(compared._replace(p_t_holm=0.049)) == claims._read(compared) == told
-    assert claims._read(open_._replace(p_t_holm=0.9)) == "not told apart"
-    # An interval below zero alone does not make it worse: the corrected test has to agree.
-    assert claims._read(worse._replace(p=0.06)).startswith("lower, though not told")
-    assert claims._read(better._replace(p_t_holm=0.9, n_runs=1)).startswith("too few runs")
+        assert claims._tell_side(compared._replace(p_t_holm=0.05)) == told + doubt
+        assert claims._tell_side(compared._replace(p_t_holm=0.049)) == claims._tell_side(compared) == told
+    assert claims._tell_side(open_._replace(p_t_holm=0.9)) == "not told apart"
+    # An interval beyond zero alone makes it neither better nor worse: the corrected test has to agree.
+    assert claims._tell_side(worse._replace(p=0.06)).startswith("lower, though not told")
+    assert claims._tell_side(better._replace(p=0.06)).startswith("higher, though not told")
+    assert claims._tell_side(better._replace(p_t_holm=0.9, n_runs=1)).startswith("too few runs")
     # An advantage that the interval excludes, and the stricter test does not.
     no_better = comparison(-0.1, 0.01, p=0.5)
-    assert claims._read(no_better._replace(t_high=0.02)).endswith("leaves an advantage of 0.02 open")
-    assert claims._read(no_better._replace(t_high=0.019)) == "not better by 0.02 or more"
-    assert doubt not in claims._read(better._replace(p_t_holm=0.9, n_runs=1))
+    assert claims._tell_side(no_better._replace(t_high=0.02)).endswith("does not exclude such an advantage")
+    assert claims._tell_side(no_better._replace(t_high=0.019)) == "not better by 0.02 or more"
+    assert doubt not in claims._tell_side(better._replace(p_t_holm=0.9, n_runs=1))
 
 
 def test_one_pair_of_runs_answers_nothing():
@@ -179,12 +180,12 @@ def test_the_best_is_upheld_refuted_or_left_open_by_its_scores(verdict):
 
     partly = verdict(1, {best: base + 0.1, other: base + 0.3}, others=base).first
     assert partly.verdict == NOT_UPHELD
-    assert partly.reason == "Conv2DTranspose − Nearest, first step -0.200 Dice (-0.200 to -0.200), worse"
+    assert partly.reason == "Conv2DTranspose minus Nearest, first step: -0.200 Dice (-0.200 to -0.200), worse"
 
     # The wider difference is open; the narrow one speaks against the claim, and so decides it.
     decided = verdict(1, {best: base, other: base - 0.05 + CHANCE}, others=base + 0.01).first
-    assert (decided.verdict, "not told apart" in decided.evidence) == (NOT_UPHELD, True)
-    assert decided.reason == "Conv2DTranspose − Nearest, all steps -0.010 Dice (-0.010 to -0.010), worse"
+    assert (decided.verdict, "not told from chance" in decided.evidence) == (NOT_UPHELD, True)
+    assert decided.reason == "Conv2DTranspose minus Nearest, all steps: -0.010 Dice (-0.010 to -0.010), worse"
 
     waiting = verdict(1, {best: base + 0.1, other: None}, others=base).first
     assert waiting.verdict == UNDECIDED
@@ -210,7 +211,7 @@ def test_kld_is_not_the_best_whatever_was_measured(verdict):
             "KLD is the same function as BCE of the probabilities, so it cannot be better than that. The BCE that"
         )
     measured = verdict(3, {"KLD": base + 0.1}, others=base).first
-    assert "KLD − DICE of the lesion +0.100 Dice" in measured.evidence
+    assert "KLD minus DICE of the lesion: +0.100 Dice" in measured.evidence
     # What would be said without the proof is told beside it.
     assert "By these scores alone, the claim would be upheld." in measured.evidence
     assert verdict(3, {"KLD": base + 0.1}, others=base).row["basis"] == "proof"
@@ -225,11 +226,11 @@ def test_kld_against_dice_is_told_without_dead_runs(make_heldout, make_answers):
         parts.append(make_heldout("DICE of the lesion", fold=fold, settings=settings, **scores))
     planned = {label: [] for label in variants_of("loss")}
     evidence = claims.judge([make_answers(*parts, planned=planned)]).first.evidence
-    assert "KLD − DICE of the lesion +0.100 Dice" in evidence
+    assert "KLD minus DICE of the lesion: +0.100 Dice" in evidence
     assert "+0.300" not in evidence
     # The dead run had no time to learn, perhaps: how late the other one found its first lesion is told beside it.
     dead = evidence[evidence.index("gave every pixel the same answer: ") :]
-    assert "DICE of the lesion 1 of 2." in dead and "It was stopped by patience" in dead
+    assert "DICE of the lesion 1 of 2." in dead and "It was stopped early" in dead
     # Stopped after two epochs; the other run found a lesion in the second.
     assert numbers(dead)[:4] == ["1", "2", "2", "2"]
 
@@ -256,9 +257,15 @@ def test_what_lacks_runs_is_not_the_reason(make_heldout, make_answers):
             for seed in (0, 5):
                 settings = {"loss": "dice", "seed": seed}
                 parts.append(make_heldout("DICE of both channels", [0.1] * 4, settings=settings))
-    judged = claims.judge([make_answers(*parts)]).first
-    assert judged.reason.endswith("Measured beside it: KLD − DICE of the lesion +0.100 Dice (+0.100 to +0.100), better")
+    answers = make_answers(*parts)
+    judged = claims.judge([answers]).first
+    assert judged.reason.endswith(
+        "Measured beside it: KLD minus DICE of the lesion: +0.100 Dice (+0.100 to +0.100), better"
+    )
     assert "too few runs for a verdict (1, in 1 of 2 folds)" in judged.evidence
+    # The proof itself is told at the first size.
+    second = claims.judge([answers, answers]).second
+    assert second.reason.startswith("by the same proof; measured beside it: KLD minus DICE of the lesion: +0.100")
 
 
 def test_the_function_that_equals_kld_is_told_beside_it(verdict):
@@ -266,14 +273,14 @@ def test_the_function_that_equals_kld_is_told_beside_it(verdict):
     scores = {"KLD": base + 0.1, "BCE": base + 0.05, "DICE of the lesion": base - 0.1}
     judged = verdict(3, scores, others=base).first
     twin = [
-        "BCE − DICE of both channels +0.050 Dice (+0.050 to +0.050), better",
-        "BCE − DICE of the lesion +0.150 Dice (+0.150 to +0.150), better",
+        "BCE minus DICE of both channels: +0.050 Dice (+0.050 to +0.050), better",
+        "BCE minus DICE of the lesion: +0.150 Dice (+0.150 to +0.150), better",
     ]
     for each in twin:
         assert each in judged.evidence
-    assert judged.reason.split(": ")[-1].split("; ") == [
-        "KLD − DICE of both channels +0.100 Dice (+0.100 to +0.100), better",
-        "KLD − DICE of the lesion +0.200 Dice (+0.200 to +0.200), better",
+    assert judged.reason.partition("Measured beside it: ")[2].split("; ") == [
+        "KLD minus DICE of both channels: +0.100 Dice (+0.100 to +0.100), better",
+        "KLD minus DICE of the lesion: +0.200 Dice (+0.200 to +0.200), better",
         *twin,
     ]
 
@@ -291,7 +298,7 @@ def test_optimizers_are_alike_differ_or_are_left_open(verdict):
     apart = verdict(2, {"Adam + fixed LR": base - 0.3}, others=base).first
     assert apart.verdict == NOT_UPHELD
     assert numbers(apart.evidence)[:5] == ["21", "15", "0.02", "6", "0"]
-    assert "The largest difference: SGD + fixed LR − Adam + fixed LR +0.300 Dice" in apart.evidence
+    assert "The largest difference: SGD + fixed LR minus Adam + fixed LR: +0.300 Dice" in apart.evidence
     assert "Adam + fixed LR is in 6 of the 6 pairs that differ." in apart.evidence
     # Three of these are with other rows of the paper's table.
     assert "Of the 6 pairs of settings that the paper compares, 3 differ by more." in apart.evidence
@@ -305,11 +312,11 @@ def test_optimizers_are_alike_differ_or_are_left_open(verdict):
 
     # The widest pair has a setting that is not in the paper; the reason is the widest of those that it compares.
     wider = verdict(2, {"Adam + fixed LR": base - 0.3, "Adam, LR 0.0001": base - 0.35}, others=base).first
-    assert "The largest difference: SGD + fixed LR − Adam, LR 0.0001 +0.350 Dice" in wider.evidence
+    assert "The largest difference: SGD + fixed LR minus Adam, LR 0.0001: +0.350 Dice" in wider.evidence
     decided, beside = wider.reason.split("; ")
-    assert decided == "SGD + fixed LR − Adam + fixed LR +0.300 Dice (+0.300 to +0.300)"
+    assert decided == "SGD + fixed LR minus Adam + fixed LR: +0.300 Dice (+0.300 to +0.300)"
     # The published pair of the schedules differs in the momentum, too.
-    assert "SGD + momentum + decaying LR − SGD + fixed LR" in beside
+    assert "SGD + momentum + decaying LR minus SGD + fixed LR: " in beside
 
 
 def test_runs_that_reach_the_last_epoch_are_part_of_the_evidence(make_heldout, make_answers):
@@ -338,7 +345,7 @@ def test_that_preprocessing_does_not_help_falls_with_it_helping(verdict):
     fault = verdict(4, {"Resize+Norm+Std+Aug. of the image alone": base + 0.3}, others=base)
     assert fault.first.verdict == UPHELD
     # It is told beside the claim.
-    told = "Resize+Norm+Std+Aug. of the image alone − No preprocess +0.300 Dice (+0.300 to +0.300), "
+    told = "Resize+Norm+Std+Aug. of the image alone minus No preprocess: +0.300 Dice (+0.300 to +0.300), "
     assert f"as in the public code, {told}better" in fault.first.reason
     assert f"as in the public code: {told}p < 0.001 after Holm" in fault.first.evidence
 
@@ -386,7 +393,8 @@ def test_metrics_tell_if_they_rank_nineteen_of_twenty_pairs_as_dice_does(number,
     right = number - wrong - ties
     # Of a few pairs, a percentage would say too much.
     share = f" ({right / number:.1%})" if number >= claims.ENOUGH else ""
-    assert f"of {number} pairs, ranked as by Dice: accuracy {right}{share}," in judged.reason
+    assert judged.reason.startswith(f"of {number} pairs of predictors whose difference in Dice")
+    assert f" accuracy {right}{share}," in judged.reason
 
 
 def test_pairs_of_two_networks_are_told_by_themselves():
@@ -395,8 +403,8 @@ def test_pairs_of_two_networks_are_told_by_themselves():
     ranks = claims.rank_pairs(SIZES, table, pairs.assign(kind=["untrained"] * 30 + ["variants"] * 10))
     reason = claims._judge_by_ranks(ranks, "64 pixels", "").reason
     all_pairs, networks = reason.split("between networks alone")
-    # Accuracy, pooled AUC and cross-entropy, and the share that is asked for.
-    assert numbers(all_pairs) == ["40", "37", "92.5", "40", "100.0", "40", "100.0", "95"]
+    # Intervals without 0; accuracy, pooled AUC and cross-entropy; and the share that is asked for.
+    assert numbers(all_pairs) == ["40", "0", "37", "92.5", "40", "100.0", "40", "100.0", "95"]
     assert numbers(networks) == ["10"] * 4
     assert networks.endswith("too few to say anything about networks")
     order = ["accuracy", "pooled AUC", "cross-entropy"]
@@ -539,10 +547,10 @@ def test_the_five_recorded_claims_make_a_table(parameters, verdict_of):
     assert table.second_verdict.tolist() == [""] * 5
     table.loc[0, ["second_verdict", "second_size", "second_reason"]] = [UPHELD, "128 pixels", "other reason"]
     lines = claims.list_verdicts(table).splitlines()
-    assert claims.read_claims()[3]["says"][UNDECIDED] in lines[2]
-    assert "(claim 3, undecided)" in lines[2] and "At 64 pixels: reason." in lines[2]
-    assert "(claim 1, undecided)" in lines[0] and "At 64 pixels: reason." in lines[0]
-    assert "At 128 pixels, upheld: other reason." in lines[0]
+    assert lines[0].endswith("(claim 1, undecided)")
+    assert lines[1:3] == ["  - At 64 pixels: reason.", "  - At 128 pixels, upheld: other reason."]
+    assert claims.read_claims()[3]["says"][UNDECIDED] in lines[5] and lines[5].endswith("(claim 3, undecided)")
+    assert lines[6] == "  - At 64 pixels: reason."
 
 
 def test_a_verdict_replaces_an_earlier_one_on_the_same_claim(parameters, verdict_of):
@@ -570,7 +578,7 @@ def test_what_two_equal_functions_differ_by_is_told_only_with_enough_runs(make_h
             parts.append(make_heldout("KLD", [0.5] * 4, fold=fold, settings=KLD))
             parts.append(make_heldout("BCE", [0.4] * 4, fold=fold))
         evidence = claims.judge([make_answers(*parts)]).first.evidence
-        assert f"KLD − BCE +0.100 Dice (+0.100 to +0.100). {told}" in evidence
+        assert f"KLD minus BCE: +0.100 Dice (+0.100 to +0.100). {told}" in evidence
 
 
 # Figures

@@ -43,52 +43,58 @@ def answer(
 
 
 def test_the_answer_counts_rows_claims_and_dice():
-    rows, claims, dice = answer()
+    rows, ours, claims, dice = answer()
     assert numbers(rows) == ["1", "9", "8", "1", "7"]
     assert "1 has a lower loss than all of these predictors (b), 7 are better in neither" in rows
-    assert "None has been trained" in rows
+    assert "No row has been trained" in ours
     assert numbers(claims) == ["2", "2", "1", "64"]
     assert "2 are upheld (1 of them by proof)" in claims
     assert numbers(dice) == ["0.500", "0.610", "64", "8", "0.297", "0.301"]
     assert "(Darkest blob)" in dice
     # Of images, networks of some folds have scored fewer than untrained predictors.
-    assert "in the folds trained so far" in answer(seen=39)[2]
+    assert "in the folds trained so far" in answer(seen=39)[3]
     assert "in the folds trained so far" not in dice
 
 
 def test_the_answer_counts_the_rows_that_have_been_trained_by_their_verdicts():
-    rows = answer(n_runs=3, verdict=tables.REPRODUCED, reached_by="none")[0]
-    assert numbers(rows.partition("(a:")[0]) == ["9", "9", "9", "16", "3", "9"]
-    assert "9 are reproduced (a: 1 plateau; b: 1 plateau;" in rows and "such a predictor reaches" not in rows
-    few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.ONE_RUN, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[0]
-    assert numbers(few)[5:] == ["2", "16", "1", "3", "2"]
-    assert "none are reproduced, 2 are open" in few
+    ours = answer(n_runs=3, verdict=tables.REPRODUCED, reached_by="none")[1]
+    assert numbers(ours.partition(": a")[0]) == ["9", "9", "16", "3"]
+    assert "reproduced** (16 filters, 3 runs each): a, b, c," in ours
+    assert "blind" not in ours and "open" not in ours
+    few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.ONE_RUN, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[1]
+    none = "**None of the 2 rows trained here are reproduced** (16 filters, 1 to 3 runs each). 2 are open: "
+    assert few == f"{none}one run with other digits, or runs with different fates."
     verdicts = [tables.REPRODUCED, tables.NOT_REPRODUCED, tables.ONE_RUN, *[tables.NOT_RUN] * 6]
-    assert "), 1 is not (b), 1 is open." in answer(n_runs=[2, 2, 1, *[0] * 6], verdict=verdicts)[0]
-    one = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")[0]
-    assert "1 is reproduced (a: 1 plateau; such a predictor reaches it, too)" in one
-    two = answer(n_runs=[1, 1, *[0] * 7], verdict=[tables.REPRODUCED] * 2 + [tables.NOT_RUN] * 7)[0]
-    assert "2 are reproduced (a: 1 plateau; b: 1 plateau; such a predictor reaches 1 of them, too)" in two
+    assert (
+        answer(n_runs=[2, 2, 1, *[0] * 6], verdict=verdicts)[1]
+        .partition("Not reproduced")[2]
+        .startswith(": b. 1 is open: one run")
+    )
+    one = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")[1]
+    assert one.startswith("**1 of the 1 rows trained here is reproduced**")
+    assert one.endswith(": a; a blind predictor reaches it, too.")
+    two = answer(n_runs=[1, 1, *[0] * 7], verdict=[tables.REPRODUCED] * 2 + [tables.NOT_RUN] * 7)[1]
+    assert two.endswith(": a, b; a blind predictor reaches 1 of these, too.")
     assert "Of the other 9, 9 are better in neither" in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 
 
 def test_the_answer_counts_claims_by_their_verdicts_and_tells_their_size():
-    _, claims, *dice = answer(["upheld", "undecided"], ())
+    _, _, claims, *dice = answer(["upheld", "undecided"], ())
     assert "1 is upheld (1 of them by proof), 1 is undecided" in claims
     assert dice == []
     sizes = ("64 pixels, 8 filters, 2 of 5 runs a variant", "64 pixels, 8 filters, 1 seed a fold")
-    mixed = answer(sizes=sizes)[1]
+    mixed = answer(sizes=sizes)[2]
     # What only one of the claims rests on is not told as the size of all.
     assert numbers(mixed) == ["2", "2", "1", "64", "8"]
 
 
 def test_the_answer_tells_where_the_second_size_says_something_else():
-    assert "At 128" not in answer()[1]
-    assert answer(seconds=("upheld", "upheld"))[1].endswith("At 128 pixels, the verdicts are the same.")
-    one = answer(seconds=("upheld", "undecided"))[1]
+    assert "At 128" not in answer()[2]
+    assert answer(seconds=("upheld", "upheld"))[2].endswith("At 128 pixels, the verdicts are the same.")
+    one = answer(seconds=("upheld", "undecided"))[2]
     assert one.endswith("At 128 pixels, the verdicts are the same, except on claim 2 (undecided).")
-    both = answer(seconds=("not upheld", "undecided"))[1]
+    both = answer(seconds=("not upheld", "undecided"))[2]
     assert both.endswith("except on claims 1 (not upheld) and 2 (undecided).")
 
 
@@ -109,17 +115,19 @@ TWICE = {
 
 
 def test_seeds_are_told_apart_where_one_configuration_was_published_twice():
-    text = answer(**TWICE, n_runs=2)[1].replace("Upsampling2D", "Upsampling")
+    text = answer(**TWICE, n_runs=2)[2].replace("Upsampling2D", "Upsampling")
     # Published, then our four runs and how far they are apart, then the rows above all blind predictors.
     ours = ["4", "16", "75", "0.0256", "0.9625", "0.9881"]
     assert numbers(text) == ["0.9728", "0.9624", *ours, "2", "0.0122"]
-    assert "Upsampling and BCE" in text
+    assert "Upsampling and BCE" in text and ": more than the 2 rows" in text
+    closer = answer(**TWICE | {"auc_high": [0.9650, 0.99, 0.97, *[1.0] * 6]}, n_runs=2)[2]
+    assert ": no more than the 2 rows" in closer
 
 
 def test_the_gap_of_table_3_is_told_beside_that_of_one_configuration():
     beyond = TWICE | {"loss_low": [0.21, 0.11, 0.1168, *[0.3] * 6]}
     for rows, told in ((TWICE, "between them"), (beyond, "not between them")):
-        text = answer(**rows, n_runs=2)[2].replace("Upsampling2D", "Upsampling")
+        text = answer(**rows, n_runs=2)[3].replace("Upsampling2D", "Upsampling")
         # The published gap, that of the floors, that of our four runs; then those of KLD.
         ours = ["16", "4", "0.1069", "0.1168", "0.2237"]
         assert numbers(text) == ["0.0780", "3", "0.0024", *ours, "2", "0.1755"]
@@ -132,25 +140,25 @@ def test_rows_whose_runs_end_with_equal_numbers_are_named():
     rows = rows.assign(accuracy=0.9, auc=[0.5, 0.6, 0.5, np.nan], fates=["1 dead", "1 dead", "1 dead", ""])
     dead = findings.describe_equal_rows(rows)
     assert "Our runs of a and c have the same" in dead and "(fates: 1 dead)" in dead
-    assert "only the order of the masks is left" in dead
+    assert "no longer depends on the image" in dead
     assert "order" not in findings.describe_equal_rows(rows.assign(fates=["1 dead", "1 dead", "1 plateau", ""]))
     assert findings.describe_equal_rows(rows.assign(auc=[0.5, 0.6, 0.7, np.nan])) == ""
 
 
 def test_nothing_is_told_of_one_configuration_before_both_of_its_rows_have_been_trained():
     untrained = TWICE | {"loss": [0.22, 0.1755, np.nan, *[0.3] * 6]}
-    assert len(answer(**untrained, n_runs=[1, 1, 0, *[1] * 6])) == 3
+    assert len(answer(**untrained, n_runs=[1, 1, 0, *[1] * 6])) == 4
     assert len(answer(**TWICE | {"published_loss": np.nan}, n_runs=1)) == 3
 
 
 def test_our_runs_that_do_not_repeat_a_row_s_lead_over_the_mean_mask_are_named():
     """The mean mask has 0.9635; a run that equals it in four digits is not above it."""
     told = answer(n_runs=1, reached_by=["none"] * 3 + ["two biases"] * 6, auc_high=[0.96354, 0.9617, 0.98, *[0.9] * 6])
-    assert "our runs of a and b have no higher AUC" in told[0]
-    assert "Unlike" not in answer(n_runs=1, auc_high=0.9636)[0]
+    assert "our runs of a and b have no higher AUC" in told[1]
+    assert "Unlike" not in answer(n_runs=1, auc_high=0.9636)[1]
     # Of two rows with one configuration, the run of the other one is above the mean mask.
     twins = TWICE | {"reached_by": ["none", "none", "the mean mask", *["two biases"] * 6], "auc_high": 0.96}
-    assert "(BCE, the same configuration as Upsampling2D, has 0.9800 or more)" in answer(**twins, n_runs=1)[0]
+    assert "(BCE, the same configuration as Upsampling2D, has 0.9800 or more)" in answer(**twins, n_runs=1)[1]
 
 
 # How far the study is
@@ -319,6 +327,10 @@ def test_power_is_that_of_the_median_pair():
     both = findings.describe_power(pd.concat([power, power.assign(size="128px-8f-150e", smallest=0.2)]))
     assert both.startswith(text) and "At 128 pixels, 8 filters, half of the 3 pairs" in both and "0.200" in both
     assert "in 1 of them no number of runs is enough" in text
+    # One run a fold shows how folds vary, but not seeds.
+    once = findings.describe_power(power.assign(runs_needed=float("nan")))
+    assert numbers(once) == ["64", "8", "3", "0.030", "80", "0.01"] and "not known with one seed a fold" in once
+    assert "is not known." in findings.describe_power(power.assign(smallest=float("nan")))
     assert "more images or folds, whatever the number of seeds" in findings.describe_power(power[2:])
     # One pair has a single seed a fold.
     known = findings.describe_power(power.assign(runs_needed=[20.0, 130.0, np.nan]))

@@ -109,11 +109,11 @@ def test_the_index_shows_each_claim_as_a_card_with_its_evidence_folded():
     assert first.strong.string == "Not upheld"
     assert first.select_one(".second").string == "upheld at 128 pixels"
     assert second.select_one(".second") is None
-    first_size, second_size = "At 64 pixels: KLD − DICE −0.010 Dice.", "At 128 pixels: KLD − DICE +0.020 Dice."
+    first_size, second_size = "At 64 pixels: KLD − DICE −0.010 Dice.", "At 128 pixels: KLD minus DICE: +0.020 Dice."
     assert first.img["alt"] == f"KLD is not the best loss. {first_size} {second_size}"
     assert [reason.string for reason in first.select(".reason")] == [
         "At 64 pixels: KLD − DICE −0.010 Dice.",
-        "At 128 pixels, upheld: KLD − DICE +0.020 Dice.",
+        "At 128 pixels, upheld: KLD minus DICE: +0.020 Dice.",
     ]
     assert "KLD is as good as BCE." in first.details.get_text()
 
