@@ -70,7 +70,7 @@ bench: .venv/.installed ## Measure speed and growth on a quiet machine, into rep
 	.venv/bin/python -m benchmarks $(PARTS) --profile "$(PROFILE)" --runs-dir "$(RUNS)" $(if $(DATA),--data-dir "$(DATA)")
 
 test: .venv/.installed ## Run the tests; the environment variable BUSI_DATA_DIR adds those on real images
-	.venv/bin/python -m pytest -n 2 --dist loadfile --ignore tests/faults
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/faults
 
 test-faults: .venv/.installed ## Kill studies [KILLS=100] with one worker and as often with two, fill the disk, ... (an hour)
 	KILLS=$(KILLS) .venv/bin/python -m pytest --capture=no --verbose tests/faults

@@ -1,6 +1,7 @@
 """Images for the tests of more than one room: real ones where they are at hand, phantoms where they are not."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,25 @@ from small_study import make_study
 from busi.dataset.phantom import draw_phantoms
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+LONGEST = (
+    "test_render.py",
+    "test_notebooks.py",
+    "test_training.py",
+    "test_duplicates.py",
+    "test_precision.py",
+    "test_two_checkouts.py",
+    "test_speed.py",
+    "test_backends.py",
+)
+"""Files whose tests take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first: one of them at the end would keep one worker busy and leave the other idle."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -35,24 +55,24 @@ def phantom_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def draw_quarters() -> Callable[[Path], Path]:
-    """Return a function that draws 34 phantom images at a quarter of their size, for tests that train and score."""
-
-    def draw(folder: Path) -> Path:
-        drawn = draw_phantoms(folder, benign=18, malignant=10, normal=6, seed=0)
-        for file in drawn.glob("*/*.png"):
-            with Image.open(file) as image:
-                small = image.resize((image.width // 4, image.height // 4), Image.Resampling.NEAREST)
-            small.save(file)
-        return drawn
-
-    return draw
+def quarters_dir(tmp_path_factory) -> Path:
+    """Draw 34 phantom images at a quarter of their size, for tests that train and score."""
+    drawn = draw_phantoms(tmp_path_factory.mktemp("quarters") / "phantom", benign=18, malignant=10, normal=6, seed=0)
+    for file in drawn.glob("*/*.png"):
+        with Image.open(file) as image:
+            small = image.resize((image.width // 4, image.height // 4), Image.Resampling.NEAREST)
+        small.save(file)
+    return drawn
 
 
 @pytest.fixture(scope="session")
-def quarters_dir(draw_quarters, tmp_path_factory) -> Path:
-    """Draw these 34 images, for tests that only read them."""
-    return draw_quarters(tmp_path_factory.mktemp("quarters") / "phantom")
+def copy_quarters(quarters_dir) -> Callable[[Path], Path]:
+    """Return a function that copies these images into a new folder, for tests whose study has images of its own."""
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(quarters_dir, folder))
+
+    return copy
 
 
 @pytest.fixture

@@ -10,6 +10,10 @@ from working_copy import WorkingCopy
 RUN = "published/188px-2f-4e/loss-kld/fold0-seed0"
 
 
+PHANTOMS = "benign=60, malignant=30, normal=10"
+"""Numbers of phantoms in the code that draws a study's images."""
+
+
 def busi(code, folder, *arguments):
     """Run the `busi` command in a folder, with the code of a checkout."""
     command = [Path(sys.executable).with_name("busi"), *arguments]
@@ -35,6 +39,11 @@ def checkouts(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("checkouts")
     first, second = WorkingCopy(folder / "first", few=True), WorkingCopy(folder / "second", few=True)
+    # A hundred phantoms take many times as long to draw and to measure.
+    catalog = first.folder / "busi" / "dataset" / "catalog.py"
+    text = catalog.read_text(encoding="utf-8")
+    assert text.count(PHANTOMS) == 1
+    catalog.write_text(text.replace(PHANTOMS, "benign=16, malignant=8, normal=4"), encoding="utf-8")
     before = list_files(first.folder)
     for command in (["data"], ["train", RUN]):
         done = busi(first, second.folder, *command, "-f", "params/tiny.yaml")

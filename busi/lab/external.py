@@ -272,7 +272,8 @@ def _compare_difficulty(table: pd.DataFrame) -> str:
     word = "easier" if best.dice > best.heldout_dice else "harder"
     return (
         f" The external images are {word} in themselves: {best.predictor}, which was not trained, has {best.dice:.3f} "
-        f"on them and {best.heldout_dice:.3f} on the study's own. So the two numbers do not compare hospitals."
+        f"on them and {best.heldout_dice:.3f} on the study's own. So the two numbers "
+        "do not say whether networks work better or worse on another hospital's images."
     )
 
 

@@ -728,10 +728,12 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
             told = f"By {name}, {worst.better} is no better than {worst.worse}"
             wrong.append(f"{told}, although its Dice is {worst.difference:.3f} higher.")
     networks = ranked[ranked.trained.astype(bool)]
-    reason = f"of {count(len(ranked), 'pair')} of predictors whose difference in Dice has an interval without 0, as "
-    reason += f"many are ranked in the same order: {_count_alike(ranked)}, where {TELLING:.0%} are asked for of each; "
-    reason += "between networks alone, of "
-    reason += f"{count(len(networks), 'pair')}: {_count_alike(networks)}"
+    pairs = count(len(ranked), "pair")
+    reason = (
+        f"{pairs} of predictors {agree(len(ranked), 'has', 'have')} a difference in Dice whose interval excludes 0. "
+    )
+    reason += f"Ranked in the same order: {_count_alike(ranked)}, where {TELLING:.0%} are asked for of each. "
+    reason += f"Of the {count(len(networks), 'pair')} of two networks among them: {_count_alike(networks)}"
     if len(networks) < ENOUGH:
         reason += ", too few to say anything about networks"
     asked = f"A metric has to agree with Dice on the order of at least {TELLING:.0%} of the pairs that Dice tells "
@@ -747,7 +749,7 @@ def _count_alike(ranked: pd.DataFrame) -> str:
         number = int(ranked[metric].sum())
         # A percentage of a few pairs would suggest a precision that they do not have.
         share = f" ({number / len(ranked):.1%})" if len(ranked) >= ENOUGH else ""
-        told.append(f"{name} {number}{share}")
+        told.append(f"by {name} {number}{share}")
     return ", ".join(told)
 
 

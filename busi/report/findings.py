@@ -133,10 +133,9 @@ def _answer_ours(rows: pd.DataFrame, filters: int) -> str:
     if number:
         text += f": {', '.join(reproduced.row)}"
     # A reproduced row need not be one whose network looked at an image.
-    blind = (reproduced.reached_by != "none").sum()
-    if blind:
-        which = "it" if blind == number == 1 else f"{blind} of these"
-        text += f"; a blind predictor reaches {which}, too"
+    blind = reproduced.row[reproduced.reached_by != "none"]
+    if len(blind):
+        text += f"; a blind predictor reaches {' and '.join(blind)}, too"
     text += "."
     failed = trained.row[trained.verdict == NOT_REPRODUCED]
     if len(failed):

@@ -12,9 +12,9 @@ pytest.importorskip("monai")
 from benchmarks import monai_unet
 
 
-def test_every_image_gets_one_mask_of_its_size(draw_quarters, tmp_path, monkeypatch):
+def test_every_image_gets_one_mask_of_its_size(copy_quarters, tmp_path, monkeypatch):
     monkeypatch.setattr(monai_unet, "EPOCHS", 1)
-    catalog = read_catalog(draw_quarters(tmp_path / "phantom"), expected=None)
+    catalog = read_catalog(copy_quarters(tmp_path / "phantom"), expected=None)
     out = tmp_path / "masks"
     out.mkdir()
     monai_unet.write_masks(catalog, 32, out)

@@ -27,12 +27,12 @@ class Laboratory:
 
 
 @pytest.fixture(scope="session")
-def trained(draw_quarters, tmp_path_factory):
+def trained(copy_quarters, tmp_path_factory):
     """Folds 0 and 1 of KLD, fold 0 of raw images; phantoms at a quarter of their size."""
     folder = tmp_path_factory.mktemp("study")
     for name in ("params", "notebooks"):
         (folder / name).symlink_to(REPOSITORY / name)
-    draw_quarters(folder / "data" / "phantom")
+    copy_quarters(folder / "data" / "phantom")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         size = {"image_size": 32, "base_filters": 2, "epochs": 4, "learning_rate": 0.05}

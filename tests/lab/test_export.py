@@ -79,7 +79,7 @@ def test_a_plain_copy_has_only_layers_of_keras_and_the_same_answers(size, choice
     plain = export.copy_plain(network)
     assert {type(layer).__module__.partition(".")[0] for layer in plain.layers} == {"keras"}
     image = np.random.default_rng(2).random((1, size, size, 1), np.float32)
-    np.testing.assert_allclose(plain.predict_on_batch(image), network.predict_on_batch(image), atol=1e-6)
+    np.testing.assert_allclose(plain(image), network(image), atol=1e-6)
 
 
 def test_the_card_has_the_scores_of_the_images_held_out(laboratory, tmp_path):

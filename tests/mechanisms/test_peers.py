@@ -57,9 +57,9 @@ def test_the_conclusion_says_what_can_be_told_apart(recipe):
 
 
 @pytest.fixture
-def study_of_phantoms(nothing_measured, draw_quarters):
+def study_of_phantoms(nothing_measured, copy_quarters):
     """A study that may measure, with 34 phantoms, their truth as one peer's masks, and no network."""
-    data = draw_quarters(nothing_measured.report_path.parents[1] / "data" / "phantom")
+    data = copy_quarters(nothing_measured.report_path.parents[1] / "data" / "phantom")
     parameters = nothing_measured.model_copy(update={"train_missing": True})
     catalog = load_catalog(parameters)
     folder = parameters.runs_path / "peers" / "the truth"

@@ -393,8 +393,8 @@ def test_metrics_tell_if_they_rank_nineteen_of_twenty_pairs_as_dice_does(number,
     right = number - wrong - ties
     # Of a few pairs, a percentage would say too much.
     share = f" ({right / number:.1%})" if number >= claims.ENOUGH else ""
-    assert judged.reason.startswith(f"of {number} pairs of predictors whose difference in Dice")
-    assert f" accuracy {right}{share}," in judged.reason
+    assert judged.reason.startswith(f"{number} pairs of predictors have a difference in Dice whose interval excludes 0")
+    assert f" by accuracy {right}{share}," in judged.reason
 
 
 def test_pairs_of_two_networks_are_told_by_themselves():
@@ -402,7 +402,7 @@ def test_pairs_of_two_networks_are_told_by_themselves():
     # The first 30 pairs are of a network and an untrained predictor.
     ranks = claims.rank_pairs(SIZES, table, pairs.assign(kind=["untrained"] * 30 + ["variants"] * 10))
     reason = claims._judge_by_ranks(ranks, "64 pixels", "").reason
-    all_pairs, networks = reason.split("between networks alone")
+    all_pairs, networks = reason.split("Of the ")
     # Intervals without 0; accuracy, pooled AUC and cross-entropy; and the share that is asked for.
     assert numbers(all_pairs) == ["40", "0", "37", "92.5", "40", "100.0", "40", "100.0", "95"]
     assert numbers(networks) == ["10"] * 4

@@ -72,9 +72,9 @@ def test_the_answer_counts_the_rows_that_have_been_trained_by_their_verdicts():
     )
     one = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")[1]
     assert one.startswith("**1 of the 1 rows trained here is reproduced**")
-    assert one.endswith(": a; a blind predictor reaches it, too.")
+    assert one.endswith(": a; a blind predictor reaches a, too.")
     two = answer(n_runs=[1, 1, *[0] * 7], verdict=[tables.REPRODUCED] * 2 + [tables.NOT_RUN] * 7)[1]
-    assert two.endswith(": a, b; a blind predictor reaches 1 of these, too.")
+    assert two.endswith(": a, b; a blind predictor reaches b, too.")
     assert "Of the other 9, 9 are better in neither" in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 

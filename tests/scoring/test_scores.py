@@ -31,8 +31,8 @@ def study_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def phantoms(study_folder, draw_quarters):
-    return draw_quarters(study_folder / "data")
+def phantoms(study_folder, copy_quarters):
+    return copy_quarters(study_folder / "data")
 
 
 @pytest.fixture(scope="module")
