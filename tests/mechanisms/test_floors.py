@@ -40,7 +40,7 @@ def test_mirrored_soft_pixels_move_the_exact_floors_only():
 
 def test_the_conclusion_counts_the_rows_and_tells_both_aucs():
     text = floors.conclude(constant_floors(hard_quarter()))
-    assert "right on 0.7500 of the pixels. None of the 9 published rows has that accuracy within 0.0001." in text
+    assert "right on 0.7500 of the pixels. None of the 9 published rows have that accuracy within 0.0001." in text
     assert "Its AUC is 0.7500" in text
     assert text.endswith("On the lesion channel alone it is 0.5.")
 

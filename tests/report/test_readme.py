@@ -62,7 +62,7 @@ def test_findings_claims_and_progress_are_those_that_the_summary_notebook_has_re
     verdicts = re.findall(r"claim (\d), ([a-z ]+)\)", claims)
     assert verdicts == [*zip("12345", ["not upheld", "upheld", "undecided", "not upheld", "not upheld"], strict=True)]
     # Only the first claim has been judged at a second size.
-    assert re.findall("At 128 pixels, ([a-z]+): ([^.]+)", claims) == [("upheld", "KLD − DICE +0")]
+    assert re.findall("At 128 pixels, ([a-z]+): ([^.]+)", claims) == [("upheld", "KLD minus DICE: +0")]
     assert figure == (
         "![6 of the 9 distinct published rows have the accuracy of background (0.9083): DICE & BCE.]"
         "(reports/laptop/figures/rows-against-blind.svg)"
