@@ -15,5 +15,5 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # TensorFlow switches oneDNN's convolutions on by itself only for processors with AVX512_VNNI or wider. With AVX2 alone,
-# they make these networks train 1.5 to 2 times as fast (docs/training-plan.md).
+# they make these networks train 1.5 to 2.2 times as fast (docs/training-plan.md).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
