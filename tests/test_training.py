@@ -404,7 +404,12 @@ def test_the_seed_decides_the_first_weights():
 
 # Another backend
 
-ON_JAX = {"program": f"import sys; sys.modules['tensorflow'] = None  # not installed\n{TRAIN}", "KERAS_BACKEND": "jax"}
+ON_JAX = {
+    "program": f"import sys; sys.modules['tensorflow'] = None  # not installed\n{TRAIN}",
+    "KERAS_BACKEND": "jax",
+    # Compiling takes longer than training here, and without most of its optimizations half as long.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
 
 
 @pytest.mark.parametrize(

@@ -204,10 +204,12 @@ def _compare_losses(rows: pd.DataFrame, filters: int) -> list[str]:
     between = "between" if low < kld.loss_low and kld.loss_high < high else "not between"
     runs = count(both.n_runs.sum(), "run")
     kld_runs = count(kld.n_runs, "run")
+    end = agree(kld.n_runs, "ends", "end")
+    kld_losses = f"{kld.loss_low:.4f} to {kld.loss_high:.4f}" if kld.n_runs > 1 else f"{kld.loss:.4f}"
     return [
         f"**KLD and BCE are {gap:.4f} apart in Table 3**, in losses whose floors differ by {floors_gap:.4f}. Here, at "
         f"{filters} filters, the {runs} of one configuration, Upsampling2D and BCE, end {high - low:.4f} apart, at "
-        f"{low:.4f} to {high:.4f}, and KLD ({kld_runs}) ends {between} them, at {kld.loss:.4f}."
+        f"{low:.4f} to {high:.4f}, and the {kld_runs} of KLD {end} {between} them, at {kld_losses}."
     ]
 
 

@@ -126,11 +126,11 @@ def test_seeds_are_told_apart_where_one_configuration_was_published_twice():
 
 def test_the_gap_of_table_3_is_told_beside_that_of_one_configuration():
     beyond = TWICE | {"loss_low": [0.21, 0.11, 0.1168, *[0.3] * 6]}
-    for rows, told in ((TWICE, "between them"), (beyond, "not between them")):
+    for rows, lowest, told in ((TWICE, "0.1700", "between them"), (beyond, "0.1100", "not between them")):
         text = answer(**rows, n_runs=2)[3].replace("Upsampling2D", "Upsampling")
         # The published gap, that of the floors, that of our four runs; then those of KLD.
         ours = ["16", "4", "0.1069", "0.1168", "0.2237"]
-        assert numbers(text) == ["0.0780", "3", "0.0024", *ours, "2", "0.1755"]
+        assert numbers(text) == ["0.0780", "3", "0.0024", *ours, "2", lowest, "0.1800"]
         assert "KLD and BCE" in text and "Upsampling and BCE" in text
         assert re.search("(not )?between them", text)[0] == told
 
