@@ -257,10 +257,12 @@ def conclude(table: pd.DataFrame, data: str, size: str) -> str:
             others = table.predictor[(table.dice >= recipe.GOAL_DICE) & (table.predictor != row.predictor)]
             text += f" It is also reached by others ({'; '.join(others)})." if len(others) else ""
     text += " An external prediction is the mean of the networks of all folds, a held-out one that of one network."
-    if table.n_seeds.max() == 1:
-        text += " With one seed, the intervals of external predictions are over images alone."
-    text += _compare_difficulty(table)
-    return f"{text} Size: {size}."
+    return f"{text}{_tell_one_seed(table)}{_compare_difficulty(table)} Size: {size}."
+
+
+def _tell_one_seed(table: pd.DataFrame) -> str:
+    is_one = table.n_seeds.max() == 1
+    return " With one seed, the intervals of external predictions are over images alone." if is_one else ""
 
 
 def _compare_difficulty(table: pd.DataFrame) -> str:
@@ -289,14 +291,17 @@ def list_answers(parameters: Parameters) -> list[str]:
     if not (parameters.tables_path / "external.csv").is_file():
         return []
     table = results.read_table(parameters, "external")
+    networks = table[table.n_networks.notna()]
     told = []
-    for row in table[table.n_networks.notna()].itertuples():
-        told.append(f"{row.dice:.3f} for {row.predictor} ({row.heldout_dice:.3f} held out)")
+    for row in networks.itertuples():
+        interval = f"{row.low:.3f} to {row.high:.3f}"
+        told.append(f"{row.dice:.3f} ({interval}) for {row.predictor} ({row.heldout_dice:.3f} held out)")
     return [
         f"**On {table.n_images.iloc[0]} external images**, on which nothing was chosen, Dice is {'; '.join(told)}. "
         "These are the baseline, the variant with the best validation Dice and, once trained, the recipe's last rung. "
         "External predictions are the mean of the networks of all folds, those held out of single networks of the same "
-        f"seeds.{_compare_difficulty(table)}"
+        f"seeds.{_tell_one_seed(table)}{_compare_difficulty(table)} "
+        f"Size: {'; '.join(dict.fromkeys(networks['size']))}."
     ]
 
 
@@ -309,10 +314,13 @@ def show(parameters: Parameters) -> section.Section:
     chosen = load_chosen(parameters)
     images = measure(parameters, chosen)
     chosen = keep_asked(chosen, images)
-    table = results.write_table(parameters, "external", tabulate(images, load_heldout(parameters, chosen)))
+    table = tabulate(images, load_heldout(parameters, chosen))
+    table["size"] = [describe_sizes(chosen, {predictor}) for predictor in table.predictor]
+    results.write_table(parameters, "external", table)
     return section.compose(
         draw(table),
-        table,
+        # The conclusion names the sizes.
+        table.drop(columns="size"),
         conclude(table, images.data.iloc[0], describe_sizes(chosen, set(images.predictor))),
         caption="Dice with 95 % intervals on an external data set and on the study's own held-out images. Networks: "
         "the baseline, the variant with the highest Dice on its validation parts and, once trained in all folds, the "

@@ -199,8 +199,8 @@ def conclude(table: pd.DataFrame, size: str) -> str:
     return (
         f"The published row has accuracy {published['accuracy']:.4f}. "
         f"Rebuilt at a small size, it has {first.accuracy:.4f}, and Dice {first.dice:.3f}. "
-        f"The ladder ends at accuracy {last.accuracy:.4f} and Dice {last.dice:.3f} ({last.rung}), "
-        f"where background everywhere has {last.floor_accuracy:.4f} and 0. "
+        f"The ladder ends at accuracy {last.accuracy:.4f} and Dice {last.dice:.3f} ({last.rung}, {last.n_images} "
+        f"images), where background everywhere has {last.floor_accuracy:.4f} and 0. "
         f"Steps of Dice whose interval, which is not corrected for their number, excludes 0: "
         f"{', '.join(steps) or 'none'}. "
         f"{not_run}Size: {size}."

@@ -159,7 +159,7 @@ def _describe_change(change: Interval | None) -> str:
         return "not known yet"
     # The interval of a single group has no ends (nan), and so shows no difference.
     is_told = change.low > 0 or change.high < 0
-    return format_interval(change) + ("" if is_told else ", which cannot be told from chance")
+    return format_interval(change) + ("" if is_told else ", which does not exclude 0")
 
 
 @section.presents("leakage")

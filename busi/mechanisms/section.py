@@ -200,13 +200,19 @@ def describe_size(config: RunConfig) -> str:
 
 
 def describe_runs(trained: Results) -> str:
-    """Return size and number of a group's runs in words: "64 pixels, ..., 1 seed in each of 5 folds"."""
+    """Return size and number of a group's runs in words: "64 pixels, ..., 1 seed in each of 5 folds".
+
+    Runs that hold images out are said to be of one fold if they are; published runs have no folds.
+    """
     seeds = trained.runs.groupby(["variant", "fold"]).size()
     # A study under way, or a quick one, may not have trained all variants from all seeds.
     fewest = f"{seeds.min()} to " if seeds.min() < seeds.max() else ""
     text = f"{describe_size(trained.configs[0])}, {fewest}{display.count(seeds.max(), 'seed')}"
     folds = trained.runs.fold.nunique()
-    return f"{text} in each of {folds} folds" if folds > 1 else text
+    if folds > 1:
+        return f"{text} in each of {folds} folds"
+    holds_out = any(config.protocol == "heldout" for config in trained.configs)
+    return f"{text} in one fold" if holds_out else text
 
 
 def tested_lesions(trained: Results, variant: str) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 A claim is a set of statements about two predictors, a and b. Each is answered yes, no, or left open, by the rule in
 ``docs/heldout-protocol.md`` ("The rule"): claims 1 to 4 from the mean difference in Dice, its interval and corrected p
-value, claim 5 from how the published metrics rank the pairs that Dice tells apart. The claim is
+value, claim 5 from how the published metrics rank the pairs whose interval excludes 0. The claim is
 
 - upheld, if every statement is answered as the claim says;
 - not upheld, if at least one is answered the other way, or by proof;
@@ -35,7 +35,7 @@ MARGIN = 0.02
 """Smallest difference that matters in a mean score from 0 to 1: a choice of this study, and a matter of judgement."""
 
 TELLING = 0.95
-"""Share of the pairs told apart by Dice that a metric has to rank as Dice does: wrong at most once in twenty."""
+"""Share of the pairs whose interval excludes 0 that a metric has to rank as Dice does: wrong at most once in twenty."""
 
 ENOUGH = 20
 """Smallest number of such pairs by which a metric is judged: with fewer, a single error is more than one in twenty."""
@@ -170,7 +170,7 @@ class Verdict:
     @property
     def row(self) -> dict[str, str | int]:
         """Return the row of ``claims.csv``."""
-        basis = "proof" if "proof" in read_claims()[self.number] else "scores"
+        basis = read_claims()[self.number].get("basis", "scores")
         row = {"number": self.number, "claim": self.claim, "title": self.title, "basis": basis}
         row |= asdict(self.first)
         # A study without a second size has empty cells there.
@@ -356,14 +356,14 @@ def judge_metrics(families: list[list[Answers]], ranked: pd.DataFrame) -> Verdic
 
 
 def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs of ``pairwise.csv`` that Dice tells apart, and how the metrics in ``heldout.csv`` rank them.
+    """Return the pairs of ``pairwise.csv`` whose interval excludes 0, and how the metrics in ``heldout.csv`` rank them.
 
     A pair of settings that belongs to several families counts once at each size. Dead runs count. A size without a run
     has no pairs: those of untrained predictors would only repeat what they say at other sizes.
 
     Returns:
-        `size` (in short words), `better` and `worse` by Dice, `difference` (positive), `trained` (whether both are
-        networks), and for each of `METRICS` whether it ranks them the same.
+        `size` (in short words), `better` and `worse` by Dice, `difference` (positive), `networks` (0 to 2: how many of
+        the two are networks), and for each of `METRICS` whether it ranks them the same.
     """
     sizes = {each.size: each for answers in families for each in answers}
     scores = table.set_index(["size", "family", "variant"])
@@ -380,13 +380,13 @@ def rank_pairs(families: list[list[Answers]], table: pd.DataFrame, pairs: pd.Dat
             names.reverse()
         better, worse = (scores.loc[(pair.size, pair.family, name)] for name in names)
         row = {"size": size.size_words, "better": names[0], "worse": names[1], "difference": abs(pair.difference)}
-        row["trained"] = pair.kind == VARIANTS
+        row["networks"] = int(better.n_runs > 0) + int(worse.n_runs > 0)
         row["accuracy_half"] = better.accuracy_half > worse.accuracy_half
         row["auc_pooled"] = better.auc_pooled > worse.auc_pooled
         row["loss"] = better.loss < worse.loss
         settings = frozenset([better.settings, worse.settings])
         rows.setdefault((pair.size, settings), row)
-    return pd.DataFrame(rows.values(), columns=["size", "better", "worse", "difference", "trained", *METRICS])
+    return pd.DataFrame(rows.values(), columns=["size", "better", "worse", "difference", "networks", *METRICS])
 
 
 def record_verdict(parameters: Parameters, verdict: Verdict) -> None:
@@ -401,7 +401,7 @@ def read_verdicts(parameters: Parameters) -> pd.DataFrame:
 
     Returns:
         `claim` (with its number); `verdict`, `evidence`, `size` and `reason`, and the same as `second_*` at the second
-        size, empty if there is none; `title`, the verdict in words; `basis`, "scores" or "proof".
+        size, empty if there is none; `title`, the verdict in words; `basis`, "scores" or what is proved.
 
     Raises:
         NotMeasured: A claim has not been judged yet.
@@ -727,17 +727,20 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
             worst = others.loc[others.difference.idxmax()]
             told = f"By {name}, {worst.better} is no better than {worst.worse}"
             wrong.append(f"{told}, although its Dice is {worst.difference:.3f} higher.")
-    networks = ranked[ranked.trained.astype(bool)]
+    # Untrained predictors stand against each other at every size, so that the other pairs are told by themselves, too.
+    mixed = ranked[ranked.networks > 0]
+    networks = ranked[ranked.networks == 2]
     pairs = count(len(ranked), "pair")
     reason = (
         f"{pairs} of predictors {agree(len(ranked), 'has', 'have')} a difference in Dice whose interval excludes 0. "
     )
     reason += f"Ranked in the same order: {_count_alike(ranked)}, where {TELLING:.0%} are asked for of each. "
-    reason += f"Of the {count(len(networks), 'pair')} of two networks among them: {_count_alike(networks)}"
+    reason += f"Of the {count(len(mixed), 'pair')} with a network among them: {_count_alike(mixed)}. "
+    reason += f"Of the {count(len(networks), 'pair')} of two networks: {_count_alike(networks)}"
     if len(networks) < ENOUGH:
         reason += ", too few to say anything about networks"
-    asked = f"A metric has to agree with Dice on the order of at least {TELLING:.0%} of the pairs that Dice tells "
-    asked += "apart. Accuracy is that at one half, as published, not at the threshold of the masks."
+    asked = f"A metric has to agree with Dice on the order of at least {TELLING:.0%} of the pairs whose interval "
+    asked += "excludes 0. Accuracy is that at one half, as published, not at the threshold of the masks."
     evidence = " ".join([asked, *wrong, progress])
     return Judgement(size, decide(replies), reason, evidence.strip())
 

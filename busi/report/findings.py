@@ -7,13 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import pdist
 
 from busi.config import SECOND, Parameters, RunConfig
 from busi.dataset.catalog import is_released
 from busi.display import agree, count
 from busi.report.heldout import name_size
-from busi.report.tables import FATES_DIFFER, NO_PUBLISHED, NOT_REPRODUCED, ONE_RUN, REPRODUCED, is_comparable, tell_end
+from busi.report.tables import (
+    FATES_DIFFER,
+    FEW_RUNS,
+    FEWEST_RUNS,
+    NO_PUBLISHED,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    is_comparable,
+    tell_end,
+)
 from busi.runs import TRAINING_VERSION
+from busi.scoring.fates import count_fates
 from busi.scoring.predictors import MEAN_MASK, PREDICTORS
 from busi.scoring.statistics import TARGET
 
@@ -26,18 +37,21 @@ _MACHINE = "{processor}, {cores:g} cores ({threads:g} used by a run), {gpus_in_w
 _SOFTWARE = "Python {python}, Keras {keras} on {backend} {backend_version}, NumPy {numpy}"
 
 
-def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataFrame, filters: int) -> list[str]:
+def answer_in_short(
+    rows: pd.DataFrame, runs: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataFrame, filters: int
+) -> list[str]:
     """Return the results in short sentences: on the published rows and their seeds, the claims and the networks.
 
     Args:
         rows: As `busi.report.tables.place_rows`.
+        runs: Our runs of these rows, as `busi.results.Results.runs`, each once.
         verdicts: As `busi.report.claims.read_verdicts`.
         scores: As ``heldout.csv``.
         filters: Filters of the first convolution in our runs of the rows.
     """
     sentences = [_answer_published(rows), _answer_ours(rows, filters)] if is_comparable(rows) else [NO_PUBLISHED]
-    sentences += _compare_seeds(rows, filters)
-    sentences += _compare_losses(rows, filters)
+    sentences += _compare_seeds(rows, runs, filters)
+    sentences += _compare_losses(rows, runs, filters)
     sentences.append(_answer_claims(verdicts))
     return sentences + _answer_scores(scores)
 
@@ -45,8 +59,8 @@ def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataF
 def _answer_claims(verdicts: pd.DataFrame) -> str:
     counts = []
     for verdict, own in verdicts.groupby("verdict", sort=False):
-        proofs = (own.basis == "proof").sum()
-        by_proof = f" ({proofs} of them by proof)" if proofs else ""
+        proofs = own.basis[own.basis != "scores"]
+        by_proof = f" ({len(proofs)} of them by {'; '.join(proofs)})" if len(proofs) else ""
         counts.append(f"{len(own)} {agree(len(own), 'is', 'are')} {verdict}{by_proof}")
     text = f"**Of {len(verdicts)} claims** of the paper, {', '.join(counts)}. Scores are of images that the scored "
     text += f"network was not trained on ({_join_sizes(verdicts['size'])})."
@@ -140,9 +154,11 @@ def _answer_ours(rows: pd.DataFrame, filters: int) -> str:
     failed = trained.row[trained.verdict == NOT_REPRODUCED]
     if len(failed):
         text += f" Not reproduced: {', '.join(failed)}."
-    opened = trained.verdict.isin([ONE_RUN, FATES_DIFFER]).sum()
+    opened = trained.verdict.isin([FEW_RUNS, FATES_DIFFER]).sum()
     if opened:
-        text += f" {opened} {agree(opened, 'is', 'are')} open: one run with other digits, or runs with different fates."
+        text += (
+            f" {opened} {agree(opened, 'is', 'are')} open: fewer than {FEWEST_RUNS} runs, or runs with different fates."
+        )
     # The published row is above the mean mask, our runs of it are not.
     is_below = (trained.reached_by == "none") & (trained.auc_high.round(4) <= trained.mask_auc.round(4))
     below = trained.row[is_below]
@@ -167,29 +183,31 @@ def _tell_twin(rows: pd.DataFrame, below: pd.Series) -> str:
     return f" ({row.name}, the same configuration as {twin}, has {row.auc_low:.4f}{lowest})"
 
 
-def _compare_seeds(rows: pd.DataFrame, filters: int) -> list[str]:
+def _compare_seeds(rows: pd.DataFrame, runs: pd.DataFrame, filters: int) -> list[str]:
     """Return how far trainings of one configuration lie apart; nothing until both of its rows have been trained."""
     both = rows[rows.row.isin(_ONE_CONFIGURATION) & (rows.n_runs > 0)]
     if len(both) < 2 or not is_comparable(rows):
         return []
-    # In AUC, which means the same for every loss.
+    own = runs[runs.variant.isin(_ONE_CONFIGURATION)]
+    # In AUC, which means the same for every loss. A mean over pairs, because a range grows with the number of runs.
+    apart = pdist(own[["training_auc"]]).mean()
+    beyond = rows[rows.reached_by == "none"]
+    rows_apart = pdist(beyond[["published_auc"]]).mean()
     published = " and ".join(f"{auc:.4f}" for auc in both.published_auc)
-    low = both.auc_low.min()
-    high = both.auc_high.max()
-    runs = count(both.n_runs.sum(), "run")
     size = f"{filters} filters, cut at epoch {both.epochs.min():.0f}"
-    beyond = rows.published_auc[rows.reached_by == "none"]
-    between_rows = np.ptp(beyond)
-    word = "more" if high - low > between_rows else "no more"
-    return [
+    word = "more" if apart > rows_apart else "no more"
+    text = (
         f"**One configuration is published twice**, as far as the public code shows: as Upsampling2D and BCE, with AUC "
-        f"{published}. Its {runs} here (other weights and another order of the images; {size}) are {high - low:.4f} "
-        f"apart, from {low:.4f} to {high:.4f}: {word} than the {len(beyond)} rows above all blind predictors, which "
-        f"are {between_rows:.4f} apart."
-    ]
+        f"{published}. Two of its {len(own)} runs here (other weights and another order of the images; {size}) differ "
+        f"by {apart:.4f} on average, {word} than two of the {len(beyond)} rows above all blind predictors do "
+        f"({rows_apart:.4f})."
+    )
+    if own.fate.nunique() > 1 and REPRODUCED in set(both.verdict):
+        text += f" Judged as one row, it would be open: the fates of its runs are {count_fates(own.fate)}."
+    return [text]
 
 
-def _compare_losses(rows: pd.DataFrame, filters: int) -> list[str]:
+def _compare_losses(rows: pd.DataFrame, runs: pd.DataFrame, filters: int) -> list[str]:
     """Return whether chance alone makes a gap like that between KLD and BCE in Table 3; nothing without the runs."""
     trained = rows.dropna(subset="loss").set_index("row")
     if not {"KLD", *_ONE_CONFIGURATION} <= set(trained.index) or not is_comparable(rows):
@@ -198,18 +216,20 @@ def _compare_losses(rows: pd.DataFrame, filters: int) -> list[str]:
     bce = trained.loc["BCE"]
     gap = abs(kld.published_loss - bce.published_loss)
     floors_gap = abs(kld.floor_loss - bce.floor_loss)
-    both = trained.loc[list(_ONE_CONFIGURATION)]
-    low = both.loss_low.min()
-    high = both.loss_high.max()
+    losses = runs.training_loss[runs.variant.isin(_ONE_CONFIGURATION)]
+    low = losses.min()
+    high = losses.max()
+    apart = pdist(losses.to_frame())
+    as_far = (apart >= gap).sum()
     between = "between" if low < kld.loss_low and kld.loss_high < high else "not between"
-    runs = count(both.n_runs.sum(), "run")
     kld_runs = count(kld.n_runs, "run")
     end = agree(kld.n_runs, "ends", "end")
     kld_losses = f"{kld.loss_low:.4f} to {kld.loss_high:.4f}" if kld.n_runs > 1 else f"{kld.loss:.4f}"
     return [
         f"**KLD and BCE are {gap:.4f} apart in Table 3**, in losses whose floors differ by {floors_gap:.4f}. Here, at "
-        f"{filters} filters, the {runs} of one configuration, Upsampling2D and BCE, end {high - low:.4f} apart, at "
-        f"{low:.4f} to {high:.4f}, and the {kld_runs} of KLD {end} {between} them, at {kld_losses}."
+        f"{filters} filters, the {count(len(losses), 'run')} of one configuration, Upsampling2D and BCE, end at "
+        f"{low:.4f} to {high:.4f}; {as_far} of their {count(len(apart), 'pair')} {agree(as_far, 'is', 'are')} at least "
+        f"as far apart. The {kld_runs} of KLD {end} {between} them, at {kld_losses}."
     ]
 
 

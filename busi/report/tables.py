@@ -17,9 +17,15 @@ from busi.scoring.fates import count_fates
 REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
 NOT_RUN = "not run at this width"
-ONE_RUN = "open: one run"
+FEW_RUNS = "open: fewer than 3 runs"
 FATES_DIFFER = "open: fates differ"
 """Verdicts on a row of the paper."""
+
+FEWEST_RUNS = 3
+"""Smallest number of runs whose range a published number is compared with; fewer reproduce a row by equal digits only.
+
+With two runs, another run of the same distribution would be outside the widened range in 45 of 100 cases.
+"""
 
 NOT_COMPARABLE = "not comparable"
 """Verdict on a row of the paper, and value of `reached_by`, if the images are not the paper's."""
@@ -137,8 +143,8 @@ def judge_row(row: dict, fates: set[str]) -> str:
     """Return the verdict on a row of the paper from our runs and their ``fates``: one of those above.
 
     A row is reproduced if its loss, accuracy and AUC all lie within the range of our runs, widened by half of its width
-    on either side and rounded to the paper's four digits. The range of one run is a point: equal digits reproduce the
-    row; others leave it open, because another seed would give other digits. Runs of several fates leave it open, too,
+    on either side and rounded to the paper's four digits. Fewer than `FEWEST_RUNS` runs have no range to speak of: if
+    all have the published digits, the row is reproduced; if not, it is open. Runs of several fates leave it open, too,
     because nearly any number lies between a network that has learned and one that has not. Without published numbers
     the verdict is `NOT_COMPARABLE`.
     """
@@ -148,12 +154,16 @@ def judge_row(row: dict, fates: set[str]) -> str:
         return NOT_COMPARABLE
     if len(fates) > 1:
         return FATES_DIFFER
+    has_few = row["n_runs"] < FEWEST_RUNS
     for metric in METRICS:
         low = row[f"{metric}_low"]
         high = row[f"{metric}_high"]
         half = (high - low) / 2
-        if not round(low - half, 4) <= row[f"published_{metric}"] <= round(high + half, 4):
-            return NOT_REPRODUCED if row["n_runs"] > 1 else ONE_RUN
+        published = row[f"published_{metric}"]
+        if has_few and not round(low, 4) == published == round(high, 4):
+            return FEW_RUNS
+        if not round(low - half, 4) <= published <= round(high + half, 4):
+            return NOT_REPRODUCED
     return REPRODUCED
 
 
@@ -279,7 +289,7 @@ def _count_places(rows: pd.DataFrame) -> dict[str, int]:
         "rows": len(rows),
         "reproduced": int((verdicts == REPRODUCED).sum()),
         "not reproduced": int((verdicts == NOT_REPRODUCED).sum()),
-        "open": int(verdicts.isin([ONE_RUN, FATES_DIFFER]).sum()),
+        "open": int(verdicts.isin([FEW_RUNS, FATES_DIFFER]).sum()),
         "not run": int((verdicts == NOT_RUN).sum()),
         "AUC not above blind": int(is_reached.sum()),
         "nor loss below": int((is_reached & ~rows.lower_loss).sum()),

@@ -296,7 +296,8 @@ def find_test_ratio(images: pd.DataFrame, runs: pd.DataFrame) -> float:
 
     Args:
         images: Table of scores of trained networks.
-        runs: One row for each run, with the number of `images` it was trained on.
+        runs: One row for each run, with the number of `images` it was trained on. Where variants differ in it, the
+            ratio is of the sums over all of them.
     """
     tested = lesion_images(images).groupby(["variant", "run"]).size()
     return tested.mean() / runs.images.mean() if len(tested) else np.nan

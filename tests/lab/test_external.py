@@ -106,7 +106,7 @@ def test_sizes_are_told_once_each_and_only_of_networks_that_were_asked():
     chosen = trained(("A", 0, 0.5, "bce"), ("B", 0, 0.5, "kld"), ("C", 0, 0.5, "dice"))
     larger = chosen.configs[2].model_copy(update={"image_size": 48})
     chosen.runs.loc[2, "config"] = larger.model_dump_json()
-    small, large = (f"{pixels} pixels, 64 filters, at most 75 epochs, 1 seed" for pixels in (32, 48))
+    small, large = (f"{pixels} pixels, 64 filters, at most 75 epochs, 1 seed in one fold" for pixels in (32, 48))
     assert external.describe_sizes(chosen, {"A", "B", "C", "Blob"}) == f"{small}; {large}"
     assert external.describe_sizes(chosen, {"A", "B", "Blob"}) == small
 
@@ -229,10 +229,13 @@ def test_the_summary_tells_the_networks_and_whether_the_images_are_easier(labora
     assert external.list_answers(parameters) == []
     tables = [images_of("A", 1, [0.9, 0.7], n_networks=5), images_of("Blob", np.nan, [0.2, 0.4])]
     heldout = pd.concat([images_of("A", 0, [0.5], fold=0), images_of("Blob", np.nan, [0.1])])
-    results.write_table(parameters, "external", external.tabulate(pd.concat(tables), heldout))
+    table = external.tabulate(pd.concat(tables), heldout).assign(size=["64 pixels, 1 seed", ""])
+    results.write_table(parameters, "external", table)
     (told,) = external.list_answers(parameters)
-    assert numbers(told) == ["2", "0.800", "0.500", "0.300", "0.100"]
-    assert "0.800 for A (0.500 held out)." in told and "easier" in told
+    low, high = (f"{end:.3f}" for end in table.loc[0, ["low", "high"]])
+    assert numbers(told) == ["2", "0.800", low, high, "0.500", "0.300", "0.100", "64", "1"]
+    assert f"0.800 ({low} to {high}) for A (0.500 held out)." in told and "easier" in told
+    assert "over images alone" in told and told.endswith("Size: 64 pixels, 1 seed.")
 
 
 @pytest.mark.parametrize(("dice", "expected"), [(0.75, "reached"), (0.7499, "missed")])

@@ -138,7 +138,7 @@ def test_the_conclusion_names_the_steps_beyond_chance_and_those_not_run():
     text = ladder.conclude(ladder.tabulate(rows()), "64 pixels, 2 seeds")
     assert text.startswith(
         "The published row has accuracy 0.9251. Rebuilt at a small size, it has 0.9000, and Dice 0.400. The ladder "
-        f"ends at accuracy 0.9000 and Dice 0.500 ({THIRD}), where background everywhere has 0.9000 and 0. "
+        f"ends at accuracy 0.9000 and Dice 0.500 ({THIRD}, 20 images), where background everywhere has 0.9000 and 0. "
     )
     # Both seeds of all images change by the same, so that the interval has no width.
     assert f"excludes 0: {SECOND} +0.200 (+0.200 to +0.200)" in text
@@ -154,7 +154,7 @@ def test_the_section_reads_what_was_measured_and_writes_its_table(nothing_measur
     runs_of({"rebuilt": [0, 1], "Adam": [0, 1]})
     shown = ladder.show(nothing_measured)
     assert f"{SECOND} +0.200" in shown.conclusion
-    assert "64 pixels, 2 filters, at most 7 epochs, 2 seeds." in shown.figure.data
+    assert "64 pixels, 2 filters, at most 7 epochs, 2 seeds in one fold." in shown.figure.data
     written = results.read_table(nothing_measured, "mechanisms_ladder")
     assert written.dice_change[1:].tolist() == pytest.approx([0.2, -0.1])
 

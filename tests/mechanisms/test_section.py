@@ -84,9 +84,9 @@ def test_the_size_of_a_run_tells_that_heldout_epochs_are_a_limit():
     assert section.describe_size(heldout) == "64 pixels, 8 filters, at most 40 epochs"
 
 
-def trained_from(*draws: tuple[int, int]) -> Results:
+def trained_from(*draws: tuple[int, int], protocol: str = "published") -> Results:
     """Return one run of one variant for each fold and seed."""
-    config = RunConfig(image_size=64, base_filters=8, epochs=10, padding="same").model_dump_json()
+    config = RunConfig(protocol=protocol, image_size=64, base_filters=8, epochs=10, padding="same").model_dump_json()
     runs = pd.DataFrame([{"variant": "one", "fold": fold, "seed": seed, "config": config} for fold, seed in draws])
     return replace(empty_results(), runs=runs)
 
@@ -102,6 +102,10 @@ def trained_from(*draws: tuple[int, int]) -> Results:
 )
 def test_the_number_of_runs_behind_a_sentence_is_told(draws, number):
     assert section.describe_runs(trained_from(*draws)) == f"64 pixels, 8 filters, 10 epochs, {number}"
+    # Published runs hold nothing out; of the others, a single fold is told, because it says nothing about other images.
+    in_fold = number if "folds" in number else f"{number} in one fold"
+    held_out = section.describe_runs(trained_from(*draws, protocol="heldout"))
+    assert held_out == f"64 pixels, 8 filters, at most 10 epochs, {in_fold}"
 
 
 def test_variants_are_scored_over_images_and_seeds():

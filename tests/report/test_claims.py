@@ -214,7 +214,7 @@ def test_kld_is_not_the_best_whatever_was_measured(verdict):
     assert "KLD minus DICE of the lesion: +0.100 Dice" in measured.evidence
     # What would be said without the proof is told beside it.
     assert "By these scores alone, the claim would be upheld." in measured.evidence
-    assert verdict(3, {"KLD": base + 0.1}, others=base).row["basis"] == "proof"
+    assert verdict(3, {"KLD": base + 0.1}, others=base).row["basis"] == "proof, about BCE of the probabilities"
 
 
 def test_kld_against_dice_is_told_without_dead_runs(make_heldout, make_answers):
@@ -397,18 +397,22 @@ def test_metrics_tell_if_they_rank_nineteen_of_twenty_pairs_as_dice_does(number,
     assert f" by accuracy {right}{share}," in judged.reason
 
 
-def test_pairs_of_two_networks_are_told_by_themselves():
+def test_pairs_with_a_network_and_pairs_of_two_are_told_by_themselves():
     table, pairs = scored(40, wrong=3)
-    # The first 30 pairs are of a network and an untrained predictor.
-    ranks = claims.rank_pairs(SIZES, table, pairs.assign(kind=["untrained"] * 30 + ["variants"] * 10))
+    # The first five pairs are of two untrained predictors, the next 25 of one and a network.
+    untrained = [f"{side}{place}" for place in range(30) for side in ("ab" if place < 5 else "b")]
+    table.loc[table.variant.isin(untrained), "n_runs"] = 0
+    ranks = claims.rank_pairs(SIZES, table, pairs)
     reason = claims._judge_by_ranks(ranks, "64 pixels", "").reason
-    all_pairs, networks = reason.split("Of the ")
+    all_pairs, mixed, networks = reason.split("Of the ")
     # Intervals without 0; accuracy, pooled AUC and cross-entropy; and the share that is asked for.
     assert numbers(all_pairs) == ["40", "0", "37", "92.5", "40", "100.0", "40", "100.0", "95"]
+    # The three pairs that accuracy ranks wrong are among the first five.
+    assert numbers(mixed) == ["35", "35", "100.0", "35", "100.0", "35", "100.0"]
     assert numbers(networks) == ["10"] * 4
     assert networks.endswith("too few to say anything about networks")
     order = ["accuracy", "pooled AUC", "cross-entropy"]
-    assert re.findall("|".join(order), reason) == order * 2
+    assert re.findall("|".join(order), reason) == order * 3
 
 
 def test_the_widest_pair_that_a_metric_gets_wrong_is_named():
@@ -541,7 +545,7 @@ def test_the_five_recorded_claims_make_a_table(parameters, verdict_of):
     table = claims.read_verdicts(parameters)
     assert table.verdict.tolist() == [UNDECIDED] * 5
     # Claim 3 falls by proof, whatever is measured.
-    assert table.basis.tolist() == ["scores", "scores", "proof", "scores", "scores"]
+    assert table.basis.tolist() == ["scores", "scores", "proof, about BCE of the probabilities", "scores", "scores"]
     assert [text.partition(".")[0] for text in table.claim] == ["1", "2", "3", "4", "5"]
     assert table.claim[2] == "3. Claim in words."
     assert table.second_verdict.tolist() == [""] * 5

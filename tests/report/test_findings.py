@@ -20,6 +20,7 @@ def answer(
     sizes=("64 pixels", "64 pixels"),
     seen=40,
     seconds=("", ""),
+    runs=None,
     **rows,
 ):
     """Answer of nine rows, of which one is beyond blind predictors, of claims with verdicts, and of networks."""
@@ -39,7 +40,7 @@ def answer(
     # The first claim falls by proof.
     judged = pd.DataFrame({"verdict": verdicts, "size": sizes, "basis": ["proof", "scores"]})
     judged = judged.assign(claim=["1. A is best.", "2. B is best."], second_verdict=seconds, second_size="128 pixels")
-    return findings.answer_in_short(table, judged, scores, 16)
+    return findings.answer_in_short(table, TWICE_RUNS if runs is None else runs, judged, scores, 16)
 
 
 def test_the_answer_counts_rows_claims_and_dice():
@@ -61,14 +62,14 @@ def test_the_answer_counts_the_rows_that_have_been_trained_by_their_verdicts():
     assert numbers(ours.partition(": a")[0]) == ["9", "9", "16", "3"]
     assert "reproduced** (16 filters, 3 runs each): a, b, c," in ours
     assert "blind" not in ours and "open" not in ours
-    few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.ONE_RUN, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[1]
+    few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.FEW_RUNS, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[1]
     none = "**None of the 2 rows trained here are reproduced** (16 filters, 1 to 3 runs each). 2 are open: "
-    assert few == f"{none}one run with other digits, or runs with different fates."
-    verdicts = [tables.REPRODUCED, tables.NOT_REPRODUCED, tables.ONE_RUN, *[tables.NOT_RUN] * 6]
+    assert few == f"{none}fewer than 3 runs, or runs with different fates."
+    verdicts = [tables.REPRODUCED, tables.NOT_REPRODUCED, tables.FEW_RUNS, *[tables.NOT_RUN] * 6]
     assert (
         answer(n_runs=[2, 2, 1, *[0] * 6], verdict=verdicts)[1]
         .partition("Not reproduced")[2]
-        .startswith(": b. 1 is open: one run")
+        .startswith(": b. 1 is open: fewer")
     )
     one = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")[1]
     assert one.startswith("**1 of the 1 rows trained here is reproduced**")
@@ -114,22 +115,41 @@ TWICE = {
 """Rows of which two were published with one configuration."""
 
 
+TWICE_RUNS = pd.DataFrame(
+    {
+        "variant": ["Upsampling2D", "Upsampling2D", "KLD", "KLD", "BCE", "BCE"],
+        "training_auc": [0.9625, 0.9650, 0.97, 0.99, 0.9800, 0.9881],
+        "training_loss": [0.2100, 0.2237, 0.17, 0.18, 0.1168, 0.1300],
+        "fate": ["falling", "falling", "learned", "learned", "learned", "learned"],
+    }
+)
+"""Two runs of each of these rows and of KLD."""
+
+
 def test_seeds_are_told_apart_where_one_configuration_was_published_twice():
     text = answer(**TWICE, n_runs=2)[2].replace("Upsampling2D", "Upsampling")
-    # Published, then our four runs and how far they are apart, then the rows above all blind predictors.
-    ours = ["4", "16", "75", "0.0256", "0.9625", "0.9881"]
-    assert numbers(text) == ["0.9728", "0.9624", *ours, "2", "0.0122"]
-    assert "Upsampling and BCE" in text and ": more than the 2 rows" in text
-    closer = answer(**TWICE | {"auc_high": [0.9650, 0.99, 0.97, *[1.0] * 6]}, n_runs=2)[2]
-    assert ": no more than the 2 rows" in closer
+    # Our six pairs are 0.0025, 0.0175, 0.0256, 0.0150, 0.0231 and 0.0081 apart in AUC, 0.0153 on average; the two rows
+    # above all blind predictors are 0.0122 apart.
+    assert numbers(text) == ["0.9728", "0.9624", "4", "16", "75", "0.0153", "2", "0.0122"]
+    assert "Upsampling and BCE" in text and "on average, more than two of the 2 rows" in text
+    closer = answer(**TWICE, n_runs=2, runs=TWICE_RUNS.assign(training_auc=[0.98, 0.98, 0, 1, 0.98, 0.97]))[2]
+    assert "by 0.0050 on average, no more than" in closer
+
+
+def test_the_fates_of_a_configuration_published_twice_are_told_where_one_of_its_rows_is_called_reproduced():
+    verdict = [tables.REPRODUCED, *[tables.NOT_REPRODUCED] * 8]
+    told = "Judged as one row, it would be open: the fates of its runs are 2 learned, 2 falling."
+    assert answer(**TWICE, n_runs=3, verdict=verdict)[2].endswith(told)
+    assert "fates" not in answer(**TWICE, n_runs=3, verdict=verdict, runs=TWICE_RUNS.assign(fate="learned"))[2]
+    assert "fates" not in answer(**TWICE, n_runs=3, verdict=tables.NOT_REPRODUCED)[2]
 
 
 def test_the_gap_of_table_3_is_told_beside_that_of_one_configuration():
     beyond = TWICE | {"loss_low": [0.21, 0.11, 0.1168, *[0.3] * 6]}
     for rows, lowest, told in ((TWICE, "0.1700", "between them"), (beyond, "0.1100", "not between them")):
         text = answer(**rows, n_runs=2)[3].replace("Upsampling2D", "Upsampling")
-        # The published gap, that of the floors, that of our four runs; then those of KLD.
-        ours = ["16", "4", "0.1069", "0.1168", "0.2237"]
+        # Our six pairs are 0.0137, 0.0932, 0.0800, 0.1069, 0.0937 and 0.0132 apart.
+        ours = ["16", "4", "0.1168", "0.2237", "4", "6"]
         assert numbers(text) == ["0.0780", "3", "0.0024", *ours, "2", lowest, "0.1800"]
         assert "KLD and BCE" in text and "Upsampling and BCE" in text
         assert re.search("(not )?between them", text)[0] == told
