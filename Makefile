@@ -27,7 +27,13 @@ NBSTRIPOUT := .venv/bin/nbstripout --keep-id --extra-keys \
 
 ifneq ($(DATA),)
 ifneq ($(shell test -d "$(DATA)" && echo found),found)
-$(error DATA=$(DATA): no such folder. Expected the BUSI release, Dataset_BUSI_with_GT, holding benign/, malignant/ and normal/)
+$(error DATA=$(DATA): no such folder. Expected one of images with masks, e.g. the BUSI release, Dataset_BUSI_with_GT, holding benign/, malignant/ and normal/)
+endif
+endif
+
+ifneq ($(EXTERNAL),)
+ifneq ($(shell test -d "$(EXTERNAL)" && echo found),found)
+$(error EXTERNAL=$(EXTERNAL): no such folder. Expected one of images with masks, in any layout of docs/datasets.md that needs no name)
 endif
 endif
 

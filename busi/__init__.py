@@ -11,7 +11,7 @@ so that readers of a finished report need not wait for them.
 import os
 
 # TensorFlow writes its start-up messages to the file descriptor, past Python's logging, and they would land in
-# notebook cells: the switch must be set before anything imports it.
+# notebook cells: the switch must be set before anything imports it. TensorFlow 2.21 writes a few lines all the same.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # TensorFlow switches oneDNN's convolutions on by itself only for processors with AVX512_VNNI or wider. With AVX2 alone,

@@ -123,7 +123,11 @@ def data(
     """Verify a study's images and measure everything about them that its report needs."""
     parameters = _read_options(files, pairs)  # first, so that a mistake is reported at once
     from busi import study
+    from busi.dataset.catalog import read_catalog
 
+    # The external test comes last: a wrong folder would otherwise be noticed only after all training.
+    if parameters.external_dir:
+        read_catalog(parameters.external_path, expected=None)
     study.measure_images(parameters)
     if images_only:
         return
@@ -142,7 +146,7 @@ def train(
     labels: Labels,
     files: Files,
     pairs: Pairs = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of TensorFlow's arithmetic.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of TensorFlow's arithmetic.")] = None,
 ) -> None:
     """Train runs of a study one after another.
 
@@ -289,12 +293,19 @@ def plan(
     files: Files,
     pairs: Pairs = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of runs trained side by side.")] = 2,
+    runs: Annotated[bool, typer.Option("--runs", help="List the runs by name, as `busi train` takes them.")] = False,
 ) -> None:
-    """Show how many runs a study has, how many are finished, and how long the rest takes; start nothing."""
+    """Show how many runs a study has, how many are finished, and how long the rest takes; train nothing.
+
+    Phantom images are drawn if the study needs them.
+    """
     from busi.plan import describe_plan, plan_runs
 
     parameters = _read_options(files, pairs)
-    print(describe_plan(parameters, plan_runs(parameters), jobs))
+    planned = plan_runs(parameters)
+    print(describe_plan(parameters, planned, jobs))
+    if runs:
+        print(planned[["run", "state", "epoch", "epochs"]].to_string(index=False))
 
 
 @app.command()
@@ -317,7 +328,7 @@ def index(files: Files, pairs: Pairs = None) -> None:
 def render(
     folder: Path,
     profile: Annotated[str, typer.Option(help="Its profile, if FOLDER does not have the profile's name.")] = "",
-    jobs: int = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of notebooks executed side by side.")] = 2,
 ) -> None:
     """Make the report in FOLDER, e.g. reports/laptop, again from its results, without data, training or TensorFlow."""
     from busi.report.render import render_report

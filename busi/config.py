@@ -9,6 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -462,7 +463,7 @@ class Parameters(Size):
             StudyError: A variant, `settings`, `heldout` or `second_size` names an unknown field or gives an impossible
                 value, or `second_variants` holds a label that is not in `heldout_variants`.
         """
-        self._check_shared()
+        self._check_shared(protocol)
         # Start of messages about a variant.
         where = f"params/{self.family}.yaml: " if self.family else ""
         if protocol in ("heldout", SECOND):
@@ -471,14 +472,23 @@ class Parameters(Size):
             variants = self._second_variants() if is_second else self.heldout_variants
             return expand_variants(variants, self.heldout_fields(protocol), draws, where)
         # Published runs hold nothing out: the runs of a variant differ only in their seeds.
-        shared = {field: getattr(self, field) for field in Size.model_fields} | self.settings
-        return expand_variants(self.variants, shared, [{"seed": seed} for seed in self.seeds], where)
+        draws = [{"seed": seed} for seed in self.seeds]
+        return expand_variants(self.variants, self._published_fields(), draws, where)
 
-    def _check_shared(self) -> None:
-        """Raise StudyError for an unknown field among those that all variants share, so that no variant is blamed."""
+    def _check_shared(self, protocol: str) -> None:
+        """Raise StudyError for a fault in what all variants of a protocol share, so that no variant is blamed."""
         for name in ("settings", "heldout", "second_size"):
             for field in getattr(self, name).keys() - RunConfig.model_fields:
                 raise StudyError(f"{name}: unknown parameter {field!r}; known are {', '.join(RunConfig.model_fields)}")
+        if protocol == "published":
+            validate(RunConfig, "parameters", self._published_fields(), dict.fromkeys(self.settings, "settings"))
+        else:
+            origins = dict.fromkeys(self.second_size, "second_size") if protocol == SECOND else {}
+            validate(RunConfig, "heldout", self.heldout_fields(protocol), origins)
+
+    def _published_fields(self) -> dict[str, Any]:
+        """Return the `RunConfig` fields that all published runs share."""
+        return {field: getattr(self, field) for field in Size.model_fields} | self.settings
 
     def heldout_fields(self, protocol: str = "heldout") -> dict[str, Any]:
         """Return the `RunConfig` fields that all held-out runs share; `SECOND` adds those of the second size."""
@@ -648,16 +658,28 @@ def _explain(kind: type[_Strict], problem: dict) -> str:
     got = problem["input"]
     if problem["type"] == "extra_forbidden":
         known = f"; known are {', '.join(kind.model_fields)}" if len(problem["loc"]) == 1 else ""
-        return f"unknown parameter {name!r}{known}"
+        return f"unknown parameter {name!r}{known}{_suggest(kind, name)}"
     if problem["type"] == "missing":
         return f"{name}: missing; it has no default"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
+    if problem["type"] == "string_pattern_mismatch":
+        return f"{name}: got {got!r}; expected small letters without accents, digits, - and _"
     message = problem["msg"].removeprefix("Input ")
     hint = ""
     if isinstance(got, str) and problem["type"] == "float_type":
         hint = " (YAML reads 1e-4 as text: write 1.0e-4)"
     return f"{name}: got {got!r} ({type(got).__name__}); {message}{hint}"
+
+
+def _suggest(kind: type[_Strict], name: str) -> str:
+    """Return what may have been meant by an unknown parameter; empty if nothing is like it."""
+    if kind is Parameters and name in RunConfig.model_fields:
+        return (
+            f". {name} is set for all runs of a protocol: settings (published) or heldout, e.g. heldout={{{name}: ...}}"
+        )
+    close = get_close_matches(name, kind.model_fields, n=1)
+    return f". Did you mean {close[0]}?" if close else ""
 
 
 def read_parameters(*files: Path | str, **overrides: Any) -> Parameters:

@@ -121,6 +121,12 @@ def test_a_mistake_in_the_parameters_is_told_in_one_message(capsys, arguments, m
     assert capsys.readouterr() == ("", "")
 
 
+def test_missing_external_images_are_asked_for_before_anything_is_measured(here, phantom_dir, capsys):
+    assert busi("data", "-f", SMOKE, "-p", f"data_dir={phantom_dir}", "-p", "external_dir=elsewhere") == 2
+    assert f"{here / 'elsewhere'}: no such folder" in capsys.readouterr().err
+    assert list_files(here) == set()
+
+
 def test_missing_images_are_asked_for_and_nothing_is_written(here, capsys):
     assert busi("train", BASELINE, "-f", SMOKE, "-p", "data_dir=images") == 2
     assert (
@@ -289,6 +295,10 @@ def test_plan_counts_what_train_has_done_and_estimates_the_rest(here, trained, c
     timed = re.search(r" on 3 workers .* of training in (\d+) runs,", left)
     untimed = [int(re.search(r"unknown time: (\d+) runs ", line)[1]) for line in unknown]
     assert untimed and int(timed[1]) + sum(untimed) == runs - 2
+    assert busi("plan", *trained, "--runs") == 0
+    listed = [line.split() for line in capsys.readouterr().out.splitlines()[-runs:]]
+    assert [run for run, *_ in listed] == list(study.list_runs(parameters))
+    assert [state for _, state, *_ in listed].count("finished") == 2
     assert list_files(here) == before
 
 

@@ -117,7 +117,7 @@ def test_fold_and_patience_need_a_split(values):
 
 def test_an_unknown_parameter_is_named_with_all_that_are_known():
     told = refusal(config.validate, RunConfig, "run.yaml", {"lerning_rate": 0.1})
-    fault, known = told.split("; known are ")
+    fault, known = told.removesuffix(". Did you mean learning_rate?").split("; known are ")
     assert fault == "run.yaml: unknown parameter 'lerning_rate'"
     assert known.split(", ") == list(RunConfig.model_fields)
 
@@ -234,12 +234,11 @@ def test_a_seed_offset_is_added_to_every_seed():
         ({"padding": ["same"]}, {}, r"padding: got \['same'\] \(list\).* 'valid' or 'same'"),
     ],
 )
-def test_a_faulty_variant_is_named_by_its_label(settings, variant, message):
+def test_a_faulty_setting_is_told_of_its_variant_or_of_what_all_variants_share(settings, variant, message):
     parameters = Parameters(settings=settings, variants={"Good": {}, "My row": variant})
     told = refusal(parameters.configs, "published")
-    # What all variants share is told of the first of them.
-    label = "My row" if variant else "Good"
-    assert re.search(f"^variant '{label}': {message}", told), told
+    origin = "variant 'My row'" if variant else "settings"
+    assert re.search(f"^{origin}: {message}", told), told
 
 
 def test_settings_and_size_apply_to_every_variant_and_a_variant_overrides_them():
@@ -310,7 +309,7 @@ def test_a_report_of_its_own_name_shares_the_runs_of_its_profile(here):
 @pytest.mark.parametrize("name", ["profile", "report"])
 def test_a_profile_or_report_cannot_leave_the_folder_of_reports(name):
     told = refusal(config.read_parameters, **{name: "../elsewhere"})
-    assert told.startswith(f"parameters: {name}: got '../elsewhere' (str); ")
+    assert told.startswith(f"parameters: {name}: got '../elsewhere'; expected small letters")
 
 
 def test_pages_are_the_numbered_notebooks_and_the_gallery_only_where_pixels_may_be_shown(here):
@@ -849,6 +848,32 @@ def test_a_mistake_in_what_all_variants_share_is_not_told_as_one_of_a_variant(na
     parameters = Parameters(**{name: {"epoch": 3}}, variants={"A": {}}, family="loss")
     with pytest.raises(StudyError, match=f"^{name}: unknown parameter 'epoch'; known are image_size,"):
         parameters.configs("published")
+
+
+@pytest.mark.parametrize(
+    ("shared", "protocol", "told"),
+    [
+        ({"settings": {"learning_rate": "1e-3"}}, "published", "settings: learning_rate: got '1e-3'"),
+        ({"heldout": {"batch_size": "x"}}, "heldout", "heldout: batch_size: got 'x'"),
+        ({"second_size": {"image_size": 50}}, config.SECOND, "second_size: image_size: got 50"),
+    ],
+)
+def test_a_wrong_value_of_what_all_variants_share_is_not_told_as_one_of_a_variant(shared, protocol, told):
+    parameters = Parameters(**shared, variants={"A": {}}, heldout_variants={"A": {}}, family="loss")
+    with pytest.raises(StudyError, match=f"^{told}"):
+        parameters.configs(protocol)
+
+
+def test_an_unknown_parameter_is_told_with_what_may_have_been_meant():
+    with pytest.raises(StudyError, match=r"unknown parameter 'epohcs'; .*\. Did you mean epochs\?$"):
+        config.read_parameters(epohcs=3)
+    # A setting of a run is no parameter of a study, where it would not say of which runs.
+    with pytest.raises(
+        StudyError, match=r"\. learning_rate is set for all runs .* e\.g\. heldout=\{learning_rate: \.\.\.\}$"
+    ):
+        config.read_parameters(learning_rate=0.1)
+    with pytest.raises(StudyError, match="report: got 'My Report'; expected small letters without accents, digits,"):
+        config.read_parameters(report="My Report")
 
 
 def test_a_faulty_variant_is_told_with_its_file():

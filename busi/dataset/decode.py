@@ -226,7 +226,8 @@ def _has_region(levels: np.ndarray, middle: np.ndarray) -> bool:
 
 def _no_mask(file: Path | str, found: str) -> DataError:
     return DataError(
-        f"{file}: {found}; expected a mask of black and white, or of two levels: if it is the image, swap the two files"
+        f"{file}: {found}; expected a mask of black and white, or of two levels: if it is the image, give its mask; if "
+        "it is a map of probabilities, cut it at a threshold; if it has several classes, merge them"
     )
 
 

@@ -176,12 +176,14 @@ def _detect(folder: Path, files: list[Path]) -> Manifest:
 def _describe(folder: Path, files: list[Path]) -> str:
     """Describe what a folder holds and what the user can do, for error messages."""
     paths = [file.relative_to(folder) for file in files]
-    shown = f" ({', '.join(map(str, paths[:3]))}, ...)" if paths else ""
+    if not paths:
+        return "found no image file; expected images with masks: give the folder that holds them"
+    shown = ", ".join(map(str, paths[:3]))
     inner = {path.parts[0] for path in paths if len(path.parts) > 1}
     perhaps = f", perhaps one of its folders ({', '.join(sorted(inner))})" if inner else ""
     return (
-        f"found {len(files)} image files{shown}; expected images with masks: give the folder that holds them{perhaps}, "
-        "or say how names are paired with layout: 'IMAGE | MASK' (docs/datasets.md)"
+        f"found {len(files)} image files ({shown}, ...); expected images with masks: give the folder that holds them"
+        f"{perhaps}, or say how names are paired by a layout 'IMAGE | MASK' (docs/datasets.md)"
     )
 
 
@@ -291,6 +293,8 @@ def _read_table(table: Path) -> list[tuple[int, dict[str, str]]]:
     Raises:
         DataError: The file is not a readable table, or its columns are not these.
     """
+    if not table.is_file():
+        raise DataError(f"{table}: no such file; expected a table with columns image, mask")
     try:
         text = table.read_text(encoding="utf-8-sig")
         head = text.partition("\n")[0]

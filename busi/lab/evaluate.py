@@ -44,6 +44,7 @@ def evaluate_predictors(catalog: Catalog, runs: list[Run], folders: list[Path], 
         scored = _score_predictors(catalog, runs, folders)
         table, images = ruler.compare(catalog, scored)
         missing = _list_missing(catalog, scored)
+        _warn_missing(catalog, missing)
         table.to_csv(folder / "scores.csv", index=False, float_format="%.6f")
         images.to_csv(folder / "images.csv", index=False, float_format="%.6f")
         missing.to_csv(folder / "missing.csv", index=False)
@@ -79,6 +80,13 @@ def _list_missing(catalog: Catalog, scored: dict[str, pd.DataFrame]) -> pd.DataF
         is_answered = catalog.table.name.isin(answers.name)
         tables.append(pd.DataFrame({"predictor": predictor, "name": catalog.table.name[~is_answered]}))
     return pd.concat(tables)
+
+
+def _warn_missing(catalog: Catalog, missing: pd.DataFrame) -> None:
+    names = missing.name.unique()
+    if len(names):
+        message = f"{len(names)} of {len(catalog.table)} images are left out of every row, because a predictor has not "
+        warnings.warn(f"{message}answered them, e.g. {names[0]}: see missing.csv", DataWarning, stacklevel=3)
 
 
 def ask_networks(runs: list[Run], catalog: Catalog) -> Iterator[ruler.Answer]:

@@ -31,14 +31,14 @@ COLUMNS = (
 OUTLINE = (86, 180, 233)
 """Colour of the outline, as of predictions in the study's figures."""
 
-_PASSED_OVER = re.compile(r"\..*|.*_mask(_\d+)?")
+_PASSED_OVER = re.compile(r"\..*|.*_mask(_\d+)?|mask_\d+")
 
 
 def find_images(where: str) -> list[Path]:
     """Return the image files that ``where`` names: a file, a folder or a pattern such as "scans/*.png".
 
-    Of a folder or a pattern, masks named as in the BUSI release (``*_mask.png``), hidden files and files of other
-    formats are left out.
+    Of a folder or a pattern, masks named as in BUSI (``*_mask.png``) or STU-Hospital (``mask_1.png``), hidden files and
+    files of other formats are left out.
 
     Raises:
         StudyError: There is no such image, or two images have the same name, and so would their masks.
@@ -51,7 +51,9 @@ def find_images(where: str) -> list[Path]:
         images = (file for file in sorted(found) if file.suffix.lower() in SUFFIXES)
         files = [file for file in images if not _PASSED_OVER.fullmatch(file.stem)]
     if not files:
-        raise StudyError(f"{where}: no image; expected an image file, a folder of them, or a pattern in quotes")
+        inner = sorted(folder.name for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+        hint = f"; its folders are not searched: name one of them ({', '.join(inner)})" if inner else ""
+        raise StudyError(f"{where}: no image; expected an image file, a folder of them, or a pattern in quotes{hint}")
     names: dict[str, Path] = {}
     for file in files:
         # Upper or lower case does not count: on some systems, names that differ in nothing else are one file.

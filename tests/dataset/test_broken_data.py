@@ -281,7 +281,7 @@ def the_folder_above(folder):
         (folder / name).rename(inner / name)
 
 
-@broken("", "no layout pairs images with masks; found 0 image files")
+@broken("", "no layout pairs images with masks; found no image file")
 def an_empty_folder(folder):
     shutil.rmtree(folder)
     folder.mkdir()

@@ -129,7 +129,7 @@ def test_images_are_found_by_file_folder_and_pattern(phantom_dir, tmp_path):
     }
     # A pattern fits "benign (1)_mask.png" too, and is no reason to predict it.
     assert {file.name for file in predict.find_images(str(benign / "*1*"))} == {"benign (1).png"}
-    for name in ("[1].png", "._x.png", "1.txt"):
+    for name in ("[1].png", "._x.png", "1.txt", "mask_1.png"):
         shutil.copy(benign / "benign (1).png", tmp_path / name)
     assert predict.find_images(str(tmp_path)) == [tmp_path / "[1].png"]
     assert predict.find_images(str(tmp_path / "*1*")) == [tmp_path / "[1].png"]
@@ -139,6 +139,9 @@ def test_images_are_found_by_file_folder_and_pattern(phantom_dir, tmp_path):
 def test_images_that_are_not_there_or_share_a_name_are_refused(tmp_path):
     with pytest.raises(StudyError, match="no image; expected"):
         predict.find_images(str(tmp_path / "*.png"))
+    (tmp_path / "scans").mkdir()
+    with pytest.raises(StudyError, match=r"its folders are not searched: name one of them \(scans\)"):
+        predict.find_images(str(tmp_path))
     for name in ("a.png", "a.bmp"):
         Image.new("L", (20, 20)).save(tmp_path / name)
     with pytest.raises(StudyError, match=r"a\.png: named like .*a\.bmp"):
