@@ -131,7 +131,8 @@ def test_the_section_writes_both_tables(nothing_measured, write_measured, runs_o
     write_measured("mechanisms/misalignment_trained", scores())
     runs_of({"squeezed": [0, 1], "aligned": [0, 1]})
     shown = misalignment.show(nothing_measured)
-    assert shown.conclusion.endswith("Size of the networks: 64 pixels, 2 filters, at most 7 epochs, 2 seeds in one fold.")
+    size = "64 pixels, 2 filters, at most 7 epochs, 2 seeds in one fold"
+    assert shown.conclusion.endswith(f"Size of the networks: {size}.")
     written = results.read_table(nothing_measured, "mechanisms_misalignment_trained")
     assert written[["variant", "marked", "n_images"]].values.tolist() == [["squeezed", 0.9, 2], ["aligned", 0.3, 2]]
 
