@@ -407,7 +407,7 @@ def test_the_seed_decides_the_first_weights():
 ON_JAX = {
     "program": f"import sys; sys.modules['tensorflow'] = None  # not installed\n{TRAIN}",
     "KERAS_BACKEND": "jax",
-    # Compiling takes longer than training here, and without most of its optimizations half as long.
+    # Most of the time is compiling: without most optimizations, the test takes two thirds as long.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
 

@@ -14,18 +14,18 @@ from busi.published import METRICS, distinct_rows, published_tables
 from busi.results import Results
 from busi.scoring.fates import count_fates
 
-REPRODUCED = "reproduced"
-NOT_REPRODUCED = "not reproduced"
-NOT_RUN = "not run at this width"
-FEW_RUNS = "open: fewer than 3 runs"
-FATES_DIFFER = "open: fates differ"
-"""Verdicts on a row of the paper."""
-
 FEWEST_RUNS = 3
 """Smallest number of runs whose range a published number is compared with; fewer reproduce a row by equal digits only.
 
 With two runs, another run of the same distribution would be outside the widened range in 45 of 100 cases.
 """
+
+REPRODUCED = "reproduced"
+NOT_REPRODUCED = "not reproduced"
+NOT_RUN = "not run at this width"
+FEW_RUNS = f"open: fewer than {FEWEST_RUNS} runs"
+FATES_DIFFER = "open: fates differ"
+"""Verdicts on a row of the paper."""
 
 NOT_COMPARABLE = "not comparable"
 """Verdict on a row of the paper, and value of `reached_by`, if the images are not the paper's."""

@@ -131,9 +131,9 @@ def test_seeds_are_told_apart_where_one_configuration_was_published_twice():
     # Our six pairs are 0.0025, 0.0175, 0.0256, 0.0150, 0.0231 and 0.0081 apart in AUC, 0.0153 on average; the two rows
     # above all blind predictors are 0.0122 apart.
     assert numbers(text) == ["0.9728", "0.9624", "4", "16", "75", "0.0153", "2", "0.0122"]
-    assert "Upsampling and BCE" in text and "on average, more than two of the 2 rows" in text
+    assert "Upsampling and BCE" in text
     closer = answer(**TWICE, n_runs=2, runs=TWICE_RUNS.assign(training_auc=[0.98, 0.98, 0, 1, 0.98, 0.97]))[2]
-    assert "by 0.0050 on average, no more than" in closer
+    assert "runs here" in closer and "differ by 0.0050 on average" in closer
 
 
 def test_the_fates_of_a_configuration_published_twice_are_told_where_one_of_its_rows_is_called_reproduced():
