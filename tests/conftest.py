@@ -10,6 +10,7 @@ from PIL import Image
 from small_study import make_study
 
 from busi.dataset.phantom import draw_phantoms
+from busi.scoring import statistics
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -46,6 +47,15 @@ def busi_dir() -> Path:
     if not beside.is_dir():
         pytest.skip("needs the BUSI release: set BUSI_DATA_DIR to its folder Dataset_BUSI_with_GT")
     return beside
+
+
+@pytest.fixture
+def few_resamples(monkeypatch):
+    """Draw fewer resamples than for tables, where intervals are simulated by the hundred or far from any limit."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
+    statistics._draw_counts.cache_clear()
+    yield
+    statistics._draw_counts.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -47,14 +47,22 @@ np.savez(sys.argv[2], **results)
 )
 
 
-def published_rows():
-    """Return the configuration of each of the nine distinct rows, as small as the network allows."""
+def published_computations():
+    """Return what the nine distinct rows compute, as small as the network allows, by the first row of each.
+
+    Rows that differ only in their seed or in how images are prepared compute the same.
+    """
     paper = config.read_profile("paper")
-    rows = {}
-    for row in distinct_rows().itertuples():
+    small = {"image_size": 188, "base_filters": 2, "seed": 0, "preprocessing": "none"}
+    rows = distinct_rows()
+    assert len(rows) == 9
+    computations = {}
+    for row in rows.itertuples():
         run = config.read_family(row.family, paper).configs("published")[row.row][0]
-        rows[row.row] = RunConfig(**run.model_dump() | {"image_size": 188, "base_filters": 2, "seed": 0})
-    return rows
+        computed = RunConfig(**run.model_dump() | small)
+        if computed not in computations.values():
+            computations[row.row] = computed
+    return computations
 
 
 def test_three_steps_of_every_published_row_are_the_same_on_both_backends(tmp_path):
@@ -67,8 +75,9 @@ def test_three_steps_of_every_published_row_are_the_same_on_both_backends(tmp_pa
     images = draw.random((3, 188, 188, 1), np.float32)
     lesion = draw.choice([0, 0.25, 1], (3, 4, 4), p=[0.7, 0.1, 0.2]).astype(np.float32)
     targets = np.stack([lesion, np.mod(lesion + 1, 2)], axis=-1)
-    rows = published_rows()
-    assert len(rows) == 9
+    rows = published_computations()
+    # BCE is Upsampling2D again, and Resize+Norm+Std+Aug. is Adam + fixed LR on other images.
+    assert len(rows) == 7
     given, expected = {"images": images, "targets": targets}, {}
     for row, run in rows.items():
         start, measured, probability = scope["take_steps"](run, images, targets, None)

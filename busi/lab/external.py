@@ -274,8 +274,9 @@ def _compare_difficulty(table: pd.DataFrame) -> str:
     word = "easier" if best.dice > best.heldout_dice else "harder"
     return (
         f" The external images are {word} in themselves: {best.predictor}, which was not trained, has {best.dice:.3f} "
-        f"on them and {best.heldout_dice:.3f} on the study's own. So the two numbers "
-        "do not say whether networks work better or worse on another hospital's images."
+        f"on them and {best.heldout_dice:.3f} on the study's own. So a network's "
+        "Dice here, beside its held-out Dice, does not say whether it works better or worse on another hospital's "
+        "images."
     )
 
 

@@ -31,7 +31,7 @@ THREADS = 2
 """Number of threads that resize and write images: their work is done in compiled code, outside Python's lock."""
 
 _HOW_TO_TRAIN = (
-    "`make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` hours on BUSI; for runs in "
+    "`make study` takes minutes on phantom images, `make study PROFILE=laptop DATA=...` days on BUSI; for runs in "
     "another folder give --runs-dir"
 )
 

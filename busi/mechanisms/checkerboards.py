@@ -186,7 +186,8 @@ def show(parameters: Parameters) -> section.Section:
         conclude(rows, size),
         caption="Share of power at the Nyquist frequency of rows or columns: mean, lowest and highest of the networks; "
         f"grey: the share that white noise has. Shares below {LEAST:g} are drawn there. {size}.",
-        table_caption="Power at the Nyquist frequency by way of upsampling (all four steps) and stage: mean, lowest "
-        "and highest of the networks.",
+        table_caption="Share of power at the Nyquist frequency by way of upsampling (all four steps) and stage: mean, "
+        "lowest and highest of the networks. Size: height and width of the map in pixels; noise: the share that white "
+        "noise has in a map of this size.",
         digits=5,
     )

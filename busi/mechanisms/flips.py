@@ -101,7 +101,8 @@ def conclude(table: pd.DataFrame, trained: Results) -> str:
         f"{side.missed:.0%}. Half of the images are flipped in training, so that {every.expected:.1%} of all pixels "
     )
     text += "are labelled wrong there. "
-    text += f"Leaving the mask behind changes the held-out Dice by {format_interval(change)}. "
+    text += "Against the same steps with the mask flipped too, leaving the mask behind changes the held-out Dice by "
+    text += f"{format_interval(change)}. "
     return f"{text}Size: {section.describe_runs(trained.of(ALONE))}."
 
 
@@ -121,6 +122,7 @@ def show(parameters: Parameters) -> section.Section:
         conclusion,
         caption="Share of a flipped image's lesion that its mask calls background, and of its pixels with a wrong "
         "label. Groups: fifths of the images, by the lesion's distance from the middle.",
-        table_caption="Wrong labels by position of the lesion (offset: 0 in the middle, 1 at a side). Half of the "
-        "images are flipped, so that half of the wrong pixels are expected in training.",
+        table_caption="Wrong labels by position of the lesion (offset: 0 in the middle, 1 at a side). Missed: share of "
+        "a flipped image's lesion that is labelled background; wrong: share of its pixels with a wrong label; "
+        "expected: the same share in training, where half of the images are flipped.",
     )

@@ -79,7 +79,9 @@ def conclude(floors: dict[str, float]) -> str:
     text = f"A predictor that calls everything background is right on {floors['accuracy']:.4f} of the pixels. "
     text += f"{count or 'None'} of the {len(rows)} published rows {verb} that accuracy within {NEAR:.4f}. Its AUC is "
     text += f"{floors['auc']:.4f} only because every pixel is counted once more as background. "
-    return f"{text}On the lesion channel alone it is 0.5."
+    text += "On the lesion channel alone it is 0.5. "
+    above = rows.row[rows.accuracy > floors["accuracy"] + NEAR]
+    return f"{text}Above the floor of accuracy by more than that: {', '.join(above) or 'none'}."
 
 
 @section.presents("floors")
@@ -91,7 +93,8 @@ def show(parameters: Parameters) -> section.Section:
         draw(floors),
         table,
         conclude(floors),
-        caption="The nine distinct published rows (dots) and the floor: a predictor that never looks (dashed).",
+        caption="The nine distinct published rows (dots) and the floor: a constant prediction (dashed). "
+        "Loss minus its floor: less than 0 is better than every constant.",
         table_caption="Scores of a constant prediction: by formula from the share s of wholly lesion pixels, and "
         "exactly, including soft and mirrored pixels of the targets. For accuracy the two are equal by definition: s "
         "is one minus its exact floor.",

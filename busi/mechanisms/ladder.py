@@ -129,13 +129,21 @@ def tabulate(per_image: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each rung, from the images of `measure`.
 
     Returns:
-        `rung`, `n_runs`, `n_images`; for each of `SCORES` its mean, and that of "background everywhere" as `floor_*`;
-        for each the change from the rung before as `*_change` with the ends of its 95 % interval over images and runs
-        as `*_low` and `*_high`, missing for the first rung.
+        `rung`, `n_runs`, `n_images`, `n_dice` (images with a Dice); for each of `SCORES` its mean, and that of
+        "background everywhere" as `floor_*`; `dice_everywhere`: mean Dice of "lesion everywhere"; for each score the
+        change from the rung before as `*_change` with the ends of its 95 % interval over images and runs as `*_low` and
+        `*_high`, missing for the first rung.
     """
+    # Background everywhere is wrong where the target has lesion: in the share s of the pixels, of which the Dice of
+    # lesion everywhere is 2 s / (1 + s).
+    share = 1 - per_image.floor_accuracy
+    everywhere = (2 * share / (1 + share)).where(per_image.dice.notna())
+    per_image = per_image.assign(dice_everywhere=everywhere)
     rungs = per_image.groupby("rung", sort=False)
     table = rungs[["seed", "name"]].nunique().set_axis(["n_runs", "n_images"], axis=1)
-    table = table.join(rungs[[*SCORES, *FLOORS]].mean())
+    with_dice = per_image.dropna(subset="dice").groupby("rung").name.nunique()
+    table["n_dice"] = with_dice.reindex(table.index, fill_value=0)
+    table = table.join(rungs[[*SCORES, *FLOORS, "dice_everywhere"]].mean())
     for score in SCORES:
         columns = [f"{score}_change", f"{score}_low", f"{score}_high"]
         table[columns] = np.nan
@@ -195,12 +203,21 @@ def conclude(table: pd.DataFrame, size: str) -> str:
         steps.append(f"{step.rung} {format_interval(change)}")
     # Rungs are trained in order.
     waiting = len(RUNGS) - len(table)
+    # Without a lesion marked, two rungs differ in nothing that Dice could show.
+    marks_none = (table.dice == 0).sum()
+    unmarked = ""
+    if marks_none > 1:
+        unmarked = (
+            f"In {marks_none} of {len(table)} rungs no network marks a lesion at one half, so that the ladder does not "
+            "show what the changes between these rungs do. "
+        )
     not_run = f"Of {len(RUNGS)} rungs {waiting} are not run yet. " if waiting else ""
     return (
         f"The published row has accuracy {published['accuracy']:.4f}. "
         f"Rebuilt at a small size, it has {first.accuracy:.4f}, and Dice {first.dice:.3f}. "
-        f"The ladder ends at accuracy {last.accuracy:.4f} and Dice {last.dice:.3f} ({last.rung}, {last.n_images} "
-        f"images), where background everywhere has {last.floor_accuracy:.4f} and 0. "
+        f"The ladder ends at accuracy {last.accuracy:.4f} ({last.rung}, {last.n_images} images; background everywhere: "
+        f"{last.floor_accuracy:.4f}) and Dice {last.dice:.3f} (the {last.n_dice} of them with lesion in the scored "
+        f"part; lesion everywhere: {last.dice_everywhere:.3f}). {unmarked}"
         f"Steps of Dice whose interval, which is not corrected for their number, excludes 0: "
         f"{', '.join(steps) or 'none'}. "
         f"{not_run}Size: {size}."
@@ -215,10 +232,13 @@ def show(parameters: Parameters) -> section.Section:
     size = section.describe_runs(trained)
     return section.compose(
         draw(table),
-        table[["rung", "n_images", *SCORES, *FLOORS]],
+        table[["rung", "n_images", "n_dice", *SCORES, *FLOORS, "dice_everywhere"]],
         conclude(table, size),
         caption="Scores of the rungs, from the published number (star) to the held-out one. Bars: change from the rung "
         "before, on the images of this one where it had them, with its 95 % interval over images and seeds. Dashed: "
         f"background everywhere on the same images. {size}.",
-        table_caption="Each rung on the images that it scores: means over images and seeds.",
+        table_caption="Each rung on the images that it scores: means over images and seeds. n dice: images with lesion "
+        "in the scored part, over which Dice is averaged. Floor: background everywhere; dice everywhere: Dice of "
+        "calling every pixel lesion. From the eighth rung on only the middle of an image is scored, so that Dice here "
+        "is another score than that of whole images.",
     )

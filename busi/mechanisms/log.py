@@ -130,8 +130,9 @@ def conclude(table: pd.DataFrame, trained: Results, biases: pd.DataFrame) -> str
         f"{within} of their {numbers} printed numbers {compared}."
     )
     blindly = (
-        f"Two output biases, trained alike without seeing an image, reach {mixed} of these {numbers}, which lie within "
-        f"their range over {BLIND_ORDERS} mixed orders, and {by_class} class by class{unseeing}."
+        f"Two output biases that see no image, trained with the same optimizer, have {mixed} of these {numbers} "
+        f"numbers within their range over {BLIND_ORDERS} mixed orders of the images, and {by_class} with the images "
+        f"sorted by class{unseeing}."
     )
     return f"{trained_alike} {blindly} Size: {section.describe_size(config)}, {config.precision}."
 

@@ -156,13 +156,14 @@ def conclude(table: pd.DataFrame, scores: pd.DataFrame, published: RunConfig, tr
         "more count as lesion here, in the floor of accuracy only those that are wholly lesion.)"
     )
     covered = (
-        f"The output covers {_covered_share(published):.0%} of the image, and does not reach {row.outside:.0%} of an "
+        f"That output covers {_covered_share(published):.0%} of the image, and does not reach {row.outside:.0%} of an "
         "average lesion. The published target and the one that matches what the output covers have a Dice of "
         f"{row.dice:.3f} ({row.low:.3f} to {row.high:.3f}, {row.n_dice} images)."
     )
     scored = (
-        f"Networks are scored on the part of each image that their output covers, {_covered_share(trained):.0%} of it, "
-        f"which holds lesion in {networks.n_dice.iloc[0]} of {networks.n_images.iloc[0]} images."
+        f"The networks trained here are smaller ({trained.image_size} pixels in, {trained.output_size} out). They are "
+        f"scored on what their output covers, {_covered_share(trained):.0%} of each image, which holds lesion in "
+        f"{networks.n_dice.iloc[0]} of {networks.n_images.iloc[0]} images."
     )
     aligning = f"Aligning the target changes Dice by {format_interval(change)}. Size of the networks: {size}."
     return " ".join([perfect, covered, scored, *marked, aligning])

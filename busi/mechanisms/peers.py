@@ -163,5 +163,6 @@ def show(parameters: Parameters) -> section.Section:
         conclude(table, size),
         caption="Dice with 95 % intervals over images and runs: the recipe's first and last trained rung, and networks "
         f"that other software trained on the same folds. This study: {size}.",
-        table_caption="This study's networks and peers on the same test images; change: from the study's baseline.",
+        table_caption="This study's networks and peers on the same test images. Change: from the study's baseline; "
+        "normals fpr: share of normal images with a finding.",
     )

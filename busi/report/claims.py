@@ -333,7 +333,9 @@ def compare_with_baseline(answers: Answers) -> tuple[str, pd.DataFrame]:
             sides["early" if comparison.is_early else _find_side(comparison)] += 1
     title = f"{sides['better'] or 'None'} of {count(len(known), 'variant')} better than {baseline}, "
     title += f"{sides['worse'] or 'none'} worse"
-    title += f", {sides['early']} with too few runs" if sides["early"] else ""
+    # A variant may have all of its runs, most of them dead.
+    alive = " that are not dead" if (rows.kind == ALIVE).any() else ""
+    title += f", {sides['early']} with too few runs{alive}" if sides["early"] else ""
     return title, _tabulate_differences(known, answers)
 
 
@@ -720,7 +722,7 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
     enough = len(ranked) >= ENOUGH
     for metric, name in METRICS.items():
         alike_ranked = ranked[metric].astype(bool)
-        is_telling = alike_ranked.sum() >= TELLING * len(ranked)
+        is_telling = bool(alike_ranked.sum() >= TELLING * len(ranked))
         replies.append(is_telling if enough else None)
         others = ranked[~alike_ranked]
         if len(others) and not is_telling:
@@ -731,10 +733,12 @@ def _judge_by_ranks(ranked: pd.DataFrame, size: str, progress: str) -> Judgement
     mixed = ranked[ranked.networks > 0]
     networks = ranked[ranked.networks == 2]
     pairs = count(len(ranked), "pair")
-    reason = (
+    failing = [name for name, is_telling in zip(METRICS.values(), replies, strict=True) if is_telling is False]
+    reason = f"fewer than the {TELLING:.0%} asked for are ranked alike by {', '.join(failing)}. " if failing else ""
+    reason += (
         f"{pairs} of predictors {agree(len(ranked), 'has', 'have')} a difference in Dice whose interval excludes 0. "
     )
-    reason += f"Ranked in the same order: {_count_alike(ranked)}, where {TELLING:.0%} are asked for of each. "
+    reason += f"Ranked in the same order: {_count_alike(ranked)}. "
     reason += f"Of the {count(len(mixed), 'pair')} with a network among them: {_count_alike(mixed)}. "
     reason += f"Of the {count(len(networks), 'pair')} of two networks: {_count_alike(networks)}"
     if len(networks) < ENOUGH:

@@ -130,7 +130,7 @@ def _answer_losses(rows: pd.DataFrame) -> str:
     if len(better):
         text += f"{len(better)} {agree(len(better), 'has', 'have')} a lower loss than all of these predictors "
         text += f"({', '.join(better)}), "
-    return f"{text}{neither} {agree(neither, 'is', 'are')} better in neither."
+    return f"{text}{neither} {agree(neither, 'is', 'are')} better neither in AUC nor in loss."
 
 
 def _answer_ours(rows: pd.DataFrame, filters: int) -> str:
@@ -154,11 +154,11 @@ def _answer_ours(rows: pd.DataFrame, filters: int) -> str:
     failed = trained.row[trained.verdict == NOT_REPRODUCED]
     if len(failed):
         text += f" Not reproduced: {', '.join(failed)}."
-    opened = trained.verdict.isin([FEW_RUNS, FATES_DIFFER]).sum()
-    if opened:
-        text += (
-            f" {opened} {agree(opened, 'is', 'are')} open: fewer than {FEWEST_RUNS} runs, or runs with different fates."
-        )
+    reasons = {FEW_RUNS: f"fewer than {FEWEST_RUNS} runs", FATES_DIFFER: "runs with different fates"}
+    for verdict, reason in reasons.items():
+        opened = (trained.verdict == verdict).sum()
+        if opened:
+            text += f" {opened} {agree(opened, 'is', 'are')} open because of {reason}."
     # The published row is above the mean mask, our runs of it are not.
     is_below = (trained.reached_by == "none") & (trained.auc_high.round(4) <= trained.mask_auc.round(4))
     below = trained.row[is_below]
@@ -197,9 +197,9 @@ def _compare_seeds(rows: pd.DataFrame, runs: pd.DataFrame, filters: int) -> list
     size = f"{filters} filters, cut at epoch {both.epochs.min():.0f}"
     text = (
         f"**One configuration is published twice**, as far as the public code shows: as Upsampling2D and BCE, with AUC "
-        f"{published}. Two of its {len(own)} runs here (other weights and another order of the images; {size}) differ "
-        f"by {apart:.4f} on average. For comparison, the {len(beyond)} rows above all blind predictors: two of them "
-        f"differ by {rows_apart:.4f} on average."
+        f"{published}. Its {len(own)} runs here (other weights and another order of the images each; {size}) differ "
+        f"from each other by {apart:.4f} in AUC, on average over their pairs. The {len(beyond)} published rows above "
+        f"all blind predictors differ by {rows_apart:.4f}."
     )
     if own.fate.nunique() > 1 and REPRODUCED in set(both.verdict):
         text += f" Judged as one row, it would be open: the fates of its runs are {count_fates(own.fate)}."
@@ -225,10 +225,11 @@ def _compare_losses(rows: pd.DataFrame, runs: pd.DataFrame, filters: int) -> lis
     end = agree(kld.n_runs, "ends", "end")
     kld_losses = f"{kld.loss_low:.4f} to {kld.loss_high:.4f}" if kld.n_runs > 1 else f"{kld.loss:.4f}"
     return [
-        f"**KLD and BCE are {gap:.4f} apart in Table 3**, in losses whose floors differ by {floors_gap:.4f}. Here, at "
-        f"{filters} filters, the {count(len(losses), 'run')} of one configuration, Upsampling2D and BCE, end at "
-        f"{low:.4f} to {high:.4f}; {as_far} of their {count(len(apart), 'pair')} {agree(as_far, 'is', 'are')} at least "
-        f"as far apart. The {kld_runs} of KLD {end} {between} them, at {kld_losses}."
+        f"**KLD and BCE are {gap:.4f} apart in Table 3.** They are two functions, whose lowest values for a constant "
+        f"output differ by {floors_gap:.4f}. Here, at {filters} filters, the {count(len(losses), 'run')} of one "
+        f"configuration, Upsampling2D and BCE, end at {low:.4f} to {high:.4f}; {as_far} of their "
+        f"{count(len(apart), 'pair')} {agree(as_far, 'is', 'are')} at least as far apart. The {kld_runs} of KLD {end} "
+        f"{between} them, at {kld_losses}."
     ]
 
 
@@ -377,9 +378,10 @@ def _describe_power(power: pd.DataFrame) -> str:
     pairs = count(len(power), "pair")
     smallest = power.smallest.median()
     text = (
-        f"half of the {pairs} need a difference of no more than {smallest:.3f} Dice to show it with a chance of 80%, "
+        f"a pair of variants shows a difference with a chance of 80% only if it is about {smallest:.3f} Dice or larger "
     )
-    text += "before Holm's correction. "
+    text += f"(median of {pairs}, before Holm's correction). Smaller ones can stay unseen: not told apart does not "
+    text += "mean equal. "
     # Missing with one seed a fold.
     known = power.runs_needed.dropna()
     if not len(known):

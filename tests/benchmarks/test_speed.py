@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from benchmarks import speed
-from benchmarks.race import race
+from benchmarks import package, reference, speed
+from benchmarks.race import CHECK
 from benchmarks.speed import BFLOAT16, FLOAT32, PEERS, PRODUCTS, STUDY
 from busi.config import RunConfig, StudyError
 
@@ -104,9 +104,13 @@ def test_contenders_named_bfloat16_compute_in_it(monkeypatch, tmp_path):
     ids=["published", "heldout"],
 )
 def test_the_package_and_the_studys_way_train_the_same_numbers(config, phantom_dir, tmp_path):
-    """Both for real, each in its process: PNG files on one side, arrays on the other."""
-    contenders = speed.list_contenders(config, phantom_dir, tmp_path / "weights.npz")
-    both = [contender for contender in contenders if contender.name in (FLOAT32, STUDY)]
-    _, facts = race(both, windows=1, seconds=0.01)
-    assert facts.loss[STUDY] == pytest.approx(facts.loss[FLOAT32], rel=1e-5)
-    assert facts.parameters[STUDY] == facts.parameters[FLOAT32]
+    """Both for real: PNG files on one side, arrays on the other."""
+    losses, parameters = [], []
+    # The package comes first, and writes the weights that both start from.
+    for prepare in (package.prepare, reference.prepare):
+        trained = prepare(config, phantom_dir, tmp_path / "weights.npz")
+        steps = [trained.step() for _ in range(CHECK // trained.steps)]
+        losses.append(steps[-1])
+        parameters.append(trained.facts["parameters"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert parameters[1] == parameters[0]

@@ -122,7 +122,7 @@ def test_the_section_writes_its_table_and_concludes(nothing_measured, write_meas
     shown = identity.show(nothing_measured)
     text = shown.conclusion
     # Together for one of the steps, clipped for two; the logits' first step; the gaps of KLD and of the baseline.
-    assert "for 1 of 4 steps" in text and "for 2 steps" in text and "differs by 50%" in text
+    assert "for 1 of 4 steps" in text and "for 2 steps" in text and "are 50% of the step" in text
     assert "KLD and BCE are 0.0780 apart" in text and "the baseline and BCE, with losses 0.0392 apart" in text
     assert "another loss" in text and "one loss" not in text
     assert numbers(text.split("Size: ")[1]) == ["32", "2", "4"]

@@ -30,6 +30,22 @@ def test_nothing_predicted_is_the_floor():
     assert quarter == {"accuracy": 0.75, "auc": 0.75, "dice": 0.0}
 
 
+def test_dice_of_lesion_everywhere_is_that_of_the_images_that_have_a_dice():
+    rows = []
+    # Lesion in a half, a quarter and none of the pixels.
+    for name, target in {"half": TARGET, "quarter": TARGET * [1, 0], "none": TARGET * 0}.items():
+        channels = two_channels(target, "complement")
+        floors = {f"floor_{score}": value for score, value in ladder.score_image(channels, TARGET * 0, 0.5).items()}
+        rows.append({"rung": "rebuilt", "seed": 0, "name": name} | ladder.score_image(channels, TARGET, 0.5) | floors)
+    row = ladder.tabulate(pd.DataFrame(rows)).iloc[0]
+    everywhere = [
+        ladder.score_image(two_channels(target, "complement"), np.ones((2, 2)), 0.5)["dice"]
+        for target in (TARGET, TARGET * [1, 0])
+    ]
+    assert row.dice_everywhere == pytest.approx(np.mean(everywhere))
+    assert (row.n_images, row.n_dice) == (3, 2)
+
+
 def test_the_threshold_decides_and_an_empty_target_has_no_dice():
     probability = np.array([[0.9, 0.3], [0.2, 0.1]])
     targets = two_channels(TARGET, "complement")
@@ -130,7 +146,8 @@ def test_a_rung_of_empty_targets_has_no_dice_and_no_change_of_it():
     images = rows()
     images.loc[images.rung == SECOND, "dice"] = np.nan
     table = ladder.tabulate(images).set_index("rung")
-    assert table.loc[SECOND, ["dice", "dice_change"]].isna().all()
+    assert table.loc[SECOND, ["dice", "dice_change", "dice_everywhere"]].isna().all()
+    assert table.n_dice[SECOND] == 0
     assert table.accuracy_change[SECOND] == pytest.approx(0.02)
 
 
@@ -138,7 +155,8 @@ def test_the_conclusion_names_the_steps_beyond_chance_and_those_not_run():
     text = ladder.conclude(ladder.tabulate(rows()), "64 pixels, 2 seeds")
     assert text.startswith(
         "The published row has accuracy 0.9251. Rebuilt at a small size, it has 0.9000, and Dice 0.400. The ladder "
-        f"ends at accuracy 0.9000 and Dice 0.500 ({THIRD}, 20 images), where background everywhere has 0.9000 and 0. "
+        f"ends at accuracy 0.9000 ({THIRD}, 20 images; background everywhere: 0.9000) and Dice 0.500 (the 20 of them "
+        "with lesion in the scored part; lesion everywhere: 0.182). "
     )
     # Both seeds of all images change by the same, so that the interval has no width.
     assert f"excludes 0: {SECOND} +0.200 (+0.200 to +0.200)" in text

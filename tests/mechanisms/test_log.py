@@ -78,7 +78,9 @@ def test_two_biases_tell_the_order_where_mixed_ones_alone_cover_what_was_printed
         ("mixed", ["9", "9", "25", "0"], ": the images most likely came mixed"),
         ("by class", ["0", "9", "25", "9"], "."),
     ):
-        told = re.search(r"reach (.*mixed orders.*) class by class(.*?)(?:,| Size)", conclude(trained, cover(covered)))
+        told = re.search(
+            r"have (\d.*mixed orders.*) sorted by class(.*?)(?:,| Size)", conclude(trained, cover(covered))
+        )
         assert (numbers(told[1]), told[2]) == (reached, verdict)
 
 

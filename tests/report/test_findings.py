@@ -46,7 +46,7 @@ def answer(
 def test_the_answer_counts_rows_claims_and_dice():
     rows, ours, claims, dice = answer()
     assert numbers(rows) == ["1", "9", "8", "1", "7"]
-    assert "1 has a lower loss than all of these predictors (b), 7 are better in neither" in rows
+    assert "1 has a lower loss than all of these predictors (b), 7 are better neither in AUC nor in loss" in rows
     assert "No row has been trained" in ours
     assert numbers(claims) == ["2", "2", "1", "64"]
     assert "2 are upheld (1 of them by proof)" in claims
@@ -63,20 +63,23 @@ def test_the_answer_counts_the_rows_that_have_been_trained_by_their_verdicts():
     assert "reproduced** (16 filters, 3 runs each): a, b, c," in ours
     assert "blind" not in ours and "open" not in ours
     few = answer(n_runs=[1, 3, *[0] * 7], verdict=[tables.FEW_RUNS, tables.FATES_DIFFER, *[tables.NOT_RUN] * 7])[1]
-    none = "**None of the 2 rows trained here are reproduced** (16 filters, 1 to 3 runs each). 2 are open: "
-    assert few == f"{none}fewer than 3 runs, or runs with different fates."
+    none = "**None of the 2 rows trained here are reproduced** (16 filters, 1 to 3 runs each). "
+    assert few == f"{none}1 is open because of fewer than 3 runs. 1 is open because of runs with different fates."
     verdicts = [tables.REPRODUCED, tables.NOT_REPRODUCED, tables.FEW_RUNS, *[tables.NOT_RUN] * 6]
     assert (
         answer(n_runs=[2, 2, 1, *[0] * 6], verdict=verdicts)[1]
         .partition("Not reproduced")[2]
-        .startswith(": b. 1 is open: fewer")
+        .startswith(": b. 1 is open because of fewer")
     )
     one = answer(n_runs=[1, *[0] * 8], verdict=[tables.REPRODUCED, *[tables.NOT_RUN] * 8], reached_by="a constant")[1]
     assert one.startswith("**1 of the 1 rows trained here is reproduced**")
     assert one.endswith(": a; a blind predictor reaches a, too.")
     two = answer(n_runs=[1, 1, *[0] * 7], verdict=[tables.REPRODUCED] * 2 + [tables.NOT_RUN] * 7)[1]
     assert two.endswith(": a, b; a blind predictor reaches b, too.")
-    assert "Of the other 9, 9 are better in neither" in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
+    assert (
+        "Of the other 9, 9 are better neither in AUC nor in loss"
+        in answer(n_runs=1, lower_loss=False, reached_by="a")[0]
+    )
     assert answer(published_loss=float("nan"))[0] == tables.NO_PUBLISHED
 
 
@@ -133,7 +136,7 @@ def test_seeds_are_told_apart_where_one_configuration_was_published_twice():
     assert numbers(text) == ["0.9728", "0.9624", "4", "16", "75", "0.0153", "2", "0.0122"]
     assert "Upsampling and BCE" in text
     closer = answer(**TWICE, n_runs=2, runs=TWICE_RUNS.assign(training_auc=[0.98, 0.98, 0, 1, 0.98, 0.97]))[2]
-    assert "runs here" in closer and "differ by 0.0050 on average" in closer
+    assert "runs here" in closer and "differ from each other by 0.0050 in AUC" in closer
 
 
 def test_the_fates_of_a_configuration_published_twice_are_told_where_one_of_its_rows_is_called_reproduced():
@@ -342,14 +345,14 @@ def test_power_is_that_of_the_median_pair():
     power = pd.DataFrame({"smallest": [0.01, 0.03, 0.05], "runs_needed": [20.0, 130.0, float("inf")]})
     power["size"] = "64px-8f-150e"
     text = findings.describe_power(power)
-    assert numbers(text) == ["64", "8", "3", "0.030", "80", "0.01", "130", "1"]
+    assert numbers(text) == ["64", "8", "80", "0.030", "3", "0.01", "130", "1"]
     # Pairs of another size have another number of runs.
     both = findings.describe_power(pd.concat([power, power.assign(size="128px-8f-150e", smallest=0.2)]))
-    assert both.startswith(text) and "At 128 pixels, 8 filters, half of the 3 pairs" in both and "0.200" in both
+    assert both.startswith(text) and "At 128 pixels, 8 filters, a pair" in both and "0.200" in both
     assert "in 1 of them no number of runs is enough" in text
     # One run a fold shows how folds vary, but not seeds.
     once = findings.describe_power(power.assign(runs_needed=float("nan")))
-    assert numbers(once) == ["64", "8", "3", "0.030", "80", "0.01"] and "not known with one seed a fold" in once
+    assert numbers(once) == ["64", "8", "80", "0.030", "3", "0.01"] and "not known with one seed a fold" in once
     assert "is not known." in findings.describe_power(power.assign(smallest=float("nan")))
     assert "more images or folds, whatever the number of seeds" in findings.describe_power(power[2:])
     # One pair has a single seed a fold.

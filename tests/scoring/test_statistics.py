@@ -62,15 +62,6 @@ def clustered(draw, groups=60, size=4, spread=0.2, noise=0.02):
     return draw.normal(0.6, spread, groups)[group] + draw.normal(0, noise, groups * size), group
 
 
-@pytest.fixture
-def few_resamples(monkeypatch):
-    """Draw fewer resamples than for tables: 150 intervals in a second."""
-    monkeypatch.setattr(statistics, "RESAMPLES", 999)
-    statistics._draw_counts.cache_clear()
-    yield
-    statistics._draw_counts.cache_clear()
-
-
 # Intervals
 
 
