@@ -405,7 +405,7 @@ def test_the_summary_lists_the_conclusions_of_all_sections(repository):
 
 def test_the_summary_records_what_the_index_tells(repository):
     summary = json.loads((repository.report / "findings.json").read_text(encoding="utf-8"))["summary"]
-    assert set(summary) == {"answer", "rows", "progress", "size", "made"}
+    assert set(summary) == {"answer", "details", "rows", "progress", "size", "made"}
     beyond = (repository.csv("rows.csv").reached_by == "none").sum()
     assert numbers(summary["rows"]) == ([str(beyond), "9"] if beyond else ["9"])
     assert summary["size"]["Our runs, published protocol"].startswith("188² pixels, 2 to 32 filters, 1 epochs")

@@ -60,7 +60,7 @@ for name in ("epochs", "images"):
 # The rest is what the index cannot do without.
 results.write_table(parameters, "claims", pd.DataFrame(columns=["claim", "title", "reason"]))
 results.write_table(parameters, "counts", pd.DataFrame({"table": ["none"]}))
-results.record_finding(parameters, "summary", answer=["None."], rows="None.", size={}, made={})
+results.record_finding(parameters, "summary", answer=["None."], details=[], rows="None.", size={}, made={})
 for name in (index.HEADLINE_FIGURE, index.NARROW_FIGURE):
     figure = parameters.report_path / "figures" / name
     figure.parent.mkdir(exist_ok=True)

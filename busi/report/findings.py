@@ -3,6 +3,7 @@
 Tables come from `busi.report.tables` and `busi.report.heldout`; `runs` and `epochs` from `busi.results.Results`.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from busi.report.tables import (
     is_comparable,
     tell_end,
 )
-from busi.runs import TRAINING_VERSION
+from busi.runs import ANSWERS, TRAINING_VERSION
 from busi.scoring.fates import count_fates
 from busi.scoring.predictors import MEAN_MASK, PREDICTORS
 from busi.scoring.statistics import TARGET
@@ -37,23 +38,28 @@ _MACHINE = "{processor}, {cores:g} cores ({threads:g} used by a run), {gpus_in_w
 _SOFTWARE = "Python {python}, Keras {keras} on {backend} {backend_version}, NumPy {numpy}"
 
 
-def answer_in_short(
-    rows: pd.DataFrame, runs: pd.DataFrame, verdicts: pd.DataFrame, scores: pd.DataFrame, filters: int
-) -> list[str]:
-    """Return the results in short sentences: on the published rows and their seeds, the claims and the networks.
+def answer_in_short(rows: pd.DataFrame, verdicts: pd.DataFrame, filters: int) -> list[str]:
+    """Return the results that a reader should see first: on the published rows, our runs of them, and the claims.
+
+    Args:
+        rows: As `busi.report.tables.place_rows`.
+        verdicts: As `busi.report.claims.read_verdicts`.
+        filters: Filters of the first convolution in our runs of the rows.
+    """
+    sentences = [_answer_published(rows), _answer_ours(rows, filters)] if is_comparable(rows) else [NO_PUBLISHED]
+    return [*sentences, _answer_claims(verdicts)]
+
+
+def answer_in_detail(rows: pd.DataFrame, runs: pd.DataFrame, scores: pd.DataFrame, filters: int) -> list[str]:
+    """Return what belongs beside the answer: how far runs of one configuration lie apart, and what networks reach.
 
     Args:
         rows: As `busi.report.tables.place_rows`.
         runs: Our runs of these rows, as `busi.results.Results.runs`, each once.
-        verdicts: As `busi.report.claims.read_verdicts`.
         scores: As ``heldout.csv``.
         filters: Filters of the first convolution in our runs of the rows.
     """
-    sentences = [_answer_published(rows), _answer_ours(rows, filters)] if is_comparable(rows) else [NO_PUBLISHED]
-    sentences += _compare_seeds(rows, runs, filters)
-    sentences += _compare_losses(rows, runs, filters)
-    sentences.append(_answer_claims(verdicts))
-    return sentences + _answer_scores(scores)
+    return [*_compare_seeds(rows, runs, filters), *_compare_losses(rows, runs, filters), *_answer_scores(scores)]
 
 
 def _answer_claims(verdicts: pd.DataFrame) -> str:
@@ -436,6 +442,12 @@ def name_data(parameters: Parameters, images: pd.DataFrame) -> str:
     return f"{Path(parameters.data_dir).name or 'images'} (not the BUSI release)"
 
 
+def _describe_training(config: str) -> str:
+    """Return the settings of a run that its training depends on, from all of them; both as JSON."""
+    settings = json.loads(config)
+    return json.dumps({name: value for name, value in settings.items() if name not in ANSWERS}, sort_keys=True)
+
+
 def describe_making(runs: pd.DataFrame) -> dict[str, str]:
     """Return facts about when, on what and with which software runs were trained, by name; none without a run."""
     if not len(runs):
@@ -446,8 +458,10 @@ def describe_making(runs: pd.DataFrame) -> dict[str, str]:
     if days:
         # A single day is named once.
         facts["Trained"] = " to ".join(dict.fromkeys([days[0], days[-1]]))
-    hours = runs.seconds.sum() / 3600
-    facts["Training time"] = f"{hours:.1f} hours in {count(len(runs), 'run')}"
+    # Runs that differ only in how they predict share one training, and its time.
+    trainings = runs[~runs.config.map(_describe_training).duplicated()]
+    hours = trainings.seconds.sum() / 3600
+    facts["Training time"] = f"{hours:.1f} hours in {count(len(trainings), 'training')}"
     superseded = (runs.training_version.astype(int) != TRAINING_VERSION).sum()
     if superseded:
         facts["Training code"] = f"{superseded} of {len(runs)} runs by an earlier version, whose numbers differ"

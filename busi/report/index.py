@@ -58,6 +58,7 @@ def write_index(parameters: Parameters) -> Path:
     html = layout.render_template(
         "index.html.j2",
         answer=[_to_html(sentence) for sentence in summary["answer"]],
+        details=[_to_html(sentence) for sentence in summary["details"]],
         headline=_embed_figure(parameters, HEADLINE_FIGURE, summary["rows"]),
         narrow=_embed_figure(parameters, NARROW_FIGURE, summary["rows"])["address"],
         cards=_list_cards(parameters),
@@ -80,9 +81,10 @@ def read_summary(parameters: Parameters) -> dict:
     """Read what the summary notebook has recorded in the report's ``findings.json``.
 
     Returns:
-        `answer` (short sentences, Markdown), `rows` (what the headline figure shows), `progress` of the published runs
-        and, if the ladder has been measured, its conclusion `ladder`. Facts by name: `size` (data and size of the
-        study) and `made` (when, on what and with which software the runs were trained).
+        `answer` and `details` (short paragraphs of Markdown; the answer comes first), `rows` (what the headline figure
+        shows), `progress` of the published runs and, if the ladder has been measured, its conclusion `ladder`. Facts by
+        name: `size` (data and size of the study) and `made` (when, on what and with which software the runs were
+        trained).
 
     Raises:
         NotMeasured: The notebook has not been run for this report.

@@ -49,7 +49,7 @@ def compose_findings(parameters: Parameters) -> str:
     figure = f"reports/{parameters.report_path.name}/figures/{index.HEADLINE_FIGURE}"
     # A screen reader would read marks of emphasis aloud.
     alt = layout.plain_text(summary["rows"])
-    lines = [*summary["answer"], f"Profile `{parameters.profile}`: {summary['progress']}"]
+    lines = [*summary["answer"], *summary["details"], f"Profile `{parameters.profile}`: {summary['progress']}"]
     listed = "\n".join(f"- {line}" for line in lines)
     verdicts = claims.list_verdicts(index.read_verdict_table(parameters))
     progress = results.read_table(parameters, "progress").to_markdown(index=False)

@@ -40,7 +40,8 @@ def answer(
     # The first claim falls by proof.
     judged = pd.DataFrame({"verdict": verdicts, "size": sizes, "basis": ["proof", "scores"]})
     judged = judged.assign(claim=["1. A is best.", "2. B is best."], second_verdict=seconds, second_size="128 pixels")
-    return findings.answer_in_short(table, TWICE_RUNS if runs is None else runs, judged, scores, 16)
+    short = findings.answer_in_short(table, judged, 16)
+    return short + findings.answer_in_detail(table, TWICE_RUNS if runs is None else runs, scores, 16)
 
 
 def test_the_answer_counts_rows_claims_and_dice():
@@ -130,27 +131,27 @@ TWICE_RUNS = pd.DataFrame(
 
 
 def test_seeds_are_told_apart_where_one_configuration_was_published_twice():
-    text = answer(**TWICE, n_runs=2)[2].replace("Upsampling2D", "Upsampling")
+    text = answer(**TWICE, n_runs=2)[3].replace("Upsampling2D", "Upsampling")
     # Our six pairs are 0.0025, 0.0175, 0.0256, 0.0150, 0.0231 and 0.0081 apart in AUC, 0.0153 on average; the two rows
     # above all blind predictors are 0.0122 apart.
     assert numbers(text) == ["0.9728", "0.9624", "4", "16", "75", "0.0153", "2", "0.0122"]
     assert "Upsampling and BCE" in text
-    closer = answer(**TWICE, n_runs=2, runs=TWICE_RUNS.assign(training_auc=[0.98, 0.98, 0, 1, 0.98, 0.97]))[2]
+    closer = answer(**TWICE, n_runs=2, runs=TWICE_RUNS.assign(training_auc=[0.98, 0.98, 0, 1, 0.98, 0.97]))[3]
     assert "runs here" in closer and "differ from each other by 0.0050 in AUC" in closer
 
 
 def test_the_fates_of_a_configuration_published_twice_are_told_where_one_of_its_rows_is_called_reproduced():
     verdict = [tables.REPRODUCED, *[tables.NOT_REPRODUCED] * 8]
     told = "Judged as one row, it would be open: the fates of its runs are 2 learned, 2 falling."
-    assert answer(**TWICE, n_runs=3, verdict=verdict)[2].endswith(told)
-    assert "fates" not in answer(**TWICE, n_runs=3, verdict=verdict, runs=TWICE_RUNS.assign(fate="learned"))[2]
-    assert "fates" not in answer(**TWICE, n_runs=3, verdict=tables.NOT_REPRODUCED)[2]
+    assert answer(**TWICE, n_runs=3, verdict=verdict)[3].endswith(told)
+    assert "fates" not in answer(**TWICE, n_runs=3, verdict=verdict, runs=TWICE_RUNS.assign(fate="learned"))[3]
+    assert "fates" not in answer(**TWICE, n_runs=3, verdict=tables.NOT_REPRODUCED)[3]
 
 
 def test_the_gap_of_table_3_is_told_beside_that_of_one_configuration():
     beyond = TWICE | {"loss_low": [0.21, 0.11, 0.1168, *[0.3] * 6]}
     for rows, lowest, told in ((TWICE, "0.1700", "between them"), (beyond, "0.1100", "not between them")):
-        text = answer(**rows, n_runs=2)[3].replace("Upsampling2D", "Upsampling")
+        text = answer(**rows, n_runs=2)[4].replace("Upsampling2D", "Upsampling")
         # Our six pairs are 0.0137, 0.0932, 0.0800, 0.1069, 0.0937 and 0.0132 apart.
         ours = ["16", "4", "0.1168", "0.2237", "4", "6"]
         assert numbers(text) == ["0.0780", "3", "0.0024", *ours, "2", lowest, "0.1800"]
@@ -255,7 +256,7 @@ def test_the_making_tells_days_hours_machines_and_software(make_run):
     )
     made = findings.describe_making(results.runs)
     assert made["Trained"] == "2026-02-28 to 2026-03-04"
-    assert made["Training time"] == "2.5 hours in 3 runs"
+    assert made["Training time"] == "2.5 hours in 3 trainings"
     assert set(made["Machine"].split("; ")) == {
         "AMD EPYC, 2 cores (1 used by a run), no GPUs",
         "AMD EPYC, 2 cores (2 used by a run), 1 GPU",
@@ -271,6 +272,14 @@ def test_the_making_counts_runs_of_training_code_that_has_changed_since(make_run
     assert "Training code" not in findings.describe_making(current.runs)
     made = findings.describe_making(join_results([current, older]).runs)
     assert made["Training code"] == "1 of 2 runs by an earlier version, whose numbers differ"
+
+
+def test_runs_that_only_predict_otherwise_share_one_training(make_run):
+    hour = {"environment": {"seconds": 3600}}
+    results = join_results(
+        [make_run("A", **hour), make_run("B", flip_test=True, **hour), make_run("C", seed=1, **hour)]
+    )
+    assert findings.describe_making(results.runs)["Training time"] == "2.0 hours in 2 trainings"
 
 
 def test_no_day_is_told_if_none_was_recorded(make_run):

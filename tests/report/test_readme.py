@@ -56,7 +56,7 @@ def test_findings_claims_and_progress_are_those_that_the_summary_notebook_has_re
     parameters = read_parameters()
     text = readme.compose_findings(parameters)
     findings, _, claims, figure, _, progress = text.split("\n\n")
-    told = ["**Six of nine** rows.", "None of five claims.", "Dice is 0.5."]
+    told = ["**Six of nine** rows.", "None of five claims.", "**Dice** is 0.5."]
     told.append("Profile `laptop`: 9 runs have been trained under this profile, for 75 epochs.")
     assert findings.split("\n") == [f"- {sentence}" for sentence in told]
     verdicts = re.findall(r"claim (\d), ([a-z ]+)\)", claims)
