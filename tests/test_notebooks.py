@@ -409,7 +409,7 @@ def test_the_summary_records_what_the_index_tells(repository):
     beyond = (repository.csv("rows.csv").reached_by == "none").sum()
     assert numbers(summary["rows"]) == ([str(beyond), "9"] if beyond else ["9"])
     assert summary["size"]["Our runs, published protocol"].startswith("188² pixels, 2 to 32 filters, 1 epochs")
-    assert summary["made"]["Training time"].endswith("hours in 32 runs")
+    assert summary["made"]["Training time"].endswith("hours in 32 trainings")
     assert (repository.report / "figures" / "rows-against-blind.svg").is_file()
 
 
